@@ -1,0 +1,223 @@
+"""The words every room shares: spec, demonstrations, policy, world, episode record, errors. numpy only.
+
+Legend of dimensions, used in every docstring and shape annotation:
+
+    B batch        T observed steps    H chunk steps (future actions)    N steps in a store    E episodes
+    D observation  A action            Q quantiser layers                K codes per layer
+
+The errors a user can meet; each message says what was expected, what came, where, and what to do:
+
+    VqbetError
+    |-- ConfigError       params.yaml: unknown key, wrong type, out of bounds
+    |-- StoreError        a demonstration store cannot be read or written
+    |-- ValidationError   a store was read, and its demonstrations are not fit for training
+    |-- TrainingError     a model cannot be trained, resumed, or came out unhealthy
+    |-- BundleError       a policy on disk is not what it claims to be
+    |-- WorldError        a simulator was asked for something it does not have
+    |-- GateError         records, plan and verdict do not belong together
+    |-- RegistryError     the model registry cannot be reached, or refuses
+    `-- PipelineError     DVC or Prefect could not do what was asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+
+class VqbetError(Exception):
+    """Anything a user can cause and mend. Shown without a traceback; the exit code is 1."""
+
+
+class ConfigError(VqbetError):
+    """params.yaml is not what `vqbet.config` allows."""
+
+
+class StoreError(VqbetError):
+    """A demonstration store cannot be read or written."""
+
+
+class ValidationError(VqbetError):
+    """Demonstrations were read and are not fit for training."""
+
+
+class TrainingError(VqbetError):
+    """A model cannot be trained or resumed, or came out unhealthy."""
+
+
+class BundleError(VqbetError):
+    """A policy on disk is not what it claims to be."""
+
+
+class WorldError(VqbetError):
+    """A simulator was asked for something it does not have."""
+
+
+class GateError(VqbetError):
+    """Records, plan and verdict do not belong together."""
+
+
+class RegistryError(VqbetError):
+    """The model registry cannot be reached, or refuses."""
+
+
+class PipelineError(VqbetError):
+    """DVC or Prefect could not do what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One number of an observation or an action: its name, unit and physical limits (inclusive)."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a demonstration, a policy and a world must agree on before they may meet.
+
+    action_kind: "absolute" (a target) or "relative" (a change per control step); frame: what positions are measured in.
+    """
+
+    task: str
+    observation: tuple[Channel, ...]  # D channels
+    action: tuple[Channel, ...]  # A channels
+    control_hz: float
+    action_kind: Literal["absolute", "relative"]
+    frame: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Spec:
+        """The inverse of `to_json`. Raises KeyError or TypeError where a key is missing or unknown."""
+        rest = {key: item for key, item in value.items() if key not in ("observation", "action")}
+        return cls(
+            observation=tuple(Channel(**channel) for channel in value["observation"]),
+            action=tuple(Channel(**channel) for channel in value["action"]),
+            **rest,
+        )
+
+    def differences(self, other: Spec) -> list[str]:
+        """One sentence per way in which `other` is not this spec; empty where they agree."""
+        found = []
+        for name in ("task", "control_hz", "action_kind", "frame"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                found.append(f"{name}: {mine!r} here, {theirs!r} there")
+        for name in ("observation", "action"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if len(mine) != len(theirs):
+                found.append(f"{name}: {len(mine)} channels here, {len(theirs)} there")
+                continue
+            for index, (one, two) in enumerate(zip(mine, theirs, strict=True)):
+                if one != two:
+                    found.append(f"{name}[{index}]: {one} here, {two} there")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrations:
+    """A task's demonstrations in memory: flat arrays over steps, cut into episodes by `episode_ends`.
+
+    `episode_ends[e]` is one past the last step of episode e (the replay-buffer convention of Diffusion Policy).
+    `state` is what the world needs to be put back where a step was recorded, and None for data that has none.
+    `columns` holds one array of length E for each of COLUMNS. `digest` is the sha256 of the store's manifest.
+    """
+
+    spec: Spec
+    observation: Float[np.ndarray, "N D"]  # float32
+    action: Float[np.ndarray, "N A"]  # float32
+    time_s: Float[np.ndarray, " N"]  # float64, seconds since the episode's first step
+    episode_ends: Int[np.ndarray, " E"]  # int64
+    columns: Mapping[str, np.ndarray]
+    state: Float[np.ndarray, "N S"] | None = None  # float64
+    digest: str = ""
+
+    @property
+    def episode_starts(self) -> Int[np.ndarray, " E"]:
+        return np.concatenate([np.zeros(1, np.int64), self.episode_ends[:-1]])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " E"]:
+        return np.diff(self.episode_ends, prepend=0)
+
+
+# Per-episode columns of every store: who recorded it, where it is from, how it went.
+COLUMNS: Mapping[str, str] = {
+    "session": "string",
+    "operator": "string",
+    "source": "string",
+    "seed": "int64",  # -1 where the recording had none
+    "success": "bool",
+    "task": "string",
+}
+
+
+class Policy(Protocol):
+    """Anything that acts. One object plays many episodes at once; rows never see one another."""
+
+    spec: Spec
+
+    def reset(self, seeds: Int[np.ndarray, " E"]) -> None:
+        """Start E new episodes. All randomness of episode e comes from seeds[e]; nothing leaks from earlier ones."""
+
+    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+        """One action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b."""
+
+
+class Env(Protocol):
+    """A world that steps many episodes at once, simulated or real."""
+
+    spec: Spec
+    max_steps: int
+
+    def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E D"]:
+        """Start E episodes, the initial condition of each drawn from its seed alone; gives the first observations."""
+
+    def step(
+        self, action: Float[np.ndarray, "B A"], rows: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B D"], Bool[np.ndarray, " B"]]:
+        """Step the B episodes named by rows; gives their observations and which of them ended now."""
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """One array of length E per metric of this world, so far. "score" (0..1) and "success" (bool) always;
+        "mode" (string, empty while undecided) where the world has modes."""
+
+    def render(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
+        """A picture of one running episode, RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """What happened in one episode, simulated or on a robot. Everything downstream of a rollout reads only these."""
+
+    world: str
+    policy: str  # "candidate", "champion" or a baseline's name
+    digest: str  # of the policy bundle; empty for baselines
+    plan: str  # sha256 of the plan that was fixed before the episode ran
+    seed: int
+    steps: int
+    success: bool
+    score: float  # 0..1
+    mode: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    guard: Mapping[str, int] = field(default_factory=dict)  # counters of the guard; empty where none ran
+    video: str = ""  # path inside the report; empty where none was made
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Tracker(Protocol):
+    """Where a running stage sends numbers, so that somebody can watch: MLflow, a list in a test, or nothing."""
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None: ...

@@ -1,0 +1,59 @@
+"""Where things live and what stays silent: the environment of the embedded mode, set before heavy packages are imported.
+
+Team mode is the same code with some of these variables set beforehand (a Prefect API, an MLflow server): a variable
+that is already there is never touched. Telemetry is the exception: it is off, whatever the environment says.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SILENCE = {
+    "DO_NOT_TRACK": "true",  # MLflow honours only this word; Prefect this one too
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+
+
+def embedded(root: Path) -> dict[str, str]:
+    """The defaults of a project at `root`: everything under root/.vqbet, no server, no network."""
+    home = root / ".vqbet"
+    return {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-ui"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default 20 s is too short on a first run
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
+        "SDL_VIDEODRIVER": "dummy",
+        "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+        "MUJOCO_GL": "disabled",  # physics only; pictures are drawn in 2-D
+    }
+
+
+def prepare(root: Path | None = None) -> Path:
+    """Set the environment of this process (and of its children) for the project at `root`; gives the root.
+
+    `root` is the nearest folder at or above the working directory that holds params.yaml, unless given.
+    """
+    root = (root or find_root()).resolve()
+    os.environ.update(SILENCE)
+    for name, value in embedded(root).items():
+        os.environ.setdefault(name, value)
+    (root / ".vqbet" / "dvc-site").mkdir(parents=True, exist_ok=True, mode=0o700)
+    return root
+
+
+def find_root() -> Path:
+    """The nearest folder at or above the working directory that holds params.yaml; else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), here)
