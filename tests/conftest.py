@@ -17,7 +17,7 @@ for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLC
 
 @pytest.fixture(scope="session")
 def real_demos() -> Path:
-    """The folder of real demonstrations: $VQBET_DEMOS, else ../shared/data. Missing: a failure in CI, a skip elsewhere."""
+    """Real demonstrations: $VQBET_DEMOS, else ../shared/data. Missing: a failure in CI, a skip elsewhere."""
     folder = Path(os.environ.get("VQBET_DEMOS", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         sentence = (

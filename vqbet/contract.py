@@ -21,7 +21,7 @@ The errors a user can meet; each message says what was expected, what came, wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -217,7 +217,5 @@ class EpisodeRecord:
         return asdict(self)
 
 
-class Tracker(Protocol):
-    """Where a running stage sends numbers, so that somebody can watch: MLflow, a list in a test, or nothing."""
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None: ...
+# Where a running stage sends (step, metrics), so that somebody can watch: MLflow, a list in a test, or nothing.
+Tracker = Callable[[int, Mapping[str, float]], None]

@@ -1,4 +1,4 @@
-"""Where things live and what stays silent: the environment of the embedded mode, set before heavy packages are imported.
+"""Where things live and what stays silent: the embedded environment, set before heavy packages are imported.
 
 Team mode is the same code with some of these variables set beforehand (a Prefect API, an MLflow server): a variable
 that is already there is never touched. Telemetry is the exception: it is off, whatever the environment says.
@@ -27,6 +27,7 @@ def embedded(root: Path) -> dict[str, str]:
     """The defaults of a project at `root`: everything under root/.vqbet, no server, no network."""
     home = root / ".vqbet"
     return {
+        "VQBET_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-ui"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default 20 s is too short on a first run

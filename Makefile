@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs by itself.
+.PHONY: demo test setup lint bench clean lock
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+
+help:
+	@echo "make demo   demonstrations -> champion on an embedded default, about 10 minutes on 2 cores"
+	@echo "make test   lint, types, import contracts and every test"
+	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
+
+setup:
+	@bash infra/setup/setup.sh
+
+demo: setup
+	@$(python) -m flows demo
+
+lint: setup
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+	@.venv/bin/lint-imports
+
+test: lint
+	@$(python) -m pytest -n 2 --dist loadgroup
+
+bench: setup
+	@for file in bench/*.py; do echo "== $$file"; $(python) $$file || exit 1; done
+
+lock: setup
+	@bash infra/setup/lock.sh
+
+clean:
+	rm -rf artifacts .vqbet

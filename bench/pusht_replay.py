@@ -1,0 +1,42 @@
+"""Replay every published Push-T demonstration in our world: is it the one they were recorded in?
+
+python bench/pusht_replay.py FOLDER    # the folder of pusht_cchi_v7_replay.zarr, or a zip of it
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vqbet import environment
+from vqbet.demos.importers import pusht
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    source = parser.parse_args().source
+    environment.prepare()
+    from vqbet.sims.pusht import PushT
+    from vqbet.sims.pusht_replay import replay
+
+    demos = pusht.load(source)
+    start = time.perf_counter()
+    found = replay(PushT(), demos, np.arange(len(demos.episode_ends)))
+    spent_s = time.perf_counter() - start
+    best, deviation = found["max_coverage"], found["deviation_px"]
+    print(f"{len(best)} episodes, {len(demos.action)} steps in {spent_s:.1f} s")
+    print(
+        f"max coverage: mean {best.mean():.4f}, median {np.median(best):.4f}, from {best.min():.4f} to {best.max():.4f}"
+    )
+    print(f"final coverage: mean {found['final_coverage'].mean():.4f}; above 0.95 at some time: {(best > 0.95).sum()}")
+    print(f"within 1 px of the recording: {(deviation <= 1).sum()} of {len(best)}")
+    for episode in np.flatnonzero(deviation > 1):
+        print(f"  episode {episode} deviates by up to {deviation[episode]:.2f} px")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""How fast windows are gathered on one core, beside the time that copying the same bytes takes.
+
+    OMP_NUM_THREADS=1 python -m bench.windows [batch ...]
+
+Push-T's size and shape: 206 episodes, 25,650 steps, D=20, A=2, T=5, H=5. Every epoch visits every window once, in
+random order, in batches; the best of several epochs is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vqbet.demos.windows import Windows
+from vqbet.testing import synthetic
+
+EPISODES, WINDOW, CHUNK, EPOCHS = 570, 5, 5, 9
+WANTED = 1_000_000  # windows per second on one core
+
+
+def best_s(work: Callable[..., None], *arguments: Any) -> float:
+    """The shortest of several runs, in seconds."""
+    durations = []
+    for _ in range(EPOCHS):
+        start = time.perf_counter()
+        work(*arguments)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
+def epoch(windows: Windows, order: np.ndarray, batch: int) -> None:
+    for start in range(0, len(order), batch):
+        windows.gather(order[start : start + batch])
+
+
+def copies(source: np.ndarray, target: np.ndarray, count: int) -> None:
+    for _ in range(count):
+        np.copyto(target, source)
+
+
+def main(batches: list[int]) -> None:
+    windows = Windows(synthetic(EPISODES, seed=0, D=20, A=2), window=WINDOW, chunk=CHUNK)
+    order = np.random.default_rng(0).permutation(len(windows))
+    size = sum(array.nbytes for array in windows.gather(order[:1]).values())
+    print(f"{len(windows):,} windows of {size} bytes; wanted {WANTED / 1e6:.1f} M windows/s")
+    for batch in batches:
+        source = np.ones(batch * size, np.uint8)
+        count = -(-len(order) // batch)
+        gathered = len(order) / best_s(epoch, windows, order, batch)
+        copied = count * batch / best_s(copies, source, source.copy(), count)
+        print(
+            f"batch {batch:5d}: {gathered / 1e6:6.2f} M windows/s, {gathered * size / 1e9:5.2f} GB/s; "
+            f"copying the bytes alone: {copied / 1e6:6.2f} M windows/s; ratio {copied / gathered:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]] or [64, 256, 1024, 4096])

@@ -1,0 +1,63 @@
+"""`python -m flows demo|ingest|pipeline|promote`: the flows on the embedded server, started once for all of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vqbet import console
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
+
+
+@app.command()
+def demo(task: Task = "blockpush") -> None:
+    """Demonstrations, versioned; then the whole pipeline; then one screen that says what came out."""
+    from flows import ROOT
+    from flows import ingest as ingestion
+    from flows import pipeline as line
+    from vqbet.stages import summary
+
+    console.say("starting the embedded Prefect server (15 s, longer the first time)")
+    ingestion.ingest(task)
+    result = line.pipeline(task)
+    console.say("")
+    console.table(summary.rows(ROOT, task, ran=[name for name, value in result.items() if value.get("ran")]))
+
+
+@app.command()
+def ingest(task: Task, source: Annotated[str, typer.Argument(help="path or URL; none: the oracle")] = "") -> None:
+    """Bring demonstrations in, version, push and audit them."""
+    from flows import ingest as ingestion
+
+    console.table({name: str(value) for name, value in ingestion.ingest(task, source)["version"].items()})
+
+
+@app.command()
+def pipeline(task: Task = "blockpush") -> None:
+    """Every stage in the order of the graph, then register and promote."""
+    from flows import ROOT
+    from flows import pipeline as line
+    from vqbet.stages import summary
+
+    result = line.pipeline(task)
+    console.table(summary.rows(ROOT, task, ran=[name for name, value in result.items() if value.get("ran")]))
+
+
+@app.command()
+def promote(
+    task: Task,
+    candidate: Annotated[int, typer.Option(help="a version; 0: the one with alias candidate")] = 0,
+    why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
+) -> None:
+    """Make a candidate the champion, if its verdict allows it."""
+    from flows import promote as promotion
+
+    console.table(promotion.promote(task, candidate, why))
+
+
+if __name__ == "__main__":
+    sys.exit(console.guarded(lambda: app(standalone_mode=True)))

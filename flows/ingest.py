@@ -1,0 +1,40 @@
+"""Demonstrations into the project: collect, version, push, audit. A version counts once it has been audited."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+
+from flows import ROOT
+from vqbet import config, console
+from vqbet.stages import ingest as stage
+
+
+@task(task_run_name="collect {task_name}")
+def collect(task_name: str, source: str) -> dict[str, Any]:
+    """From a path, a URL or the task's oracle into data/<task>.zarr, validated before it replaces what was there."""
+    params = config.task(ROOT / "params.yaml", task_name)
+    return asdict(stage.collect(ROOT, task_name, params, source, console.watch()))
+
+
+@task(retries=2, retry_delay_seconds=[5, 30])
+def publish() -> dict[str, Any]:
+    """dvc add, push and audit. Retried: a remote can be out of reach for a moment, and pushing twice does no harm."""
+    return asdict(stage.publish(ROOT, console.watch()))
+
+
+@flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json")
+def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
+    """Bring a task's demonstrations in and give them a version. Does nothing where that was done already."""
+    collected = collect(task_name, source)
+    version = publish()
+    create_markdown_artifact(
+        markdown=f"{collected['episodes']} episodes, {collected['steps']} steps, "
+        f"store `{collected['digest'][:12]}`, data version `{version['md5'][:12]}`",
+        key=f"{task_name}-data",
+        description=f"demonstrations of {task_name}",
+    )
+    return {"collected": collected, "version": version}

@@ -1,0 +1,75 @@
+"""One task from demonstrations to champion: each Prefect task runs one DVC stage, then the registry and the alias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows import ROOT
+from vqbet import versions
+from vqbet.stages import files, release, runner
+from vqbet.stages.paths import Paths
+
+
+def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry only what another try can mend: a stage that was killed (out of memory, a node taken back)."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, versions.Killed)
+
+
+@task(task_run_name="{name}@{task_name}", retries=1, retry_delay_seconds=5, retry_condition_fn=_interrupted)
+def run_stage(task_name: str, name: str) -> dict[str, Any]:
+    """One DVC stage of one task. Gives its metrics, whether it ran now or was up to date."""
+    ran = versions.repro(ROOT, f"{name}@{task_name}")
+    metrics = files.read_json(Paths(ROOT, task_name).metrics(name))
+    create_table_artifact(
+        table=[{"metric": key, "value": value} for key, value in metrics.items()],
+        key=f"{task_name}-{name}",
+        description=f"{name} of {task_name}, {'run now' if ran else 'unchanged'}",
+    )
+    return {"ran": ran, **metrics}
+
+
+@task(task_run_name="register {task_name}")
+def register(task_name: str) -> dict[str, str]:
+    """The tokenizer and the policy into the registry, as the task's candidate."""
+    return release.register(ROOT, task_name)
+
+
+@task(task_run_name="promote {task_name}")
+def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
+    """Move the champion alias if the verdict allows it. A verdict other than PROMOTE is a result, not a failure."""
+    verdict = files.read_json(Paths(ROOT, task_name).gate / "verdict.json")
+    if candidate == 0 and verdict["outcome"] != "PROMOTE":
+        return {"promoted": "no", "verdict": verdict["outcome"], "why": verdict["reason"]}
+    return release.promote(ROOT, task_name, candidate=candidate, why=why)
+
+
+@flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json")
+def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
+    """The stages in the order of the graph, then register, then promote. Gives the metrics of every stage."""
+    result: dict[str, Any] = {name: run_stage(task_name, name) for name in runner.ORDER}
+    result["register"] = register(task_name)
+    if allow_promotion:
+        result["promote"] = promote(task_name)
+    _publish(task_name)
+    return result
+
+
+def _publish(task_name: str) -> None:
+    """What a person wants to see in the run page: the verdict in words and where the pictures are."""
+    paths = Paths(ROOT, task_name)
+    verdict = files.read_json(paths.gate / "verdict.json")
+    create_markdown_artifact(
+        markdown=f"# {verdict['outcome']}\n\n{verdict['reason']}\n\n"
+        f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`",
+        key=f"{task_name}-verdict",
+        description=f"verdict about {task_name}",
+    )
+    create_link_artifact(
+        link=(paths.report / "index.html").as_uri(), key=f"{task_name}-report", link_text="evaluation report"
+    )

@@ -1,0 +1,31 @@
+"""Write into dvc.yaml, for every stage, the files of its import closure (DVC itself does not know Python's imports)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from vqbet.stages import sources  # noqa: E402  # the project is not installed, only next door
+
+
+def main() -> None:
+    path = ROOT / "dvc.yaml"
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    graph = yaml.load(path.read_text(encoding="utf-8"))
+    for name, stage in graph["stages"].items():
+        kept = [dep for dep in stage["do"]["deps"] if not dep.endswith(".py")]
+        code = [file.relative_to(ROOT).as_posix() for file in sources.closure(f"vqbet.stages.{name}")]
+        stage["do"]["deps"] = [*kept, *code]
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(graph, file)
+
+
+if __name__ == "__main__":
+    main()

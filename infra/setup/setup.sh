@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Everything a fresh machine needs: a virtual environment with the pinned packages. Needs Python 3.11-3.13 and a
+# package index; does nothing when the environment already matches the lock. Safe to run again after an interruption.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+torch="$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+stamp="$(cat requirements.lock infra/setup/setup.sh | cksum) $torch"
+if [ -x .venv/bin/python ] && [ "$(cat .venv/.matches 2>/dev/null)" = "$stamp" ]; then exit 0; fi
+
+find_python() {
+    for name in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+        if [ -n "$name" ] && "$name" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "setup: needs Python 3.11, 3.12 or 3.13 with venv; found $(python3 --version 2>&1 || echo none). Set PYTHON=..." >&2
+    exit 1
+}
+
+echo "setup: making .venv with the packages of requirements.lock (about 2 GB, once)"
+started=$SECONDS
+if [ ! -x .venv/bin/pip ]; then rm -rf .venv; "$(find_python)" -m venv .venv; fi
+.venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9' 2> >(grep -v '^WARNING: Location' >&2 || true)
+
+# uv does not read pip's settings: a folder of local wheels, where pip has one, is passed on by hand.
+wheels="$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)"
+install=(.venv/bin/python -m uv pip install --quiet --python .venv/bin/python)
+# torch first and by name: the build that fits the machine; then the rest, with hashes and without looking at needs.
+"${install[@]}" ${wheels:+--find-links "$wheels"} "$torch"
+"${install[@]}" --no-deps --require-hashes -r requirements.lock
+.venv/bin/python -c 'import torch, numpy, zarr, cv2, mujoco, prefect'
+printf '%s' "$stamp" > .venv/.matches
+echo "setup: done in $((SECONDS - started)) s"

@@ -1,0 +1,134 @@
+"""A world and a policy small enough to reason about, and records made without either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vqbet.contract import Channel, EpisodeRecord, Spec
+from vqbet.evaluation.plan import Plan, spec_sha256
+
+POINT = Spec(
+    task="point",
+    observation=(Channel("x", "m", -1.0, 1.0), Channel("y", "m", -1.0, 1.0)),
+    action=(Channel("dx", "m", -0.1, 0.1), Channel("dy", "m", -0.1, 0.1)),
+    control_hz=10.0,
+    action_kind="relative",
+    frame="table",
+)
+
+
+class PointMass:
+    """A point that ends its episode within 0.05 m of the origin; seeds decide where it begins."""
+
+    spec = POINT
+    max_steps = 40
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        self.position = np.array([np.random.default_rng(int(seed)).uniform(-1, 1, 2) for seed in seeds])
+        self.first = self.position.copy()
+        self.steps = np.zeros(len(seeds), np.int64)
+        self.done = np.zeros(len(seeds), bool)
+        return self.position.astype(np.float32)
+
+    def step(self, action: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert not self.done[rows].any(), "an ended episode was stepped"
+        self.position[rows] += action
+        self.steps[rows] += 1
+        ended = (np.linalg.norm(self.position[rows], axis=1) < 0.05) | (self.steps[rows] >= self.max_steps)
+        self.done[rows] = ended
+        return self.position[rows].astype(np.float32), ended
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        distance = np.linalg.norm(self.position, axis=1)
+        arrived = distance < 0.05
+        return {
+            "score": np.clip(1 - distance, 0, 1),
+            "success": arrived,
+            "mode": np.where(self.first[:, 0] < 0, "left", "right"),
+            "distance_m": distance,
+            "arrived_s": np.where(arrived, self.steps / 10, np.nan),
+        }
+
+    def render(self, row: int) -> np.ndarray:
+        picture = np.full((24, 32, 3), 255, np.uint8)
+        x, y = np.clip((self.position[row] + 1) / 2 * (31, 23), 0, (31, 23)).astype(int)
+        picture[y, x] = (200, 0, 0)
+        return picture
+
+
+class Seeker:
+    """Walks straight to the origin, 0.1 m per step at most; remembers which rows it was asked about."""
+
+    def __init__(self, spec: Spec = POINT) -> None:
+        self.spec = spec
+        self.asked: list[list[int]] = []
+
+    def reset(self, seeds: np.ndarray) -> None:
+        self.asked = []
+
+    def act(self, observation: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        self.asked.append(rows.tolist())
+        return np.clip(-observation, -0.1, 0.1).astype(np.float32)
+
+
+@pytest.fixture
+def env() -> PointMass:
+    return PointMass()
+
+
+@pytest.fixture
+def seeker() -> Seeker:
+    return Seeker()
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        task="point",
+        world="point",
+        spec=spec_sha256(POINT),
+        first_seed=1000,
+        episodes=200,
+        metric="score",
+        margin=0.05,
+        alpha=0.05,
+        floor=0.5,
+        min_modes=2,
+        max_episodes=2000,
+        baselines=("noop",),
+    )
+
+
+Arm = Callable[..., list[EpisodeRecord]]
+
+
+@pytest.fixture
+def arm() -> Arm:
+    """Records of one policy under a plan, one per score; modes alternate. Further arguments replace fields."""
+
+    def make(plan: Plan, policy: str, scores: Sequence[float], **fields: Any) -> list[EpisodeRecord]:
+        digest = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, "")
+        return [
+            replace(
+                EpisodeRecord(
+                    world=plan.world,
+                    policy=policy,
+                    digest=digest,
+                    plan=plan.sha256,
+                    seed=plan.first_seed + index,
+                    steps=20,
+                    success=bool(score == 1),
+                    score=float(score),
+                    mode=("left", "right")[index % 2],
+                ),
+                **fields,
+            )
+            for index, score in enumerate(scores)
+        ]
+
+    return make

@@ -1,0 +1,252 @@
+"""Push-T: the same physics, starts and coverage as gym-pusht, the recorded world, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gym_pusht.envs.pusht import PushTEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqbet.contract import WorldError
+from vqbet.demos.importers import pusht as importer
+from vqbet.sims import WORLDS
+from vqbet.sims.pusht import PushT
+from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, PARTS_PX, coverage, placed
+
+
+@pytest.fixture(scope="module")
+def reference() -> PushTEnv:
+    env = PushTEnv(obs_type="state")
+    env.reset(seed=0)
+    return env
+
+
+def covered(env: PushTEnv, pose: np.ndarray) -> float:
+    env.block.angle = pose[2]
+    env.block.position = tuple(pose[:2])
+    return env._get_coverage()
+
+
+def chase(env: PushT, generator: np.random.Generator) -> np.ndarray:
+    """Targets around each block, so that it is pushed."""
+    state = env.state()
+    return np.clip(state[:, 2:4] + generator.normal(scale=50, size=(len(state), 2)), 0, 512)
+
+
+def test_the_world_is_registered_and_its_spec_is_the_data_s() -> None:
+    env = WORLDS["pusht"]()
+    assert isinstance(env, PushT)
+    assert env.spec.differences(importer.spec()) == []
+    assert env.max_steps == 300
+    names = [channel.name for channel in env.spec.observation]
+    assert names[:3] == ["keypoint0_x", "keypoint0_y", "keypoint1_x"]
+    assert names[18:] == [channel.name for channel in env.spec.action] == ["agent_x", "agent_y"]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 1_000_000])
+def test_a_seed_starts_where_gym_pusht_starts(reference: PushTEnv, seed: int) -> None:
+    expected, _ = reference.reset(seed=seed)
+    env = PushT()
+    env.reset(np.array([3, seed]))
+    state = env.state()[1]
+    state[4] %= 2 * np.pi
+    np.testing.assert_array_equal(state, expected)
+
+
+def test_physics_and_coverage_are_gym_pusht_s_to_the_last_bit() -> None:
+    seeds, steps, generator = np.array([4, 11, 23]), 120, np.random.default_rng(0)
+    env = PushT()
+    env.reset(seeds)
+    starts, targets, states, shares = env.state(), [], [], []
+    for _ in range(steps):
+        targets.append(chase(env, generator))
+        env.step(targets[-1], np.arange(3))
+        states.append(env.state())
+        shares.append(env.metrics()["final_coverage"])
+    assert all(np.abs(states[-1][:, 2:4] - starts[:, 2:4]).max(axis=1) > 5), "the blocks were not pushed"
+    for row, seed in enumerate(seeds):
+        gym = PushTEnv(obs_type="state")
+        gym.reset(seed=int(seed))
+        peak = 0.0
+        for step in range(steps):
+            _, _, _, _, info = gym.step(targets[step][row])
+            np.testing.assert_array_equal(states[step][row], np.concatenate([info["pos_agent"], info["block_pose"]]))
+            assert abs(shares[step][row] - info["coverage"]) < 1e-9
+            peak = max(peak, info["coverage"])
+        assert abs(env.metrics()["max_coverage"][row] - peak) < 1e-9
+
+
+def test_an_episode_does_not_depend_on_its_neighbours() -> None:
+    generator = np.random.default_rng(1)
+    targets = generator.uniform(100, 400, (30, 2))
+    alone, crowd = PushT(), PushT()
+    alone.reset(np.array([5]))
+    crowd.reset(np.array([9, 5, 2]))
+    for step, target in enumerate(targets):
+        one, _ = alone.step(target[None], np.array([0]))
+        rows = np.array([1]) if step % 3 else np.array([2, 1])
+        many, _ = crowd.step(np.tile(target, (len(rows), 1)), rows)
+        np.testing.assert_array_equal(many[-1], one[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.floats(0, 512), y=st.floats(0, 512), angle=st.floats(-10, 10), scale=st.sampled_from([1.0, 0.1, 1e-3, 1e-9])
+)
+def test_coverage_is_shapely_s(reference: PushTEnv, x: float, y: float, angle: float, scale: float) -> None:
+    pose = GOAL_POSE + scale * (np.array([x, y, angle]) - GOAL_POSE)
+    assert abs(coverage(pose[None])[0] - covered(reference, pose)) < 1e-9
+
+
+def test_coverage_where_edges_coincide(reference: PushTEnv) -> None:
+    quarter, whole = np.pi / 2, np.array([0.0, 15.0, 30.0, 60.0, -60.0, 120.0])
+    poses = np.array(
+        [[256 + x, 256 + y, np.pi / 4 + turn * quarter] for x in whole for y in whole for turn in range(4)]
+    )
+    expected = [covered(reference, pose) for pose in poses]
+    np.testing.assert_allclose(coverage(poses), expected, rtol=0, atol=1e-9)
+    assert coverage(GOAL_POSE[None])[0] == pytest.approx(1.0, abs=1e-12)
+    assert coverage(np.zeros((0, 3))).shape == (0,)
+
+
+def test_the_geometry_is_gym_pusht_s_block(reference: PushTEnv) -> None:
+    for part, shape in zip(PARTS_PX, reference.block.shapes, strict=True):
+        corners = np.array(shape.get_vertices())
+        np.testing.assert_array_equal([corners.min(axis=0), corners.max(axis=0)], part)
+    np.testing.assert_array_equal(reference.goal_pose, GOAL_POSE)
+
+
+def test_keypoints_have_the_shifts_of_their_generator() -> None:
+    generator = np.random.default_rng(0)
+    generator.choice(12_000)
+    pixels = KEYPOINTS_PX - generator.uniform(0, 1, KEYPOINTS_PX.shape)
+    np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-12)
+
+
+def test_restore_puts_everything_exactly_where_it_was() -> None:
+    states = np.array([[200.0, 100.0, 230.0, 300.0, 3.0], [30.0, 40.0, 400.0, 111.0, 0.25]])
+    env = PushT()
+    env.reset(np.array([1, 2, 3]))
+    env.step(np.full((3, 2), 250.0), np.arange(3))
+    observation = env.restore(states)
+    np.testing.assert_allclose(env.state(), states, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(observation[:, :18].reshape(-1, 9, 2), placed(KEYPOINTS_PX, states[:, 2:]), rtol=1e-6)
+    env.step(states[:, :2], np.arange(2))  # told to stay, at rest, far from the block: nothing may move
+    np.testing.assert_allclose(env.state(), states, rtol=0, atol=1e-9)
+
+
+def test_metrics_remember_the_best_and_report_the_last() -> None:
+    env = PushT()
+    goal = np.array([[20.0, 20.0, *GOAL_POSE]])
+    env.restore(goal)
+    before = env.metrics()
+    assert before["final_coverage"][0] == pytest.approx(1.0)
+    assert not before["success"][0]
+    env.step(np.array([[20.0, 20.0]]), np.array([0]))
+    for _ in range(20):
+        env.step(np.array([[300.0, 300.0]]), np.array([0]))
+    metrics = env.metrics()
+    assert metrics["success"][0]
+    assert metrics["max_coverage"][0] == pytest.approx(1.0)
+    assert metrics["score"][0] == metrics["final_coverage"][0] < 0.95
+    assert {value.shape for value in metrics.values()} == {(1,)}
+
+
+def test_episodes_end_after_max_steps_and_not_before() -> None:
+    env = PushT(max_steps=2)
+    env.restore(np.tile([20.0, 20.0, *GOAL_POSE], (2, 1)))
+    stay = np.full((2, 2), 20.0)
+    assert env.step(stay, np.array([0, 1]))[1].tolist() == [False, False]
+    assert env.step(stay[:1], np.array([1]))[1].tolist() == [True]
+    with pytest.raises(WorldError, match="episode 1 ended after 2 steps"):
+        env.step(stay[:1], np.array([1]))
+    assert env.step(stay[:1], np.array([0]))[1].tolist() == [True]
+
+
+def test_no_episodes_are_no_trouble() -> None:
+    env, none = PushT(), np.zeros(0, np.int64)
+    assert env.reset(none).shape == (0, 20)
+    observation, ended = env.step(np.zeros((0, 2)), none)
+    assert (observation.shape, ended.shape) == ((0, 20), (0,))
+    assert {value.shape for value in env.metrics().values()} == {(0,)}
+
+
+def test_targets_are_held_within_the_window() -> None:
+    far, edge = PushT(), PushT()
+    for env, target in ((far, [9e30, -50.0]), (edge, [512.0, 0.0])):
+        env.reset(np.array([0]))
+        env.step(np.array([target]), np.array([0]))
+    np.testing.assert_array_equal(far.state(), edge.state())
+
+
+@pytest.mark.parametrize(
+    ("action", "rows", "sentence"),
+    [
+        ([[np.nan, 1.0]], [1], "action of episode 1 is not finite"),
+        ([[1.0, np.inf]], [0], "action of episode 0 is not finite"),
+        ([[1.0, 1.0, 1.0]], [0], r"expected actions of shape \(1, 2\), got shape \(1, 3\)"),
+        ([[1.0, 1.0]], [2], "not all among the 2 episodes"),
+        ([[1.0, 1.0]], [-1], "not all among the 2 episodes"),
+        ([[1.0, 1.0]] * 2, [0, 0], "different whole numbers"),
+        ([[1.0, 1.0]], [0.0], "different whole numbers"),
+    ],
+)
+def test_refuses_a_senseless_step(action: list, rows: list, sentence: str) -> None:
+    env = PushT()
+    env.reset(np.array([0, 1]))
+    before = env.state()
+    with pytest.raises(WorldError, match=sentence):
+        env.step(np.array(action), np.array(rows))
+    np.testing.assert_array_equal(env.state(), before)
+
+
+def test_refuses_senseless_starts() -> None:
+    env = PushT()
+    for seeds in (np.array([[1]]), np.array([0.5]), np.array([-1])):
+        with pytest.raises(WorldError, match="seeds"):
+            env.reset(seeds)
+    with pytest.raises(WorldError, match=r"shape \(E, 5\), got shape \(1, 4\)"):
+        env.restore(np.zeros((1, 4)))
+    with pytest.raises(WorldError, match="with 1 numbers that are not finite"):
+        env.restore(np.array([[0, 0, 0, np.nan, 0]]))
+
+
+def test_pictures_are_deterministic_and_show_what_moves() -> None:
+    env = PushT()
+    env.reset(np.array([3]))
+    first = env.render(0)
+    assert first.shape == (320, 320, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, env.render(0))
+    agent = np.round(env.state()[0, :2] * 320 / 512).astype(int)
+    red, _, blue = first[agent[1], agent[0]].astype(int)
+    assert blue > red + 100
+    env.step(np.array([[50.0, 450.0]]), np.array([0]))
+    later = env.render(0)
+    assert (later != first).any()
+    red, green, _ = later[round(450 * 320 / 512), round(50 * 320 / 512)].astype(int)
+    assert red > green + 60
+
+
+def test_naming_the_worlds_imports_no_simulator() -> None:
+    code = (
+        "import sys, vqbet.sims; sys.exit(any(name in sys.modules for name in ('pymunk', 'pygame', 'mujoco', 'cv2')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_stepping_never_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("drew")
+
+    monkeypatch.setattr("vqbet.sims.pusht.draw", refuse)
+    env = PushT()
+    env.reset(np.array([0]))
+    env.step(np.array([[1.0, 1.0]]), np.array([0]))
+    env.metrics()
+    with pytest.raises(AssertionError, match="drew"):
+        env.render(0)

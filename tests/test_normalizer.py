@@ -1,0 +1,73 @@
+"""The min-max normaliser: round trips, constant channels, refusals, and that loading never fits again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vqbet.contract import BundleError, TrainingError
+from vqbet.nets import restore, tensors
+from vqbet.normalizer import Normalizer
+
+NUMBERS = st.floats(-1e4, 1e4, width=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, (7, 3), elements=NUMBERS))
+def test_data_lands_in_minus_one_to_one_and_comes_back(data: np.ndarray) -> None:
+    normalizer = Normalizer.fit(data)
+    normalized = normalizer.normalize(torch.from_numpy(data))
+    assert normalized.dtype == torch.float32
+    assert normalized.abs().max() <= 1 + 1e-4
+    scale = np.abs(data).max(axis=0) + 1e-30
+    assert (np.abs(normalizer.unnormalize(normalized).numpy() - data) <= 1e-5 * scale).all()
+
+
+def test_each_channel_has_its_own_range() -> None:
+    normalizer = Normalizer.fit(np.array([[0, -5], [10, 5], [5, 0]], np.float32))
+    expected = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]])
+    torch.testing.assert_close(normalizer.normalize(torch.tensor([[0.0, -5.0], [10.0, 5.0], [5.0, 0.0]])), expected)
+    torch.testing.assert_close(normalizer.half_range, torch.tensor([5.0, 5.0]))
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0, -1e6])
+def test_a_constant_channel_is_zero_whatever_comes_and_its_constant_on_the_way_back(constant: float) -> None:
+    normalizer = Normalizer.fit(np.full((4, 1), constant, np.float32))
+    assert normalizer.normalize(torch.tensor([[constant], [constant + 1e5]])).abs().max() == 0
+    assert normalizer.unnormalize(torch.tensor([[0.7]])).item() == constant
+
+
+def test_rounding_noise_around_a_large_constant_is_constant() -> None:
+    noisy = np.array([[512.0], [np.nextafter(np.float32(512.0), np.float32(513.0))]], np.float32)
+    assert Normalizer.fit(noisy).half_range.item() == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_data_that_is_not_finite_is_refused_by_channel(bad: float) -> None:
+    data = np.zeros((5, 3), np.float32)
+    data[2, 1] = bad
+    with pytest.raises(TrainingError, match=r"channels \[1\]"):
+        Normalizer.fit(data)
+
+
+def test_no_data_is_refused() -> None:
+    with pytest.raises(TrainingError, match="at least one step"):
+        Normalizer.fit(np.zeros((0, 2), np.float32))
+
+
+def test_statistics_are_tensors_of_the_module_and_are_restored_not_refitted() -> None:
+    fitted = Normalizer.fit(np.array([[0, 1], [4, 9]], np.float32))
+    loaded = Normalizer(2)
+    restore(loaded, tensors(fitted), component="normalizer")
+    assert torch.equal(loaded.low, fitted.low)
+    assert torch.equal(loaded.high, fitted.high)
+    assert [name for name, _ in loaded.named_parameters()] == []  # nothing for an optimiser to move
+
+
+def test_statistics_of_another_size_are_refused_by_name() -> None:
+    with pytest.raises(BundleError, match=r"normalizer: tensor 'low': expected .*\(3,\), got .*\(2,\)"):
+        restore(Normalizer(3), tensors(Normalizer(2)), component="normalizer")

@@ -1,0 +1,330 @@
+"""DVC in a repository of its own: versions, pushes, audits with planted damage, interrupts, single stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from vqbet import versions
+from vqbet.contract import PipelineError
+from vqbet.versions import process
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def project(folder: Path) -> Path:
+    """A new repository with this project's DVC settings and three small files in data/."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet")
+    (folder / ".dvc").mkdir()
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "data" / "tiny.zarr" / "c").mkdir(parents=True)
+    for index in range(3):
+        (folder / "data" / "tiny.zarr" / "c" / str(index)).write_bytes(bytes([index]) * (1000 + index))
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def private(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)  # what a plain `dvc` sees
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose data/ is versioned and pushed, by a user whose home is "home" beside it; tests copy it."""
+    folder = tmp_path_factory.mktemp("pushed")
+    (folder / "home").mkdir()
+    root = project(folder / "a project")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+            patch.setenv(name, str(folder / "home"))
+        patch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+        assert versions.add(root).changed
+        versions.push(root)
+    return root
+
+
+@pytest.fixture
+def root(pushed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pushed, tmp_path / "a project", symlinks=True)
+
+
+def stored(root: Path, file: str) -> Path:
+    """The remote's object of a file in data/."""
+    oid = hashlib.md5((root / "data" / file).read_bytes()).hexdigest()
+    return root / ".vqbet" / "remote" / "files" / "md5" / oid[:2] / oid[2:]
+
+
+def manifest(root: Path) -> Path:
+    oid = versions.data_version(root)
+    return root / ".vqbet" / "remote" / "files" / "md5" / oid[:2] / oid[2:]
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+class TestVersion:
+    def test_add_says_what_there_is_and_whether_it_is_new(self, root: Path) -> None:
+        same = versions.add(root)
+        assert (same.files, same.size, same.changed) == (3, 3003, False)
+        assert same.md5.endswith(".dir")
+        assert versions.data_version(root) == same.md5
+
+    def test_git_is_left_as_it_was(self, root: Path) -> None:
+        assert (root / ".gitignore").read_text() == (ROOT / ".gitignore").read_text()
+        assert git(root, "status", "--short").split() == [
+            "??",
+            ".dvc/",
+            "??",
+            ".dvcignore",
+            "??",
+            ".gitignore",
+            "??",
+            "data.dvc",
+        ]
+
+    def test_nothing_to_version(self, tmp_path: Path) -> None:
+        root = project(tmp_path / "p")
+        shutil.rmtree(root / "data")
+        with pytest.raises(PipelineError, match="expected demonstrations to version"):
+            versions.add(root)
+        for act in (versions.push, versions.audit, versions.data_version):
+            with pytest.raises(PipelineError, match=r"data\.dvc: missing: data/ has no version yet"):
+                act(root)
+
+    @pytest.mark.parametrize(
+        "content", ["", "outs: []", "outs:\n- path: data", "{", "outs:\n- {md5: abc, nfiles: 1, size: 1}"]
+    )
+    def test_a_pointer_that_is_none(self, root: Path, content: str) -> None:
+        (root / "data.dvc").write_text(content)
+        with pytest.raises(PipelineError, match=r"data\.dvc: expected .*restore it from git"):
+            versions.data_version(root)
+
+    def test_no_repository(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "x").write_text("x")
+        with pytest.raises(PipelineError, match=r"dvc add data in .*DVC"):
+            versions.add(tmp_path)
+
+    def test_commit(self, tmp_path: Path) -> None:
+        assert versions.git_commit(tmp_path) == ""
+        root = project(tmp_path / "p")
+        assert versions.git_commit(root) == ""
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "--message", "first")
+        commit = git(root, "rev-parse", "HEAD").strip()
+        assert versions.git_commit(root) == commit
+        (root / ".gitignore").write_text("other\n")
+        assert versions.git_commit(root) == f"{commit}-dirty"
+
+
+class TestAudit:
+    FILE = "tiny.zarr/c/1"
+
+    def test_whole(self, root: Path) -> None:
+        assert versions.audit(root) == versions.Audit(3, 3003, False)
+        assert versions.audit(root, deep=True) == versions.Audit(3, 3003, True)
+
+    def test_missing_object(self, root: Path) -> None:
+        stored(root, self.FILE).unlink()
+        with pytest.raises(
+            PipelineError, match=r"1 of 3 files: .*\(tiny\.zarr/c/1\): missing\. Delete .*\.dir .*fresh"
+        ):
+            versions.audit(root)
+
+    def test_truncated_object(self, root: Path) -> None:
+        overwrite(stored(root, self.FILE), b"\x01" * 500)
+        with pytest.raises(PipelineError, match=r"\(tiny\.zarr/c/1\): 500 bytes, expected 1001"):
+            versions.audit(root)
+
+    def test_truncated_object_seen_from_a_clone_without_data(self, root: Path) -> None:
+        overwrite(stored(root, self.FILE), b"\x01" * 500)
+        shutil.rmtree(root / "data")
+        shutil.rmtree(root / ".dvc" / "cache")
+        with pytest.raises(PipelineError, match=r"2502 bytes, expected 3003"):
+            versions.audit(root)
+
+    def test_one_flipped_bit_needs_a_deep_audit(self, root: Path) -> None:
+        content = bytearray(stored(root, self.FILE).read_bytes())
+        content[100] ^= 4
+        overwrite(stored(root, self.FILE), content)
+        versions.audit(root)
+        with pytest.raises(PipelineError, match=r"\(tiny\.zarr/c/1\): content has md5 "):
+            versions.audit(root, deep=True)
+
+    @pytest.mark.parametrize("fault", ["missing", "content changed"])
+    def test_manifest(self, root: Path, fault: str) -> None:
+        if fault == "missing":
+            manifest(root).unlink()
+        else:
+            overwrite(manifest(root), json.dumps(json.loads(manifest(root).read_text())[:2]).encode())
+        with pytest.raises(PipelineError, match=rf"\(the manifest\): {fault}"):
+            versions.audit(root)
+
+    def test_no_remote_at_all(self, root: Path) -> None:
+        (root / ".dvc" / "config").write_text("[core]\n    site_cache_dir = .vqbet/dvc-site\n")
+        with pytest.raises(PipelineError, match=r"cannot be audited: .*no remote specified"):
+            versions.audit(root)
+
+    def test_repair(self, root: Path) -> None:
+        stored(root, "tiny.zarr/c/0").unlink()
+        overwrite(stored(root, self.FILE), b"\x01" * 1001)
+        overwrite(stored(root, "tiny.zarr/c/2"), b"")
+        assert versions.repair(root, deep=True) == versions.Audit(3, 3003, True)
+        shutil.rmtree(root / ".dvc" / "cache")
+        shutil.rmtree(root / "data")
+        versions.dvc(root, "pull", "data.dvc")
+        assert len(list((root / "data").rglob("[0-9]"))) == 3
+
+    def test_dvc_itself_sees_no_damage(self, root: Path) -> None:
+        """Why there is an audit: after a push with a shared site cache, DVC goes on calling the remote complete."""
+        versions.dvc(root, "push", "data.dvc")
+        stored(root, self.FILE).unlink()
+        assert "up to date" in versions.dvc(root, "push", "data.dvc")
+        with pytest.raises(PipelineError, match="missing"):
+            versions.audit(root)
+
+
+class TestOutside:
+    def test_nothing_is_written_outside_and_push_leaves_no_cache(self, pushed: Path) -> None:
+        assert list((pushed.parent / "home").iterdir()) == []
+        assert sorted(path.name for path in pushed.parent.iterdir()) == ["a project", "home"]
+        assert sorted(path.name for path in (pushed / ".vqbet").iterdir()) == ["dvc-site", "remote"]
+
+    def test_the_caches_of_a_push_are_private(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+
+        def look(_: Path, *arguments: str, environment: Any = None) -> str:
+            folder = Path(environment["DVC_SITE_CACHE_DIR"])
+            seen.append((folder, stat.S_IMODE(folder.stat().st_mode), list(folder.iterdir())))
+            return ""
+
+        monkeypatch.setattr(versions.data, "dvc", look)
+        versions.push(root)
+        versions.push(root)
+        (first, mode, content), (second, _, _) = seen
+        assert (mode, content) == (0o700, [])
+        assert first != second
+        assert first.parent == root / ".vqbet"
+
+
+STAGES = """
+stages:
+  quick: {cmd: "python -c \\"open('quick.txt', 'w').write(open('in.txt').read())\\"", deps: [in.txt], outs: [quick.txt]}
+  bad: {cmd: "echo what went wrong >&2; exit 3"}
+  killed: {cmd: "kill -9 $$"}
+  slow: {cmd: "echo started > started; sleep 47", outs: [started]}
+"""
+
+
+@pytest.fixture
+def graph(root: Path) -> Path:
+    (root / "dvc.yaml").write_text(STAGES)
+    (root / "in.txt").write_text("one")
+    return root
+
+
+class TestRepro:
+    def test_whether_it_ran(self, graph: Path) -> None:
+        assert versions.repro(graph, "quick")
+        assert (graph / "quick.txt").read_text() == "one"
+        assert not versions.repro(graph, "quick")
+
+    def test_failures_in_dvcs_and_the_stages_words(self, graph: Path) -> None:
+        with pytest.raises(PipelineError, match=r"dvc repro bad in .*what went wrong.*exited with 3") as caught:
+            versions.repro(graph, "bad")
+        assert not isinstance(caught.value, versions.Killed)
+
+    def test_a_killed_stage_is_told_apart(self, graph: Path) -> None:
+        with pytest.raises(versions.Killed, match=r"dvc repro killed in .*was killed .*run it again"):
+            versions.repro(graph, "killed")
+
+    def test_dvc_killed_takes_its_stage_along(self, graph: Path) -> None:
+        def kill() -> None:
+            dvc_of(started(graph)).kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        with pytest.raises(versions.Killed):
+            versions.repro(graph, "slow")
+        assert sleepers(graph) == []
+
+    def test_interrupt_leaves_no_process_and_the_next_run_works(self, graph: Path) -> None:
+        code = f"from pathlib import Path; from vqbet import versions; versions.repro(Path({str(graph)!r}), 'slow')"
+        ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=ROOT)
+        started(graph)
+        ours.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in ours.communicate(timeout=60)[1]
+        assert sleepers(graph) == []
+
+    def test_a_repository_that_stays_busy(self, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(process, "BUSY_S", 0.0)
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", "slow"],
+            cwd=graph,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started(graph)
+        with pytest.raises(PipelineError, match=r"dvc repro slow in .*another DVC command held the repository"):
+            versions.repro(graph, "slow")
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.wait()
+
+    @pytest.mark.parametrize(
+        "said", ["ERROR: Unable to acquire lock. Most", "'in.txt' is busy, it is being blocked by:"]
+    )
+    def test_a_busy_repository_is_waited_for(self, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        answers = [(1, said), (255, said), (0, "")]
+        monkeypatch.setattr(process, "_execute", lambda *_: answers.pop(0))
+        monkeypatch.setattr(process.time, "sleep", lambda _: None)
+        assert versions.dvc(tmp_path, "push") == ""
+        assert answers == []
+
+
+def sleepers(root: Path) -> list[psutil.Process]:
+    """The processes of stage `slow` of this repository."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if "sleep" in each.name() and "47" in each.cmdline() and Path(each.cwd()) == root:
+                found.append(each)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def started(root: Path) -> psutil.Process:
+    """Wait until stage `slow` runs; gives its process."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (root / "started").exists() and (found := sleepers(root)):
+            return found[0]
+        time.sleep(0.1)
+    raise TimeoutError("stage slow did not start")
+
+
+def dvc_of(stage: psutil.Process) -> psutil.Process:
+    return next(parent for parent in stage.parents() if "reproduce.py" in " ".join(parent.cmdline()))

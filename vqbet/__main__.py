@@ -1,0 +1,131 @@
+"""Command line. No logic: reads params.yaml, hands paths and parameters to a stage, prints what comes back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqbet import console
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="From robot demonstrations to a policy that is allowed on a robot, with the evidence kept.",
+)
+Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
+Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
+
+
+@app.command()
+def ingest(
+    task: Task,
+    source: Annotated[str, typer.Argument(help="path or URL of published data; none: the task's own oracle")] = "",
+) -> None:
+    """Bring demonstrations into data/<task>.zarr, check them, version them with DVC and push them."""
+    from vqbet.stages import ingest as stage
+
+    root, params = _project(task)
+    collected = stage.collect(root, task, params, source, console.watch())
+    version = stage.publish(root, console.watch())
+    console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, digest {collected.digest[:12]}")
+    console.say(f"data version {version.md5[:12]}, {version.files} files, pushed and audited")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="validate, tokenizer, prior, bundle, evaluate, gate or report")],
+    task: Task,
+) -> None:
+    """Run one stage of the graph; this is what dvc.yaml calls."""
+    from vqbet.stages import runner
+
+    root, params = _project(task)
+    runner.run(root, task, name, params, console.watch())
+
+
+@app.command()
+def register(task: Task) -> None:
+    """Put the task's tokenizer and policy, with their verdict, into the model registry as its candidate."""
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    console.table(release.register(root, task))
+
+
+@app.command()
+def promote(
+    task: Task,
+    candidate: Annotated[int, typer.Option(help="a version of the model; 0: the one with alias candidate")] = 0,
+    why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
+) -> None:
+    """Make a candidate the champion, if a verdict about exactly this pair allows it."""
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    console.table(release.promote(root, task, candidate=candidate, why=why))
+
+
+@app.command()
+def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the ledger")]) -> None:
+    """Make the previous champion the champion again. Needs no verdict, only a reason."""
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    console.table(release.rollback(root, task, why=why))
+
+
+@app.command()
+def show(reference: Reference) -> None:
+    """What a registered policy is, from which data, with which verdict."""
+    from vqbet.stages import release
+
+    console.table(release.show(_root(), reference))
+
+
+@app.command()
+def history(task: Task) -> None:
+    """Who was champion when, and why: the ledger, checked link by link."""
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    for entry in release.history(root, task):
+        console.table(entry)
+
+
+@app.command()
+def rollout(
+    reference: Reference,
+    episodes: Annotated[int, typer.Option(min=1, help="how many episodes to play")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="the first episode's seed")] = 0,
+    out: Annotated[Path, typer.Option(help="the video")] = Path("rollout.webm"),
+) -> None:
+    """Play a registered policy in its world and write a video."""
+    from vqbet.stages import play
+
+    console.table(play.run(_root(), reference, episodes, seed, out, console.watch()))
+
+
+def _root() -> Path:
+    from vqbet import environment
+
+    return environment.prepare()
+
+
+def _project(task: str):  # type: ignore[no-untyped-def]  # config's types cost an import that --help must not pay
+    from vqbet import config
+
+    root = _root()
+    return root, config.task(root / "params.yaml", task)
+
+
+def main() -> int:
+    return console.guarded(lambda: app(standalone_mode=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""A policy on disk: bundle.json and one safetensors file per component, held together by one digest. No pickle.
+
+bundle.json holds `schema`, `kind`, `arguments` (of the constructor, the execution rule among them), `spec`,
+`provenance` (code, data and tokenizer digests, params), and `components`: sha256 and size of each of those files.
+
+The digest is the sha256 of that content as canonical JSON (UTF-8, sorted keys, no spaces, no NaN), so it covers every
+byte of every file. It stands in bundle.json beside what it covers, and bundle.json must be byte for byte the rendering
+of its own content (sorted keys, indent 2, one newline at the end): no byte of the folder is free. A digest is no
+signature: who can write the folder can write another valid bundle, so where it matters pass the digest you expect.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet.contract import BundleError, Policy, Spec
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+SUFFIX = ".safetensors"
+MAX_MANIFEST_BYTES = 1 << 22
+MAX_HEADER_BYTES = 1 << 20  # safetensors' own parser takes 1.4 GB for a header of 59 MB
+MAX_COMPONENT_BYTES = 1 << 32
+DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool"}
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+TENSOR = re.compile(r"[A-Za-z0-9_.]{1,200}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+KEYS = {"schema", "kind", "arguments", "spec", "provenance", "components", "digest"}
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+MEND = "get the bundle again (dvc pull, or from the registry), or build it again (dvc repro)"
+
+Components = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read and checked: every byte of it is covered by `digest`."""
+
+    folder: Path
+    digest: str
+    kind: str
+    spec: Spec
+    arguments: Mapping[str, Any]
+    components: Components
+    provenance: Mapping[str, Any]
+
+
+def write(
+    folder: Path,
+    *,
+    kind: str,
+    spec: Spec,
+    arguments: Mapping[str, Any],
+    components: Components,
+    provenance: Mapping[str, Any],
+) -> str:
+    """Write a bundle to `folder` and give its digest. The same arguments give the same bytes.
+
+    Written and read back in a staging folder beside it, then renamed; a bundle that is already there is replaced in
+    one step. Raises BundleError for names, dtypes or values a bundle cannot hold, and where the disk refuses; what
+    was in `folder` before is then still there.
+    """
+    if not NAME.fullmatch(kind):
+        raise BundleError(f"{folder}: kind: expected lower case letters, digits and _, got {kind!r}")
+    files = {f"{name}{SUFFIX}": _serialise(f"{folder}: {name}", name, tensors) for name, tensors in components.items()}
+    content = {
+        "schema": SCHEMA_VERSION,
+        "kind": kind,
+        "arguments": dict(arguments),
+        "spec": spec.to_json(),
+        "provenance": dict(provenance),
+        "components": {
+            name.removesuffix(SUFFIX): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in files.items()
+        },
+    }
+    digest = hashlib.sha256(_canonical(folder, content)).hexdigest()
+    files[MANIFEST] = _render(content | {"digest": digest})
+    if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
+        raise BundleError(
+            f"{folder}: holds something that is not a bundle; it is not overwritten: choose another folder"
+        )
+    _publish(folder, files, digest)
+    return digest
+
+
+def read(folder: Path, digest: str | None = None) -> Bundle:
+    """Check and read the bundle in `folder`; with `digest`, only exactly that bundle.
+
+    Size and sha256 of a component are checked before it is parsed. Raises BundleError, naming the component.
+    """
+    manifest = _manifest(folder)
+    if digest is not None and manifest["digest"] != digest:
+        raise BundleError(f"{folder}: expected the bundle with digest {digest}, got {manifest['digest']}; {MEND}")
+    _inventory(folder, set(manifest["components"]))
+    return Bundle(
+        folder=folder,
+        digest=manifest["digest"],
+        kind=manifest["kind"],
+        spec=_spec(folder, manifest["spec"]),
+        arguments=manifest["arguments"],
+        components={name: _component(folder, name, entry) for name, entry in manifest["components"].items()},
+        provenance=manifest["provenance"],
+    )
+
+
+def load(folder: Path, digest: str | None = None) -> tuple[Policy, Bundle]:
+    """Read a bundle and build its policy, ready to act. Raises BundleError also where this code cannot build it."""
+    from vqbet.policies import POLICIES
+
+    bundle = read(folder, digest)
+    if bundle.kind not in POLICIES:
+        known = ", ".join(sorted(POLICIES))
+        raise BundleError(f"{folder}: kind {bundle.kind!r} is no policy that this code can play; it knows {known}")
+    try:
+        policy = POLICIES[bundle.kind].from_components(bundle.spec, bundle.arguments, bundle.components)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{folder}: this code cannot build a {bundle.kind!r} policy from it ({type(error).__name__}: {error}); "
+            f"it was made by code {bundle.provenance.get('code', 'unknown')!r}: use that version, or build it again"
+        ) from error
+    return policy, bundle
+
+
+def expect(bundle: Bundle, spec: Spec) -> None:
+    """Raise BundleError where the bundle was not made for `spec` (here: what is wanted; there: the bundle's)."""
+    if found := spec.differences(bundle.spec):
+        raise BundleError(
+            f"{bundle.folder}: is a bundle for another spec: {'; '.join(found)} (here: what is wanted, there: the "
+            f"bundle); use a bundle of task {spec.task!r}"
+        )
+
+
+def component_digest(folder: Path, name: str) -> str:
+    """The sha256 of one component's file, checked against manifest and file; BundleError where there is none."""
+    components = _manifest(folder)["components"]
+    if name not in components:
+        raise BundleError(f"{folder}: has no component {name!r}; components: {', '.join(components) or 'none'}")
+    _contents(folder, name, components[name])
+    return components[name]["sha256"]
+
+
+def _canonical(folder: Path, content: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{folder}: arguments, spec or provenance are not finite JSON: {error}") from error
+    if not _text_keys(content):
+        raise BundleError(f"{folder}: arguments or provenance: a key is not text, JSON has no other keys")
+    return data
+
+
+def _text_keys(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _text_keys(item) for key, item in value.items())
+    return not isinstance(value, (list, tuple)) or all(_text_keys(item) for item in value)
+
+
+def _render(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _serialise(where: str, name: str, tensors: Mapping[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    if not NAME.fullmatch(name):
+        raise BundleError(f"{where}: a component's name is lower case letters, digits and _, at most 40")
+    if not tensors:
+        raise BundleError(f"{where}: a component holds at least one tensor")
+    packed = {}
+    for key in sorted(tensors):
+        value = np.asarray(tensors[key], order="C")
+        if not TENSOR.fullmatch(key) or value.dtype.name not in DTYPES.values():
+            raise BundleError(
+                f"{where}: tensor {key!r} ({value.dtype}): expected a name of letters, digits, _ and ., at most 200, "
+                f"and one of {', '.join(DTYPES.values())}"
+            )
+        if not np.isfinite(value).all():
+            raise BundleError(f"{where}: tensor {key!r} holds values that are not finite; train again")
+        packed[key] = value
+    data = save(packed)
+    if len(data) > MAX_COMPONENT_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes, at most {MAX_COMPONENT_BYTES} fit into a component")
+    return data
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and all(
+        entry.is_file() and (entry.name == MANIFEST or entry.suffix == SUFFIX) for entry in folder.iterdir()
+    )
+
+
+def _publish(folder: Path, files: Mapping[str, bytes], digest: str) -> None:
+    """Write the files into a staging folder, read them back as a bundle, and put that in the place of `folder`."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        for name, data in files.items():
+            with (staging / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        staging.chmod(0o755)
+        _sync(staging)
+        read(staging, digest)
+        _replace(staging, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: cannot be written: {error.strerror}; what was there before is untouched"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace(staging: Path, folder: Path) -> None:
+    """Rename `staging` to `folder`; where that exists the two change places in one step (Linux), else in two."""
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if exchange is not None and exchange(AT_FDCWD, bytes(staging), AT_FDCWD, bytes(folder), RENAME_EXCHANGE) == 0:
+        return
+    if exchange is not None and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    aside = staging.with_name(f"{staging.name}.old")
+    folder.rename(aside)
+    try:
+        staging.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open(where: str, path: Path, limit: int) -> bytes:
+    """The bytes of a regular file, never through a symlink; at most `limit` of them."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise BundleError(f"{where}: {path.name} is missing; {MEND}") from error
+    except OSError as error:
+        link = "is a symbolic link; a bundle holds regular files only (dvc config cache.type reflink,hardlink,copy)"
+        raise BundleError(f"{where}: {link if path.is_symlink() else error.strerror}: {path}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        os.close(descriptor)
+        raise BundleError(f"{where}: {path.name}: expected a regular file of at most {limit} bytes; {MEND}")
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """bundle.json, checked against itself: schema, types, canonical rendering, digest."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleError(f"{folder}: expected a folder that holds a bundle (no symbolic link); {MEND}")
+    where = f"{folder}: {MANIFEST}"
+    data = _open(where, folder / MANIFEST, MAX_MANIFEST_BYTES)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where}: was changed or is damaged, it is not JSON: {error}; {MEND}") from error
+    if not isinstance(content, dict) or content.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise BundleError(f"{where}: expected schema {SCHEMA_VERSION}, got {found!r}; use the code that wrote it")
+    if content.keys() != KEYS:
+        raise BundleError(f"{where}: unknown or missing keys: {', '.join(sorted(content.keys() ^ KEYS))}; {MEND}")
+    try:
+        exact = _render(content) == data
+    except (ValueError, RecursionError):
+        exact = False
+    covered = {key: item for key, item in content.items() if key != "digest"}
+    if not exact or hashlib.sha256(_canonical(folder, covered)).hexdigest() != content["digest"]:
+        raise BundleError(f"{where}: was changed or is damaged: its content does not have the digest it names; {MEND}")
+    _typed(where, content)
+    return content
+
+
+def _typed(where: str, content: Mapping[str, Any]) -> None:
+    bad = [key for key in ("arguments", "spec", "provenance", "components") if not isinstance(content[key], dict)]
+    if bad or not isinstance(content["kind"], str) or not NAME.fullmatch(content["kind"]):
+        raise BundleError(f"{where}: wrong type or value of {', '.join(bad) or 'kind'}; {MEND}")
+    for name, entry in content["components"].items():
+        if not (
+            NAME.fullmatch(name)
+            and isinstance(entry, dict)
+            and entry.keys() == {"bytes", "sha256"}
+            and type(entry["bytes"]) is int
+            and 0 < entry["bytes"] <= MAX_COMPONENT_BYTES
+            and isinstance(entry["sha256"], str)
+            and SHA256.fullmatch(entry["sha256"])
+        ):
+            raise BundleError(f"{where}: component {name!r}: not a strict name with bytes and sha256; {MEND}")
+
+
+def _spec(folder: Path, value: Mapping[str, Any]) -> Spec:
+    try:
+        return Spec.from_json(value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder}: {MANIFEST}: spec: not a spec this code knows ({error}); {MEND}") from error
+
+
+def _inventory(folder: Path, components: set[str]) -> None:
+    expected = {MANIFEST} | {f"{name}{SUFFIX}" for name in components}
+    found = {entry.name for entry in folder.iterdir()}
+    for name in sorted(found - expected):
+        raise BundleError(f"{folder}: {name} does not belong to the bundle; {MEND}")
+    for name in sorted(expected - found):
+        raise BundleError(f"{folder}: component {name.removesuffix(SUFFIX)!r}: {name} is missing; {MEND}")
+
+
+def _contents(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    where = f"{folder}: component {name!r}"
+    data = _open(where, folder / f"{name}{SUFFIX}", entry["bytes"])
+    found = hashlib.sha256(data).hexdigest()
+    if len(data) != entry["bytes"] or found != entry["sha256"]:
+        raise BundleError(
+            f"{where}: was changed, damaged or swapped with another bundle's: expected {entry['bytes']} bytes with "
+            f"sha256 {entry['sha256']}, got {len(data)} with {found}; {MEND}"
+        )
+    return data
+
+
+def _component(folder: Path, name: str, entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse
+
+    where = f"{folder}: component {name!r}"
+    data = _contents(folder, name, entry)
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise BundleError(f"{where}: header of {length} bytes, expected at most {MAX_HEADER_BYTES}; {MEND}")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        for key, tensor in header.items():
+            if not TENSOR.fullmatch(key) or tensor["dtype"] not in DTYPES:
+                raise BundleError(f"{where}: tensor {key!r}: name or dtype is not one that a bundle holds; {MEND}")
+        tensors = parse(data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise BundleError(f"{where}: is not a safetensors file that this code reads: {error}; {MEND}") from error
+    return {key: tensors[key] for key in sorted(tensors)}

@@ -1,0 +1,116 @@
+"""What a person sees in the terminal: progress bars, sentences, and errors without a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vqbet.stages.watch import Advance, Watch
+
+QUIET_S = 10.0  # without a terminal, a line at most this often
+INTERRUPTED = 130
+
+
+def say(sentence: str) -> None:
+    sys.stdout.write(sentence + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Advance]:
+    """A live bar with the numbers beside it on a terminal; a line now and then where there is none."""
+    with _live(label) if sys.stdout.isatty() else _lines(label) as advance:
+        yield advance
+
+
+@contextmanager
+def _live(label: str) -> Iterator[Advance]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(label, total=None, numbers="")
+
+        def advance(done: int, total: int, numbers: Mapping[str, float]) -> None:
+            progress.update(task, completed=done, total=total, numbers=_written(numbers))
+
+        yield advance
+
+
+@contextmanager
+def _lines(label: str) -> Iterator[Advance]:
+    started = last = time.monotonic()
+
+    def advance(done: int, total: int, numbers: Mapping[str, float]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last >= QUIET_S:
+            last = now
+            left = (now - started) * (total - done) / max(done, 1)
+            say(f"{label}: {done}/{total}  {now - started:.0f} s, {left:.0f} s left  {_written(numbers)}".rstrip())
+
+    yield advance
+
+
+def _written(numbers: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run a command; gives the exit code. What a user can mend is one sentence on stderr, never a traceback."""
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped. What was finished is kept; the same command goes on from there.\n")
+        return INTERRUPTED
+    except Exception as error:
+        sentence = _mendable(error)
+        if not sentence:
+            raise
+        sys.stderr.write(f"error: {sentence}\n")
+        return 1
+    return 0
+
+
+def _mendable(error: Exception) -> str:
+    """What to tell a user who can mend it; empty where the mistake is ours and the traceback is needed."""
+    from vqbet.contract import VqbetError  # here, since numpy is not for `--help` to wait for
+
+    if isinstance(error, VqbetError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'a file'}: {error.strerror}; free space or permissions, then run it again"
+    return ""
+
+
+def watch() -> Watch:
+    """Bars and sentences on this terminal; numbers go nowhere until a run is opened."""
+    from vqbet.stages.watch import Watch
+
+    return Watch(bar=bar, say=say)
+
+
+def table(rows: Mapping[str, str]) -> None:
+    """Two columns, aligned."""
+    width = max((len(name) for name in rows), default=0)
+    for name, value in rows.items():
+        say(f"  {name:<{width}}  {value}")

@@ -1,0 +1,93 @@
+"""What a check says: where the first fault is, how many there are, and what to do about that kind of fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+NAMED = 5  # episodes listed by number in one message
+
+Severity = Literal["error", "advice"]
+
+REMEDY: Mapping[str, str] = {
+    "structure": "write the store again with this version's importer or recorder",
+    "finite": "drop the episode, or find which sensor stopped and record it again",
+    "length": "drop the episode, or change min_steps or max_steps",
+    "limits": "correct the limits in the spec where they are wrong, otherwise drop the episode",
+    "dead": "check that the channel was connected and recorded",
+    "duplicates": "drop the copies: they weigh a demonstration twice and leak between training and held-out data",
+    "still": "trim the pause if the robot was waiting",
+    "time": "resample to control_hz, or correct control_hz in the spec",
+    "saturation": "widen the limits in the spec, or record more slowly",
+    "success": "drop the failed episodes, or lower min_success",
+    "columns": "correct the per-episode columns where they are written",
+    "jumps": "look at the episode for a tracking failure",
+    "expectation": "look at the rows of that table",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong (error) or worth a look (advice), at its first `episode` and `step` within it."""
+
+    field: str
+    message: str
+    episode: int | None = None
+    step: int | None = None
+    severity: Severity = "error"
+    check: str = "structure"
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def remedy(self) -> str:
+        return REMEDY[self.check]
+
+
+def in_steps(
+    ends: Int[np.ndarray, " E"],
+    field: str,
+    marked: Bool[np.ndarray, " N"],
+    message: Callable[[int], str],
+    severity: Severity = "error",
+) -> Iterator[Finding]:
+    """One finding for all marked steps, none where nothing is marked; `message` gets the index of the first."""
+    index = np.flatnonzero(marked)
+    if not index.size:
+        return
+    owners = np.searchsorted(ends, index, side="right")
+    episode = int(owners[0])
+    step = int(index[0] - (ends[episode - 1] if episode else 0))
+    more = "" if index.size == 1 else f"; {index.size} steps in {_listed(np.unique(owners))}"
+    yield Finding(
+        field, f"{field} {message(int(index[0]))} at episode {episode}, step {step}{more}", episode, step, severity
+    )
+
+
+def in_episodes(
+    field: str,
+    marked: Bool[np.ndarray, " E"],
+    message: Callable[[int], str],
+    severity: Severity = "error",
+    note: str = "",
+) -> Iterator[Finding]:
+    """One finding for all marked episodes, none where nothing is marked; `message` gets the first one's number."""
+    index = np.flatnonzero(marked)
+    if not index.size:
+        return
+    first = int(index[0])
+    more = "" if index.size == 1 else f"; {_listed(index)}"
+    note = f" ({note})" if note else ""
+    yield Finding(field, f"{field} {message(first)} at episode {first}{more}{note}", first, None, severity)
+
+
+def _listed(index: Int[np.ndarray, " _"]) -> str:
+    if index.size == 1:
+        return f"episode {index[0]}"
+    dots = ", ..." if index.size > NAMED else ""
+    return f"{index.size} episodes ({', '.join(str(episode) for episode in index[:NAMED])}{dots})"

@@ -1,0 +1,84 @@
+"""The published Push-T demonstrations: 206 episodes by people, 10 Hz, in the replay buffer of Diffusion Policy.
+
+Chi et al., Diffusion Policy (arXiv 2303.04137), `pusht_cchi_v7_replay.zarr`; the data VQ-BeT trains Push-T on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vqbet.contract import Channel, Demonstrations, Spec
+from vqbet.demos.importers import fetch, replay_buffer
+
+FIELDS = {"state": (5,), "keypoint": (9, 2), "action": (2,)}
+CONTROL_HZ = 10.0
+WINDOW_PX = 512.0
+KEYPOINT_MARGIN_PX = 64.0
+GOAL_POSE = (256.0, 256.0, np.pi / 4)  # x, y, angle
+CLOSE_PX, CLOSE_RAD = 15.0, np.deg2rad(10)
+MAX_UNPACKED_BYTES = 4 * 2**30
+
+
+def load(source: Path) -> Demonstrations:
+    """The demonstrations at `source`: the .zarr folder, a folder with it, or a zip of either.
+
+    observation (N, 20) float32: nine keypoints x, y, then the finger x, y, in px; action (N, 2) float32: where the
+    finger was sent, px; state (N, 5) float64: finger x, y, block x, y, angle. The images are not read.
+
+    The buffer has no labels. `success` says that the last recorded pose of the block is within 15 px and 10 degrees of
+    its goal, which all of the published episodes are (at most 13.7 px and 9.3 degrees away). It is not the 0.95
+    coverage of the world's own success, which people did not aim at: their replayed actions end between 0.86 and 0.97.
+
+    Raises StoreError for anything that is not such a buffer. Values that are not finite are the business of validation.
+    """
+    if not source.is_file():
+        return _demonstrations(replay_buffer.find(source))
+    with tempfile.TemporaryDirectory(prefix="pusht-") as folder:
+        fetch.unpack(source, Path(folder), max_bytes=MAX_UNPACKED_BYTES)
+        return _demonstrations(replay_buffer.find(Path(folder)))
+
+
+def _demonstrations(root: Path) -> Demonstrations:
+    arrays = replay_buffer.read(root, FIELDS)
+    ends, state = arrays["episode_ends"], arrays["state"].astype(np.float64)
+    keypoints = arrays["keypoint"].reshape(len(state), -1)
+    lengths = np.diff(ends, prepend=0)
+    columns = {
+        "session": np.full(len(ends), "published"),
+        "operator": np.full(len(ends), "human"),
+        "source": np.full(len(ends), "pusht_cchi_v7_replay"),
+        "seed": np.full(len(ends), -1, np.int64),
+        "success": arrived(state[ends - 1]),
+        "task": np.full(len(ends), "pusht"),
+    }
+    return Demonstrations(
+        spec=spec(),
+        observation=np.concatenate([keypoints, arrays["state"][:, :2]], axis=1).astype(np.float32),
+        action=arrays["action"].astype(np.float32),
+        time_s=(np.arange(len(state)) - np.repeat(ends - lengths, lengths)) / CONTROL_HZ,
+        episode_ends=ends,
+        columns=columns,
+        state=state,
+    )
+
+
+def arrived(state: Float[np.ndarray, "E 5"]) -> Bool[np.ndarray, " E"]:
+    """Whether the block is within CLOSE_PX and CLOSE_RAD of the goal's pose."""
+    distance = np.linalg.norm(state[:, 2:4] - GOAL_POSE[:2], axis=1)
+    turn = np.abs((state[:, 4] - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi)
+    return (distance <= CLOSE_PX) & (turn <= CLOSE_RAD)
+
+
+def spec() -> Spec:
+    """What the data means; the same words as the simulated world's, channel by channel.
+
+    A keypoint may lie outside the window: the walls give way when the block is pushed hard (521 px was recorded).
+    """
+    low, high = -KEYPOINT_MARGIN_PX, WINDOW_PX + KEYPOINT_MARGIN_PX
+    keypoints = [Channel(f"keypoint{index}_{axis}", "px", low, high) for index in range(9) for axis in "xy"]
+    agent = [Channel(f"agent_{axis}", "px", 0.0, WINDOW_PX) for axis in "xy"]
+    return Spec("pusht", (*keypoints, *agent), tuple(agent), CONTROL_HZ, "absolute", "window px")

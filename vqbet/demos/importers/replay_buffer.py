@@ -1,0 +1,201 @@
+"""Replay buffers of Diffusion Policy (Zarr v2), read as foreign data: first what they claim, then what they hold.
+
+Zarr v2 has no checksums, reads a missing chunk as zeros, follows symbolic links, and lets a few bytes ask for
+gigabytes. So nothing is decompressed before the metadata, every chunk's presence, and every chunk's own header have
+been checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet.contract import StoreError
+
+ENDS = "meta/episode_ends"
+FLOATS = ("<f4", "<f8")
+INTEGERS = ("<i4", "<i8")
+CODECS = ("blosc", None)
+MAX_DOCUMENT_BYTES = 64 * 2**10
+MAX_CHUNK_BYTES = 64 * 2**20
+MAX_ARRAY_BYTES = 2**30
+BLOSC_HEADER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an array's metadata says: rows x trailing numbers, chunks of whole rows, compressed with Blosc or not."""
+
+    name: str
+    folder: Path
+    shape: tuple[int, ...]
+    chunk_rows: int
+    dtype: np.dtype
+    codec: str | None
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk in memory; in Zarr v2 the last one is as large as the others."""
+        return self.chunk_rows * math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def chunks(self) -> Iterator[tuple[Path, int]]:
+        """Every chunk's file and its first row."""
+        for index in range(-(-self.shape[0] // self.chunk_rows)):
+            yield self.folder / ".".join([str(index), *("0" for _ in self.shape[1:])]), index * self.chunk_rows
+
+
+def find(source: Path) -> Path:
+    """The one replay buffer at `source`, in it, or one folder further down. Raises StoreError where there is none."""
+    if not source.is_dir():
+        raise StoreError(f"{source}: expected a folder with a Zarr v2 replay buffer, or a zip of one; it is no folder")
+    if (source / ".zgroup").exists():
+        return source
+    found = sorted(path.parent for pattern in ("*/.zgroup", "*/*/.zgroup") for path in source.glob(pattern))
+    found = [path for path in found if (path / "data").exists() or (path / "meta").exists()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(path.relative_to(source)) for path in found)
+        raise StoreError(f"{source}: expected one replay buffer, found {len(found)} ({names}); name the one you mean")
+    raise StoreError(f"{source}: holds no Zarr v2 replay buffer: no folder with a .zgroup and data/ and meta/ in it")
+
+
+def read(root: Path, fields: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The arrays data/<field> (N, *trailing), given each field's trailing shape, and "episode_ends" (E,) int64.
+
+    Raises StoreError naming file, field and steps: missing or linked files, another layout, another number of steps,
+    a dtype, codec or size that is not allowed, a chunk that is missing, cut off or larger than it should be, ends that
+    do not cut the steps into episodes.
+    """
+    try:
+        return _read(root, {f"data/{field}": trailing for field, trailing in fields.items()})
+    except OSError as error:
+        raise StoreError(f"{error.filename or root}: cannot be read: {error.strerror or error}") from error
+
+
+def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    claims = {ENDS: _claim(root, ENDS, (), INTEGERS)}
+    claims |= {name: _claim(root, name, trailing, FLOATS) for name, trailing in arrays.items()}
+    steps = {name: claim.shape[0] for name, claim in claims.items() if name != ENDS}
+    if len(set(steps.values())) != 1:
+        told = ", ".join(f"{name} has {count}" for name, count in steps.items())
+        raise StoreError(f"{root}: expected as many steps in every array, but {told}")
+    for claim in claims.values():
+        _check_chunks(claim)
+    ends = _values(claims[ENDS]).astype(np.int64)
+    _check_ends(root, ends, next(iter(steps.values())))
+    return {"episode_ends": ends} | {name.removeprefix("data/"): _values(claims[name]) for name in arrays}
+
+
+def _claim(root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...]) -> Claim:
+    folder = root / name
+    document = folder / ".zarray"
+    for path in (root / name.split("/")[0], folder, document):
+        if path.is_symlink():
+            raise StoreError(f"{path}: is a symbolic link; a store must hold its own files")
+    if not document.is_file():
+        raise StoreError(f"{document}: missing; expected a Zarr v2 array {name} (found: {_listing(folder.parent)})")
+    told = _document(document)
+    where = f"{document}: {name}"
+    _expect(where, "zarr_format", told.get("zarr_format"), (2,))
+    _expect(where, "dtype", told.get("dtype"), dtypes)
+    _expect(where, "order", told.get("order"), ("C",))
+    _expect(where, "filters", told.get("filters"), (None, []))
+    _expect(where, "dimension_separator", told.get("dimension_separator", "."), (".",))
+    compressor = told.get("compressor")
+    codec = compressor.get("id") if isinstance(compressor, dict) else compressor
+    _expect(where, "compressor", codec, CODECS)
+    shape, chunks = _sizes(where, "shape", told.get("shape")), _sizes(where, "chunks", told.get("chunks"))
+    if shape[1:] != trailing or len(shape) != 1 + len(trailing):
+        wanted = ", ".join(["any number", *map(str, trailing)])
+        raise StoreError(f"{where}: shape: expected ({wanted}), got {shape}")
+    if chunks[1:] != trailing or len(chunks) != len(shape):
+        raise StoreError(f"{where}: chunks: expected whole rows of {trailing}, got {chunks}")
+    claim = Claim(name, folder, shape, chunks[0], np.dtype(told["dtype"]), codec)
+    for what, size, most in (
+        ("the array", math.prod(shape) * claim.dtype.itemsize, MAX_ARRAY_BYTES),
+        ("a chunk", claim.chunk_bytes, MAX_CHUNK_BYTES),
+    ):
+        if size > most:
+            raise StoreError(f"{where}: {what} has {size} bytes, more than the {most} that are read")
+    return claim
+
+
+def _document(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise StoreError(f"{path}: {path.stat().st_size} bytes of metadata, more than the {MAX_DOCUMENT_BYTES} allowed")
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _expect(where: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        choice = " or ".join(repr(one) for one in allowed)
+        raise StoreError(f"{where}: {key}: expected {choice}, got {value!r}")
+
+
+def _sizes(where: str, key: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(size) is int and size > 0 for size in value):
+        raise StoreError(f"{where}: {key}: expected a list of positive whole numbers, got {value!r}")
+    return tuple(value)
+
+
+def _check_chunks(claim: Claim) -> None:
+    """Every chunk is there, is a file of its own, and its header promises exactly what the metadata does."""
+    for path, row in claim.chunks():
+        where = f"{path}: {claim.name}, from step {row}" if claim.name != ENDS else f"{path}: {ENDS}"
+        if path.is_symlink():
+            raise StoreError(f"{where}: is a symbolic link; a store must hold its own files")
+        if not path.is_file():
+            raise StoreError(f"{where}: the chunk is missing; copy the store again, whole")
+        size = path.stat().st_size
+        if claim.codec is None:
+            stored, unpacked = claim.chunk_bytes, size
+        else:
+            with path.open("rb") as file:
+                header = file.read(BLOSC_HEADER_BYTES)
+            if len(header) < BLOSC_HEADER_BYTES:
+                raise StoreError(f"{where}: the chunk is cut off: {size} bytes; copy the store again")
+            unpacked, stored = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:16], "little")
+        if stored != size:
+            raise StoreError(f"{where}: the chunk is cut off or padded: {size} bytes of {stored}; copy the store again")
+        if unpacked != claim.chunk_bytes:
+            raise StoreError(f"{where}: the chunk unpacks to {unpacked} bytes, its metadata says {claim.chunk_bytes}")
+
+
+def _values(claim: Claim) -> np.ndarray:
+    import zarr
+
+    try:
+        store = zarr.storage.LocalStore(claim.folder, read_only=True)
+        return np.asarray(zarr.open_array(store, mode="r", zarr_format=2)[:])
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{claim.folder}: {claim.name}: cannot be decoded: {error}; copy the store again") from error
+
+
+def _check_ends(root: Path, ends: np.ndarray, steps: int) -> None:
+    starts = np.concatenate([[0], ends[:-1]])
+    wrong = np.flatnonzero(ends <= starts)
+    if len(wrong):
+        episode = wrong[0]
+        raise StoreError(
+            f"{root}: {ENDS}: episode {episode} ends at step {ends[episode]}, but starts at step {starts[episode]}"
+        )
+    if ends[-1] != steps:
+        raise StoreError(f"{root}: {ENDS}: the last episode ends at step {ends[-1]}, but there are {steps} steps")
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"

@@ -1,0 +1,72 @@
+"""Training windows over demonstrations: T observed steps and the H-step action chunk that follows each of them.
+
+Padding follows Behavior Generation with Latent Actions (arXiv 2403.03181): before the first step of an episode its
+first observation and first action are tiled, as the policy's history is when an episode begins. Unlike the authors'
+slicer, which never emits the last T starts of an episode and repeats its first chunk T - 1 times as a target, every
+step of every episode is the current step (position T - 1) of exactly one window, and padding is told from recording
+by `valid`.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from jaxtyping import Int
+
+from vqbet.contract import Demonstrations
+
+
+@final
+class Windows:
+    """All windows of a set of demonstrations; window i is the one whose current step is step i of the store.
+
+    Position t of window i stands for step i - (T - 1) + t. Steps outside the episode of step i are replaced by its
+    nearest step, so no window sees two episodes. `valid` is True where a slot is a step that was recorded:
+
+    - A position is a training target where `valid[:, t]` (t < T): padded positions of the past are not, because the
+      chunk that starts there would begin with repetitions of the first action. Nothing is lost by it: the policy
+      that sees only the tiled first observation is trained at position T - 1 of the window of the first step.
+    - Within the chunk of a target, `valid[:, t:t+H]` is False where it runs past the episode's end and repeats the
+      last action.
+
+    Raises ValueError where T or H is not positive, or `episode_ends` does not cut the steps into episodes.
+    """
+
+    def __init__(self, demos: Demonstrations, *, window: int, chunk: int) -> None:
+        if window < 1 or chunk < 1:
+            raise ValueError(f"expected window and chunk of at least 1 step, got window={window}, chunk={chunk}")
+        steps, lengths = len(demos.observation), demos.lengths
+        if len(demos.action) != steps or np.any(lengths < 1) or lengths.sum() != steps:
+            raise ValueError(
+                f"expected episode_ends to rise to the number of steps, got {len(lengths)} episodes of "
+                f"{lengths.sum()} steps, {steps} observations and {len(demos.action)} actions"
+            )
+        self.window = window
+        self.chunk = chunk
+        self._observation = np.ascontiguousarray(demos.observation)
+        self._action = np.ascontiguousarray(demos.action)
+        self._first = np.repeat(demos.episode_starts, lengths)  # (N,) first step of each step's episode
+        self._last = np.repeat(demos.episode_ends - 1, lengths)  # (N,)
+        self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) of a window's slots from its current step
+
+    def __len__(self) -> int:
+        return len(self._observation)
+
+    def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
+        """The windows whose current steps are `index`, as fresh arrays in the order asked for.
+
+        Gives "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
+        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a step that is not there.
+        """
+        if index.ndim != 1 or index.dtype.kind != "i":
+            raise IndexError(f"expected a vector of signed integers, got shape {index.shape} of {index.dtype}")
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"expected steps from 0 to {len(self) - 1}, got {index.min()} to {index.max()}")
+        wanted = index[:, None] + self._offsets  # (B, T+H-1)
+        nearest = np.clip(wanted, self._first[index][:, None], self._last[index][:, None])
+        return {
+            "observation": np.take(self._observation, nearest[:, : self.window], axis=0),
+            "action": np.take(self._action, nearest, axis=0),
+            "valid": wanted == nearest,
+        }

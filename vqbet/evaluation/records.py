@@ -1,0 +1,168 @@
+"""Episode records on disk: JSON lines, one canonical line per episode, read back strictly.
+
+Canonical: keys sorted, no spaces, ASCII, finite numbers only. A file that was not written by `write` is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vqbet.contract import EpisodeRecord, GateError
+
+MAX_BYTES = 256 * 2**20  # a record is about 400 bytes: far more episodes than anyone evaluates at once
+
+KINDS: Mapping[str, type] = {
+    "world": str,
+    "policy": str,
+    "digest": str,
+    "plan": str,
+    "seed": int,
+    "steps": int,
+    "success": bool,
+    "score": float,
+    "mode": str,
+    "metrics": dict,
+    "guard": dict,
+    "video": str,
+}
+
+
+def canonical(value: Any) -> str:
+    """The one compact JSON text of a value; what digests are taken over. Raises GateError for NaN or infinity."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise GateError(f"cannot be written as JSON: {error}") from error
+
+
+def document(value: Any) -> str:
+    """The one indented JSON text of a value, for files that people open. Raises GateError as `canonical`."""
+    return json.dumps(json.loads(canonical(value)), sort_keys=True, indent=2) + "\n"
+
+
+def parse(text: str, where: str) -> Any:
+    """JSON without duplicate keys, NaN or infinity. Raises GateError naming `where`."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise GateError(f"{where}: nested too deeply to be read") from error
+    except ValueError as error:
+        raise GateError(f"{where}: is not strict JSON: {error}") from error
+
+
+def load(path: Path) -> str:
+    """The text of a UTF-8 file of at most MAX_BYTES. Raises GateError where there is none."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise GateError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}")
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise GateError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise GateError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a staging file beside it, then one rename. Raises GateError where it cannot."""
+    staging = path.with_name(f".{path.name}.staging")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging.write_text(text, encoding="utf-8", newline="")
+        os.replace(staging, path)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise GateError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write(path: Path, records: Sequence[EpisodeRecord]) -> None:
+    """Write records in the order given. Raises GateError where one is not valid or an episode appears twice."""
+    seen: dict[tuple[str, str, int], int] = {}
+    lines = []
+    for number, record in enumerate(records, start=1):
+        where = f"{path}: line {number}"
+        check(record, where)
+        _once(record, number, seen, where)
+        lines.append(canonical(record.to_json()) + "\n")
+    save(path, "".join(lines))
+
+
+def read(path: Path) -> list[EpisodeRecord]:
+    """The records of a file. Raises GateError naming file, line and field of the first thing that is wrong."""
+    text = load(path)
+    if not text:
+        raise GateError(f"{path}: expected one record per line, got an empty file")
+    if not text.endswith("\n"):
+        raise GateError(f"{path}: line {text.count(chr(10)) + 1}: the last line is cut off; write the file again")
+    seen: dict[tuple[str, str, int], int] = {}
+    records = []
+    for number, line in enumerate(text[:-1].split("\n"), start=1):
+        where = f"{path}: line {number}"
+        record = _record(parse(line, where), where)
+        if canonical(record.to_json()) != line:
+            raise GateError(f"{where}: is not canonical JSON; records are written by a rollout and never edited")
+        _once(record, number, seen, where)
+        records.append(record)
+    return records
+
+
+def check(record: EpisodeRecord, where: str) -> None:
+    """Raises GateError naming `where` and the field unless every value has its type and lies within its bounds."""
+    for name, kind in KINDS.items():
+        value = getattr(record, name)
+        if not isinstance(value, Mapping) if kind is dict else type(value) is not kind:
+            raise GateError(f"{where}: {name}: expected {kind.__name__}, got {type(value).__name__} {value!r}")
+    for name in ("world", "policy", "plan"):
+        if not getattr(record, name):
+            raise GateError(f"{where}: {name}: expected a name, got an empty string")
+    if not 0 <= record.score <= 1:
+        raise GateError(f"{where}: score: expected 0..1, got {record.score!r}")
+    if record.seed < 0 or record.steps < 1:
+        raise GateError(f"{where}: expected seed >= 0 and steps >= 1, got {record.seed} and {record.steps}")
+    for name, value in record.metrics.items():
+        if type(value) is not float or not math.isfinite(value):
+            raise GateError(f"{where}: metrics.{name}: expected a finite float, got {value!r}")
+    for name, count in record.guard.items():
+        if type(count) is not int or count < 0:
+            raise GateError(f"{where}: guard.{name}: expected a count >= 0, got {count!r}")
+    video = PurePosixPath(record.video)
+    if video.is_absolute() or ".." in video.parts:
+        raise GateError(f"{where}: video: expected a path inside the report, got {record.video!r}")
+
+
+def _record(value: Any, where: str) -> EpisodeRecord:
+    if not isinstance(value, dict):
+        raise GateError(f"{where}: expected an object, got {type(value).__name__}")
+    names = [item.name for item in fields(EpisodeRecord)]
+    unknown, missing = sorted(set(value) - set(names)), [name for name in names if name not in value]
+    if unknown or missing:
+        raise GateError(f"{where}: unknown fields {unknown}, missing fields {missing}")
+    record = EpisodeRecord(**value)
+    check(record, where)
+    return record
+
+
+def _once(record: EpisodeRecord, number: int, seen: dict[tuple[str, str, int], int], where: str) -> None:
+    first = seen.setdefault((record.world, record.policy, record.seed), number)
+    if first != number:
+        raise GateError(
+            f"{where}: seed {record.seed} of {record.policy!r} in {record.world!r} is already on line {first}; "
+            "an episode counts once"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"a key appears twice among {sorted(keys)}")
+    return dict(pairs)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")

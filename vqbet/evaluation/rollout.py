@@ -1,0 +1,220 @@
+"""Play a policy in a world: all episodes at once, one policy call per step, only the running ones.
+
+What comes back is in two parts: records, which hold nothing that depends on the machine's speed, and the rest
+(pictures, paths, times), which is for people to look at.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vqbet.contract import Env, EpisodeRecord, Policy, WorldError
+
+MAX_FRAMES = 180  # per film: frames are skipped evenly so that the longest episode has no more
+MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels that is 42 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Pictures of one episode, `fps` per second of the world's time; the last one shows how it ended."""
+
+    frames: list[UInt8[np.ndarray, "height width 3"]]
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How fast it went, on this machine, this time."""
+
+    act_ms_p50: float  # one policy call for all running episodes
+    act_ms_p99: float
+    steps_per_s: float  # of episodes, everything included
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What a rollout gives. `paths[e]` are the T observations of episode e, for the first MAX_PATHS episodes."""
+
+    records: list[EpisodeRecord]
+    films: Mapping[int, Film]
+    paths: list[Float[np.ndarray, "T D"]]  # float32
+    timing: Timing
+
+
+def play(
+    env: Env,
+    policy: Policy,
+    seeds: Sequence[int] | Int[np.ndarray, " E"],
+    *,
+    world: str,
+    name: str,
+    digest: str,
+    plan: str,
+    progress: Callable[[int, int], None] | None = None,
+    film: Sequence[int] = (),
+) -> Play:
+    """Play one episode per seed to its end; films the rows named in `film` (positions in `seeds`).
+
+    `progress` is called with control steps done and env.max_steps. Raises WorldError where the specs differ, or where
+    world or policy give something of the wrong shape or type or not finite: the message names seed and step.
+    """
+    numbers = _numbers(seeds, film)
+    differences = env.spec.differences(policy.spec)
+    if differences:
+        raise WorldError(f"the policy {name!r} was not made for the world {world!r}: {'; '.join(differences)}")
+    run = _Run(env, policy, numbers, film)
+    started = time.perf_counter()
+    run.start()
+    while len(run.rows):
+        run.step()
+        if progress is not None:
+            progress(run.steps, env.max_steps)
+    elapsed = max(time.perf_counter() - started, 1e-9)
+    if progress is not None:
+        progress(env.max_steps, env.max_steps)
+    act_ms = 1000 * np.array(run.act_s)
+    p50, p99 = (float(value) for value in np.percentile(act_ms, (50, 99)))
+    timing = Timing(p50, p99, steps_per_s=float(run.lengths.sum()) / elapsed)
+    metrics = _metrics(env, numbers)
+    records = [
+        EpisodeRecord(
+            world=world,
+            policy=name,
+            digest=digest,
+            plan=plan,
+            seed=int(seed),
+            steps=int(run.lengths[row]),
+            success=bool(metrics["success"][row]),
+            score=float(metrics["score"][row]),
+            mode=str(metrics["mode"][row]) if "mode" in metrics else "",
+            metrics=_others(metrics, row),
+        )
+        for row, seed in enumerate(numbers)
+    ]
+    return Play(records, run.films, run.paths(), timing)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of a rollout: which rows still run, and what has been seen."""
+
+    env: Env
+    policy: Policy
+    seeds: Int[np.ndarray, " E"]
+    film: Sequence[int]
+    steps: int = 0
+    rows: Int[np.ndarray, " B"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    lengths: Int[np.ndarray, " E"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    observation: Float[np.ndarray, "B D"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    films: dict[int, Film] = field(default_factory=dict)
+    act_s: list[float] = field(default_factory=list)
+    _kept: list[tuple[Int[np.ndarray, " B"], Float[np.ndarray, "B D"]]] = field(default_factory=list)  # per step
+
+    def start(self) -> None:
+        count = len(self.seeds)
+        self.rows, self.lengths = np.arange(count), np.zeros(count, np.int64)
+        self.films = {row: Film([], self.env.spec.control_hz / self._stride) for row in self.film}
+        self.policy.reset(self.seeds.copy())
+        self._observe(self.env.reset(self.seeds.copy()))
+        self._picture(self.rows, ended=np.zeros(count, bool))
+
+    def step(self) -> None:
+        """One policy call and one control step for the running rows."""
+        began = time.perf_counter()
+        action = self.policy.act(self.observation, self.rows.copy())
+        self.act_s.append(time.perf_counter() - began)
+        self._check("action", action, len(self.env.spec.action))
+        observation, ended = self.env.step(action, self.rows.copy())
+        self.steps += 1
+        self.lengths[self.rows] = self.steps
+        self._observe(observation)
+        ended = self._ends(ended)
+        self._picture(self.rows, ended)
+        self.rows, self.observation = self.rows[~ended], self.observation[~ended]
+
+    def paths(self) -> list[Float[np.ndarray, "T D"]]:
+        """The observations of each kept episode, in time."""
+        rows = np.concatenate([rows for rows, _ in self._kept])
+        observations = np.concatenate([observation for _, observation in self._kept])
+        by_row = observations[np.argsort(rows, kind="stable")]
+        return np.split(by_row, np.bincount(rows).cumsum()[:-1])
+
+    @property
+    def _stride(self) -> int:
+        return math.ceil((self.env.max_steps + 1) / (MAX_FRAMES - 1))
+
+    def _observe(self, observation: Float[np.ndarray, "B D"]) -> None:
+        self._check("observation", observation, len(self.env.spec.observation))
+        self.observation = observation.astype(np.float32)
+        kept = self.rows < MAX_PATHS
+        self._kept.append((self.rows[kept], self.observation[kept]))
+
+    def _picture(self, rows: Int[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]) -> None:
+        for row, last in zip(rows.tolist(), ended.tolist(), strict=True):
+            if row in self.films and (last or self.steps % self._stride == 0):
+                self.films[row].frames.append(self.env.render(row).copy())
+
+    def _ends(self, ended: Bool[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+        if not isinstance(ended, np.ndarray) or ended.shape != self.rows.shape or ended.dtype != bool:
+            raise WorldError(f"step {self.steps}: expected {len(self.rows)} bools for which episodes ended")
+        if self.steps >= self.env.max_steps and not ended.all():
+            seed = self.seeds[self.rows[~ended][0]]
+            raise WorldError(f"seed {seed}: still running after the world's own limit of {self.env.max_steps} steps")
+        return ended
+
+    def _check(self, what: str, value: Float[np.ndarray, "B C"], channels: int) -> None:
+        """Raises WorldError unless value is a finite float array of one row per running episode."""
+        expected = (len(self.rows), channels)
+        if not isinstance(value, np.ndarray) or value.shape != expected or value.dtype.kind != "f":
+            got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise WorldError(f"step {self.steps}: {what}: expected a float array of shape {expected}, got {got}")
+        bad = np.argwhere(~np.isfinite(value))
+        if len(bad):
+            row, channel = bad[0]
+            spec = self.env.spec.action if what == "action" else self.env.spec.observation
+            raise WorldError(
+                f"seed {self.seeds[self.rows[row]]}, step {self.steps}: {what} {spec[channel].name!r} "
+                f"is {value[row, channel]}, expected a finite number"
+            )
+
+
+def _numbers(seeds: Sequence[int] | Int[np.ndarray, " E"], film: Sequence[int]) -> Int[np.ndarray, " E"]:
+    numbers = np.asarray(seeds)
+    if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
+        raise WorldError(f"seeds: expected at least one whole number >= 0, got {numbers.dtype} {numbers.shape}")
+    if len(np.unique(numbers)) != len(numbers):
+        raise WorldError(f"seeds: {len(numbers) - len(np.unique(numbers))} of {len(numbers)} appear more than once")
+    if any(not 0 <= row < len(numbers) for row in film):
+        raise WorldError(f"film: expected rows in 0..{len(numbers) - 1}, got {list(film)}")
+    return numbers.astype(np.int64)
+
+
+def _metrics(env: Env, seeds: Int[np.ndarray, " E"]) -> dict[str, np.ndarray]:
+    """The world's metrics. Raises WorldError where one is missing, of another length or type, or out of bounds."""
+    metrics = {name: np.asarray(values) for name, values in env.metrics().items()}
+    missing = {"score", "success"} - set(metrics)
+    if missing:
+        raise WorldError(f"metrics: expected score and success, {sorted(missing)} missing")
+    for name, values in metrics.items():
+        if values.shape != seeds.shape:
+            raise WorldError(f"metrics: {name}: expected {len(seeds)} values, got shape {values.shape}")
+        kinds = {"success": "b", "mode": "U"}.get(name, "fiub")
+        if values.dtype.kind not in kinds or (values.dtype.kind == "f" and np.isinf(values).any()):
+            raise WorldError(f"metrics: {name}: expected an array of kind {kinds!r} without infinities, got {values!r}")
+    outside = ~((metrics["score"] >= 0) & (metrics["score"] <= 1))  # true for NaN
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise WorldError(f"metrics: score: expected 0..1, got {metrics['score'][row]} at seed {seeds[row]}")
+    return metrics
+
+
+def _others(metrics: Mapping[str, np.ndarray], row: int) -> dict[str, float]:
+    """The metrics without a field of their own; NaN (when did it happen? it did not) is left out."""
+    values = {name: float(metrics[name][row]) for name in sorted(metrics) if name not in ("score", "success", "mode")}
+    return {name: value for name, value in values.items() if not math.isnan(value)}

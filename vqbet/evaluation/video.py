@@ -1,0 +1,115 @@
+"""Films of episodes as files a browser shows: WebM (VP8) and PNG. The same frames give the same bytes.
+
+OpenCV encodes; it comes with the `sims` extra and is imported only when a picture is written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vqbet.contract import WorldError
+from vqbet.evaluation import webm
+
+Picture = UInt8[np.ndarray, "height width 3"]  # RGB
+
+
+def write(path: Path, frames: Sequence[Picture], fps: float) -> None:
+    """Write RGB frames of one size as a WebM film. A side of odd length is padded by one pixel, as VP8 wants even ones.
+
+    Raises WorldError where there are no frames, they are not pictures of one size, or the file cannot be written.
+    """
+    first = _checked(frames)
+    if not (math.isfinite(fps) and 1 <= fps <= 240):
+        raise WorldError(f"{path}: expected 1 to 240 frames per second, got {fps}")
+    margins = (0, first[0] % 2), (0, first[1] % 2), (0, 0)
+    even = [np.pad(frame, margins, mode="edge") for frame in frames]
+    height, width = even[0].shape[:2]
+    _save(path, webm.mux(_encode(even, fps), width=width, height=height, fps=fps))
+
+
+def write_png(path: Path, picture: Picture) -> None:
+    """Write one RGB picture. Raises WorldError as `write`."""
+    _checked([picture])
+    done, data = _cv2().imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    if not done:
+        raise WorldError(f"{path}: OpenCV could not encode the picture")
+    _save(path, data.tobytes())
+
+
+def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
+    """Frames of one size side by side, `columns` to a row, white where the last row is not full."""
+    height, width = _checked(frames)
+    if columns < 1:
+        raise WorldError(f"columns: expected at least 1, got {columns}")
+    rows = math.ceil(len(frames) / columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, frame in enumerate(frames):
+        top, left = index // columns * height, index % columns * width
+        sheet[top : top + height, left : left + width] = frame
+    return sheet
+
+
+def _encode(frames: Sequence[Picture], fps: float) -> list[bytes]:
+    """VP8 frames, by way of an AVI file: OpenCV gives encoded frames only when it reads them back."""
+    cv2 = _cv2()
+    height, width = frames[0].shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        avi = str(Path(folder) / "film.avi")
+        writer = cv2.VideoWriter(avi, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, (width, height))
+        if not writer.isOpened():
+            raise WorldError("this OpenCV has no VP8 encoder; install opencv-python-headless from the `sims` extra")
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        writer.release()
+        reader = cv2.VideoCapture(avi, cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+        packets = []
+        while (packet := reader.read())[0]:
+            packets.append(packet[1].tobytes())
+        reader.release()
+    if len(packets) != len(frames):
+        raise WorldError(f"OpenCV encoded {len(packets)} of {len(frames)} frames; is the disk full?")
+    return packets
+
+
+def _checked(frames: Sequence[Picture]) -> tuple[int, int]:
+    """Height and width. Raises WorldError unless all frames are RGB pictures of that size."""
+    if not frames:
+        raise WorldError("expected at least one frame, got none")
+    shape = frames[0].shape
+    for index, frame in enumerate(frames):
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != shape or shape[2] != 3 or not frame.size:
+            raise WorldError(
+                f"frame {index}: expected a uint8 picture (height, width, 3) as large as the first, {shape}, "
+                f"got {frame.dtype} {frame.shape}"
+            )
+    return shape[0], shape[1]
+
+
+def _save(path: Path, data: bytes) -> None:
+    """Whole or not at all: a staging file beside it, then one rename."""
+    staging = path.with_name(f".{path.name}.staging")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging.write_bytes(data)
+        os.replace(staging, path)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise WorldError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _cv2() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise WorldError(
+            f"pictures need OpenCV ({error}): install the `sims` extra, or set evaluate.videos: 0"
+        ) from error
+    return cv2

@@ -1,0 +1,64 @@
+"""Min-max normalisation per channel: what a model's numbers mean in physical units.
+
+Fitted once, on the demonstrations a model is trained on, and kept with its weights; loading a model never fits again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqbet.contract import TrainingError
+
+
+class Normalizer(nn.Module):
+    """An affine map of each of C channels from [low, high] to [-1, 1], float32.
+
+    A channel that never changed in the data normalises to 0, whatever comes, and un-normalises to its constant: a
+    model has learnt nothing about other values of it.
+    """
+
+    low: Float[Tensor, " C"]
+    high: Float[Tensor, " C"]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.full((channels,), -1.0))
+        self.register_buffer("high", torch.full((channels,), 1.0))
+
+    @classmethod
+    def fit(cls, data: Float[np.ndarray, "... C"]) -> Normalizer:
+        """The smallest and the largest of each channel. Raises TrainingError on empty or non-finite data."""
+        flat = np.asarray(data, np.float32).reshape(-1, data.shape[-1])
+        if not len(flat):
+            raise TrainingError("normaliser: expected at least one step of data, got none")
+        low, high = flat.min(axis=0), flat.max(axis=0)
+        broken = np.flatnonzero(~np.isfinite(low) | ~np.isfinite(high))
+        if len(broken):
+            raise TrainingError(f"normaliser: channels {broken.tolist()} hold values that are not finite; validate")
+        normalizer = cls(flat.shape[1])
+        normalizer.low.copy_(torch.from_numpy(low))
+        normalizer.high.copy_(torch.from_numpy(high))
+        return normalizer
+
+    @property
+    def channels(self) -> int:
+        return len(self.low)
+
+    @property
+    def half_range(self) -> Float[Tensor, " C"]:
+        """Physical units per normalised unit; 0 for a channel that never changed."""
+        half = (self.high - self.low) / 2
+        resolution = 4 * torch.finfo(torch.float32).eps * torch.maximum(self.low.abs(), self.high.abs())
+        return torch.where(half > resolution, half, torch.zeros_like(half))
+
+    def normalize(self, value: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
+        half = self.half_range
+        scale = torch.where(half > 0, 1 / half, torch.zeros_like(half))
+        return (value - self.low - half) * scale
+
+    def unnormalize(self, value: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
+        half = self.half_range
+        return value * half + (self.low + half)

@@ -1,0 +1,37 @@
+"""The baseline that does nothing: what a world scores by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vqbet.contract import Spec, WorldError
+
+
+class NoOp:
+    """Stays where it is: zero where actions are relative, the observed channel of the same name where absolute."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Raises WorldError where an absolute action names a channel that is not observed."""
+        self.spec = spec
+        self._channels = [] if spec.action_kind == "relative" else _observed(spec)
+
+    def reset(self, seeds: Int[np.ndarray, " E"]) -> None:
+        """Nothing is remembered and nothing is random."""
+
+    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+        if self.spec.action_kind == "relative":
+            return np.zeros((len(rows), len(self.spec.action)), np.float32)
+        return observation[:, self._channels].astype(np.float32)
+
+
+def _observed(spec: Spec) -> list[int]:
+    """For each action channel, the position of the observation channel of the same name."""
+    places = {channel.name: place for place, channel in enumerate(spec.observation)}
+    missing = [channel.name for channel in spec.action if channel.name not in places]
+    if missing:
+        raise WorldError(
+            f"task {spec.task!r}: cannot hold still: actions are absolute and {', '.join(missing)} are not observed "
+            f"(observed: {', '.join(places)}); take 'noop' out of evaluate.baselines"
+        )
+    return [places[channel.name] for channel in spec.action]

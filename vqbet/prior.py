@@ -1,0 +1,251 @@
+"""The prior: a GPT over observations that predicts, at each of them, the codes of the chunk that follows and an offset.
+
+Sections 3.3 and 3.4 of VQ-BeT (arXiv 2403.03181). A chunk is decode(codes) + offset(codes), in normalised units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqbet.contract import TrainingError
+from vqbet.nets import MLP, Decoder, restore, tensors
+from vqbet.normalizer import Normalizer
+from vqbet.tokenizer import Tokenizer
+
+Choose = Callable[[int, Tensor], Tensor]  # (layer, logits (M, K)) -> codes (M,)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorShape:
+    """window T observations; depth, heads and width of the decoder; width of the hidden layers of both heads.
+
+    sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
+    """
+
+    window: int
+    depth: int
+    heads: int
+    width: int
+    head_hidden: int
+    dropout: float
+    sequential: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised; the defaults are the paper's PushT values for actions in [-1, 1].
+
+    offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
+    code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
+    probability with which a past observation is hidden from those after it.
+    """
+
+    focal_gamma: float = 2.0
+    primary_weight: float = 5.0
+    secondary_weight: float = 0.5
+    offset_weight: float = 100.0
+    offset_target: Literal["sampled", "true", "mixed"] = "sampled"
+    temperature: float = 1.0
+    mask_observation: float = 0.0
+
+
+class CodeHead(nn.Module):
+    """Features -> the logits of each layer's code: one MLP for all layers, or in sequential mode one for each."""
+
+    def __init__(self, width: int, hidden: int, *, layers: int, codes: int, sequential: bool) -> None:
+        super().__init__()
+        self.layers, self.codes, self.sequential = layers, codes, sequential
+        sizes = [(width + layer * codes, codes) for layer in range(layers)] if sequential else [(width, layers * codes)]
+        self.heads = nn.ModuleList(_head(inputs, hidden, outputs) for inputs, outputs in sizes)
+
+    def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M Q K"]:
+        """Logits of every layer, in sequential mode given the true `codes` of the layers before it."""
+        if not self.sequential:
+            return rearrange(self.heads[0](features), "m (q k) -> m q k", k=self.codes)
+        return torch.stack([self._logits(features, codes, layer) for layer in range(self.layers)], dim=1)
+
+    def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
+        """Codes, layer by layer, as `choose` takes them from the logits."""
+        if not self.sequential:
+            logits = rearrange(self.heads[0](features), "m (q k) -> q m k", k=self.codes)
+            return torch.stack([choose(layer, logits[layer]) for layer in range(self.layers)], dim=1)
+        codes = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
+        for layer in range(self.layers):
+            chosen = choose(layer, self._logits(features, codes, layer))
+            codes = torch.cat([codes, chosen[:, None]], dim=1)
+        return codes
+
+    def _logits(self, features: Tensor, codes: Tensor, layer: int) -> Tensor:
+        given = F.one_hot(codes[:, :layer], self.codes).flatten(1).to(features.dtype)
+        return self.heads[layer](torch.cat([features, given], dim=1))
+
+
+class OffsetHead(nn.Module):
+    """Features and codes -> an offset of the chunk: one vector per layer's code, summed over layers.
+
+    A row costs Q K H A hidden multiply-adds in the last layer, of which the chosen codes need 1 / K. Gathering their
+    weights moves Q H A hidden numbers instead, which pays only where K is large.
+    """
+
+    def __init__(self, width: int, hidden: int, *, layers: int, codes: int, size: int) -> None:
+        super().__init__()
+        self.layers, self.codes, self.size = layers, codes, size
+        self.head = _head(width, hidden, layers * codes * size)
+
+    def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
+        table = rearrange(self.head(features), "m (q k s) -> m q k s", q=self.layers, k=self.codes)
+        rows = codes[:, :, None, None].expand(-1, -1, 1, self.size)
+        return table.gather(2, rows).sum(dim=(1, 2))
+
+
+class Prior(nn.Module):
+    """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
+
+    Raises TrainingError where the tokenizer was never trained.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, normalizer: Normalizer, shape: PriorShape, objective: Objective | None = None
+    ) -> None:
+        super().__init__()
+        if int(tokenizer.trained_steps) == 0:
+            raise TrainingError("prior: expected a trained tokenizer, got one with 0 trained steps; train it first")
+        self.shape, self.objective = shape, objective or Objective()
+        self.tokenizer = tokenizer.requires_grad_(False).eval()
+        self.normalizer = normalizer
+        self.decoder = Decoder(
+            normalizer.channels,
+            window=shape.window,
+            depth=shape.depth,
+            heads=shape.heads,
+            width=shape.width,
+            dropout=shape.dropout,
+        )
+        layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
+        size = tokenizer.shape.chunk * tokenizer.normalizer.channels
+        hidden = shape.head_hidden
+        self.code_head = CodeHead(shape.width, hidden, layers=layers, codes=codes, sequential=shape.sequential)
+        self.offset_head = OffsetHead(shape.width, hidden, layers=layers, codes=codes, size=size)
+
+    def train(self, mode: bool = True) -> Prior:
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    def features(
+        self, observation: Float[Tensor, "B T D"], visible: Bool[Tensor, "B 1 T T"] | None = None
+    ) -> Float[Tensor, "B T W"]:
+        return self.decoder(self.normalizer.normalize(observation), visible)
+
+    def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
+        return self.code_head.draw(features, choose)
+
+    def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
+        """The actions of the given codes, in normalised units."""
+        decoded = self.tokenizer.decode(codes)
+        return decoded + self.offset_head(features, codes).view_as(decoded)
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Focal loss of the codes and L1 of the chunk at every position whose chunk is complete.
+
+        batch, as `Windows` gathers it: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
+        (B, T+H-1). Sums are divided by B T, so the loss of a batch is the mean of the losses of its halves.
+        Draws from torch's global generator: dropout, sampled codes, masks.
+        """
+        length, goal = self.tokenizer.shape.chunk, self.objective
+        observation = torch.as_tensor(batch["observation"])
+        complete = torch.as_tensor(batch["valid"]).unfold(1, length, 1).all(-1)  # (B, T)
+        action = self.tokenizer.normalizer.normalize(torch.as_tensor(batch["action"]))
+        target = rearrange(action.unfold(1, length, 1), "b t a h -> b t h a")[complete]  # (M, H, A)
+        features = self.features(observation, self._visible(observation))[complete]  # (M, W)
+
+        codes = self.tokenizer.encode(target)
+        logits = self.code_head(features, codes)
+        focal = _focal(logits, codes, goal.focal_gamma).sum(0) / complete.numel()  # (Q,)
+        error = self.chunk(features, self._offset_codes(features, logits, codes)) - target
+        offset = error.abs().mean(dim=(1, 2)).sum() / complete.numel()
+        loss = goal.primary_weight * focal[0] + goal.secondary_weight * focal[1:].sum() + goal.offset_weight * offset
+
+        with torch.no_grad():
+            right = (logits.argmax(2) == codes).float().mean(0)
+            physical = (error * self.tokenizer.normalizer.half_range).abs().mean()
+            metrics = {"primary_loss": focal[0], "secondary_loss": focal[1:].sum(), "offset_loss": offset}
+            metrics |= {f"accuracy_{layer}": share for layer, share in enumerate(right)} | {"action_error": physical}
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_components` needs beside the tensors and the tokenizer; JSON-clean."""
+        return {**asdict(self.shape), "channels": self.normalizer.channels}
+
+    def components(self) -> dict[str, dict[str, np.ndarray]]:
+        own = tensors(self, without=("tokenizer", "normalizer"))
+        return {"prior": own, "normalizer": tensors(self.normalizer)}
+
+    @classmethod
+    def from_components(
+        cls,
+        arguments: Mapping[str, Any],
+        components: Mapping[str, Mapping[str, np.ndarray]],
+        *,
+        tokenizer: Tokenizer,
+    ) -> Prior:
+        """The exact inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        shape = {name: value for name, value in arguments.items() if name != "channels"}
+        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape))
+        restore(prior, components["prior"], component="prior", without=("tokenizer", "normalizer"))
+        restore(prior.normalizer, components["normalizer"], component="normalizer (observation)")
+        return prior.eval()
+
+    def _visible(self, observation: Float[Tensor, "B T D"]) -> Bool[Tensor, "B 1 T T"] | None:
+        if not self.training or self.objective.mask_observation == 0:
+            return None
+        batch, window, _ = observation.shape
+        kept = torch.rand(batch, 1, 1, window, device=observation.device) >= self.objective.mask_observation
+        own = torch.eye(window, dtype=torch.bool, device=observation.device)
+        return (kept | own).tril()
+
+    @torch.no_grad()
+    def _offset_codes(self, features: Tensor, logits: Tensor, codes: Int[Tensor, "M Q"]) -> Int[Tensor, "M Q"]:
+        if self.objective.offset_target == "true":
+            return codes
+
+        def choose(layer: int, scores: Tensor) -> Tensor:
+            return pick(scores / self.objective.temperature, torch.rand(len(scores), device=scores.device))
+
+        if self.shape.sequential:
+            sampled = self.draw(features, choose)
+        else:
+            sampled = torch.stack([choose(layer, logits[:, layer]) for layer in range(logits.shape[1])], dim=1)
+        if self.objective.offset_target == "sampled":
+            return sampled
+        return torch.where(torch.rand(len(codes), 1, device=codes.device) < 0.5, sampled, codes)
+
+
+def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
+    """A draw from softmax(logits) for each row, by inverting its cumulative distribution at `uniform` in [0, 1)."""
+    cumulative = logits.double().softmax(1).cumsum(1)
+    threshold = uniform[:, None].double() * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(1).clamp_max(logits.shape[1] - 1)
+
+
+def _focal(logits: Float[Tensor, "M Q K"], codes: Int[Tensor, "M Q"], gamma: float) -> Float[Tensor, "M Q"]:
+    """(1 - p)^gamma * -log p of the true code (Lin et al. 2017, equation 4)."""
+    log_p = logits.log_softmax(2).gather(2, codes[:, :, None])[:, :, 0]
+    return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+def _head(inputs: int, hidden: int, outputs: int) -> MLP:
+    head = MLP(inputs, hidden, outputs)
+    with torch.no_grad():
+        for parameter in head[-1].parameters():
+            parameter.mul_(0.02)
+    return head

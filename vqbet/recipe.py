@@ -1,0 +1,80 @@
+"""What is fixed before the first step of a training: seeds, the order of windows, the learning rate, what decays."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import nn
+
+DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # owners of matrices; not embeddings, positions, norms, codebooks
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train. `batch` counts windows of all processes together; `min_lr` is the fraction of `lr` at the end;
+    `clip` bounds the gradient's norm (0: off); `ema` is the decay of the averaged weights per step (0: off)."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+    min_lr: float
+    weight_decay: float
+    clip: float
+    ema: float
+    seed: int
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch and turn deterministic algorithms on. Call it before the model is built."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def order(seed: int, count: int, batch: int, step: int) -> Int[np.ndarray, " batch"]:
+    """The windows of one step: the endless row of the epochs' permutations of `count` windows, cut into batches.
+
+    Each window comes once per epoch, whatever the batch; how many processes share the batch plays no part.
+    """
+    position = step * batch + np.arange(batch)
+    epochs, places = position // count, position % count
+    index = np.empty(batch, np.int64)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        here = epochs == epoch
+        index[here] = _permutation(seed, epoch, count)[places[here]]
+    return index
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Of step 0, 1, ...: linear warm-up to lr, then half a cosine down to min_lr * lr at the last step."""
+    if step < recipe.warmup:
+        return recipe.lr * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - 1 - recipe.warmup)
+    return recipe.lr * (recipe.min_lr + (1 - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for AdamW: the weight matrices of DECAYED decay, nothing else does."""
+    owned = {id(module.weight) for module in model.modules() if isinstance(module, DECAYED)}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trainable if id(parameter) in owned], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if id(parameter) not in owned], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,43 @@
+"""MLflow behind one door: runs with curves, registered models without pickle, and the alias that moves under a ledger.
+
+The store is the one MLFLOW_TRACKING_URI names: an SQLite file (embedded) or a server (team); the code is the same.
+MLflow itself is imported inside functions, for it costs seconds.
+"""
+
+from vqbet.registry.connection import check
+from vqbet.registry.ledger import LedgerEntry
+from vqbet.registry.models import (
+    CANDIDATE,
+    CHAMPION,
+    Signature,
+    Version,
+    champion,
+    download,
+    register,
+    resolve,
+    set_candidate,
+)
+from vqbet.registry.promotion import history, promote, repair, rollback
+from vqbet.registry.runs import Run, run
+from vqbet.registry.summary import show
+
+__all__ = [
+    "CANDIDATE",
+    "CHAMPION",
+    "LedgerEntry",
+    "Run",
+    "Signature",
+    "Version",
+    "champion",
+    "check",
+    "download",
+    "history",
+    "promote",
+    "register",
+    "repair",
+    "resolve",
+    "rollback",
+    "run",
+    "set_candidate",
+    "show",
+]

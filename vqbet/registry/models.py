@@ -1,0 +1,280 @@
+"""Registered models: a bundle's files, an MLmodel file with our own flavour, and tags. No pickle, nothing executable.
+
+`mlflow.pyfunc` can load none of them, by design: what acts is loaded by `vqbet.bundle` from verified files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import RegistryError, Spec
+from vqbet.registry import connection
+from vqbet.registry.runs import experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+FLAVOR = "vqbet"
+NOT_OURS = ("MLmodel", "registered_model_meta")  # what MLflow adds to the bundle's files
+
+# name -> (dtype, shape); -1 is the batch axis
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives, as MLflow shows it."""
+
+    inputs: Tensors
+    outputs: Tensors
+
+    @classmethod
+    def of_policy(cls, spec: Spec) -> Signature:
+        """observation (-1, D) float32 -> action (-1, A) float32, physical units."""
+        return cls(
+            {"observation": ("float32", (-1, len(spec.observation)))}, {"action": ("float32", (-1, len(spec.action)))}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    version: int
+    digest: str  # of the bundle
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    run_id: str = ""
+    created: str = ""  # UTC, ISO 8601
+
+
+def register(
+    name: str,
+    folder: Path,
+    *,
+    tags: Mapping[str, str],
+    spec: Spec,
+    run_id: str | None = None,
+    signature: Signature | None = None,
+) -> int:
+    """Put the bundle in `folder` into the registry under `name`; gives its version number.
+
+    tags["digest"] identifies the bundle: where `name` has a version of that digest, its tags are brought up to date and
+    its number is given. The signature is that of a policy of `spec` unless given. Raises RegistryError where there is
+    no bundle, no digest, or the registry does not take it.
+    """
+    if not tags.get("digest"):
+        raise RegistryError(f"{name}: expected the bundle's digest among the tags, got {sorted(tags)}")
+    if not folder.is_dir():
+        raise RegistryError(f"{folder}: expected the folder of a bundle to register as {name}; run its stage first")
+    client = connection.client()
+    with connection.locked(name):
+        versions = _versions(client, name)
+        for version in versions:
+            if version.digest == tags["digest"]:
+                _retag(client, version, tags)
+                return version.version
+        model_id = _upload(client, name, folder, tags["digest"], spec, run_id, signature or Signature.of_policy(spec))
+        with connection.refused(f"register {name}"):
+            if not versions:
+                _create(client, name)
+            made = client.create_model_version(
+                name, source=f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+            )
+        return int(made.version)
+
+
+def resolve(reference: str) -> Version:
+    """The version that "name@alias" or "name/3" stands for. Raises RegistryError listing what there is instead."""
+    match = re.fullmatch(r"([^@/\s]+)(?:@([^@/\s]+)|/([0-9]+))", reference)
+    if match is None:
+        raise RegistryError(f"{reference!r}: expected <model>@<alias> or <model>/<version>, such as blockpush@champion")
+    name, alias, number = match.groups()
+    client = connection.client()
+    found = by_alias(name, alias) if alias else None
+    if number:
+        found = next((version for version in _versions(client, name) if version.version == int(number)), None)
+    if found is not None:
+        return found
+    raise RegistryError(f"{reference}: no such version in {connection.shown()}; there is: {_listing(client, name)}")
+
+
+def champion(task: str) -> Version | None:
+    """The champion of `task`, or None where it has none yet."""
+    return by_alias(task, CHAMPION)
+
+
+def by_alias(name: str, alias: str) -> Version | None:
+    """The version that carries `alias` now, or None. Asks for the alias itself: searches do not show aliases."""
+    from mlflow.exceptions import MlflowException
+
+    client = connection.client()
+    with connection.refused(f"read {name}@{alias}"):
+        try:
+            return _version(client.get_model_version_by_alias(name, alias), _aliases(client, name))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model; no alias
+                return None
+            raise
+
+
+def set_candidate(name: str, version: int) -> None:
+    """Point the alias `candidate` at `version`. Anybody may; it gives no right to act."""
+    client = connection.client()
+    resolve(f"{name}/{version}")
+    with connection.refused(f"set {name}@{CANDIDATE}"):
+        client.set_registered_model_alias(name, CANDIDATE, str(version))
+
+
+def download(version: Version, into: Path) -> Path:
+    """Fetch the bundle's files into the new or empty folder `into`; gives it. Verifying the digest is the caller's.
+
+    Raises RegistryError where files are missing in the registry's store; `into` is then left as it was.
+    """
+    import mlflow.artifacts
+
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise RegistryError(f"{into}: expected a new or empty folder for {version.name}/{version.version}")
+    connection.client()
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as staging:
+        with connection.refused(f"download {version.name}/{version.version}"):
+            mlflow.artifacts.download_artifacts(
+                f"models:/{version.name}/{version.version}",
+                dst_path=staging,
+                tracking_uri=connection.uri(),
+                registry_uri=connection.uri(),
+            )
+        for name in NOT_OURS:
+            (Path(staging) / name).unlink(missing_ok=True)
+        if not any(Path(staging).iterdir()):
+            raise RegistryError(
+                f"{version.name}/{version.version}: the registry has no files for it; register the bundle again after "
+                "deleting this version"
+            )
+        into.mkdir(exist_ok=True)
+        for path in sorted(Path(staging).iterdir()):
+            shutil.move(path, into / path.name)
+    return into
+
+
+def model_tags(name: str) -> dict[str, str]:
+    """Tags of the registered model itself (not of a version); empty where there is no such model."""
+    model = _model(connection.client(), name)
+    return dict(model.tags) if model else {}
+
+
+def _upload(
+    client: MlflowClient, name: str, folder: Path, digest: str, spec: Spec, run_id: str | None, signature: Signature
+) -> str:
+    """The bundle's files and an MLmodel file as a logged model; gives its id."""
+    from mlflow.models import Model
+
+    number = experiment(client, spec.task)
+    with connection.refused(f"upload {folder}"), tempfile.TemporaryDirectory() as staging:
+        entity = client.create_logged_model(number, name=name, source_run_id=run_id, tags={"digest": digest})
+        described = Model(
+            run_id=run_id, model_uuid=entity.model_id, model_id=entity.model_id, signature=_tensor_specs(signature)
+        )
+        described.add_flavor(FLAVOR, digest=digest)
+        described.save(str(Path(staging) / "MLmodel"))
+        client.log_model_artifacts(entity.model_id, str(folder))
+        client.log_model_artifacts(entity.model_id, staging)
+        client.finalize_logged_model(entity.model_id, "READY")
+        return entity.model_id
+
+
+def _tensor_specs(signature: Signature) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def schema(tensors: Tensors) -> Schema:
+        return Schema([TensorSpec(np.dtype(dtype), shape, name) for name, (dtype, shape) in tensors.items()])
+
+    return ModelSignature(inputs=schema(signature.inputs), outputs=schema(signature.outputs))
+
+
+def _create(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _retag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:
+    with connection.refused(f"tag {version.name}/{version.version}"):
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def _model(client: MlflowClient, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    with connection.refused(f"read {name}"):
+        try:
+            return client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
+    model = _model(client, name)
+    return {alias: int(version) for alias, version in model.aliases.items()} if model else {}
+
+
+def _versions(client: MlflowClient, name: str) -> list[Version]:
+    """All versions of `name`, newest first."""
+    aliases = _aliases(client, name)
+    found: list[Version] = []
+    with connection.refused(f"list versions of {name}"):
+        page = None
+        while page != "":
+            answer = client.search_model_versions(f"name = '{_quoted(name)}'", max_results=1000, page_token=page)
+            found += [_version(entity, aliases) for entity in answer]
+            page = answer.token or ""
+    return sorted(found, key=lambda version: -version.version)
+
+
+def _quoted(name: str) -> str:
+    if "'" in name:
+        raise RegistryError(f"{name!r}: a model's name has no quotes; use the name of a task")
+    return name
+
+
+def _version(entity: Any, aliases: Mapping[str, int]) -> Version:
+    number = int(entity.version)  # int from SQLite, str from a server
+    return Version(
+        name=entity.name,
+        version=number,
+        digest=entity.tags.get("digest", ""),
+        tags=dict(entity.tags),
+        aliases=tuple(sorted(alias for alias, owner in aliases.items() if owner == number)),
+        run_id=entity.run_id or "",
+        created=datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _listing(client: MlflowClient, name: str) -> str:
+    versions = _versions(client, name)
+    if versions:
+        return ", ".join(f"{name}/{item.version}" + "".join(f" (@{a})" for a in item.aliases) for item in versions[:20])
+    with connection.refused("list models"):
+        names = sorted(model.name for model in client.search_registered_models(max_results=100))
+    return "models " + ", ".join(names) if names else "no model at all; run the pipeline once"

@@ -1,0 +1,195 @@
+"""The champion alias moves here and nowhere else: under a lock, after a verdict, with the ledger written first.
+
+MLflow's alias has no compare-and-set, so the order is ours: lock, read the champion, check that the verdict is about
+exactly these two digests, append to the ledger (durable), move the alias, read it back. A crash in between leaves a
+ledger one entry ahead of the alias, which the next promotion, rollback or `repair` completes. The lock and the ledger
+are this machine's; the registry keeps the hash of the last entry, so a second machine's ledger is noticed and refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vqbet.contract import RegistryError
+from vqbet.registry import connection, ledger, models
+from vqbet.registry.ledger import LedgerEntry
+from vqbet.registry.models import CHAMPION, Version
+
+HEAD = "ledger_head"  # tag of the registered model: hash of the last entry whose effect is complete
+
+
+def promote(
+    task: str,
+    version: int,
+    *,
+    verdict: Mapping[str, Any],
+    evidence: str,
+    who: str,
+    why: str,
+    expected_champion: str | None = None,
+) -> LedgerEntry:
+    """Make `version` the champion of `task`; gives the ledger entry, the present one where it is champion already.
+
+    verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
+    evidence: sha256 of the verdict's file. expected_champion: refuse unless the champion's digest is this one.
+    Raises RegistryError where the verdict is no PROMOTE, is about other digests, or was used before.
+    """
+    with connection.locked(task):
+        candidate = models.resolve(f"{task}/{version}")
+        entries, champion = _settled(task)
+        if champion is not None and champion.digest == candidate.digest:
+            return entries[-1]
+        present = champion.digest if champion else ""
+        _admit(candidate, present, verdict, evidence, entries)
+        if expected_champion is not None and expected_champion != present:
+            raise RegistryError(
+                f"{task}: expected champion {_short(expected_champion)}, but it is {_short(present)} now: somebody "
+                "else promoted; run the gate again"
+            )
+        return _enact(task, "promote", candidate, champion, who, why, evidence)
+
+
+def rollback(task: str, why: str, who: str) -> LedgerEntry:
+    """Make the champion before the present one champion again. Needs no verdict, only a reason."""
+    if not why.strip():
+        raise RegistryError(f"{task}: a rollback needs a reason; say why")
+    with connection.locked(task):
+        entries, champion = _settled(task)
+        standing = ledger.reigns(entries)
+        if champion is None or len(standing) < 2:
+            now = f"version {champion.version}" if champion else "none"
+            raise RegistryError(f"{task}: no champion to go back to; the champion is {now} and none was before it")
+        before = standing[-2]
+        target = models.resolve(f"{task}/{before.version}")
+        if target.digest != before.digest:
+            raise RegistryError(
+                f"{task}/{before.version}: the ledger says digest {_short(before.digest)}, the registry "
+                f"{_short(target.digest)}; this version was replaced and may not become champion"
+            )
+        return _enact(task, "rollback", target, champion, who, why, "")
+
+
+def repair(task: str) -> LedgerEntry | None:
+    """Make the alias agree with the ledger again; gives the entry that was completed, None where nothing was amiss."""
+    with connection.locked(task):
+        entries, champion = _read(task)
+        if not entries or (_agrees(entries[-1], champion) and _head(task) == entries[-1].hash):
+            return None
+        _move(task, entries[-1])
+        return entries[-1]
+
+
+def history(task: str) -> list[LedgerEntry]:
+    """Who was champion of `task` when, and why; oldest first. Raises RegistryError where the chain is broken."""
+    return ledger.read(_path(task))
+
+
+def _path(task: str) -> Path:
+    return connection.home() / "ledger" / f"{task}.jsonl"
+
+
+def _admit(
+    candidate: Version, present: str, verdict: Mapping[str, Any], evidence: str, entries: Sequence[LedgerEntry]
+) -> None:
+    """Raises RegistryError unless the verdict says PROMOTE about exactly these two digests and is still unused."""
+    name = f"{candidate.name}/{candidate.version}"
+    if verdict.get("outcome") != "PROMOTE":
+        raise RegistryError(f"{name}: the verdict is {verdict.get('outcome')!r}, only PROMOTE moves the champion")
+    for role, digest in (("candidate", candidate.digest), ("champion", present)):
+        if verdict.get(role) != digest or (role == "candidate" and not digest):
+            raise RegistryError(
+                f"{name}: the verdict is about {role} {_short(verdict.get(role))}, the {role} in the registry is "
+                f"{_short(digest)}; run the gate for these two"
+            )
+    for entry in entries:
+        if entry.action == "promote" and entry.evidence == evidence and entry.digest == candidate.digest:
+            raise RegistryError(
+                f"{name}: this verdict was used by entry {entry.seq} of {entry.when} and undone by a rollback since; "
+                "a new promotion needs a new verdict"
+            )
+
+
+def _settled(task: str) -> tuple[list[LedgerEntry], Version | None]:
+    """Ledger and champion in agreement; completes what a crash left between the two. The caller holds the lock."""
+    entries, champion = _read(task)
+    if not entries:
+        return entries, champion
+    last = entries[-1]
+    head = _head(task)
+    if _agrees(last, champion) and head == last.hash:
+        return entries, champion
+    interrupted = (champion.version if champion else 0) == last.previous_version and head == last.prev
+    if _agrees(last, champion) or interrupted:
+        _move(task, last)
+        return entries, models.champion(task)
+    found = f"version {champion.version}" if champion else "none"
+    raise RegistryError(
+        f"{task}: the champion is {found}, entry {last.seq} of {_path(task)} says version {last.version}: the alias "
+        "was moved by something else; repair puts it back"
+    )
+
+
+def _read(task: str) -> tuple[list[LedgerEntry], Version | None]:
+    entries, champion, head = ledger.read(_path(task)), models.champion(task), _head(task)
+    if head and head not in [entry.hash for entry in entries]:
+        raise RegistryError(
+            f"{task}: the registry's last promotion {head[:12]} is not in {_path(task)}: entries are missing, or "
+            "another machine's ledger is in use; bring that ledger here"
+        )
+    if champion is not None and not entries:
+        raise RegistryError(
+            f"{task}: version {champion.version} is champion without a ledger entry; bring {_path(task)} back, or "
+            "remove the alias"
+        )
+    return entries, champion
+
+
+def _agrees(entry: LedgerEntry, champion: Version | None) -> bool:
+    return champion is not None and (champion.version, champion.digest) == (entry.version, entry.digest)
+
+
+def _head(task: str) -> str:
+    return models.model_tags(task).get(HEAD, "")
+
+
+def _enact(
+    task: str, action: Any, target: Version, champion: Version | None, who: str, why: str, evidence: str
+) -> LedgerEntry:
+    entry = ledger.append(
+        _path(task),
+        LedgerEntry(
+            seq=0,
+            action=action,
+            task=task,
+            version=target.version,
+            digest=target.digest,
+            previous_version=champion.version if champion else 0,
+            previous_digest=champion.digest if champion else "",
+            who=who,
+            why=why,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            evidence=evidence,
+        ),
+    )
+    _move(task, entry)
+    return entry
+
+
+def _move(task: str, entry: LedgerEntry) -> None:
+    """The alias, then the head, then read back."""
+    client = connection.client()
+    with connection.refused(f"move {task}@{CHAMPION}"):
+        client.set_registered_model_alias(task, CHAMPION, str(entry.version))
+        client.set_registered_model_tag(task, HEAD, entry.hash)
+    if not _agrees(entry, models.champion(task)):
+        raise RegistryError(
+            f"{task}: the alias was set to version {entry.version} and reads back otherwise: something else writes it, "
+            "or the version was replaced; find out who, then repair"
+        )
+
+
+def _short(digest: object) -> str:
+    return str(digest or "none")[:12]

@@ -1,0 +1,137 @@
+"""One MLflow run per stage: flat parameters, tags, curves sent in batches, final metrics and files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import RegistryError
+from vqbet.registry import connection
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+FLUSH_S = 2.0
+BATCH_METRICS = 1000  # MLflow's limits per request
+BATCH_PARAMS = 100
+PATIENCE_S = 60.0  # between tries while the registry does not answer
+
+
+class Run:
+    """An open run. `track` is a `contract.Tracker`: cheap enough to be called at every step of a training."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.id = run_id
+        self._client = client
+        self._waiting: list[Metric] = []
+        self._step = 0
+        self._pause_s = FLUSH_S
+        self._due = time.monotonic() + FLUSH_S
+
+    def track(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep the numbers of one step; they are sent every two seconds, and later while nobody answers."""
+        self._keep(step, metrics)
+        if time.monotonic() < self._due:
+            return
+        try:
+            self.flush()
+            self._pause_s = FLUSH_S
+        except RegistryError:  # training goes on; what is still waiting at the end is an error there
+            self._pause_s = min(self._pause_s * 2, PATIENCE_S)
+        self._due = time.monotonic() + self._pause_s
+
+    def finish(self, metrics: Mapping[str, float], artifacts: Sequence[Path]) -> None:
+        """Log the stage's final metrics (at its last tracked step) and upload files and folders."""
+        self._keep(self._step, metrics)
+        self.flush()
+        for path in artifacts:
+            with connection.refused(f"take {path}"):
+                if path.is_dir():
+                    self._client.log_artifacts(self.id, str(path), artifact_path=path.name)
+                else:
+                    self._client.log_artifact(self.id, str(path))
+
+    def flush(self) -> None:
+        """Send what is waiting. Raises RegistryError, keeping it, where the registry does not answer."""
+        while self._waiting:
+            with connection.refused(f"take {len(self._waiting)} metrics of run {self.id}"):
+                self._client.log_batch(self.id, metrics=self._waiting[:BATCH_METRICS])
+            del self._waiting[:BATCH_METRICS]
+
+    def close(self, status: str) -> None:
+        """Send what is waiting and end the run as FINISHED, FAILED or KILLED."""
+        self.flush()
+        with connection.refused(f"end run {self.id}"):
+            self._client.set_terminated(self.id, status=status)
+
+    def _keep(self, step: int, metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        self._step = max(self._step, step)
+        self._waiting += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
+
+
+@contextmanager
+def run(task: str, stage: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[Run]:
+    """A run of `stage` in the experiment `task`. It ends FINISHED, FAILED where the body raises, KILLED on Ctrl-C.
+
+    Nested params become dotted names. Raises RegistryError where the registry does not take it all.
+    """
+    client = connection.client()
+    record = Run(client, _open(client, task, stage, params, tags))
+    try:
+        yield record
+    except BaseException:
+        status = "KILLED" if isinstance(sys.exception(), KeyboardInterrupt) else "FAILED"
+        with suppress(RegistryError):  # the body's own error is the one to show
+            record.close(status)
+        raise
+    record.close("FINISHED")
+
+
+def experiment(client: MlflowClient, task: str) -> str:
+    """The id of the experiment `task`, made on first use with its files beside the SQLite store."""
+    from mlflow.exceptions import MlflowException
+
+    with connection.refused(f"open experiment {task}"):
+        found = client.get_experiment_by_name(task)
+        if found is not None:
+            return found.experiment_id
+        embedded = connection.uri().startswith(connection.SQLITE)
+        place = str(connection.home() / "mlartifacts" / task) if embedded else None  # a server has its own place
+        try:
+            return client.create_experiment(task, artifact_location=place)
+        except MlflowException:
+            made_by_another = client.get_experiment_by_name(task)
+            if made_by_another is None:
+                raise
+            return made_by_another.experiment_id
+
+
+def _open(client: MlflowClient, task: str, stage: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    from mlflow.entities import Param
+
+    labels = {"task": task, "stage": stage, **tags}
+    if commit := tags.get("git_commit"):
+        labels["mlflow.source.git.commit"] = commit  # the UI's "Source version"
+    flat = [Param(name, str(value)) for name, value in flatten(params).items()]
+    number = experiment(client, task)
+    with connection.refused(f"start a run of {stage}"):
+        run_id = client.create_run(number, tags=labels, run_name=stage).info.run_id
+        for first in range(0, len(flat), BATCH_PARAMS):
+            client.log_batch(run_id, params=flat[first : first + BATCH_PARAMS])
+    return run_id
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

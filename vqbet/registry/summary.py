@@ -1,0 +1,50 @@
+"""What a person wants to know about one registered version, in the order of asking."""
+
+from __future__ import annotations
+
+from vqbet.registry import connection, ledger, models, promotion
+
+
+def show(reference: str) -> dict[str, str]:
+    """What `reference` is, from which data, with which verdict, and where its run is. Raises RegistryError."""
+    version = models.resolve(reference)
+    rows = {
+        "model": f"{version.name}/{version.version}",
+        "digest": version.digest,
+        "aliases": ", ".join(version.aliases) or "none",
+        "registered": version.created,
+        "data version": version.tags.get("data_version", "unknown"),
+        "git commit": version.tags.get("git_commit", "unknown"),
+        "verdict": version.tags.get("verdict", "none"),
+    }
+    told = {"digest", "data_version", "git_commit", "verdict"}
+    rows |= {key.replace("_", " "): value for key, value in sorted(version.tags.items()) if key not in told}
+    rows |= _reign(version)
+    return rows | _run(version.run_id)
+
+
+def _reign(version: models.Version) -> dict[str, str]:
+    """The ledger entries that made this version champion."""
+    entries = [entry for entry in promotion.history(version.name) if entry.version == version.version]
+    return {f"ledger {entry.seq}": _sentence(entry) for entry in entries}
+
+
+def _sentence(entry: ledger.LedgerEntry) -> str:
+    before = f" after version {entry.previous_version}" if entry.previous_version else " as the first"
+    proof = f"; evidence {entry.evidence[:12]}" if entry.evidence else ""
+    return f"{entry.action} {entry.when} by {entry.who}{before}: {entry.why}{proof}"
+
+
+def _run(run_id: str) -> dict[str, str]:
+    if not run_id:
+        return {}
+    client = connection.client()
+    with connection.refused(f"read run {run_id}"):
+        run = client.get_run(run_id)
+    place = f"#/experiments/{run.info.experiment_id}/runs/{run_id}"
+    address = connection.uri()
+    if address.startswith(connection.SQLITE):
+        where = f"mlflow ui --backend-store-uri {address}, then /{place}"
+    else:
+        where = f"{connection.shown().rstrip('/')}/{place}"
+    return {**{name: f"{value:.6g}" for name, value in sorted(run.data.metrics.items())}, "run": where}

@@ -1,0 +1,249 @@
+"""BlockPush: a planar effector pushes two blocks into two targets, in either pairing and either order.
+
+A clean-room MuJoCo version of the multimodal block pushing task of Implicit Behavioral Cloning (arXiv 2109.00137): the
+same observation, action, success rule and layout, on a square table whose frame has its origin at the centre, x to the
+right and y away from the effector's start. Blocks slide on the table with dry friction; the effector is an upright
+cylinder whose carriage follows its target through a force-limited servo.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vqbet.contract import Channel, Spec, WorldError
+from vqbet.sims import blockpush_picture
+
+CONTROL_HZ = 10.0
+SUBSTEPS = 10  # of 0.01 s
+MAX_MOVE_M = 0.03  # longest change of the effector's target per control step
+REACH_M = 0.30  # the effector's target stays within +-REACH_M in x and y
+TABLE_M = 0.33  # half the side of the table; nothing leaves it
+SUCCESS_M = 0.05  # a block is in a target when their centres are this close
+BLOCK_HALF_M = 0.03
+EFFECTOR_RADIUS_M = 0.02
+
+# A block can slide, turn and lift but not tip. It stands on one contact with torsional friction and an elliptic cone: the
+# ellipsoidal limit surface of quasi-static pushing (Howe and Cutkosky 1996). For even pressure under a square of side a
+# the largest torque is 0.3826 a mu m g, hence a torsional coefficient of 0.3826 * 0.06 m * 0.4 = 0.009 m. All contacts
+# of the effector are in one plane, so a sphere at half height meets a block exactly as an upright cylinder would.
+MODEL = f"""
+<mujoco model="blockpush">
+  <compiler angle="radian"/>
+  <option timestep="{1 / (CONTROL_HZ * SUBSTEPS)}" integrator="implicitfast" cone="elliptic" impratio="10"/>
+  <default>
+    <joint type="slide"/>
+    <default class="fence"><joint limited="true" range="-0.28 0.28"/></default>
+    <default class="block"><geom type="box" size="{BLOCK_HALF_M} {BLOCK_HALF_M} 0.02" mass="0.2" friction="0.3" conaffinity="1"/></default>
+    <default class="foot"><geom type="sphere" size="0.02" mass="0" contype="2" conaffinity="0" condim="4" friction="0.4 0.009"/></default>
+  </default>
+  <worldbody>
+    <geom type="plane" size="1 1 1" pos="0 0 -0.02" contype="0" conaffinity="2" condim="4" friction="0.4 0.009"/>
+    <body name="block0">
+      <joint class="fence" axis="1 0 0"/><joint class="fence" axis="0 1 0"/><joint axis="0 0 1"/><joint type="hinge" axis="0 0 1"/>
+      <geom class="block"/><geom class="foot"/>
+    </body>
+    <body name="block1">
+      <joint class="fence" axis="1 0 0"/><joint class="fence" axis="0 1 0"/><joint axis="0 0 1"/><joint type="hinge" axis="0 0 1"/>
+      <geom class="block"/><geom class="foot"/>
+    </body>
+    <body name="effector">
+      <joint name="x" axis="1 0 0"/><joint name="y" axis="0 1 0"/>
+      <geom type="sphere" size="{EFFECTOR_RADIUS_M}" mass="0.5" friction="0.8" priority="1"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <position joint="x" kp="300" kv="24.5" forcerange="-5 5"/>
+    <position joint="y" kp="300" kv="24.5" forcerange="-5 5"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def _channels() -> tuple[Channel, ...]:
+    def pose(name: str) -> tuple[Channel, ...]:
+        return (
+            Channel(f"{name}_x", "m", -TABLE_M, TABLE_M),
+            Channel(f"{name}_y", "m", -TABLE_M, TABLE_M),
+            Channel(f"{name}_yaw", "rad", -3.1416, 3.1416),
+        )
+
+    effector = tuple(Channel(f"effector_{axis}", "m", -TABLE_M, TABLE_M) for axis in "xy")
+    goal = tuple(Channel(f"effector_target_{axis}", "m", -TABLE_M, TABLE_M) for axis in "xy")
+    return pose("block0") + pose("block1") + effector + goal + pose("target0") + pose("target1")
+
+
+SPEC = Spec(
+    task="blockpush",
+    observation=_channels(),
+    action=tuple(Channel(f"effector_target_d{axis}", "m", -MAX_MOVE_M, MAX_MOVE_M) for axis in "xy"),
+    control_hz=CONTROL_HZ,
+    action_kind="relative",
+    frame="table",
+)
+
+# Columns of a state row: what MuJoCo integrates, what the servo follows, where the targets lie.
+PHYSICS = slice(0, 20)  # position, then velocity: block0 x, y, height, yaw; block1 likewise; effector x, y
+BLOCKS = slice(0, 8)
+EFFECTOR = slice(8, 10)
+GOAL = slice(20, 22)  # effector target x, y
+TARGETS = slice(22, 28)  # target0 x, y, yaw; target1 x, y, yaw
+STATE = 28
+SEEN = [0, 1, 3, 4, 5, 7, 8, 9, 20, 21, 22, 23, 24, 25, 26, 27]  # the observation, before yaws are wrapped
+MODES = ("b0-t0", "b0-t1", "b1-t0", "b1-t1")  # the block that was first, and the target it was first in
+
+
+class BlockPush:
+    """The world behind `contract.Env`. Each row's physics depends on that row's state and action alone.
+
+    threads: how many threads MuJoCo may step rows with; results do not depend on it.
+    """
+
+    spec = SPEC
+    max_steps = 350
+
+    def __init__(self, threads: int = 1) -> None:
+        self._model = mujoco.MjModel.from_xml_string(MODEL)
+        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
+        self._pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._begin(np.empty((0, STATE)))
+
+    def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 16"]:
+        """Start E episodes, the layout of each drawn from its seed alone; gives float32 observations."""
+        return self._begin(np.array([layout(int(seed)) for seed in seeds]).reshape(-1, STATE))
+
+    def restore(self, state: Float[np.ndarray, "E 28"]) -> Float[np.ndarray, "E 16"]:
+        """Start E episodes from recorded states; metrics and steps count from there. Raises WorldError on a bad state."""
+        state = np.asarray(state, np.float64)
+        if state.ndim != 2 or state.shape[1] != STATE or not np.isfinite(state).all():
+            raise WorldError(f"blockpush: expected finite states of shape (E, {STATE}), got {state.shape}")
+        return self._begin(state.copy())
+
+    def step(
+        self, action: Float[np.ndarray, "B 2"], rows: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B 16"], Bool[np.ndarray, " B"]]:
+        """Move the effectors' targets by `action` (metres; a longer move is shortened to MAX_MOVE_M) for 0.1 s.
+
+        Raises WorldError where an action is not finite or misshapen, or a row has ended or does not exist.
+        """
+        rows = np.asarray(rows)
+        state = self._state[self._checked(action, rows)]
+        move = np.asarray(action, np.float64)
+        length = np.sqrt((move**2).sum(axis=1, keepdims=True))
+        move = move * (MAX_MOVE_M / np.maximum(length, MAX_MOVE_M))
+        state[:, GOAL] = np.clip(state[:, GOAL] + move, -REACH_M, REACH_M)
+        state[:, PHYSICS] = self._simulate(state)
+        self._state[rows] = state
+        self._steps[rows] += 1
+        self._judge(rows)
+        ended = (self._blocks[rows] == 2) | (self._steps[rows] >= self.max_steps)
+        self._ended[rows] = ended
+        return self._observe(state), ended
+
+    def state(self) -> Float[np.ndarray, "E 28"]:
+        """All that decides what happens next, float64; `restore` takes it."""
+        return self._state.copy()
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """score: blocks / 2; blocks: most that were in distinct targets at once; mode: which block was first, and where;
+        first_s, both_s: when the first and both were in, NaN where not yet."""
+        seconds = np.where(self._when < 0, np.nan, self._when / CONTROL_HZ)
+        return {
+            "score": self._blocks / 2.0,
+            "success": self._blocks == 2,
+            "mode": self._mode.copy(),
+            "blocks": self._blocks.astype(np.float64),
+            "first_s": seconds[:, 0],
+            "both_s": seconds[:, 1],
+        }
+
+    def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
+        """The table from above, RGB, with the paths of blocks and effector so far."""
+        if not 0 <= row < len(self._state):
+            raise WorldError(f"blockpush: no episode {row}; there are {len(self._state)}")
+        path = self._path[row, : self._steps[row] + 1]
+        return blockpush_picture.draw(
+            self._state[row, SEEN[:8]],
+            self._state[row, TARGETS].reshape(2, 3),
+            path,
+            radii_m=(BLOCK_HALF_M, EFFECTOR_RADIUS_M, SUCCESS_M),
+        )
+
+    def _begin(self, state: np.ndarray) -> np.ndarray:
+        count = len(state)
+        self._state = state
+        self._steps = np.zeros(count, np.int64)
+        self._ended = np.zeros(count, np.bool_)
+        self._blocks = np.zeros(count, np.int64)
+        self._mode = np.full(count, "", dtype="<U5")
+        self._when = np.full((count, 2), -1, np.int64)
+        self._path = np.zeros((count, self.max_steps + 1, 8), np.float32)
+        self._judge(np.arange(count))
+        return self._observe(state)
+
+    def _checked(self, action: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        shape = np.shape(action)
+        if shape != (len(rows), 2):
+            raise WorldError(f"blockpush: expected actions of shape ({len(rows)}, 2), one for each row, got {shape}")
+        if not np.isfinite(action).all():
+            bad = int(np.flatnonzero(~np.isfinite(action).all(axis=1))[0])
+            raise WorldError(f"blockpush: the action of episode {rows[bad]} is not finite: {np.asarray(action)[bad]}")
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self._state)):
+            raise WorldError(f"blockpush: rows reach from {rows.min()} to {rows.max()}; episodes: {len(self._state)}")
+        if self._ended[rows].any():
+            raise WorldError(f"blockpush: episode {rows[self._ended[rows]][0]} has ended; reset before stepping it")
+        return rows
+
+    def _simulate(self, state: np.ndarray) -> np.ndarray:
+        """Positions and velocities (B, 20) one control step later. The solver starts cold, so rows are memoryless."""
+        count = len(state)
+        if not count:
+            return state[:, PHYSICS]
+        initial = np.concatenate([np.zeros((count, 1)), state[:, PHYSICS]], axis=1)  # (B, 21), the first is the clock
+        control = np.repeat(state[:, None, GOAL], SUBSTEPS, axis=1)  # (B, SUBSTEPS, 2)
+        after, _ = self._pool.rollout(self._model, self._data, initial, control)
+        return after[:, -1, 1:]
+
+    def _judge(self, rows: np.ndarray) -> None:
+        """Note, for these rows, where things are, which blocks are in which targets, and what happened first."""
+        state, steps = self._state[rows], self._steps[rows]
+        self._path[rows, steps] = state[:, SEEN[:8]]
+        blocks = state[:, BLOCKS].reshape(-1, 2, 1, 4)[..., :2]  # (B, 2, 1, xy)
+        targets = state[:, TARGETS].reshape(-1, 1, 2, 3)[..., :2]  # (B, 1, 2, xy)
+        inside = ((blocks - targets) ** 2).sum(axis=-1) <= SUCCESS_M**2  # (B, block, target)
+        both = (inside[:, 0, 0] & inside[:, 1, 1]) | (inside[:, 0, 1] & inside[:, 1, 0])
+        placed = np.where(both, 2, inside.any(axis=(1, 2)).astype(np.int64))
+        flat = inside.reshape(-1, 4).argmax(axis=1)
+        for row in np.flatnonzero((placed > 0) & (self._mode[rows] == "")):
+            self._mode[rows[row]] = MODES[flat[row]]
+        for column in (0, 1):
+            now = (placed > column) & (self._when[rows, column] < 0)
+            self._when[rows[now], column] = steps[now]
+        self._blocks[rows] = np.maximum(self._blocks[rows], placed)
+
+    @staticmethod
+    def _observe(state: np.ndarray) -> np.ndarray:
+        seen = state[:, SEEN]
+        yaw = seen[:, 2:6:3]
+        seen[:, 2:6:3] = yaw - 2 * np.pi * np.floor(yaw / (2 * np.pi) + 0.5)
+        return seen.astype(np.float32)
+
+
+def layout(seed: int) -> Float[np.ndarray, " 28"]:
+    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them.
+
+    Which block and which target is on the left are drawn too, so no block belongs to a target or to a side.
+    """
+    if seed < 0:
+        raise WorldError(f"blockpush: expected a seed of 0 or more, got {seed}")
+    rng = np.random.default_rng(seed)
+    state = np.zeros(STATE)
+    for name, y, stride in ((BLOCKS, -0.08, 4), (TARGETS, 0.17, 3)):
+        side = 0.12 * rng.choice([-1.0, 1.0])
+        poses = state[name].reshape(2, stride)  # a view
+        poses[:, :2] = np.array([[side, y], [-side, y]]) + rng.uniform(-0.03, 0.03, size=(2, 2))
+        poses[:, -1] = rng.uniform(-np.pi / 4, np.pi / 4, size=2)  # of a square: every orientation there is
+    state[EFFECTOR] = state[GOAL] = rng.uniform([-0.15, -0.28], [0.15, -0.22])
+    return state

@@ -1,0 +1,52 @@
+"""Stage: tokenizer, prior and the rule of execution become one executable policy with one digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqbet import bundle
+from vqbet.contract import BundleError
+from vqbet.policies.vqbet import Execution, VQBeT
+from vqbet.prior import Prior
+from vqbet.stages import files, sources
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+from vqbet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+
+def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
+    tokenizer, prior = bundle.read(paths.tokenizer), bundle.read(paths.prior)
+    trained_on = prior.provenance["tokenizer"]
+    if trained_on != tokenizer.digest:
+        raise BundleError(
+            f"{paths.prior}: component 'prior' was trained on tokenizer {trained_on}, but {paths.tokenizer} is "
+            f"{tokenizer.digest}; train the prior again: dvc repro prior@{paths.task}"
+        )
+    parts = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
+    model = Prior.from_components(prior.arguments, prior.components, tokenizer=parts)
+    policy = VQBeT(prior.spec, model, Execution(**params.bundle.model_dump()))
+    digest = bundle.write(
+        paths.policy,
+        kind="vqbet",
+        spec=prior.spec,
+        arguments=policy.arguments(),
+        components=policy.components(),
+        provenance={
+            "code": sources.digest(__name__),
+            "data": prior.provenance["data"],
+            "tokenizer": tokenizer.digest,
+            "prior": prior.digest,
+            "params": {
+                "tokenizer": tokenizer.provenance["params"],
+                "prior": prior.provenance["params"],
+                "bundle": params.bundle.model_dump(mode="json"),
+            },
+        },
+    )
+    bundle.load(paths.policy, digest)
+    metrics = {"parameters": float(sum(value.size for part in policy.components().values() for value in part.values()))}
+    files.write_json(paths.metrics("bundle"), metrics)
+    return metrics

@@ -1,0 +1,116 @@
+"""Stage: fix the plan, then play the candidate and the baselines on the plan's seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vqbet import bundle, sims
+from vqbet.contract import Demonstrations, Env, EpisodeRecord, Policy, WorldError
+from vqbet.demos import store
+from vqbet.evaluation import records, rollout, statistics, video
+from vqbet.evaluation.plan import Plan, spec_sha256
+from vqbet.policies.nearest import NearestDemonstration
+from vqbet.policies.noop import NoOp
+from vqbet.stages import files
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+
+def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
+    demos = store.read(paths.store)
+    candidate, packed = bundle.load(paths.policy)
+    bundle.expect(packed, demos.spec)
+    plan = make_plan(paths.task, params)
+    plan.write(paths.evaluation / "plan.json")
+    filmed = range(min(params.evaluate.videos, plan.episodes))
+    played = play(plan, candidate, "candidate", packed.digest, watch, film=filmed)
+    found = list(played.records)
+    for name in plan.baselines:
+        found += play(plan, _baseline(name, demos), name, "", watch).records
+    records.write(paths.evaluation / "records.jsonl", found)
+    _pictures(paths.evaluation, played)
+    metrics = summary(played.records)
+    files.write_json(paths.metrics("evaluate"), metrics)
+    timing = played.timing
+    watch.say(f"{timing.steps_per_s:.0f} steps/s, policy call {timing.act_ms_p50:.1f} ms (p99 {timing.act_ms_p99:.1f})")
+    return metrics
+
+
+def make_plan(task: str, params: TaskParams) -> Plan:
+    """The comparison, before any episode of it was played."""
+    return Plan(
+        task=task,
+        world=task,
+        spec=spec_sha256(world(task).spec),
+        first_seed=params.evaluate.first_seed,
+        episodes=params.evaluate.episodes,
+        baselines=tuple(params.evaluate.baselines),
+        **params.gate.model_dump(),
+    )
+
+
+def world(name: str) -> Env:
+    """A fresh world by name. Raises WorldError naming those there are."""
+    if name not in sims.WORLDS:
+        raise WorldError(f"no world {name!r}; there are: {', '.join(sorted(sims.WORLDS))}")
+    return sims.WORLDS[name]()
+
+
+def play(plan: Plan, policy: Policy, name: str, digest: str, watch: Watch, *, film: Sequence[int] = ()) -> rollout.Play:
+    """Every episode of the plan, by one policy, in a fresh world."""
+    with watch.bar(f"{plan.world}: {name}") as advance:
+        return rollout.play(
+            world(plan.world),
+            policy,
+            plan.seeds,
+            world=plan.world,
+            name=name,
+            digest=digest,
+            plan=plan.sha256,
+            progress=lambda done, total: advance(done, total, {}),
+            film=film,
+        )
+
+
+def summary(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """Means of the world's metrics, with the 95 % interval of the score, and how many modes were visited."""
+    scores = statistics.mean_interval(np.array([record.score for record in episodes]))
+    modes = [record.mode for record in episodes if record.mode]
+    return {
+        "episodes": float(len(episodes)),
+        "score": scores.estimate,
+        "score_low": scores.low,
+        "score_high": scores.high,
+        "success": float(np.mean([record.success for record in episodes])),
+        "steps": float(np.mean([record.steps for record in episodes])),
+        "modes": float(len(set(modes))),
+        "mode_entropy_bits": statistics.mode_entropy(modes),
+        **{
+            f"mean_{name}": float(np.mean([record.metrics[name] for record in episodes]))
+            for name in sorted(episodes[0].metrics)
+        },
+    }
+
+
+def _baseline(name: str, demos: Demonstrations) -> Policy:
+    return NoOp(demos.spec) if name == "noop" else NearestDemonstration(demos)
+
+
+def _pictures(folder: Path, played: rollout.Play) -> None:
+    """Films, a contact sheet of how they went, and every path, for the report."""
+    for row, film in sorted(played.films.items()):
+        seed = played.records[row].seed
+        video.write(folder / "films" / f"seed-{seed}.webm", film.frames, film.fps)
+        picked = np.linspace(0, len(film.frames) - 1, 6).round().astype(int)
+        video.write_png(folder / "films" / f"seed-{seed}.png", video.contact_sheet([film.frames[i] for i in picked], 6))
+    lengths = np.array([len(path) for path in played.paths])
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "paths.npy", np.concatenate(played.paths), allow_pickle=False)
+    np.save(folder / "path_ends.npy", lengths.cumsum(), allow_pickle=False)

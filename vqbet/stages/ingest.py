@@ -1,0 +1,100 @@
+"""Demonstrations into the project: from an importer or the task's own oracle, validated, stored, versioned, audited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqbet import sims, versions
+from vqbet.contract import ConfigError, Demonstrations, StoreError
+from vqbet.demos import importers, store, validate
+from vqbet.demos.importers.fetch import fetch
+from vqbet.stages import files, sources
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What lies in data/<task>.zarr; made: whether it was written now."""
+
+    episodes: int
+    steps: int
+    digest: str
+    made: bool
+
+
+def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch) -> Collected:
+    """Put a task's demonstrations into its store; a store of the same making is left alone.
+
+    Raises ConfigError where the task has neither importer nor oracle, ValidationError where the demonstrations are not
+    fit for training; the store that was there before is then untouched.
+    """
+    paths = Paths(root, task)
+    if not source and task not in sims.ORACLES:
+        raise ConfigError(
+            f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
+            f"{_names(sims.ORACLES)}): python -m vqbet ingest {task} <path or URL>"
+        )
+    recipe = "" if source else _recipe(task, params)
+    note = paths.scratch("ingested") / "made.json"
+    if recipe and note.is_file() and paths.store.is_dir():
+        known = files.read_json(note)
+        if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
+            return Collected(known["episodes"], known["steps"], known["digest"], made=False)
+    demos = _imported(root, task, source, watch) if source else _demonstrated(task, params, watch)
+    report = validate.validate(demos, **params.validate_.model_dump())
+    validate.raise_for_errors(report, source or task)
+    digest = store.write(paths.store, demos)
+    made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
+    files.write_json(note, {"recipe": recipe, "digest": digest, "episodes": made.episodes, "steps": made.steps})
+    return made
+
+
+def publish(root: Path, watch: Watch) -> versions.DataVersion:
+    """Version data/, push it, and audit what the remote holds against it."""
+    version = versions.add(root)
+    watch.say(f"data version {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
+    versions.push(root)
+    versions.audit(root)
+    return version
+
+
+def _demonstrated(task: str, params: TaskParams, watch: Watch) -> Demonstrations:
+    with watch.bar(f"demonstrations {task}") as advance:
+        return sims.ORACLES[task](
+            params.demos.episodes, params.demos.seed, lambda done, total: advance(done, total, {})
+        )
+
+
+def _imported(root: Path, task: str, source: str, watch: Watch) -> Demonstrations:
+    if task not in importers.IMPORTERS:
+        raise ConfigError(
+            f"{task}: no importer reads its published data; there are importers for {_names(importers.IMPORTERS)}"
+        )
+    with watch.bar(f"fetch {task}") as advance:
+        folder = fetch(
+            source,
+            Paths(root, task).scratch("downloads"),
+            progress=lambda done, total: advance(done, total, {}),
+        )
+    try:
+        return importers.IMPORTERS[task](folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _recipe(task: str, params: TaskParams) -> str:
+    """What decides the oracle's demonstrations: its parameters and its code."""
+    text = json.dumps([params.demos.model_dump(), sources.digest(f"vqbet.sims.{task}_oracle")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _names(table: object) -> str:
+    return ", ".join(sorted(table)) if isinstance(table, dict) and table else "none"

@@ -1,0 +1,68 @@
+"""Where a task's files are. The only place that spells them; dvc.yaml names the same ones, and a test compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one task in the project at `root`."""
+
+    root: Path
+    task: str
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "data" / f"{self.task}.zarr"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts" / self.task
+
+    @property
+    def validation(self) -> Path:
+        return self.artifacts / "validation"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.artifacts / "tokenizer"
+
+    @property
+    def prior(self) -> Path:
+        return self.artifacts / "prior"
+
+    @property
+    def policy(self) -> Path:
+        return self.artifacts / "policy"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.artifacts / "evaluation"
+
+    @property
+    def gate(self) -> Path:
+        return self.artifacts / "gate"
+
+    @property
+    def report(self) -> Path:
+        return self.artifacts / "report"
+
+    @property
+    def health(self) -> Path:
+        return self.artifacts / "health.json"
+
+    def metrics(self, stage: str) -> Path:
+        return self.artifacts / "metrics" / f"{stage}.json"
+
+    def plot(self, stage: str) -> Path:
+        return self.artifacts / "plots" / f"{stage}.csv"
+
+    def scratch(self, name: str) -> Path:
+        """Outside every DVC output, so that it outlives the stage that writes it: checkpoints, timings, champions."""
+        return self.root / ".vqbet" / name / self.task

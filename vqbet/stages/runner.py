@@ -1,0 +1,85 @@
+"""Run one stage by name: its run in the registry, its clock, and for the gate the champion it must be compared with."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqbet import launch, registry, versions
+from vqbet.contract import PipelineError, TrainingError
+from vqbet.stages import files
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
+
+# In the order of the graph; dvc.yaml has the same, and a test compares.
+ORDER = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
+
+
+def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> dict[str, float]:
+    """Run stage `name` of `task`; gives its metrics. Raises PipelineError where there is no such stage.
+
+    With $VQBET_PROCESSES above 1 the prior is trained by that many child processes; only the first of them writes.
+    """
+    launch.die_with_parent()
+    stage = _stage(name)
+    paths = Paths(root, task)
+    if name == "prior" and (code := launch.relaunch(["stage", name, task])) is not None:
+        if code:
+            raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
+        return dict(files.read_json(paths.metrics(name)))
+    if not launch.is_main():
+        return stage(paths, params, Watch())
+    section = getattr(params, "validate_" if name == "validate" else name, None)
+    registry.check()
+    if name == "gate":
+        fetch_champion(paths)
+    started = time.monotonic()
+    with registry.run(
+        task,
+        name,
+        params=section.model_dump() if section is not None else {},
+        tags={"data_version": versions.data_version(root), "git_commit": versions.git_commit(root)},
+    ) as record:
+        metrics = stage(paths, params, replace(watch, track=record.track))
+        record.finish(metrics, [paths.metrics(name)])
+    files.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
+    return metrics
+
+
+def fetch_champion(paths: Paths) -> None:
+    """Lay the present champion's bundle where the gate looks for it, or nothing where the task has none."""
+    folder = paths.scratch("champion")
+    shutil.rmtree(folder, ignore_errors=True)
+    champion = registry.champion(paths.task)
+    if champion is not None:
+        registry.download(champion, folder)
+
+
+def _stage(name: str) -> Run:
+    """The stage's function. Imported here, so that one stage does not wait for what another needs."""
+    if name == "validate":
+        from vqbet.stages.validate import run
+    elif name == "tokenizer":
+        from vqbet.stages.tokenizer import run
+    elif name == "prior":
+        from vqbet.stages.prior import run
+    elif name == "bundle":
+        from vqbet.stages.bundle import run
+    elif name == "evaluate":
+        from vqbet.stages.evaluate import run
+    elif name == "gate":
+        from vqbet.stages.gate import run
+    elif name == "report":
+        from vqbet.stages.report import run
+    else:
+        raise PipelineError(f"no stage {name!r}; there are: {', '.join(ORDER)}")
+    return run

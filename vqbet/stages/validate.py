@@ -1,0 +1,30 @@
+"""Stage: read a task's store, check it, write the report and its page. Errors stop the graph; advice does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqbet.demos import store, validate
+from vqbet.stages import files
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+
+def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
+    demos = store.read(paths.store)
+    report = validate.validate(demos, **params.validate_.model_dump())
+    validate.write(report, paths.validation)
+    metrics = {
+        "episodes": float(len(demos.episode_ends)),
+        "steps": float(len(demos.action)),
+        "errors": float(len(report.errors)),
+        "advice": float(len(report.advice)),
+    }
+    files.write_json(paths.metrics("validate"), metrics)
+    for sentence in report.advice:
+        watch.say(f"advice: {sentence}")
+    validate.raise_for_errors(report, str(paths.store))
+    return metrics

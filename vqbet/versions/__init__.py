@@ -1,0 +1,23 @@
+"""DVC behind one door: the version of data/, its audited copy in the remote, and single stages of the graph.
+
+DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
+"""
+
+from vqbet.versions.audit import Audit, audit, repair
+from vqbet.versions.data import DataVersion, add, data_version, git_commit, push, read
+from vqbet.versions.process import Killed, dvc, repro
+
+__all__ = [
+    "Audit",
+    "DataVersion",
+    "Killed",
+    "add",
+    "audit",
+    "data_version",
+    "dvc",
+    "git_commit",
+    "push",
+    "read",
+    "repair",
+    "repro",
+]

@@ -1,0 +1,154 @@
+"""Is the remote's copy of data/ whole? Asked of the remote itself, object by object, never of DVC's index.
+
+DVC's own answers cannot be trusted after a killed push: push and `status --cloud` call a remote complete that lacks
+objects, because both look at an index and at the manifest, and the manifest is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqbet.contract import PipelineError
+from vqbet.versions import data
+
+CHUNK_BYTES = 1 << 20
+NAMED = 5  # damaged objects that a message spells out
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A remote that holds everything: how many files of data/ were looked at, their bytes, whether they were hashed."""
+
+    files: int
+    size: int  # bytes
+    deep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    path: str  # in the remote
+    file: str  # in data/
+    reason: str
+
+
+class _Stores:
+    """The default remote and the local cache of one repository, by object id."""
+
+    def __init__(self, repo: Any) -> None:
+        self._remote, self._cache = repo.cloud.get_remote_odb(), repo.cache.local
+
+    def path(self, oid: str) -> str:
+        return str(self._remote.oid_to_path(oid))
+
+    def size(self, oid: str) -> int:
+        """Bytes in the remote. Raises FileNotFoundError."""
+        return int(self._remote.fs.info(self.path(oid))["size"])
+
+    def md5(self, oid: str) -> str:
+        """Of the bytes in the remote. Raises FileNotFoundError."""
+        digest = hashlib.md5(usedforsecurity=False)
+        with self._remote.fs.open(self.path(oid), "rb") as file:
+            while block := file.read(CHUNK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def read(self, oid: str) -> bytes:
+        with self._remote.fs.open(self.path(oid), "rb") as file:
+            return bytes(file.read())
+
+    def remove(self, path: str) -> None:
+        if self._remote.fs.exists(path):
+            self._remote.fs.remove(path)
+
+    def expected_size(self, oid: str, file: Path) -> int | None:
+        """Bytes of the local cache's object, else of the file in data/; None where this clone has neither."""
+        cached = Path(self._cache.oid_to_path(oid))
+        return next((place.stat().st_size for place in (cached, file) if place.is_file()), None)
+
+
+def audit(root: Path, *, deep: bool = False) -> Audit:
+    """Check that the remote holds every object of data.dvc in its size; with `deep`, also that its content has its md5.
+
+    Raises PipelineError naming what is missing or damaged, and what to do.
+    """
+    version = data.read(root)
+    with _opened(root) as stores:
+        damages, size = _inspect(root, version, stores, deep)
+        manifest = stores.path(version.md5)
+    if damages:
+        shown = "; ".join(f"{item.path} ({item.file}): {item.reason}" for item in damages[:NAMED])
+        more = f"; and {len(damages) - NAMED} more" if len(damages) > NAMED else ""
+        raise PipelineError(
+            f"data.dvc {version.md5[:12]}: the remote is not whole, {len(damages)} of {version.files} files: {shown}"
+            f"{more}. Delete these and {manifest} from the remote and push again with a fresh site cache"
+        )
+    return Audit(version.files, size, deep)
+
+
+def repair(root: Path, *, deep: bool = False) -> Audit:
+    """Delete the remote's damaged objects and its manifest, push again, audit again. Needs data/ in the local cache."""
+    version = data.read(root)
+    with _opened(root) as stores:
+        damages, _ = _inspect(root, version, stores, deep)
+        for damage in damages:
+            stores.remove(damage.path)
+        if damages:
+            stores.remove(stores.path(version.md5))
+    if damages:
+        data.push(root)
+    return audit(root, deep=deep)
+
+
+def _inspect(root: Path, version: data.DataVersion, stores: _Stores, deep: bool) -> tuple[list[_Damage], int]:
+    """What is wrong with the remote's copy, and how many bytes it holds."""
+    manifest = stores.path(version.md5)
+    try:
+        content = stores.read(version.md5)
+    except FileNotFoundError:
+        return [_Damage(manifest, "the manifest", "missing")], 0
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir" != version.md5:
+        return [_Damage(manifest, "the manifest", "content changed")], 0
+    damages, total = [], 0
+    for entry in json.loads(content):
+        oid, file = entry["md5"], entry["relpath"]
+        reason, size = _examine(stores, oid, root / "data" / file, deep)
+        total += size
+        if reason:
+            damages.append(_Damage(stores.path(oid), file, reason))
+    if not damages and total != version.size:
+        damages = [_Damage(manifest, "all files together", f"{total} bytes, expected {version.size}; audit deep")]
+    return damages, total
+
+
+def _examine(stores: _Stores, oid: str, file: Path, deep: bool) -> tuple[str, int]:
+    """What is wrong with one object (nothing: empty) and its size in the remote."""
+    try:
+        size, expected = stores.size(oid), stores.expected_size(oid, file)
+        if expected is not None and size != expected:
+            return f"{size} bytes, expected {expected}", size
+        if deep and (found := stores.md5(oid)) != oid:
+            return f"content has md5 {found}", size
+    except FileNotFoundError:
+        return "missing", 0
+    return "", size
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[_Stores]:
+    """The repository's stores. What DVC or the network say against it becomes a PipelineError."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            yield _Stores(repo)
+    except (DvcException, OSError, ValueError) as error:
+        raise PipelineError(
+            f"{root}: the DVC remote cannot be audited: {' '.join(str(error).split())}; check `dvc remote list`"
+        ) from error

@@ -1,0 +1,82 @@
+"""data.dvc, the version of data/: made by `dvc add`, copied to the remote by `dvc push`."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vqbet.contract import PipelineError
+from vqbet.versions.process import dvc
+
+
+@dataclass(frozen=True, slots=True)
+class DataVersion:
+    """What data.dvc says; `md5` ends in ".dir" and identifies the content of every file under data/."""
+
+    md5: str
+    files: int
+    size: int  # bytes
+    changed: bool = False  # whether this call made it
+
+
+def add(root: Path) -> DataVersion:
+    """Give data/ as it is now a version. Raises PipelineError where there is nothing to version or DVC refuses."""
+    if not any((root / "data").glob("*")):
+        raise PipelineError(f"{root / 'data'}: expected demonstrations to version; run `python -m vqbet ingest` first")
+    before = read(root).md5 if (root / "data.dvc").exists() else ""
+    dvc(root, "add", "data")
+    now = read(root)
+    return DataVersion(now.md5, now.files, now.size, changed=now.md5 != before)
+
+
+def push(root: Path) -> None:
+    """Copy the version of data/ to the default remote. Follow it with `audit` before data.dvc is committed.
+
+    Each push has a site cache of its own: after a killed push, the shared one makes DVC believe that objects are in the
+    remote which are not, and every later push and status repeats it.
+    """
+    read(root)
+    home = root / ".vqbet"
+    home.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix="push-") as private:  # mode 0700; DVC unpickles what it holds
+        dvc(root, "push", "data.dvc", environment={"DVC_SITE_CACHE_DIR": private})
+
+
+def data_version(root: Path) -> str:
+    """The md5 of data.dvc, as tags and bundles carry it."""
+    return read(root).md5
+
+
+def read(root: Path) -> DataVersion:
+    """data.dvc as it is. Raises PipelineError where it is missing or says something else than one versioned folder."""
+    path = root / "data.dvc"
+    try:
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        (out,) = value["outs"]
+        found = DataVersion(str(out["md5"]), int(out["nfiles"]), int(out["size"]))
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path}: missing: data/ has no version yet; run `python -m vqbet ingest` first") from error
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read: {error.strerror}") from error
+    except (YAMLError, KeyError, TypeError, ValueError) as error:
+        raise PipelineError(
+            f"{path}: expected one output with md5, size and nfiles, as `dvc add data` writes it: "
+            f"{' '.join(str(error).split())}; restore it from git"
+        ) from error
+    if not found.md5.endswith(".dir"):
+        raise PipelineError(f"{path}: expected the version of a folder, got md5 {found.md5!r}; restore it from git")
+    return found
+
+
+def git_commit(root: Path) -> str:
+    """The commit the project stands at, with "-dirty" where files differ from it; empty where there is none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

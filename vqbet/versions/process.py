@@ -1,0 +1,134 @@
+"""DVC as a child process: its own group, killed whole on interrupt; a busy repository is tried again for a while."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from vqbet.contract import PipelineError
+
+BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+STATUS = re.compile(r"exited with (-?\d+)")
+BUSY_S = 60.0
+GRACE_S = 15.0  # between Ctrl-C and kill
+SHELL_SIGNAL = 128  # a shell reports a child killed by signal n as 128 + n
+
+
+class Killed(PipelineError):
+    """A stage, or DVC itself, was ended by a signal: out of memory, a node taken back. Another try may succeed."""
+
+
+def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run `dvc <arguments>` in the project at `root`; gives its standard output.
+
+    Raises PipelineError with DVC's own words where it fails, or stays busy for a minute.
+    """
+    with tempfile.TemporaryFile() as output:
+        _patiently(["-m", "dvc", *arguments], f"dvc {' '.join(arguments)}", root, environment, output, ())
+        output.seek(0)
+        return output.read().decode(errors="replace")
+
+
+def repro(root: Path, target: str) -> bool:
+    """Bring one stage of the graph up to date; gives whether it ran (or came out of the run cache) now.
+
+    The stage writes to this process's standard output, so that its progress bar is seen. Raises PipelineError,
+    or Killed.
+    """
+    reader, writer = os.pipe()
+    try:
+        child = [str(Path(__file__).with_name("reproduce.py")), target, str(writer)]
+        _patiently(child, f"dvc repro {target}", root, None, None, (writer,))
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        return int(answer.read()) > 0
+
+
+def _patiently(
+    child: Sequence[str],
+    name: str,
+    root: Path,
+    environment: Mapping[str, str] | None,
+    output: IO[bytes] | None,
+    channels: Sequence[int],
+) -> None:
+    """Run until it is done or fails for another reason than a lock that somebody else holds."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        code, errors = _execute(child, root, environment or {}, output, channels)
+        if code == 0:
+            return
+        if not BUSY.search(errors) or time.monotonic() > deadline:
+            raise _failure(name, root, code, errors)
+        time.sleep(random.uniform(0.3, 1.5))
+
+
+def _failure(name: str, root: Path, code: int, errors: str) -> PipelineError:
+    said = " ".join(errors.split())[-2000:] or "it gave no reason"
+    status = STATUS.search(errors)
+    stage_code = int(status.group(1)) if status else 0
+    if code < 0 or stage_code < 0 or stage_code > SHELL_SIGNAL:
+        return Killed(f"{name} in {root}: was killed ({said}); free memory if it ran out, then run it again")
+    if BUSY.search(errors):
+        return PipelineError(
+            f"{name} in {root}: another DVC command has held the repository for {BUSY_S:.0f} s: {said}"
+        )
+    return PipelineError(f"{name} in {root}: {said}")
+
+
+def _execute(
+    child: Sequence[str],
+    root: Path,
+    environment: Mapping[str, str],
+    output: IO[bytes] | None,
+    channels: Sequence[int],
+) -> tuple[int, str]:
+    """Exit code and standard error. Files, not pipes: an orphan that holds a pipe open would keep us waiting."""
+    here = Path(sys.executable).parent  # so that `python` in dvc.yaml is this interpreter, activated or not
+    path = os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", *child],
+            cwd=root,
+            env={**os.environ, "PATH": path, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            pass_fds=channels,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a stage whose DVC was killed would run on beside the next one
+        errors.seek(0)
+        return code, errors.read().decode(errors="replace")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C for the whole group, and time to leave things in order."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
