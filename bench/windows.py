@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m bench.windows [batch ...]
 
-Push-T's size and shape: 206 episodes, 25,650 steps, D=20, A=2, T=5, H=5. Every epoch visits every window once, in
-random order, in batches; the best of several epochs is printed.
+Push-T's size and shape: 26,023 synthetic steps (Push-T has 25,650), D=20, A=2, T=5, H=5. Every epoch visits every
+window once, in random order, in batches; the best of several epochs is printed.
 """
 
 from __future__ import annotations

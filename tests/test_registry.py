@@ -537,16 +537,37 @@ class TestRace:
         assert codes == [0 if version == winner else 1 for version, _ in rivals * 2]
 
 
+def children() -> Any:
+    """Processes that start with MLflow imported, which costs seconds, and with none of this process's state."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow", "mlflow.server", "mlflow.store.tracking.sqlalchemy_store"])
+    return context
+
+
 def in_children(target: Any, arguments: list[tuple[Any, ...]]) -> list[int]:
     """Run `target(*arguments[i])` in one process each, all at once; gives their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow", "mlflow.store.tracking.sqlalchemy_store", "vqbet.registry"])
-    children = [context.Process(target=target, args=each) for each in arguments]
-    for child in children:
+    started = [children().Process(target=target, args=each) for each in arguments]
+    for child in started:
         child.start()
-    for child in children:
+    for child in started:
         child.join(120)
-    return [child.exitcode for child in children]  # type: ignore[misc]
+    return [child.exitcode for child in started]
+
+
+def serve(store: str, artifacts: Path, port: Any) -> None:
+    os.environ |= {
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store,
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(artifacts),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+    }
+    from mlflow.server import app
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    port.send(server.server_port)
+    server.serve_forever()
 
 
 def promote_in_child(uri: str, version: int, candidate: str, champion: str) -> None:
@@ -616,20 +637,15 @@ class TestLedger:
 
 class TestServer:
     @pytest.fixture
-    def address(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-        """MLflow's own server over the store of `home`, on loopback, in a thread of this process."""
-        monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", os.environ["MLFLOW_TRACKING_URI"])
-        monkeypatch.setenv("_MLFLOW_SERVER_REGISTRY_STORE", os.environ["MLFLOW_TRACKING_URI"])
-        monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(home / "served"))
-        monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
-        monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
-        from mlflow.server import app
-        from werkzeug.serving import make_server
-
-        server = make_server("127.0.0.1", 0, app, threaded=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    def address(self, home: Path) -> Iterator[str]:
+        """MLflow's own server over the store of `home`, on loopback, in a process of its own."""
+        here, there = multiprocessing.Pipe()
+        server = children().Process(target=serve, args=(os.environ["MLFLOW_TRACKING_URI"], home / "served", there))
+        server.start()
+        assert here.poll(120)
+        yield f"http://127.0.0.1:{here.recv()}"
+        server.kill()
+        server.join()
 
     def test_the_same_story_over_http(
         self, home: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -43,8 +43,9 @@ class Model(nn.Module):
     mean: Tensor
     calls: Tensor
 
-    def __init__(self, dropout: float = 0.5, width: int = 16) -> None:
+    def __init__(self, dropout: float = 0.5, width: int = 16, drift: float = 0.01) -> None:
         super().__init__()
+        self.drift = drift  # how much the buffer, which is of a process's own share, enters the loss
         self.place = nn.Embedding(2, width)
         self.body = nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout))
         self.head = nn.Linear(width, 4)
@@ -57,7 +58,7 @@ class Model(nn.Module):
         if self.training:
             self.mean.lerp_(x.mean(0), 0.1)
             self.calls += 1
-        y = self.head(self.body(x) + self.place.weight.mean(0)) + 0.01 * self.mean
+        y = self.head(self.body(x) + self.place.weight.mean(0)) + self.drift * self.mean
         error = (y - self.frozen(x)) ** 2
         return error.mean(), {"worst": error.max(), "calls": self.calls.float()}
 
@@ -70,7 +71,11 @@ def run(folder: Path, source: Gather = gather, recipe: Recipe = RECIPE, **extra:
     seed_everything(recipe.seed)
     model = extra.pop("model", Model)()
     torch.rand(int(time.monotonic() * 1e6) % 97)  # whatever is drawn between building and training plays no part
-    arguments: dict[str, Any] = {"folder": folder, "fingerprint": "data and code", "track": lambda step, metrics: None} | extra
+    arguments: dict[str, Any] = {
+        "folder": folder,
+        "fingerprint": "data and code",
+        "track": lambda step, metrics: None,
+    } | extra
     return model, train(model, source, COUNT, recipe, **arguments)
 
 
@@ -108,7 +113,7 @@ def steps_in(folder: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(scope="module")
@@ -316,10 +321,10 @@ def test_signals_are_given_back(tmp_path: Path, number: int) -> None:
 
 
 def test_a_second_trainer_is_refused(tmp_path: Path) -> None:
-    holder = "import sys, pathlib\nfrom vqbet.checkpoint import lock\nwith lock(pathlib.Path(sys.argv[1])):\n"
-    holder += "    print('held', flush=True)\n    sys.stdin.read()\n"
+    holder = "import fcntl, os, sys\nfile = open(sys.argv[1] + '/lock', 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+    holder += "print(os.getpid(), file=file, flush=True)\nprint('held', flush=True)\nsys.stdin.read()\n"
     command = [sys.executable, "-c", holder, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(TrainingError, match=f"another training \\(process {other.pid}\\)"):
@@ -439,7 +444,7 @@ for change in ({"model": Alone}, {"recipe": replace(t.RECIPE, batch=7)}):
         t.run(out / "refused", **change)
     except TrainingError as error:
         refusals.append(str(error))
-_, plain = t.run(out / "plain", recording, model=lambda: t.Model(dropout=0.0))
+_, plain = t.run(out / "plain", recording, model=lambda: t.Model(dropout=0.0, drift=0.0))
 straight, _ = t.run(out / "straight")
 action = (lambda: signal.raise_signal(signal.SIGTERM)) if rank == 1 else (lambda: None)
 try:
@@ -478,7 +483,7 @@ def test_two_processes_see_each_window_once(two: tuple[int, list[dict[str, Any]]
 
 def test_two_processes_learn_what_one_does(two: tuple[int, list[dict[str, Any]], Path], tmp_path: Path) -> None:
     _, ranks, _ = two
-    _, one = run(tmp_path, model=lambda: Model(dropout=0.0))
+    _, one = run(tmp_path, model=lambda: Model(dropout=0.0, drift=0.0))
     assert ranks[0]["history"] == ranks[1]["history"]
     for row, expected in zip(ranks[0]["history"], one.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)

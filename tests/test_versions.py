@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from vqbet import versions
 from vqbet.contract import PipelineError
@@ -30,7 +31,7 @@ def project(folder: Path) -> Path:
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet")
     (folder / ".dvc").mkdir()
-    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvc/plots.html", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "data" / "tiny.zarr" / "c").mkdir(parents=True)
     for index in range(3):
@@ -80,7 +81,7 @@ def manifest(root: Path) -> Path:
     return root / ".vqbet" / "remote" / "files" / "md5" / oid[:2] / oid[2:]
 
 
-def overwrite(path: Path, content: bytes) -> None:
+def overwrite(path: Path, content: bytes | bytearray) -> None:
     path.chmod(0o644)
     path.write_bytes(content)
 
@@ -136,8 +137,13 @@ class TestVersion:
         git(root, "commit", "--quiet", "--message", "first")
         commit = git(root, "rev-parse", "HEAD").strip()
         assert versions.git_commit(root) == commit
+        assert versions.as_committed(root, ".gitignore")
+        assert versions.as_committed(root, "dvc.lock") is None
         (root / ".gitignore").write_text("other\n")
         assert versions.git_commit(root) == f"{commit}-dirty"
+        assert versions.as_committed(root, ".gitignore") is False
+        (root / ".gitignore").unlink()
+        assert versions.as_committed(root, ".gitignore") is False
 
 
 class TestAudit:
@@ -188,6 +194,14 @@ class TestAudit:
         with pytest.raises(PipelineError, match=r"cannot be audited: .*no remote specified"):
             versions.audit(root)
 
+    def test_a_bucket_out_of_reach(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unreachable(*_: object) -> bytes:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+        monkeypatch.setattr("vqbet.versions.audit._Stores.read", unreachable)
+        with pytest.raises(PipelineError, match=r"cannot be audited: Could not connect .*check `dvc remote list`"):
+            versions.audit(root)
+
     def test_repair(self, root: Path) -> None:
         stored(root, "tiny.zarr/c/0").unlink()
         overwrite(stored(root, self.FILE), b"\x01" * 1001)
@@ -230,6 +244,19 @@ class TestOutside:
         assert first.parent == root / ".vqbet"
 
 
+def test_plots_need_no_network(root: Path) -> None:
+    """The page draws with a script of its own; DVC's usual one loads a library from a public server."""
+    (root / "curve.csv").write_text("step,loss\n0,1.0\n1,0.5\n")
+    (root / "dvc.yaml").write_text("plots: [{loss: {x: step, y: {curve.csv: loss}}}]")
+    versions.dvc(root, "plots", "show")
+    page = (root / "dvc_plots" / "index.html").read_text()
+    assert "vegaEmbed('#loss', spec)" in page
+    assert '"loss": "0.5"' in page
+    assert "function vegaEmbed(" in page
+    assert "src=" not in page
+    assert "href=" not in page
+
+
 STAGES = """
 stages:
   quick: {cmd: "python -c \\"open('quick.txt', 'w').write(open('in.txt').read())\\"", deps: [in.txt], outs: [quick.txt]}
@@ -270,7 +297,7 @@ class TestRepro:
             versions.repro(graph, "slow")
         assert sleepers(graph) == []
 
-    def test_interrupt_leaves_no_process_and_the_next_run_works(self, graph: Path) -> None:
+    def test_interrupt_leaves_no_process(self, graph: Path) -> None:
         code = f"from pathlib import Path; from vqbet import versions; versions.repro(Path({str(graph)!r}), 'slow')"
         ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=ROOT)
         started(graph)
@@ -288,7 +315,7 @@ class TestRepro:
             start_new_session=True,
         )
         started(graph)
-        with pytest.raises(PipelineError, match=r"dvc repro slow in .*another DVC command held the repository"):
+        with pytest.raises(PipelineError, match=r"dvc repro slow in .*another DVC command has held the repository"):
             versions.repro(graph, "slow")
         os.killpg(holder.pid, signal.SIGKILL)
         holder.wait()

@@ -84,7 +84,8 @@ def show(reference: Reference) -> None:
     """What a registered policy is, from which data, with which verdict."""
     from vqbet.stages import release
 
-    console.table(release.show(_root(), reference))
+    _root()
+    console.table(release.show(reference))
 
 
 @app.command()
@@ -92,8 +93,8 @@ def history(task: Task) -> None:
     """Who was champion when, and why: the ledger, checked link by link."""
     from vqbet.stages import release
 
-    root, _ = _project(task)
-    for entry in release.history(root, task):
+    _project(task)
+    for entry in release.history(task):
         console.table(entry)
 
 
@@ -107,7 +108,8 @@ def rollout(
     """Play a registered policy in its world and write a video."""
     from vqbet.stages import play
 
-    console.table(play.run(_root(), reference, episodes, seed, out, console.watch()))
+    _root()
+    console.table(play.run(reference, episodes, seed, out, console.watch()))
 
 
 def _root() -> Path:

@@ -176,8 +176,8 @@ class Prior(nn.Module):
         loss = goal.primary_weight * focal[0] + goal.secondary_weight * focal[1:].sum() + goal.offset_weight * offset
 
         with torch.no_grad():
-            right = (logits.argmax(2) == codes).float().mean(0)
-            physical = (error * self.tokenizer.normalizer.half_range).abs().mean()
+            right = (logits.argmax(2) == codes).sum(0) / max(len(codes), 1)
+            physical = (error * self.tokenizer.normalizer.half_range).abs().sum() / max(error.numel(), 1)
             metrics = {"primary_loss": focal[0], "secondary_loss": focal[1:].sum(), "offset_loss": offset}
             metrics |= {f"accuracy_{layer}": share for layer, share in enumerate(right)} | {"action_error": physical}
         return loss, {name: value.detach() for name, value in metrics.items()}

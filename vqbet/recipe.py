@@ -39,7 +39,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms(True), which imports inductor: 5 s
     torch.backends.cudnn.benchmark = False
 
 
@@ -48,18 +48,21 @@ def order(seed: int, count: int, batch: int, step: int) -> Int[np.ndarray, " bat
 
     Each window comes once per epoch, whatever the batch; how many processes share the batch plays no part.
     """
-    position = step * batch + np.arange(batch)
-    epochs, places = position // count, position % count
-    index = np.empty(batch, np.int64)
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        here = epochs == epoch
-        index[here] = _permutation(seed, epoch, count)[places[here]]
-    return index
+    epoch, place = divmod(step * batch, count)
+    parts: list[np.ndarray] = []
+    missing = batch
+    while missing:
+        parts.append(_permutation(seed, epoch, count)[place : place + missing])
+        missing -= len(parts[-1])
+        epoch, place = epoch + 1, 0
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    permutation = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    permutation.setflags(write=False)
+    return permutation
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -104,6 +104,7 @@ class ResidualQuantizer(nn.Module):
 class Tokenizer(nn.Module):
     """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it."""
 
+    single_process = True  # k-means and revived codes would differ from process to process
     trained_steps: Int[Tensor, ""]
 
     def __init__(

@@ -124,7 +124,8 @@ def test_advice_does_not_block(name: str) -> None:
     change, check, episode = ADVICE[name]
     report = run(change(synthetic(40)))
     assert report.errors == ()
-    assert {(finding.check, finding.episode) for finding in report.advice} == {(check, episode)}
+    assert check in {finding.check for finding in report.advice}
+    assert {finding.episode for finding in report.advice} == {episode}
     validate.raise_for_errors(report, "here")
 
 
@@ -201,9 +202,9 @@ def test_expectations_see_what_an_exact_check_would_miss(name: str, monkeypatch:
 
     monkeypatch.setattr(tables, table, planted)
     monkeypatch.setattr(validate, "contents", lambda measured: [])
-    (error,) = run(synthetic()).errors
-    assert error.check == "expectation"
-    assert expectation in error.message
+    errors = run(synthetic()).errors
+    assert {error.check for error in errors} == {"expectation"}
+    assert any(expectation in error.message for error in errors)
 
 
 def test_an_unanswered_expectation_is_not_a_pass() -> None:
@@ -223,7 +224,7 @@ def test_the_message_names_the_first_errors_and_what_to_do() -> None:
     )
     assert "length is" in text
     assert "-> drop the episode" in text
-    assert "..." not in text.splitlines()[-1]
+    assert "more in report.json" not in text
 
 
 @pytest.mark.usefixtures("exact_only")
@@ -266,7 +267,7 @@ def test_histograms_count_every_finite_value_once() -> None:
     assert sum(found["length"]["counts"]) == len(demos.episode_ends)
     assert sum(found["observation.feature_0"]["counts"]) == len(demos.observation) - 1
     assert len(found["length"]["counts"]) <= tables.BINS
-    plot = validation_page.histogram(found["length"], width=100, height=50, bounds=(20, 9000), ticks=True)
+    plot = validation_page.histogram(found["length"], width=100, height=50, bounds=(25, 9000), ticks=True)
     assert len(plot["bounds"]) == 1  # 9000 is out of view
     assert [float(tick["label"]) for tick in plot["ticks"]] == sorted(float(tick["label"]) for tick in plot["ticks"])
 

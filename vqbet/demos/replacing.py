@@ -38,7 +38,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def settled(target: Path) -> Path:
     """Where the folder is now: `target`, or the old one set aside by a writer that died between its two renames."""
     old = _beside(target, "old")
-    return old if old.is_dir() and not os.path.lexists(target) else target
+    return old if os.path.isdir(old) and not os.path.lexists(target) else target
 
 
 def write_file(path: Path, content: bytes) -> None:

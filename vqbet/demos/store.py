@@ -7,6 +7,7 @@ moment at which it is on the disk.
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,14 @@ def write(path: Path, demos: Demonstrations) -> str:
     """
     schema.refuse_spec(demos.spec, str(path))
     schema.refuse_malformed(demos, str(path))
-    if path.is_symlink() or (path.exists() and not (path / manifest.NAME).is_file()):
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path / manifest.NAME)):
         raise StoreError(f"{path}: is not a store of ours and will not be replaced; move it away first")
     try:
         with replacing(path) as staging:
             listing = _write_files(staging, demos)
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise StoreError(f"{path}: cannot be written: {reason}; the store is as it was before") from error
+        raise StoreError(f"{path}: cannot be written: {reason}; nothing is left half written") from error
     return listing.digest
 
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 CHECK_TIMEOUT_S = 5.0
-QUICK = {  # MLflow's own defaults keep a stage waiting for minutes when a server is gone
+QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its server is gone
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -107,7 +108,7 @@ def _check_server(address: str) -> None:
 def client() -> MlflowClient:
     """A client of the registry; opened once per process and address. Raises RegistryError where that fails."""
     address = uri()
-    for name, value in QUICK.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with locked("mlflow"), refused("be opened"):  # two first users at once would both make its tables
         return _client(address)

@@ -20,35 +20,39 @@ CONTROL_HZ = 10.0
 SUBSTEPS = 10  # of 0.01 s
 MAX_MOVE_M = 0.03  # longest change of the effector's target per control step
 REACH_M = 0.30  # the effector's target stays within +-REACH_M in x and y
+FENCE_M = 0.28  # a soft fence holds the blocks' centres within +-FENCE_M
 TABLE_M = 0.33  # half the side of the table; nothing leaves it
 SUCCESS_M = 0.05  # a block is in a target when their centres are this close
-BLOCK_HALF_M = 0.03
-EFFECTOR_RADIUS_M = 0.02
+BLOCK_HALF_M = 0.025
+EFFECTOR_RADIUS_M = 0.04  # above BLOCK_HALF_M: a pushed face rolls back into line, as a plank does on a log
 
-# A block can slide, turn and lift but not tip. It stands on one contact with torsional friction and an elliptic cone: the
-# ellipsoidal limit surface of quasi-static pushing (Howe and Cutkosky 1996). For even pressure under a square of side a
-# the largest torque is 0.3826 a mu m g, hence a torsional coefficient of 0.3826 * 0.06 m * 0.4 = 0.009 m. All contacts
-# of the effector are in one plane, so a sphere at half height meets a block exactly as an upright cylinder would.
+# A block can slide, turn and lift but not tip. It stands on one contact with torsional friction and an elliptic cone:
+# the ellipsoidal limit surface of quasi-static pushing (Howe and Cutkosky 1996). For even pressure under a square of
+# side a the largest torque is 0.3826 a mu m g, hence a torsional coefficient of 0.3826 * 0.05 m * 0.4 = 0.0077 m. The
+# effector meets blocks at half their height only, so a sphere touches them exactly as an upright cylinder would.
+_BLOCK = """
+    <body name="{name}">
+      <joint class="fence" axis="1 0 0"/><joint class="fence" axis="0 1 0"/>
+      <joint axis="0 0 1"/><joint type="hinge" axis="0 0 1"/>
+      <geom class="block"/><geom class="foot"/>
+    </body>"""
 MODEL = f"""
 <mujoco model="blockpush">
   <compiler angle="radian"/>
   <option timestep="{1 / (CONTROL_HZ * SUBSTEPS)}" integrator="implicitfast" cone="elliptic" impratio="10"/>
   <default>
     <joint type="slide"/>
-    <default class="fence"><joint limited="true" range="-0.28 0.28"/></default>
-    <default class="block"><geom type="box" size="{BLOCK_HALF_M} {BLOCK_HALF_M} 0.02" mass="0.2" friction="0.3" conaffinity="1"/></default>
-    <default class="foot"><geom type="sphere" size="0.02" mass="0" contype="2" conaffinity="0" condim="4" friction="0.4 0.009"/></default>
+    <default class="fence"><joint limited="true" range="-{FENCE_M} {FENCE_M}"/></default>
+    <default class="block">
+      <geom type="box" size="{BLOCK_HALF_M} {BLOCK_HALF_M} 0.02" mass="0.2" friction="0.3"/>
+    </default>
+    <default class="foot">
+      <geom type="sphere" size="0.02" mass="0" contype="2" conaffinity="0" condim="4" friction="0.4 0.0077"/>
+    </default>
   </default>
   <worldbody>
-    <geom type="plane" size="1 1 1" pos="0 0 -0.02" contype="0" conaffinity="2" condim="4" friction="0.4 0.009"/>
-    <body name="block0">
-      <joint class="fence" axis="1 0 0"/><joint class="fence" axis="0 1 0"/><joint axis="0 0 1"/><joint type="hinge" axis="0 0 1"/>
-      <geom class="block"/><geom class="foot"/>
-    </body>
-    <body name="block1">
-      <joint class="fence" axis="1 0 0"/><joint class="fence" axis="0 1 0"/><joint axis="0 0 1"/><joint type="hinge" axis="0 0 1"/>
-      <geom class="block"/><geom class="foot"/>
-    </body>
+    <geom type="plane" size="1 1 1" pos="0 0 -0.02" contype="0" conaffinity="2" condim="4" friction="0.4 0.0077"/>
+    {_BLOCK.format(name="block0")}{_BLOCK.format(name="block1")}
     <body name="effector">
       <joint name="x" axis="1 0 0"/><joint name="y" axis="0 1 0"/>
       <geom type="sphere" size="{EFFECTOR_RADIUS_M}" mass="0.5" friction="0.8" priority="1"/>
@@ -96,18 +100,15 @@ MODES = ("b0-t0", "b0-t1", "b1-t0", "b1-t1")  # the block that was first, and th
 
 
 class BlockPush:
-    """The world behind `contract.Env`. Each row's physics depends on that row's state and action alone.
-
-    threads: how many threads MuJoCo may step rows with; results do not depend on it.
-    """
+    """The world behind `contract.Env`. What a row does depends on that row's state and action alone, bit for bit."""
 
     spec = SPEC
     max_steps = 350
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self) -> None:
         self._model = mujoco.MjModel.from_xml_string(MODEL)
-        self._data = [mujoco.MjData(self._model) for _ in range(threads)]
-        self._pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._data = mujoco.MjData(self._model)
+        self._solver = mujoco.rollout.Rollout(nthread=0)  # on the calling thread
         self._begin(np.empty((0, STATE)))
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 16"]:
@@ -115,7 +116,7 @@ class BlockPush:
         return self._begin(np.array([layout(int(seed)) for seed in seeds]).reshape(-1, STATE))
 
     def restore(self, state: Float[np.ndarray, "E 28"]) -> Float[np.ndarray, "E 16"]:
-        """Start E episodes from recorded states; metrics and steps count from there. Raises WorldError on a bad state."""
+        """Start E episodes from recorded states; metrics and steps start anew. Raises WorldError on a bad state."""
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != STATE or not np.isfinite(state).all():
             raise WorldError(f"blockpush: expected finite states of shape (E, {STATE}), got {state.shape}")
@@ -147,8 +148,8 @@ class BlockPush:
         return self._state.copy()
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """score: blocks / 2; blocks: most that were in distinct targets at once; mode: which block was first, and where;
-        first_s, both_s: when the first and both were in, NaN where not yet."""
+        """score: blocks / 2; blocks: most that were in distinct targets at once; mode: which block was first, and
+        where; first_s, both_s: when the first and both were in, NaN where not yet."""
         seconds = np.where(self._when < 0, np.nan, self._when / CONTROL_HZ)
         return {
             "score": self._blocks / 2.0,
@@ -190,7 +191,7 @@ class BlockPush:
         if not np.isfinite(action).all():
             bad = int(np.flatnonzero(~np.isfinite(action).all(axis=1))[0])
             raise WorldError(f"blockpush: the action of episode {rows[bad]} is not finite: {np.asarray(action)[bad]}")
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(self._state)):
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self._state)):
             raise WorldError(f"blockpush: rows reach from {rows.min()} to {rows.max()}; episodes: {len(self._state)}")
         if self._ended[rows].any():
             raise WorldError(f"blockpush: episode {rows[self._ended[rows]][0]} has ended; reset before stepping it")
@@ -203,7 +204,7 @@ class BlockPush:
             return state[:, PHYSICS]
         initial = np.concatenate([np.zeros((count, 1)), state[:, PHYSICS]], axis=1)  # (B, 21), the first is the clock
         control = np.repeat(state[:, None, GOAL], SUBSTEPS, axis=1)  # (B, SUBSTEPS, 2)
-        after, _ = self._pool.rollout(self._model, self._data, initial, control)
+        after, _ = self._solver.rollout(self._model, self._data, initial, control)
         return after[:, -1, 1:]
 
     def _judge(self, rows: np.ndarray) -> None:
@@ -232,18 +233,14 @@ class BlockPush:
 
 
 def layout(seed: int) -> Float[np.ndarray, " 28"]:
-    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them.
-
-    Which block and which target is on the left are drawn too, so no block belongs to a target or to a side.
-    """
+    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them."""
     if seed < 0:
         raise WorldError(f"blockpush: expected a seed of 0 or more, got {seed}")
     rng = np.random.default_rng(seed)
     state = np.zeros(STATE)
-    for name, y, stride in ((BLOCKS, -0.08, 4), (TARGETS, 0.17, 3)):
-        side = 0.12 * rng.choice([-1.0, 1.0])
+    for name, y, spread, stride in ((BLOCKS, -0.08, 0.03, 4), (TARGETS, 0.17, 0.02, 3)):
         poses = state[name].reshape(2, stride)  # a view
-        poses[:, :2] = np.array([[side, y], [-side, y]]) + rng.uniform(-0.03, 0.03, size=(2, 2))
+        poses[:, :2] = np.array([[-0.12, y], [0.12, y]]) + rng.uniform(-spread, spread, size=(2, 2))
         poses[:, -1] = rng.uniform(-np.pi / 4, np.pi / 4, size=2)  # of a square: every orientation there is
     state[EFFECTOR] = state[GOAL] = rng.uniform([-0.15, -0.28], [0.15, -0.22])
     return state

@@ -11,6 +11,7 @@ SCALE = 3
 VIEW_M = 0.36  # half the side of what is seen
 TABLE_M = 0.335  # half the side of the table top
 TARGET_HALF_M = 0.05
+SHADOW_M = np.array([0.004, -0.005])
 
 Colour = tuple[int, int, int]
 FLOOR: Colour = (222, 226, 232)
@@ -43,10 +44,10 @@ def draw(
     for index in (0, 1):
         _line(image, path[:, 3 * index : 3 * index + 2], _pale(BLOCKS[index], 0.55), 2.5)
     for index in (0, 1):
-        _square(image, blocks[index] + [0.004, -0.005, 0], half, SHADOW)
+        _square(image, blocks[index] + np.append(SHADOW_M, 0.0), half, SHADOW)
         _square(image, blocks[index], half, BLOCKS[index])
         _square(image, blocks[index], half * 0.72, _pale(BLOCKS[index], 0.18))
-    _disc(image, position[6:8] + [0.004, -0.005], radius, SHADOW)
+    _disc(image, position[6:8] + SHADOW_M, radius, SHADOW)
     _disc(image, position[6:8], radius, EFFECTOR)
     _disc(image, position[6:8], radius * 0.55, _pale(EFFECTOR, 0.3))
     return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)

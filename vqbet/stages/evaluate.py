@@ -92,11 +92,15 @@ def summary(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
         "steps": float(np.mean([record.steps for record in episodes])),
         "modes": float(len(set(modes))),
         "mode_entropy_bits": statistics.mode_entropy(modes),
-        **{
-            f"mean_{name}": float(np.mean([record.metrics[name] for record in episodes]))
-            for name in sorted(episodes[0].metrics)
-        },
+        **_means(episodes),
     }
+
+
+def _means(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """Of each metric of the world, over the episodes that have it: what never happened has no time."""
+    names = sorted({name for record in episodes for name in record.metrics})
+    values = {name: [record.metrics[name] for record in episodes if name in record.metrics] for name in names}
+    return {f"mean_{name}": float(np.mean(found)) for name, found in values.items()}
 
 
 def _baseline(name: str, demos: Demonstrations) -> Policy:

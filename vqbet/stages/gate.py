@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 
-def run(paths: Paths, _params: TaskParams, watch: Watch) -> dict[str, float]:
-    """The champion's bundle, where there is one, lies in the scratch folder; the runner has put it there."""
+def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
+    """The plan carries the parameters; the champion's bundle is where the runner has put it, if there is one."""
     plan = Plan.read(paths.evaluation / "plan.json")
     arms = gate.arms(records.read(paths.evaluation / "records.jsonl"))
     candidate = arms.pop("candidate", [])

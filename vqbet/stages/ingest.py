@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> Demonstration
         folder = fetch(
             source,
             Paths(root, task).scratch("downloads"),
+            max_bytes=importers.MAX_BYTES,
             progress=lambda done, total: advance(done, total, {}),
         )
     try:
@@ -96,5 +98,5 @@ def _recipe(task: str, params: TaskParams) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _names(table: object) -> str:
-    return ", ".join(sorted(table)) if isinstance(table, dict) and table else "none"
+def _names(table: Iterable[str]) -> str:
+    return ", ".join(sorted(table)) or "none"

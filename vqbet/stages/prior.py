@@ -11,6 +11,7 @@ from vqbet.demos import store
 from vqbet.demos.windows import Windows
 from vqbet.normalizer import Normalizer
 from vqbet.prior import Objective, Prior, PriorShape
+from vqbet.recipe import Recipe, seed_everything
 from vqbet.stages import files, sources
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -25,7 +26,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
-    train.seed_everything(chosen.seed)
+    seed_everything(chosen.seed)
     model = build(chosen, tokenizer, demos)
     windows = Windows(demos, window=chosen.window, chunk=model.tokenizer.shape.chunk)
     code = sources.digest(__name__)
@@ -71,5 +72,5 @@ def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations) 
     )
 
 
-def recipe(chosen: PriorParams) -> train.Recipe:
-    return train.Recipe(**{field.name: getattr(chosen, field.name) for field in fields(train.Recipe)})
+def recipe(chosen: PriorParams) -> Recipe:
+    return Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})

@@ -12,6 +12,7 @@ from vqbet.contract import Demonstrations, TrainingError
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
 from vqbet.normalizer import Normalizer
+from vqbet.recipe import Recipe, seed_everything
 from vqbet.stages import files, sources
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -30,7 +31,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         raise TrainingError(
             f"{paths.task}.tokenizer.codes: {chosen.codes} codes for {len(chunks)} chunks of data; use fewer codes"
         )
-    train.seed_everything(chosen.seed)
+    seed_everything(chosen.seed)
     tokenizer = Tokenizer(
         Normalizer.fit(demos.action),
         TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden),
@@ -75,9 +76,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def recipe(chosen: TokenizerParams) -> train.Recipe:
+def recipe(chosen: TokenizerParams) -> Recipe:
     """Constant learning rate, no clipping that would bite, no averaging: as the paper's code trains it."""
-    return train.Recipe(
+    return Recipe(
         steps=chosen.steps,
         batch=chosen.batch,
         lr=chosen.lr,

@@ -4,7 +4,8 @@ DVC runs as a child of this interpreter, in a process group of its own, so that 
 """
 
 from vqbet.versions.audit import Audit, audit, repair
-from vqbet.versions.data import DataVersion, add, data_version, git_commit, push, read
+from vqbet.versions.data import DataVersion, add, data_version, push, read
+from vqbet.versions.git import as_committed, git_commit
 from vqbet.versions.process import Killed, dvc, repro
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DataVersion",
     "Killed",
     "add",
+    "as_committed",
     "audit",
     "data_version",
     "dvc",

@@ -142,13 +142,14 @@ def _examine(stores: _Stores, oid: str, file: Path, deep: bool) -> tuple[str, in
 @contextmanager
 def _opened(root: Path) -> Iterator[_Stores]:
     """The repository's stores. What DVC or the network say against it becomes a PipelineError."""
+    from botocore.exceptions import BotoCoreError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
             yield _Stores(repo)
-    except (DvcException, OSError, ValueError) as error:
+    except (DvcException, BotoCoreError, OSError, ValueError) as error:
         raise PipelineError(
             f"{root}: the DVC remote cannot be audited: {' '.join(str(error).split())}; check `dvc remote list`"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +70,3 @@ def read(root: Path) -> DataVersion:
     if not found.md5.endswith(".dir"):
         raise PipelineError(f"{path}: expected the version of a folder, got md5 {found.md5!r}; restore it from git")
     return found
-
-
-def git_commit(root: Path) -> str:
-    """The commit the project stands at, with "-dirty" where files differ from it; empty where there is none."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -1,0 +1,18 @@
+"""Published data sets, one file each, by the task they are brought in as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vqbet.contract import Demonstrations
+
+
+def _pusht(source: Path) -> Demonstrations:
+    from vqbet.demos.importers.pusht import load
+
+    return load(source)
+
+
+IMPORTERS: Mapping[str, Callable[[Path], Demonstrations]] = {"pusht": _pusht}
+MAX_BYTES = 1 << 30  # of a download, and of what it unpacks to; the published Push-T archive has 31 MB

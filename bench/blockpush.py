@@ -1,0 +1,44 @@
+"""How fast BlockPush steps on one core, and how long a set of demonstrations takes.
+
+    OMP_NUM_THREADS=1 python bench/blockpush.py
+
+Times are of the processor, so that other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from vqbet.sims.blockpush import BlockPush
+from vqbet.sims.blockpush_oracle import demonstrations, moves
+
+STEPS = 30
+
+
+def steps_per_second(episodes: int, repeats: int = 5) -> float:
+    """Control steps per second while every effector pushes a block, oracle not counted; the best of some repeats."""
+    world, rows, best = BlockPush(), np.arange(episodes), float("inf")
+    mode = rows % 4
+    for _ in range(repeats):
+        observation, spent = world.reset(rows), 0.0
+        for _ in range(STEPS):
+            action = moves(observation, mode)
+            start = time.process_time()
+            observation, _ = world.step(action, rows)
+            spent += time.process_time() - start
+        best = min(best, spent)
+    return episodes * STEPS / best
+
+
+def main() -> None:
+    for episodes in (1, 8, 64, 200):
+        print(f"{episodes:4d} episodes at once: {steps_per_second(episodes):8.0f} control steps/s")
+    start = time.process_time()
+    demos = demonstrations(1000, seed=0)
+    print(f"1000 demonstrations, {len(demos.action)} steps: {time.process_time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The report of one task as a single HTML page, made from files that other stages left; it loads only its films.
+
+Equal files give an equal page. What a stage did not leave (no films, no champion) is left out; what a verdict rests on
+must be there.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet.contract import EpisodeRecord, GateError
+from vqbet.evaluation import figures, records
+from vqbet.evaluation.plan import Plan
+
+PACKAGE = Path(__file__).resolve().parent.parent
+BADGES = {"PROMOTE": "good", "REJECT": "bad", "HOLD": "warn", "NOT_COMPARABLE": "none"}
+MEANINGS = {
+    "PROMOTE": "Every check passed: this policy may become champion.",
+    "REJECT": "A check failed: the champion stays.",
+    "HOLD": "Nothing failed and something is undecided: more episodes may decide.",
+    "NOT_COMPARABLE": "The records do not answer the plan's question.",
+}
+DRAWN = 150  # episodes in a chart of trajectories
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInputs:
+    """Where the files are, and what they cannot say themselves.
+
+    artifacts: the task's folder, with evaluation/, gate/, metrics/, plots/, health.json, policy/bundle.json and
+    validation/. tracks: what to draw as trajectories, title -> names of two observation channels. facts: more rows
+    for the provenance, such as the data version.
+    """
+
+    artifacts: Path
+    tracks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
+    """Write folder/index.html and give its path. Raises GateError naming the file that is missing or damaged."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    files = inputs.artifacts
+    plan = Plan.read(files / "evaluation" / "plan.json")
+    played = records.read(files / "evaluation" / "records.jsonl")
+    candidate = [record for record in played if record.policy == "candidate"]
+    verdict = _json(files / "gate" / "verdict.json")
+    bundle = _optional(files / "policy" / "bundle.json") or {}
+    trainings = {name: _curves(files / "plots" / f"{name}.csv") for name in ("prior", "tokenizer")}
+    health = _optional(files / "health.json")
+    environment = Environment(loader=FileSystemLoader(PACKAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("evaluation/report.html.j2").render(
+        task=task,
+        plan=plan,
+        verdict=verdict,
+        badge=BADGES.get(verdict["outcome"], "none"),
+        meaning=MEANINGS.get(verdict["outcome"], ""),
+        clauses=str(verdict["reason"]).split("; "),
+        arms=_arms(verdict),
+        modes=_modes(candidate),
+        metrics=_means(candidate),
+        films=_films(files / "evaluation" / "films", folder, candidate),
+        trajectories=Markup(_trajectories(files / "evaluation", inputs.tracks, bundle, candidate)),
+        curves={name: Markup(figures.curves(rows, name=f"curves-{name}")) for name, rows in trainings.items() if rows},
+        health=health,
+        usage=Markup(_usage(health)),
+        provenance=_provenance(plan, verdict, bundle, inputs.facts),
+        links=_links(files, folder),
+    )
+    target = folder / "index.html"
+    records.save(target, page)
+    return target
+
+
+def _json(path: Path) -> Any:
+    return records.parse(records.load(path), str(path))
+
+
+def _optional(path: Path) -> Any:
+    return _json(path) if path.is_file() else None
+
+
+def _curves(path: Path) -> dict[str, list[float]]:
+    """The columns of a CSV file with a column "step"; empty where there is no file. Raises GateError."""
+    if not path.is_file():
+        return {}
+    rows = list(csv.DictReader(records.load(path).splitlines()))
+    if not rows or "step" not in rows[0]:
+        raise GateError(f"{path}: expected a column 'step' and one column per metric; run the training stage again")
+    try:
+        return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    except (TypeError, ValueError) as error:
+        raise GateError(f"{path}: expected a number in every cell ({error}); run the training stage again") from error
+
+
+def _arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the comparison: candidate, champion, baselines in the order of their score."""
+    numbers = verdict["numbers"] or {}
+    first = ("candidate", "champion")
+    others = sorted(set(numbers) - set(first), key=lambda name: (-numbers[name]["score"], name))
+    return [{"name": name, **numbers[name]} for name in (*first, *others) if name in numbers]
+
+
+def _modes(candidate: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    """How often each mode was visited, and how those episodes went."""
+    names = sorted({record.mode for record in candidate}, key=lambda mode: (mode == "", mode))
+    found = []
+    for name in names if any(names) else []:
+        scores = [record.score for record in candidate if record.mode == name]
+        share = len(scores) / len(candidate)
+        found.append({"name": name or "none", "count": len(scores), "share": share, "score": float(np.mean(scores))})
+    return found
+
+
+def _means(candidate: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """The mean of each metric of this world, over the episodes that have it."""
+    values: dict[str, list[float]] = {}
+    for record in candidate:
+        for name, value in record.metrics.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(values[name])) for name in sorted(values)}
+
+
+def _films(source: Path, folder: Path, candidate: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    """Films named seed-<seed>.webm by relative path; the strip of pictures beside each is put into the page."""
+    found = []
+    for record in sorted(candidate, key=lambda record: record.seed):
+        film, strip = source / f"seed-{record.seed}.webm", source / f"seed-{record.seed}.png"
+        if not film.is_file():
+            continue
+        picture = base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else ""
+        found.append({"record": record, "film": _relative(film, folder), "strip": picture})
+    return found
+
+
+def _trajectories(
+    source: Path,
+    tracks: Mapping[str, tuple[str, str]],
+    bundle: Mapping[str, Any],
+    candidate: Sequence[EpisodeRecord],
+) -> str:
+    """Paths of the first DRAWN episodes by mode, or by success where the world has no modes. Raises GateError."""
+    stacked, ends = source / "paths.npy", source / "path_ends.npy"
+    if not (tracks and bundle and stacked.is_file() and ends.is_file()):
+        return ""
+    channels = {channel["name"]: index for index, channel in enumerate(bundle["spec"]["observation"])}
+    missing = sorted({name for pair in tracks.values() for name in pair} - set(channels))
+    if missing:
+        raise GateError(f"tracks: no observation channel {', '.join(missing)}; there are: {', '.join(channels)}")
+    try:
+        values, cuts = np.load(stacked, allow_pickle=False), np.load(ends, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise GateError(f"{stacked}: cannot be read ({error}); evaluate again") from error
+    if values.ndim != 2 or values.shape[1] != len(channels) or not len(cuts) or cuts[-1] != len(values):
+        raise GateError(f"{stacked}: expected {len(channels)} channels and the rows of {ends.name}; evaluate again")
+    episodes = np.split(values, cuts[:-1])[: min(DRAWN, len(candidate))]
+    drawn = candidate[: len(episodes)]
+    by_mode = any(record.mode for record in drawn)
+    groups = [record.mode if by_mode else ("success" if record.success else "no success") for record in drawn]
+    panels = {
+        title: [episode[:, [channels[name] for name in pair]] for episode in episodes] for title, pair in tracks.items()
+    }
+    unit = bundle["spec"]["observation"][channels[next(iter(tracks.values()))[0]]]["unit"]
+    return figures.trajectories(panels, groups, unit=unit, name="trajectories")
+
+
+def _usage(health: Mapping[str, Any] | None) -> str:
+    usage = (health or {}).get("usage")
+    return figures.code_usage(np.array(usage, np.float64), name="usage") if usage else ""
+
+
+def _provenance(
+    plan: Plan, verdict: Mapping[str, Any], bundle: Mapping[str, Any], facts: Mapping[str, str]
+) -> dict[str, str]:
+    """What exactly this page speaks of."""
+    made = bundle.get("provenance", {})
+    named = {f"{name} digest" if len(str(made[name])) == 64 else name: made[name] for name in sorted(made)}
+    return {
+        "candidate": verdict["candidate"] or "–",
+        "champion": verdict["champion"] or "none",
+        "plan": verdict["plan"],
+        "seeds": f"{plan.first_seed} to {plan.first_seed + plan.episodes - 1}",
+        **{name: str(value) for name, value in named.items() if isinstance(value, str | int | float)},
+        **facts,
+    }
+
+
+def _links(files: Path, folder: Path) -> dict[str, str]:
+    places = {
+        "validation of the demonstrations": files / "validation" / "index.html",
+        "verdict": files / "gate" / "verdict.json",
+        "plan": files / "evaluation" / "plan.json",
+        "episode records": files / "evaluation" / "records.jsonl",
+        "bundle": files / "policy" / "bundle.json",
+    }
+    return {name: _relative(path, folder) for name, path in places.items() if path.is_file()}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()

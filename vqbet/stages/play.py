@@ -1,0 +1,43 @@
+"""Play a registered policy in its world, outside any plan: for eyes, not for a verdict."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from vqbet import bundle, registry
+from vqbet.evaluation import rollout, video
+from vqbet.stages import evaluate
+from vqbet.stages.watch import Watch
+
+UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for nothing
+
+
+def run(reference: str, episodes: int, seed: int, out: Path, watch: Watch) -> dict[str, str]:
+    """Fetch, verify, play `episodes` from `seed` on, write one film of them all to `out`."""
+    registry.check()
+    version = registry.resolve(reference)
+    with tempfile.TemporaryDirectory() as folder:
+        policy, _ = bundle.load(registry.download(version, Path(folder) / "bundle"), version.digest)
+    with watch.bar(f"{version.name}/{version.version}") as advance:
+        played = rollout.play(
+            evaluate.world(version.name),
+            policy,
+            range(seed, seed + episodes),
+            world=version.name,
+            name="candidate",
+            digest=version.digest,
+            plan=UNPLANNED,
+            progress=lambda done, total: advance(done, total, {}),
+            film=range(episodes),
+        )
+    films = [played.films[row] for row in range(episodes)]
+    video.write(out, [frame for film in films for frame in film.frames], films[0].fps)
+    summary = evaluate.summary(played.records)
+    return {
+        "policy": f"{version.name}/{version.version}, digest {version.digest[:12]}",
+        "episodes": str(episodes),
+        "score": f"{summary['score']:.3f} ({summary['score_low']:.3f} to {summary['score_high']:.3f})",
+        "success": f"{summary['success']:.3f}",
+        "video": str(out),
+    }

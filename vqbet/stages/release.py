@@ -1,0 +1,115 @@
+"""From files to the registry and the champion alias: what the flow does after the graph, and a person by hand."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from pathlib import Path
+
+from vqbet import bundle, registry, versions
+from vqbet.contract import GateError
+from vqbet.evaluation import gate
+from vqbet.registry import LedgerEntry, Signature
+from vqbet.stages import files
+from vqbet.stages.paths import Paths
+
+
+def register(root: Path, task: str) -> dict[str, str]:
+    """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
+
+    The verdict is replayed from its evidence first. Raises GateError where it is not about this policy.
+    """
+    paths = Paths(root, task)
+    registry.check()
+    verdict = gate.replay(paths.artifacts)
+    tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
+    if verdict.candidate != policy.digest:
+        raise GateError(
+            f"{paths.gate}: the verdict is about {verdict.candidate[:12] or 'no policy'}, {paths.policy} is "
+            f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
+        )
+    score = files.read_json(paths.metrics("evaluate"))
+    common = {
+        "data_version": versions.data_version(root),
+        "store": policy.provenance["data"],
+        "git_commit": versions.git_commit(root),
+    }
+    shape = tokenizer.arguments
+    tokenizer_version = registry.register(
+        f"{task}-tokenizer",
+        paths.tokenizer,
+        tags={**common, "digest": tokenizer.digest},
+        spec=tokenizer.spec,
+        signature=Signature(
+            {"chunk": ("float32", (-1, shape["chunk"], shape["channels"]))}, {"codes": ("int64", (-1, shape["layers"]))}
+        ),
+    )
+    version = registry.register(
+        task,
+        paths.policy,
+        tags={
+            **common,
+            "digest": policy.digest,
+            "tokenizer": tokenizer.digest,
+            "verdict": f"{verdict.outcome}: {verdict.reason}",
+            "evidence": evidence(paths),
+            "score": f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})",
+        },
+        spec=policy.spec,
+    )
+    registry.set_candidate(task, version)
+    return {
+        "policy": f"{task}/{version}",
+        "tokenizer": f"{task}-tokenizer/{tokenizer_version}",
+        "digest": policy.digest,
+    }
+
+
+def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
+    """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
+    paths = Paths(root, task)
+    registry.check()
+    verdict = gate.replay(paths.artifacts)
+    version = registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version
+    entry = registry.promote(
+        task,
+        version,
+        verdict=verdict.to_json(),
+        evidence=evidence(paths),
+        who=getpass.getuser(),
+        why=why,
+    )
+    return described(entry)
+
+
+def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
+    """The champion before this one, again."""
+    registry.check()
+    return described(registry.rollback(task, why, getpass.getuser()))
+
+
+def show(reference: str) -> dict[str, str]:
+    """What a registered policy is, from which data, with which verdict."""
+    registry.check()
+    return registry.show(reference)
+
+
+def history(task: str) -> list[dict[str, str]]:
+    """The ledger of a task, oldest first, its chain checked."""
+    return [described(entry) for entry in registry.history(task)]
+
+
+def evidence(paths: Paths) -> str:
+    """sha256 of the verdict's file, which names plan, candidate and champion."""
+    return hashlib.sha256((paths.gate / "verdict.json").read_bytes()).hexdigest()
+
+
+def described(entry: LedgerEntry) -> dict[str, str]:
+    previous = f"version {entry.previous_version}, digest {entry.previous_digest[:12]}"
+    return {
+        "entry": f"{entry.seq} {entry.action} {entry.when} by {entry.who}",
+        "champion": f"{entry.task}/{entry.version}, digest {entry.digest[:12]}",
+        "before": previous if entry.previous_version else "none",
+        "why": entry.why,
+        "evidence": entry.evidence or "none",
+    }
