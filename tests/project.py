@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY: Mapping[str, Mapping[str, object]] = {
     "demos": {"episodes": 60},
     "validate": {"min_success": 0.8},
-    "tokenizer": {"steps": 200, "batch": 256},
+    "tokenizer": {"steps": 400, "batch": 256, "health": {"max_mean_error": 0.3, "max_p99_error": 1.0, "min_used": 0.3}},
     "prior": {"steps": 120, "batch": 128, "width": 32, "depth": 2, "head_hidden": 64, "warmup": 10, "ema": 0.9},
     "evaluate": {"episodes": 24, "videos": 1, "baselines": ["noop"]},
     "gate": {"floor": 0.0, "min_modes": 0},

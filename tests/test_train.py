@@ -113,7 +113,7 @@ def steps_in(folder: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
-    torch.set_deterministic_debug_mode("default")
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

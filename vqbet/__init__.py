@@ -1,0 +1,1 @@
+"""From robot demonstrations to a policy that is allowed on a robot, with the evidence kept."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 QUIET_S = 10.0  # without a terminal, a line at most this often
 INTERRUPTED = 130
+SHOWN = ("loss", "reconstruction", "accuracy_0", "accuracy_1", "samples_per_s")  # beside a bar; the rest is in the run
 
 
 def say(sentence: str) -> None:
@@ -72,7 +73,8 @@ def _lines(label: str) -> Iterator[Advance]:
 
 
 def _written(numbers: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    shown = [name for name in SHOWN if name in numbers]
+    return "  ".join(f"{name} {numbers[name]:.4g}" for name in shown)
 
 
 def guarded(command: Callable[[], None]) -> int:

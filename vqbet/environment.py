@@ -31,7 +31,6 @@ def embedded(root: Path) -> dict[str, str]:
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-ui"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default 20 s is too short on a first run
-        "PREFECT_LOGGING_LEVEL": "WARNING",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "MPLCONFIGDIR": str(home / "matplotlib"),
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),

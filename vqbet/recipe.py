@@ -39,7 +39,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms(True), which imports inductor: 5 s
+    torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 
 

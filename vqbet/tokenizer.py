@@ -199,6 +199,7 @@ class Tokenizer(nn.Module):
             "p99_error_over_std": np.divide(p99, std, out=np.zeros_like(mean), where=std > 0).tolist(),
             "codes_used": (shares > 0).sum(axis=1).tolist(),
             "perplexity": np.exp(entropy).tolist(),
+            "usage": np.round(shares, 6).tolist(),
             "combinations_used": len(np.unique(book, axis=0)),
         }
 

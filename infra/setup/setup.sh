@@ -19,6 +19,7 @@ find_python() {
     exit 1
 }
 
+mkdir -p -m 700 .vqbet  # before DVC makes it readable for all
 echo "setup: making .venv with the packages of requirements.lock (about 2 GB, once)"
 started=$SECONDS
 if [ ! -x .venv/bin/pip ]; then rm -rf .venv; "$(find_python)" -m venv .venv; fi

@@ -1,0 +1,1 @@
+"""Demonstrations: how they are stored, checked, cut into windows and brought in."""

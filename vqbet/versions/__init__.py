@@ -3,10 +3,10 @@
 DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
 """
 
-from vqbet.versions.audit import Audit, audit, repair
 from vqbet.versions.data import DataVersion, add, data_version, push, read
 from vqbet.versions.git import as_committed, git_commit
 from vqbet.versions.process import Killed, dvc, repro
+from vqbet.versions.remote import Audit, audit, repair
 
 __all__ = [
     "Audit",

@@ -78,7 +78,8 @@ def _patiently(
 
 
 def _failure(name: str, root: Path, code: int, errors: str) -> PipelineError:
-    said = " ".join(errors.split())[-2000:] or "it gave no reason"
+    told = [line.removeprefix("error: ") for line in errors.splitlines() if line.startswith("error: ")]
+    said = told[-1] if told else " ".join(errors.split())[-2000:] or "it gave no reason"
     status = STATUS.search(errors)
     stage_code = int(status.group(1)) if status else 0
     if code < 0 or stage_code < 0 or stage_code > SHELL_SIGNAL:
