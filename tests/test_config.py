@@ -35,11 +35,11 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("  window: 3", "  windwo: 3", "blockpush.prior.windwo: unknown key"),
-        ("    window: 3\n", "", "blockpush.prior.window: missing"),
-        ("    window: 3", "    window: '3'", "blockpush.prior.window: .* got '3'"),
-        ("    window: 3", "    window: 0", "blockpush.prior.window: .* got 0"),
-        ("    window: 3", "    window: 3.5", "blockpush.prior.window: .* got 3.5"),
+        ("  window: 1", "  windwo: 1", "blockpush.prior.windwo: unknown key"),
+        ("    window: 1\n", "", "blockpush.prior.window: missing"),
+        ("    window: 1", "    window: '3'", "blockpush.prior.window: .* got '3'"),
+        ("    window: 1", "    window: 0", "blockpush.prior.window: .* got 0"),
+        ("    window: 1", "    window: 3.5", "blockpush.prior.window: .* got 3.5"),
         ("    codes: 16", "    codes: 100000", "blockpush.tokenizer.codes: .* got 100000"),
         ('execute: "first"', 'execute: "second"', "blockpush.bundle.execute: .* got 'second'"),
         ("alpha: 0.05", "alpha: 0.9", "blockpush.gate.alpha: .* got 0.9"),

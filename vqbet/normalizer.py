@@ -5,6 +5,8 @@ Fitted once, on the demonstrations a model is trained on, and kept with its weig
 
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from vqbet.contract import TrainingError
 
 
+@final
 class Normalizer(nn.Module):
     """An affine map of each of C channels from [low, high] to [-1, 1], float32.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -107,6 +107,7 @@ class OffsetHead(nn.Module):
         return table.gather(2, rows).sum(dim=(1, 2))
 
 
+@final
 class Prior(nn.Module):
     """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -101,6 +101,7 @@ class ResidualQuantizer(nn.Module):
             latent = latent - centres[torch.cdist(latent, centres).argmin(1)]
 
 
+@final
 class Tokenizer(nn.Module):
     """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it."""
 

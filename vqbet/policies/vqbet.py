@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Execution:
     argmax: bool = False
 
 
+@final
 class VQBeT:
     """A `contract.Policy`. The same observations and seeds give the same actions, bit for bit, on one machine.
 
