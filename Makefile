@@ -24,7 +24,7 @@ test: lint
 	@$(python) -m pytest -n 2 --dist loadgroup
 
 bench: setup
-	@for file in bench/*.py; do echo "== $$file"; $(python) $$file || exit 1; done
+	@for name in windows blockpush pusht policy train; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done
 
 lock: setup
 	@bash infra/setup/lock.sh

@@ -10,7 +10,9 @@ import typer
 
 from vqbet import console
 
-os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # an error is shown once, as a sentence, and not as Prefect's traceback
+os.environ["PREFECT_LOGGING_LEVEL"] = (
+    "CRITICAL"  # an error is shown once, as a sentence
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]

@@ -36,7 +36,6 @@ def embedded(root: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         "SDL_VIDEODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-        "GOMP_SPINCOUNT": "0",  # threads that wait do not spin: on a shared machine spinning made a step 16 times slower
         "MUJOCO_GL": "disabled",  # physics only; pictures are drawn in 2-D
     }
 

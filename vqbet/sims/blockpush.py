@@ -238,9 +238,9 @@ def layout(seed: int) -> Float[np.ndarray, " 28"]:
         raise WorldError(f"blockpush: expected a seed of 0 or more, got {seed}")
     rng = np.random.default_rng(seed)
     state = np.zeros(STATE)
-    for name, x, y, spread, stride in ((BLOCKS, 0.12, -0.08, 0.03, 4), (TARGETS, 0.15, 0.14, 0.02, 3)):
+    for name, y, spread, stride in ((BLOCKS, -0.08, 0.03, 4), (TARGETS, 0.17, 0.02, 3)):
         poses = state[name].reshape(2, stride)  # a view
-        poses[:, :2] = np.array([[-x, y], [x, y]]) + rng.uniform(-spread, spread, size=(2, 2))
+        poses[:, :2] = np.array([[-0.12, y], [0.12, y]]) + rng.uniform(-spread, spread, size=(2, 2))
         poses[:, -1] = rng.uniform(-np.pi / 4, np.pi / 4, size=2)  # of a square: every orientation there is
     state[EFFECTOR] = state[GOAL] = rng.uniform([-0.15, -0.28], [0.15, -0.22])
     return state
