@@ -76,7 +76,8 @@ class Project:
         return done
 
     def environment(self, **extra: str) -> dict[str, str]:
-        own = {**environment.SILENCE, **environment.embedded(self.root), "PYTHONPATH": str(self.root), **extra}
+        own = {**environment.SILENCE, **environment.embedded(self.root), "PYTHONPATH": str(self.root)}
+        own |= {"OMP_NUM_THREADS": "1", **extra}  # tests share the cores
         return {**{key: value for key, value in os.environ.items() if key not in own}, **own}
 
     @staticmethod

@@ -60,11 +60,15 @@ def _live(label: str) -> Iterator[Advance]:
 @contextmanager
 def _lines(label: str) -> Iterator[Advance]:
     started = last = time.monotonic()
+    ended = False
 
     def advance(done: int, total: int, numbers: Mapping[str, float]) -> None:
-        nonlocal last
+        nonlocal last, ended
         now = time.monotonic()
-        if done >= total or now - last >= QUIET_S:
+        if ended:
+            return
+        ended = done >= total
+        if ended or now - last >= QUIET_S:
             last = now
             left = (now - started) * (total - done) / max(done, 1)
             say(f"{label}: {done}/{total}  {now - started:.0f} s, {left:.0f} s left  {_written(numbers)}".rstrip())

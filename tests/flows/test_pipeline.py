@@ -1,0 +1,281 @@
+"""The whole loop as a stranger meets it, on a task small enough for a test: flow, graph, registry, command line.
+
+One project for the file; the tests build on one another in their order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from project import Project
+
+from vqbet import versions
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(600)]
+SILENCE = Path(__file__).parent / "silence"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("demo"))
+    project.small()
+    project.commit()
+    return project
+
+
+@pytest.fixture(scope="module")
+def outside(project: Project) -> Path:
+    return project.root.parent / "outside.log"
+
+
+@pytest.fixture(scope="module")
+def demo(project: Project, outside: Path) -> str:
+    """The first run of the demo, with every process watched for connections to elsewhere."""
+    path = os.pathsep.join([str(SILENCE), str(project.root)])
+    return project.run("flows", "demo", OUTSIDE_LOG=str(outside), PYTHONPATH=path).stdout
+
+
+@pytest.fixture(scope="module")
+def committed(project: Project, demo: str) -> bytes:
+    project.commit("after the demo")
+    return (project.root / "dvc.lock").read_bytes()
+
+
+def read(project: Project, name: str) -> dict:
+    return json.loads((project.root / "artifacts" / "blockpush" / name).read_text(encoding="utf-8"))
+
+
+def test_the_demo_ends_with_a_champion_on_one_screen(project: Project, demo: str) -> None:
+    screen = demo[demo.index("task  ") :]
+    verdict = read(project, "gate/verdict.json")
+    assert verdict["outcome"] == "PROMOTE", verdict["reason"]
+    assert "no champion yet" in verdict["reason"]
+    assert re.search(r"demonstrations +60 episodes", screen)
+    assert re.search(rf"champion +version 1, digest {verdict['candidate'][:12]}", screen)
+    assert re.search(r"stages run now +validate, tokenizer, prior, bundle, evaluate, gate, report", screen)
+    assert re.search(r"seconds per stage +validate \d+, tokenizer \d+", screen)
+    for name in re.findall(r"(artifacts/\S+)", screen):
+        assert (project.root / name).stat().st_size > 1000, name
+
+
+def test_the_demo_speaks_to_nobody_outside(demo: str, outside: Path) -> None:
+    assert not outside.exists(), outside.read_text(encoding="utf-8")
+
+
+def test_the_watch_itself_notices(tmp_path: Path) -> None:
+    """The planted fault: a process that asks for an address outside is written down."""
+    log = tmp_path / "log"
+    code = "import socket\ntry: socket.getaddrinfo('telemetry.invalid', 443)\nexcept OSError: pass"
+    environment = {**os.environ, "PYTHONPATH": str(SILENCE), "OUTSIDE_LOG": str(log)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert "telemetry.invalid" in log.read_text(encoding="utf-8")
+
+
+def test_a_second_repro_runs_nothing_and_changes_nothing(project: Project, committed: bytes) -> None:
+    done = project.run("dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert (project.root / "dvc.lock").read_bytes() == committed
+
+
+def test_metrics_plots_and_graph_answer(project: Project, committed: bytes) -> None:
+    assert "artifacts/blockpush/metrics/evaluate.json" in project.run("dvc", "metrics", "show").stdout
+    assert "gate@blockpush" in project.run("dvc", "dag", "--dot").stdout
+    page = project.run("dvc", "plots", "show").stdout.strip().splitlines()[-1]
+    text = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    assert "artifacts/blockpush/plots/prior.csv" in text.replace("::", "/")
+    assert not re.search(r"(src|href)=.?https?://", text)
+
+
+def test_show_history_and_rollout(project: Project, committed: bytes) -> None:
+    shown = project.run("vqbet", "show", "blockpush@champion").stdout
+    digest = read(project, "gate/verdict.json")["candidate"]
+    assert digest in shown
+    assert versions.data_version(project.root) in shown
+    assert "PROMOTE" in shown
+    assert "blockpush/1" in project.run("vqbet", "history", "blockpush").stdout
+    project.run("vqbet", "rollout", "blockpush@champion", "--episodes", "2", "--out", "two.webm")
+    assert (project.root / "two.webm").read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
+
+
+def test_promoting_the_champion_again_changes_nothing(project: Project, committed: bytes) -> None:
+    before = project.run("vqbet", "history", "blockpush").stdout
+    project.run("vqbet", "promote", "blockpush")
+    assert project.run("vqbet", "history", "blockpush").stdout == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("vqbet", "show", "blockpush@nobody"), "nobody"),
+        (("vqbet", "show", "kitchen@champion"), "kitchen"),
+        (("vqbet", "stage", "polish", "blockpush"), "no stage 'polish'"),
+        (("vqbet", "stage", "prior", "kitchen"), "no section 'kitchen'"),
+        (("vqbet", "ingest", "pusht"), "expected a path or URL"),
+        (("vqbet", "ingest", "pusht", "nowhere.zarr"), "nowhere.zarr"),
+        (("vqbet", "rollback", "blockpush", "--why", "test"), "no champion to go back to"),
+    ],
+)
+def test_a_mistake_is_a_sentence(project: Project, committed: bytes, argv: tuple[str, ...], named: str) -> None:
+    done = project.run(*argv, check=False)
+    assert done.returncode != 0
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_registry_out_of_reach_is_a_sentence(project: Project, committed: bytes) -> None:
+    done = project.run("vqbet", "show", "blockpush@champion", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode != 0
+    assert "127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_policy_is_not_registered(project: Project, committed: bytes) -> None:
+    path = project.root / "artifacts" / "blockpush" / "policy" / "prior.safetensors"
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    done = project.run("vqbet", "register", "blockpush", check=False)
+    path.write_bytes(good)
+    assert done.returncode != 0
+    assert "component 'prior'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_store_stops_the_graph(project: Project, committed: bytes) -> None:
+    chunk = next((project.root / "data" / "blockpush.zarr" / "data" / "action").rglob("c*/**/0"))
+    good = chunk.read_bytes()
+    chunk.chmod(0o644)
+    chunk.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    done = project.run("vqbet", "stage", "validate", "blockpush", check=False)
+    chunk.write_bytes(good)
+    assert done.returncode != 0
+    assert "data/action" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_changed_number_runs_what_follows_and_the_champion_again(project: Project, committed: bytes) -> None:
+    project.edit(lambda params: params["blockpush"]["prior"].update(focal_gamma=1.0))
+    done = project.run("dvc", "repro")
+    ran = re.findall(r"Running stage '(\w+)@blockpush'", done.stdout)
+    assert ran == ["prior", "bundle", "evaluate", "gate", "report"]
+    verdict = read(project, "gate/verdict.json")
+    assert verdict["champion"], "the present champion is played again"
+    rivals = (project.root / "artifacts" / "blockpush" / "gate" / "champion.jsonl").read_text(encoding="utf-8")
+    assert verdict["champion"] in rivals
+    assert "blockpush" in project.run("dvc", "metrics", "diff").stdout
+
+
+def test_an_interrupted_flow_leaves_nobody_and_goes_on(project: Project, committed: bytes) -> None:
+    project.edit(lambda params: params["blockpush"]["prior"].update(steps=100_000))
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "flows", "pipeline"],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    training = project.root / ".vqbet" / "checkpoints" / "prior" / "blockpush"
+    seen = set(training.glob("*"))
+    until(lambda: any("prior" in " ".join(child.cmdline()) for child in living(flow.pid)), 120)
+    until(lambda: bool(set(training.glob("*")) - seen) or time.sleep(8) is None, 30)
+    children = living(flow.pid)
+    os.killpg(flow.pid, signal.SIGINT)
+    output, _ = flow.communicate(timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, [child.cmdline() for child in alive]
+    assert flow.returncode != 0
+    assert b"Traceback" not in output, output.decode()[-2000:]
+
+
+def living(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def until(condition, timeout_s: float) -> None:
+    """Wait for a condition; fails where it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[str]:
+    """A real Prefect server on a free port of this machine."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with started(project, command, address):
+        until(lambda: project.run("prefect", "version", check=False, PREFECT_API_URL=address).returncode == 0, 60)
+        until(lambda: reachable(port), 120)
+        yield address
+
+
+def reachable(port: int) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as answer:
+            return bool(answer.read() == b"true")
+    except OSError:
+        return False
+
+
+class started:
+    """A process of the project for the time of a `with`, ended with everything it started."""
+
+    def __init__(self, project: Project, command: list[str], address: str) -> None:
+        environment = project.environment(PREFECT_API_URL=address, VQBET_ROOT=str(project.root))
+        self.process = subprocess.Popen(
+            command,
+            cwd=project.root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> subprocess.Popen:
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        children = living(self.process.pid)
+        os.killpg(self.process.pid, signal.SIGTERM)
+        psutil.wait_procs([*children, psutil.Process(self.process.pid)], timeout=15)
+        for child in children:
+            if child.is_running():
+                child.kill()
+        self.process.wait()
+
+
+def test_the_deployments_run_on_a_server_and_a_worker(project: Project, committed: bytes, server: str) -> None:
+    subprocess.run(["git", "-C", project.root, "checkout", "-q", "params.yaml", "dvc.lock"], check=True)
+    project.run("dvc", "repro")
+    team = {"PREFECT_API_URL": server, "VQBET_ROOT": str(project.root)}
+    project.run("prefect", "work-pool", "create", "cpu", "--type", "process", **team)
+    told = project.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml", **team)
+    for name in ("pipeline/nightly", "ingest/on-demand", "promote/by-hand"):
+        assert name in told.stdout.replace("\n", "")
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"]
+    with started(project, worker, server):
+        done = project.run("prefect", "deployment", "run", "pipeline/nightly", "--watch", check=False, **team)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Completed" in done.stdout
