@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -10,9 +11,7 @@ import typer
 
 from vqbet import console
 
-os.environ["PREFECT_LOGGING_LEVEL"] = (
-    "CRITICAL"  # an error is shown once, as a sentence
-)
+os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # an error is shown once, as a sentence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
@@ -65,4 +64,5 @@ def promote(
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended like Ctrl-C: children first, then the server
     sys.exit(console.guarded(lambda: app(standalone_mode=True)))

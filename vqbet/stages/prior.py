@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, train
+from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import Demonstrations
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
@@ -57,6 +57,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "params": chosen.model_dump(mode="json"),
         },
     )
+    checkpoint.clear(paths.scratch("checkpoints/prior"))
     metrics = {name: value for name, value in trained.history[-1].items() if name != "step"}
     files.write_json(paths.metrics("prior"), metrics)
     return metrics

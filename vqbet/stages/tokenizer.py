@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vqbet import bundle, train
+from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
@@ -65,6 +65,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         components=tokenizer.components(),
         provenance={"code": code, "data": demos.digest, "params": chosen.model_dump(mode="json")},
     )
+    checkpoint.clear(paths.scratch("checkpoints/tokenizer"))
     metrics = {
         "mean_error_over_std": max(health["mean_error_over_std"]),
         "p99_error_over_std": max(health["p99_error_over_std"]),

@@ -5,9 +5,13 @@ Run as `python reproduce.py TARGET CHANNEL`; writes the number to the file descr
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
 import sys
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def main(target: str, channel: int) -> int:
@@ -15,6 +19,8 @@ def main(target: str, channel: int) -> int:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    if sys.platform == "linux":  # whoever asked for the stage is gone: so are we, and then the stage itself
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     logging.getLogger("dvc").setLevel(logging.WARNING)  # the stage speaks for itself
     os.set_inheritable(channel, False)  # the stage must not hold it open
     try:
