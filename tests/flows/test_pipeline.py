@@ -184,9 +184,7 @@ def test_an_interrupted_flow_leaves_nobody_and_goes_on(project: Project, committ
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # jobs in the background ignore it
     )
     training = project.root / ".vqbet" / "checkpoints" / "prior" / "blockpush"
     until(lambda: any(child.cmdline()[-4:-1] == ["vqbet", "stage", "prior"] for child in living(flow.pid)), 150)
