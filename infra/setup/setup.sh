@@ -27,7 +27,8 @@ if [ ! -x .venv/bin/pip ]; then rm -rf .venv; "$(find_python)" -m venv .venv; fi
 
 # uv does not read pip's settings: a folder of local wheels, where pip has one, is passed on by hand.
 wheels="$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)"
-install=(.venv/bin/python -m uv pip install --quiet --python .venv/bin/python)
+# Compiled now, since every stage is a process of its own and imports anew: a no-op `dvc repro` takes half the time.
+install=(.venv/bin/python -m uv pip install --quiet --compile-bytecode --python .venv/bin/python)
 # torch first and by name: the build that fits the machine; then the rest, with hashes and without looking at needs.
 "${install[@]}" ${wheels:+--find-links "$wheels"} "$torch"
 "${install[@]}" --no-deps --require-hashes -r requirements.lock
