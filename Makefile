@@ -21,7 +21,7 @@ lint: setup
 	@.venv/bin/lint-imports
 
 test: lint
-	@$(python) -m pytest -n 2 --dist loadgroup
+	@$(python) -m pytest -n 2 --dist loadfile
 
 bench: setup
 	@for name in windows blockpush pusht policy train; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done

@@ -25,7 +25,7 @@ def demo(task: Task = "blockpush") -> None:
     from flows import pipeline as line
     from vqbet.stages import summary
 
-    console.say("starting the embedded Prefect server (15 s, longer the first time)")
+    _serve()
     ingestion.ingest(task)
     result = line.pipeline(task)
     console.say("")
@@ -37,6 +37,7 @@ def ingest(task: Task, source: Annotated[str, typer.Argument(help="path or URL; 
     """Bring demonstrations in, version, push and audit them."""
     from flows import ingest as ingestion
 
+    _serve()
     console.table({name: str(value) for name, value in ingestion.ingest(task, source)["version"].items()})
 
 
@@ -47,6 +48,7 @@ def pipeline(task: Task = "blockpush") -> None:
     from flows import pipeline as line
     from vqbet.stages import summary
 
+    _serve()
     result = line.pipeline(task)
     console.table(summary.rows(ROOT, task, ran=[name for name, value in result.items() if value.get("ran")]))
 
@@ -60,7 +62,25 @@ def promote(
     """Make a candidate the champion, if its verdict allows it."""
     from flows import promote as promotion
 
+    _serve()
     console.table(promotion.promote(task, candidate, why))
+
+
+def _serve() -> None:
+    """Start the embedded server, or reach the one of $PREFECT_API_URL.
+
+    Ctrl-C in a terminal goes to every process at once. Started with the signal blocked, the server outlives it for long
+    enough to be told how the flow ended; Prefect would otherwise wait for minutes for a server that is gone.
+    """
+    from prefect.client.orchestration import get_client
+
+    console.say("starting the embedded Prefect server (15 s, longer the first time)")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 if __name__ == "__main__":

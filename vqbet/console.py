@@ -86,8 +86,11 @@ def guarded(command: Callable[[], None]) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        sys.stderr.write("stopped. What was finished is kept; the same command goes on from there.\n")
-        return INTERRUPTED
+        return _interrupted()
+    except SystemExit as end:  # the command line's own way out, of Ctrl-C too
+        if end.code != INTERRUPTED:
+            raise
+        return _interrupted()
     except Exception as error:
         sentence = _mendable(error)
         if not sentence:
@@ -95,6 +98,11 @@ def guarded(command: Callable[[], None]) -> int:
         sys.stderr.write(f"error: {sentence}\n")
         return 1
     return 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("stopped. What was finished is kept; the same command goes on from there.\n")
+    return INTERRUPTED
 
 
 def _mendable(error: Exception) -> str:

@@ -56,6 +56,11 @@ class Run:
                 else:
                     self._client.log_artifact(self.id, str(path))
 
+    def tag(self, name: str, value: str) -> None:
+        """Say something about the run that is known only now."""
+        with connection.refused(f"tag run {self.id}"):
+            self._client.set_tag(self.id, name, value)
+
     def flush(self) -> None:
         """Send what is waiting. Raises RegistryError, keeping it, where the registry does not answer."""
         while self._waiting:

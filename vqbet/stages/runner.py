@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import launch, registry, versions
+from vqbet import bundle, launch, registry, versions
 from vqbet.contract import PipelineError, TrainingError
+from vqbet.demos import store
 from vqbet.stages import files
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -51,6 +52,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> d
     ) as record:
         metrics = stage(paths, params, replace(watch, track=record.track))
         record.finish(metrics, [paths.metrics(name)])
+        record.tag("digest", _digest(paths, name))
     files.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
 
@@ -62,6 +64,14 @@ def fetch_champion(paths: Paths) -> None:
     champion = registry.champion(paths.task)
     if champion is not None:
         registry.download(champion, folder)
+
+
+def _digest(paths: Paths, name: str) -> str:
+    """What the run was about: the store it checked, the bundle it made, or the policy it judged."""
+    if name == "validate":
+        return store.digest(paths.store)
+    folder = {"tokenizer": paths.tokenizer, "prior": paths.prior}.get(name, paths.policy)
+    return bundle.read(folder).digest
 
 
 def _stage(name: str) -> Run:
