@@ -188,7 +188,9 @@ def test_encode_and_decode_are_inverse_on_decoded_chunks(trained: Tokenizer) -> 
 
 def test_one_action_chunks_of_two_channels_work() -> None:
     data = chunks(chunk=1)
-    check_health(train(build(data), data, 400).health(data), **LIMITS)
+    health = train(build(data), data, 400).health(data)
+    check_health(health, **LIMITS)
+    assert len(health["mean_error"]) == data.shape[2]
 
 
 def test_only_the_last_chunk_of_a_window_counts_and_only_where_complete() -> None:
