@@ -112,6 +112,17 @@ def rollout(
     console.table(play.run(reference, episodes, seed, out, console.watch()))
 
 
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 5000) -> None:
+    """Show runs and registry in MLflow's pages, with its telemetry off."""
+    import os
+
+    _root()
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *command])
+
+
 def _root() -> Path:
     from vqbet import environment
 
