@@ -8,14 +8,14 @@ import os
 import shutil
 import struct
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vqbet import bundle
+from vqbet import bundle, playable
 from vqbet.contract import BundleError, Channel, Spec
 
 SPEC = Spec(
@@ -312,28 +312,28 @@ def test_foreign_manifests_are_refused(folder: Path, text: str) -> None:
 
 
 class Echo:
-    """A policy that remembers what it was built from."""
+    """A planner that remembers what it was built from."""
 
-    built: ClassVar[list[tuple[Any, ...]]] = []
-
-    @classmethod
-    def from_components(cls, spec: Spec, arguments: Any, components: Any) -> Echo:
-        cls.built.append((spec, arguments["chunk"], sorted(components)))
-        return cls()
+    def __init__(self, arguments: Any, components: Any) -> None:
+        self.built = (arguments["chunk"], sorted(components))
+        self.window, self.chunk, self.tags = 1, arguments["chunk"], 0
+        self.channels = (len(SPEC.observation), len(SPEC.action), 0)
 
 
 @pytest.fixture
 def policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    import vqbet.policies
+    import vqbet.playable
 
-    monkeypatch.setattr(vqbet.policies, "POLICIES", {"vqbet": Echo}, raising=False)
+    monkeypatch.setattr(vqbet.policies, "POLICIES", {"vqbet": Echo})
+    monkeypatch.setattr(vqbet.playable, "POLICIES", {"vqbet": Echo})
 
 
 @pytest.mark.usefixtures("policies")
 def test_load_builds_the_policy(folder: Path) -> None:
-    policy, read = bundle.load(folder)
-    assert isinstance(policy, Echo)
-    assert Echo.built[-1] == (SPEC, 5, ["prior", "tokenizer"])
+    write(folder, arguments={"chunk": 5, "execute": "first", "goal": []})
+    policy, read = playable.load(folder)
+    assert policy.spec == SPEC
+    assert policy.planner.built == (5, ["prior", "tokenizer"])
     assert read.digest == bundle.read(folder).digest
 
 
@@ -342,7 +342,7 @@ def test_load_refuses_what_this_code_cannot_build(folder: Path) -> None:
     write(folder, kind="tokenizer")
     assert bundle.read(folder).kind == "tokenizer"
     with pytest.raises(BundleError, match=r"kind 'tokenizer'.*knows vqbet"):
-        bundle.load(folder)
-    write(folder, arguments={})
+        playable.load(folder)
+    write(folder, arguments={"execute": "first", "goal": []})
     with pytest.raises(BundleError, match=r"KeyError: 'chunk'.*code 'c0de'"):
-        bundle.load(folder)
+        playable.load(folder)

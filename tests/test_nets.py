@@ -32,7 +32,7 @@ def test_a_hidden_observation_is_not_seen() -> None:
     changed = observation.clone()
     changed[:, 2] += 1.0
     visible = visible.expand(4, 1, 6, 6)
-    torch.testing.assert_close(model(observation, visible)[:, 3:], model(changed, visible)[:, 3:])
+    torch.testing.assert_close(model(observation, visible=visible)[:, 3:], model(changed, visible=visible)[:, 3:])
 
 
 def test_order_matters() -> None:

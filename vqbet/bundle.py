@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vqbet.contract import BundleError, Policy, Spec
+from vqbet.contract import BundleError, Spec
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -116,24 +116,6 @@ def read(folder: Path, digest: str | None = None) -> Bundle:
         components={name: _component(folder, name, entry) for name, entry in manifest["components"].items()},
         provenance=manifest["provenance"],
     )
-
-
-def load(folder: Path, digest: str | None = None) -> tuple[Policy, Bundle]:
-    """Read a bundle and build its policy, ready to act. Raises BundleError also where this code cannot build it."""
-    from vqbet.policies import POLICIES
-
-    bundle = read(folder, digest)
-    if bundle.kind not in POLICIES:
-        known = ", ".join(sorted(POLICIES))
-        raise BundleError(f"{folder}: kind {bundle.kind!r} is no policy that this code can play; it knows {known}")
-    try:
-        policy = POLICIES[bundle.kind].from_components(bundle.spec, bundle.arguments, bundle.components)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{folder}: this code cannot build a {bundle.kind!r} policy from it ({type(error).__name__}: {error}); "
-            f"it was made by code {bundle.provenance.get('code', 'unknown')!r}: use that version, or build it again"
-        ) from error
-    return policy, bundle
 
 
 def expect(bundle: Bundle, spec: Spec) -> None:

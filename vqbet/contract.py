@@ -4,6 +4,7 @@ Legend of dimensions, used in every docstring and shape annotation:
 
     B batch        T observed steps    H chunk steps (future actions)    N steps in a store    E episodes
     D observation  A action            Q quantiser layers                K codes per layer
+    C goal channels (of the observation)                                 G goal steps (future observations)
 
 The errors a user can meet; each message says what was expected, what came, where, and what to do:
 
@@ -163,21 +164,32 @@ COLUMNS: Mapping[str, str] = {
 
 
 class Policy(Protocol):
-    """Anything that acts. One object plays many episodes at once; rows never see one another."""
+    """Anything that acts. One object plays many episodes at once; rows never see one another.
+
+    `goal` names the observation channels whose wanted values it must be told; empty where it needs none.
+    """
 
     spec: Spec
+    goal: tuple[str, ...]  # C channels
 
-    def reset(self, seeds: Int[np.ndarray, " E"]) -> None:
-        """Start E new episodes. All randomness of episode e comes from seeds[e]; nothing leaks from earlier ones."""
+    def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
+        """Start E new episodes. All randomness of episode e comes from seeds[e]; nothing leaks from earlier ones.
+
+        goals[e]: what its `goal` channels shall be in the end, in physical units; None where it needs none.
+        """
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         """One action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b."""
 
 
 class Env(Protocol):
-    """A world that steps many episodes at once, simulated or real."""
+    """A world that steps many episodes at once, simulated or real.
+
+    `goal` names the observation channels whose values it asks for; empty where it asks for nothing.
+    """
 
     spec: Spec
+    goal: tuple[str, ...]  # C channels
     max_steps: int
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E D"]:
@@ -187,6 +199,9 @@ class Env(Protocol):
         self, action: Float[np.ndarray, "B A"], rows: Int[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B D"], Bool[np.ndarray, " B"]]:
         """Step the B episodes named by rows; gives their observations and which of them ended now."""
+
+    def goals(self) -> Float[np.ndarray, "E C"]:
+        """What each episode asks for since the last reset: values of the `goal` channels, physical units, float32."""
 
     def metrics(self) -> dict[str, np.ndarray]:
         """One array of length E per metric of this world, so far. "score" (0..1) and "success" (bool) always;

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,9 +44,21 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T W"], visible: Bool[Tensor, "B 1 T T"] | None) -> Float[Tensor, "B T W"]:
-        q, k, v = rearrange(self.qkv(x), "b t (three heads w) -> three b heads t w", three=3, heads=self.heads)
+        q, k, v = self._split(self.qkv(x), 3)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=visible is None)  # (B, heads, T, w)
-        return self.dropout(self.out(rearrange(y, "b heads t w -> b t (heads w)")))
+        return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+
+    def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
+        """What `forward` gives at the last position, without the queries of the others."""
+        width = x.shape[2]
+        (q,) = self._split(F.linear(x[:, -1:], self.qkv.weight[:width], self.qkv.bias[:width]), 1)
+        k, v = self._split(F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]), 2)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+
+    def _split(self, x: Float[Tensor, "B T nW"], count: int) -> Float[Tensor, "n B heads T w"]:
+        batch, length, _ = x.shape
+        return x.view(batch, length, count, self.heads, -1).permute(2, 0, 3, 1, 4)
 
 
 class Block(nn.Module):
@@ -63,21 +74,42 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T W"], visible: Bool[Tensor, "B 1 T T"] | None) -> Float[Tensor, "B T W"]:
-        x = x + self.attention(self.norm_attention(x), visible)
+        return self._mlp(x + self.attention(self.norm_attention(x), visible))
+
+    def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
+        """What `forward` gives at the last position, causal."""
+        return self._mlp(x[:, -1:] + self.attention.last(self.norm_attention(x)))
+
+    def _mlp(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         hidden = F.gelu(self.expand(self.norm_mlp(x)), approximate="tanh")
         return x + self.dropout(self.contract(hidden))
 
 
 class Decoder(nn.Module):
-    """A causal transformer over T <= window observation vectors; gives a feature vector for each.
+    """A causal transformer over G goal vectors and T <= window observation vectors; a feature vector for each of the T.
 
-    Weights N(0, 0.02), those that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
+    Goals come before the observations, so all observations see them (VQ-BeT, section 3.4). Weights N(0, 0.02), those
+    that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
     """
 
-    def __init__(self, inputs: int, *, window: int, depth: int, heads: int, width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        window: int,
+        depth: int,
+        heads: int,
+        width: int,
+        dropout: float,
+        goal_inputs: int = 0,
+        goal_steps: int = 0,
+    ) -> None:
         super().__init__()
+        self.goal_steps = goal_steps
         self.embed = nn.Linear(inputs, width)
-        self.position = nn.Parameter(torch.zeros(window, width))
+        if goal_steps:
+            self.embed_goal = nn.Linear(goal_inputs, width)
+        self.position = nn.Parameter(torch.zeros(goal_steps + window, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -88,13 +120,44 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth))
 
     def forward(
-        self, observation: Float[Tensor, "B T D"], visible: Bool[Tensor, "B 1 T T"] | None = None
+        self,
+        observation: Float[Tensor, "B T D"],
+        goal: Float[Tensor, "B G C"] | None = None,
+        visible: Bool[Tensor, "B 1 T T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
-        """`visible[b, 0, i, j]`: may position i look at position j; causal where it is None."""
-        x = self.dropout(self.embed(observation) + self.position[: observation.shape[1]])
+        """`visible[b, 0, i, j]`: may observation i look at observation j; causal where it is None."""
+        x = self._tokens(observation, goal)
+        if visible is not None:
+            visible = _with_goals(visible, self.goal_steps)
         for block in self.blocks:
             x = block(x, visible)
-        return self.norm(x)
+        return self.norm(x[:, self.goal_steps :])
+
+    def last(
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
+    ) -> Float[Tensor, "B W"]:
+        """The features of the last observation alone: the last block computes one position instead of T."""
+        x = self._tokens(observation, goal)
+        for block in self.blocks[:-1]:
+            x = block(x, None)
+        return self.norm(self.blocks[-1].last(x))[:, 0]
+
+    def _tokens(self, observation: Tensor, goal: Tensor | None) -> Float[Tensor, "B G+T W"]:
+        x = self.embed(observation)
+        if self.goal_steps:
+            x = torch.cat([self.embed_goal(goal), x], dim=1)
+        return self.dropout(x + self.position[: x.shape[1]])
+
+
+def _with_goals(visible: Bool[Tensor, "B 1 T T"], goals: int) -> Bool[Tensor, "B 1 G+T G+T"]:
+    """The same mask with `goals` positions before it, which every later position sees."""
+    if not goals:
+        return visible
+    batch, _, length, _ = visible.shape
+    full = torch.ones(goals + length, goals + length, dtype=torch.bool, device=visible.device).tril()
+    full = full.expand(batch, 1, -1, -1).clone()
+    full[:, :, goals:, goals:] = visible
+    return full
 
 
 def _initialise(module: nn.Module) -> None:

@@ -5,6 +5,7 @@ Fitted once, on the demonstrations a model is trained on, and kept with its weig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
+from vqbet.nets import restore, tensors
 
 
 @final
@@ -65,3 +67,23 @@ class Normalizer(nn.Module):
     def unnormalize(self, value: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
         half = self.half_range
         return value * half + (self.low + half)
+
+
+def packed(**normalizers: Normalizer | None) -> dict[str, np.ndarray]:
+    """Statistics of several normalisers as one component: "<name>.low" and "<name>.high" of those that are not None."""
+    return {
+        f"{name}.{key}": value
+        for name, normalizer in normalizers.items()
+        if normalizer is not None
+        for key, value in tensors(normalizer).items()
+    }
+
+
+def unpack(values: Mapping[str, np.ndarray], **normalizers: Normalizer | None) -> None:
+    """The inverse of `packed`. Raises BundleError where the component holds anything else than these statistics."""
+    present = {name: normalizer for name, normalizer in normalizers.items() if normalizer is not None}
+    if unknown := sorted(key for key in values if key.split(".")[0] not in present):
+        raise BundleError(f"normalizer: unknown tensor {unknown[0]!r}")
+    for name, normalizer in present.items():
+        own = {key.split(".", 1)[1]: value for key, value in values.items() if key.split(".")[0] == name}
+        restore(normalizer, own, component=f"normalizer ({name})")

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from vqbet.contract import TrainingError
 from vqbet.nets import MLP, Decoder, restore, tensors
-from vqbet.normalizer import Normalizer
+from vqbet.normalizer import Normalizer, packed, unpack
 from vqbet.tokenizer import Tokenizer
 
+APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "prior"
 Choose = Callable[[int, Tensor], Tensor]  # (layer, logits (M, K)) -> codes (M,)
 
 
@@ -29,6 +30,7 @@ class PriorShape:
     """window T observations; depth, heads and width of the decoder; width of the hidden layers of both heads.
 
     sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
+    offset: whether there is an offset head. goal_steps: G future observations before the others; 0: unconditional.
     """
 
     window: int
@@ -38,6 +40,8 @@ class PriorShape:
     head_hidden: int
     dropout: float
     sequential: bool
+    offset: bool = True
+    goal_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,9 @@ class Objective:
 
     offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
     code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
-    probability with which a past observation is hidden from those after it.
+    probability with which a past observation is hidden from those after it. observation_noise: standard deviation of
+    what is added to observations in training, in normalised units. supervise: at which of a window's positions a chunk
+    is asked for: "all", as in the paper, or the "last", which is the one that acts; heads then cost 1 / T.
     """
 
     focal_gamma: float = 2.0
@@ -56,6 +62,8 @@ class Objective:
     offset_target: Literal["sampled", "true", "mixed"] = "sampled"
     temperature: float = 1.0
     mask_observation: float = 0.0
+    observation_noise: float = 0.0
+    supervise: Literal["all", "last"] = "all"
 
 
 class CodeHead(nn.Module):
@@ -92,9 +100,11 @@ class CodeHead(nn.Module):
 class OffsetHead(nn.Module):
     """Features and codes -> an offset of the chunk: one vector per layer's code, summed over layers.
 
-    A row costs Q K H A hidden multiply-adds in the last layer, of which the chosen codes need 1 / K. Gathering their
-    weights moves Q H A hidden numbers instead, which pays only where K is large.
+    A row costs Q K H A hidden multiply-adds in the last layer, of which the chosen codes need 1 / K. `FEW` rows fetch
+    the weights of their codes only, Q H A hidden numbers each; beyond that, one product with all weights is faster.
     """
+
+    FEW = 4
 
     def __init__(self, width: int, hidden: int, *, layers: int, codes: int, size: int) -> None:
         super().__init__()
@@ -102,27 +112,48 @@ class OffsetHead(nn.Module):
         self.head = _head(width, hidden, layers * codes * size)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
-        table = rearrange(self.head(features), "m (q k s) -> m q k s", q=self.layers, k=self.codes)
+        if len(features) <= self.FEW and not torch.is_grad_enabled():
+            return self._chosen(features, codes)
+        table = self.head(features).view(-1, self.layers, self.codes, self.size)
         rows = codes[:, :, None, None].expand(-1, -1, 1, self.size)
         return table.gather(2, rows).sum(dim=(1, 2))
+
+    def _chosen(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
+        *hidden_layers, last = self.head
+        hidden = features
+        for layer in hidden_layers:
+            hidden = layer(hidden)
+        places = codes + self.codes * torch.arange(self.layers)
+        weight = last.weight.view(-1, self.size, last.in_features)[places].sum(1)  # (M, HA, hidden)
+        bias = last.bias.view(-1, self.size)[places].sum(1)
+        return torch.baddbmm(bias[:, :, None], weight, hidden[:, :, None])[:, :, 0]
 
 
 @final
 class Prior(nn.Module):
     """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
 
-    Raises TrainingError where the tokenizer was never trained.
+    `goal` normalises the C goal channels; None where it is unconditional. Raises TrainingError where the tokenizer was
+    never trained, or goal and goal_steps do not agree.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, normalizer: Normalizer, shape: PriorShape, objective: Objective | None = None
+        self,
+        tokenizer: Tokenizer,
+        normalizer: Normalizer,
+        shape: PriorShape,
+        objective: Objective | None = None,
+        *,
+        goal: Normalizer | None = None,
     ) -> None:
         super().__init__()
+        if (goal is None) != (shape.goal_steps == 0):
+            raise TrainingError(f"prior: goal_steps {shape.goal_steps} and goal channels must come together")
         if int(tokenizer.trained_steps) == 0:
             raise TrainingError("prior: expected a trained tokenizer, got one with 0 trained steps; train it first")
         self.shape, self.objective = shape, objective or Objective()
         self.tokenizer = tokenizer.requires_grad_(False).eval()
-        self.normalizer = normalizer
+        self.normalizer, self.goal = normalizer, goal
         self.decoder = Decoder(
             normalizer.channels,
             window=shape.window,
@@ -130,12 +161,16 @@ class Prior(nn.Module):
             heads=shape.heads,
             width=shape.width,
             dropout=shape.dropout,
+            goal_inputs=goal.channels if goal is not None else 0,
+            goal_steps=shape.goal_steps,
         )
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
         size = tokenizer.shape.chunk * tokenizer.normalizer.channels
         hidden = shape.head_hidden
         self.code_head = CodeHead(shape.width, hidden, layers=layers, codes=codes, sequential=shape.sequential)
-        self.offset_head = OffsetHead(shape.width, hidden, layers=layers, codes=codes, size=size)
+        self.offset_head = (
+            OffsetHead(shape.width, hidden, layers=layers, codes=codes, size=size) if shape.offset else None
+        )
 
     def train(self, mode: bool = True) -> Prior:
         super().train(mode)
@@ -143,9 +178,18 @@ class Prior(nn.Module):
         return self
 
     def features(
-        self, observation: Float[Tensor, "B T D"], visible: Bool[Tensor, "B 1 T T"] | None = None
+        self,
+        observation: Float[Tensor, "B T D"],
+        goal: Float[Tensor, "B G C"] | None = None,
+        visible: Bool[Tensor, "B 1 T T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
-        return self.decoder(self.normalizer.normalize(observation), visible)
+        return self.decoder(self.normalizer.normalize(observation), self._wanted(goal), visible)
+
+    def last(
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
+    ) -> Float[Tensor, "B W"]:
+        """The features of the newest observation alone."""
+        return self.decoder.last(self.normalizer.normalize(observation), self._wanted(goal))
 
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         return self.code_head.draw(features, choose)
@@ -153,43 +197,56 @@ class Prior(nn.Module):
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """The actions of the given codes, in normalised units."""
         decoded = self.tokenizer.decode(codes)
-        return decoded + self.offset_head(features, codes).view_as(decoded)
+        return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Focal loss of the codes and L1 of the chunk at every position whose chunk is complete.
 
         batch, as `Windows` gathers it: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
-        (B, T+H-1). Sums are divided by B T, so the loss of a batch is the mean of the losses of its halves.
-        Draws from torch's global generator: dropout, sampled codes, masks.
+        (B, T+H-1), and "goal" (B, G, C) where there is one. Sums are divided by the positions asked for, so the loss of
+        a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled codes,
+        masks, noise. No shape depends on what the batch holds.
         """
         length, goal = self.tokenizer.shape.chunk, self.objective
         observation = torch.as_tensor(batch["observation"])
-        complete = torch.as_tensor(batch["valid"]).unfold(1, length, 1).all(-1)  # (B, T)
+        weight = torch.as_tensor(batch["valid"]).unfold(1, length, 1).all(-1)  # (B, T)
         action = self.tokenizer.normalizer.normalize(torch.as_tensor(batch["action"]))
-        target = rearrange(action.unfold(1, length, 1), "b t a h -> b t h a")[complete]  # (M, H, A)
-        features = self.features(observation, self._visible(observation))[complete]  # (M, W)
+        target = rearrange(action.unfold(1, length, 1), "b t a h -> b t h a")
+        features = self._trained_on(observation, batch.get("goal"))  # (B, T, W), or (B, 1, W) of the last position
+        asked = features.shape[1]
+        features, target = features.flatten(0, 1), target[:, -asked:].flatten(0, 1)  # (M, W), (M, H, A)
+        weight = weight[:, -asked:].flatten().to(features.dtype)
+        count = weight.sum().clamp_min(1)
 
-        codes = self.tokenizer.encode(target)
-        logits = self.code_head(features, codes)
-        focal = _focal(logits, codes, goal.focal_gamma).sum(0) / complete.numel()  # (Q,)
+        with torch.autocast(target.device.type, enabled=False):  # a code is exact or wrong
+            codes = self.tokenizer.encode(target)
+        logits = self.code_head(features, codes).float()
+        focal = weight @ _focal(logits, codes, goal.focal_gamma) / len(weight)  # (Q,)
         error = self.chunk(features, self._offset_codes(features, logits, codes)) - target
-        offset = error.abs().mean(dim=(1, 2)).sum() / complete.numel()
-        loss = goal.primary_weight * focal[0] + goal.secondary_weight * focal[1:].sum() + goal.offset_weight * offset
+        size = error.abs().mean(dim=(1, 2))
+        offset = weight @ size / len(weight)
+        loss = goal.primary_weight * focal[0] + goal.secondary_weight * focal[1:].sum()
+        if self.offset_head is not None:
+            loss = loss + goal.offset_weight * offset
 
         with torch.no_grad():
-            right = (logits.argmax(2) == codes).sum(0) / max(len(codes), 1)
-            physical = (error * self.tokenizer.normalizer.half_range).abs().sum() / max(error.numel(), 1)
+            right = weight @ (logits.argmax(2) == codes).to(weight.dtype) / count
+            physical = weight @ (error * self.tokenizer.normalizer.half_range).abs().mean(dim=(1, 2)) / count
             metrics = {"primary_loss": focal[0], "secondary_loss": focal[1:].sum(), "offset_loss": offset}
             metrics |= {f"accuracy_{layer}": share for layer, share in enumerate(right)} | {"action_error": physical}
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def arguments(self) -> dict[str, Any]:
         """What `from_components` needs beside the tensors and the tokenizer; JSON-clean."""
-        return {**asdict(self.shape), "channels": self.normalizer.channels}
+        channels = {"channels": self.normalizer.channels}
+        if self.goal is not None:
+            channels["goal_channels"] = self.goal.channels
+        return {**asdict(self.shape), **channels}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        own = tensors(self, without=("tokenizer", "normalizer"))
-        return {"prior": own, "normalizer": tensors(self.normalizer)}
+        """Tensors of "prior" and, under observation.* and goal.*, of "normalizer"."""
+        statistics = packed(observation=self.normalizer, goal=self.goal)
+        return {"prior": tensors(self, without=APART), "normalizer": statistics}
 
     @classmethod
     def from_components(
@@ -200,11 +257,27 @@ class Prior(nn.Module):
         tokenizer: Tokenizer,
     ) -> Prior:
         """The exact inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
-        shape = {name: value for name, value in arguments.items() if name != "channels"}
-        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape))
-        restore(prior, components["prior"], component="prior", without=("tokenizer", "normalizer"))
-        restore(prior.normalizer, components["normalizer"], component="normalizer (observation)")
+        shape = {name: value for name, value in arguments.items() if not name.endswith("channels")}
+        goal = Normalizer(arguments["goal_channels"]) if "goal_channels" in arguments else None
+        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal)
+        restore(prior, components["prior"], component="prior", without=APART)
+        unpack(components["normalizer"], observation=prior.normalizer, goal=goal)
         return prior.eval()
+
+    def _wanted(self, goal: Float[Tensor, "B G C"] | None) -> Float[Tensor, "B G C"] | None:
+        return None if self.goal is None or goal is None else self.goal.normalize(goal)
+
+    def _trained_on(self, observation: Float[Tensor, "B T D"], goal: Any) -> Float[Tensor, "B _ W"]:
+        """The features of the positions that are supervised, with what training does to observations."""
+        goal = None if goal is None else torch.as_tensor(goal)
+        visible = self._visible(observation)
+        if self.training and self.objective.observation_noise:
+            noise = self.objective.observation_noise * self.normalizer.half_range
+            observation = observation + noise * torch.randn_like(observation)
+        if self.objective.supervise == "last" and visible is None:
+            return self.last(observation, goal)[:, None]
+        features = self.features(observation, goal, visible)
+        return features[:, -1:] if self.objective.supervise == "last" else features
 
     def _visible(self, observation: Float[Tensor, "B T D"]) -> Bool[Tensor, "B 1 T T"] | None:
         if not self.training or self.objective.mask_observation == 0:

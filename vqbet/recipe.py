@@ -7,7 +7,7 @@ import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # owners of matrices; not embedd
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to train. `batch` counts windows of all processes together; `min_lr` is the fraction of `lr` at the end;
-    `clip` bounds the gradient's norm (0: off); `ema` is the decay of the averaged weights per step (0: off)."""
+    `clip` bounds the gradient's norm (0: off); `ema` is the decay of the averaged weights per step (0: off).
+    `precision` "bf16" computes products in bfloat16 and keeps weights in float32; `compiled`: through torch.compile."""
 
     steps: int
     batch: int
@@ -31,6 +32,8 @@ class Recipe:
     clip: float
     ema: float
     seed: int
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiled: bool = False
 
 
 def seed_everything(seed: int) -> None:

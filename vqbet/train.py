@@ -106,6 +106,20 @@ def train(
     return Trained(run.step, run.meter.rows, watch.samples_per_s(), watch.seconds(), watch.first)
 
 
+def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float) -> float:
+    """Median duration of a step, from about `seconds` of training `model`, which is of no use afterwards."""
+    run = _Run(model, recipe, _accelerator(model, recipe, count))
+    took: list[float] = []
+    until = time.monotonic() + seconds
+    while len(took) < 8 or time.monotonic() < until:
+        began = time.perf_counter()
+        run.advance(gather(run.windows(count)))
+        if run.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return float(np.median(took[3:]))
+
+
 def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
     """The processes and the device, checked against what was asked for."""
     if count < 1 or recipe.steps < 1 or recipe.batch < 1:
@@ -114,7 +128,7 @@ def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
         )
     if not torch.are_deterministic_algorithms_enabled():
         raise TrainingError("the model was built before the seed was set: call seed_everything(seed), then build it")
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no" if recipe.precision == "fp32" else recipe.precision)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise TrainingError(
@@ -179,7 +193,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=True
         )
-        self.loss = accelerator.prepare(_Loss(model))
+        loss = accelerator.prepare(_Loss(model))
+        self.loss = torch.compile(loss, dynamic=False) if recipe.compiled else loss
         torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
 
     def windows(self, count: int) -> Int[np.ndarray, " share"]:

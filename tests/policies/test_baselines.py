@@ -93,6 +93,16 @@ def test_a_channel_that_never_varies_is_left_out() -> None:
     assert play(NearestDemonstration(demos), [[0.9, 0, 1e6]], 1) == [[2]]
 
 
+@pytest.mark.parametrize("policy", [NoOp(RELATIVE), NearestDemonstration(demonstrations())])
+def test_baselines_need_no_goals_and_do_not_mind_them(policy: NoOp | NearestDemonstration) -> None:
+    observation, rows = np.array([[0.9, 0.1, 0], [-0.9, 0, 500]], np.float32), np.arange(2)
+    assert policy.goal == ()
+    policy.reset(rows)
+    without = policy.act(observation, rows)
+    policy.reset(rows, np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(policy.act(observation, rows), without)
+
+
 def test_rows_are_independent_and_reset_forgets() -> None:
     policy = NearestDemonstration(demonstrations())
     together = play(policy, [[0.9, 0.1, 0], [-0.9, 0, 500]], 3)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from scipy import stats
 
+from vqbet import policies
 from vqbet.contract import BundleError, Channel, Policy, Spec, TrainingError, WorldError
 from vqbet.normalizer import Normalizer
-from vqbet.policies import POLICIES
-from vqbet.policies.vqbet import Execution, VQBeT, uniforms
+from vqbet.policies.acting import Actor, uniforms
+from vqbet.policies.vqbet import VQBeT
 from vqbet.prior import Prior, PriorShape
 from vqbet.tokenizer import Tokenizer, TokenizerShape
 
@@ -30,17 +31,23 @@ SPEC = Spec(
 )
 
 
-def build(execute: str = "first", *, sequential: bool = False, **settings: object) -> VQBeT:
+def build(execute: str = "first", *, sequential: bool = False, goal: int = 0, **settings: object) -> Actor:
     torch.manual_seed(0)
     tokenizer = Tokenizer(Normalizer(A), TokenizerShape(chunk=H, layers=Q, codes=K, latent=8, hidden=16))
     tokenizer.initialise(np.random.default_rng(0).normal(size=(300, H, A)).astype(np.float32), torch.Generator())
     tokenizer.trained_steps += 1
-    shape = PriorShape(window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential)
-    prior = Prior(tokenizer, Normalizer.fit(np.array([[-3.0] * D, [3.0] * D], np.float32)), shape)
+    shape = PriorShape(
+        window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential, goal_steps=goal
+    )  # fmt: skip
+    wanted = Normalizer.fit(np.array([[-3.0] * 2, [3.0] * 2], np.float32)) if goal else None
+    prior = Prior(tokenizer, Normalizer.fit(np.array([[-3.0] * D, [3.0] * D], np.float32)), shape, goal=wanted)
     with torch.no_grad():
         for parameter in prior.offset_head.parameters():
             parameter.mul_(3.0)  # chunks that differ from code to code and from observation to observation
-    return VQBeT(SPEC, prior, Execution(execute, **settings))
+    return Actor(SPEC, VQBeT(prior, **settings), execute=execute, goal=GOAL if goal else ())
+
+
+GOAL = ("o1", "o3")
 
 
 def observations(steps: int = 10, episodes: int = 6, seed: int = 0) -> np.ndarray:
@@ -83,6 +90,56 @@ def test_episodes_never_see_one_another(execute: str) -> None:
         np.testing.assert_allclose(policy.act(stream[rows], rows), together[step, rows], atol=1e-5)
 
 
+def played_for(goals: np.ndarray | None, **settings: object) -> np.ndarray:
+    policy = build(argmax=True, goal=2, **settings)
+    policy.reset(SEEDS, goals)
+    return np.stack([policy.act(step, np.arange(6)) for step in observations(3)])
+
+
+def test_a_goal_changes_what_its_episode_does_and_no_other() -> None:
+    goals = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    other = goals.copy()
+    other[3] += 2.0
+    one, two = played_for(goals), played_for(other)
+    rest = [0, 1, 2, 4, 5]
+    np.testing.assert_allclose(one[:, rest], two[:, rest], atol=1e-6)
+    assert not np.allclose(one[:, 3], two[:, 3], atol=1e-4)
+
+
+def test_a_goal_survives_the_way_to_a_bundle_and_back() -> None:
+    policy = build(goal=2)
+    arguments = json.loads(json.dumps(policy.arguments()))
+    again = policies.build("vqbet", SPEC, arguments, policy.components())
+    assert again.goal == GOAL
+    assert again.planner.goal_steps == 2
+    assert set(policy.components()["normalizer"]) >= {"goal.low", "goal.high"}
+
+
+@pytest.mark.parametrize(
+    ("goals", "got"),
+    [
+        (None, r"expected finite numbers of shape \(6, 2\) \(o1, o3\), got shape \(6, 0\)"),
+        (np.zeros((6, 3)), r"\(6, 2\) \(o1, o3\), got shape \(6, 3\)"),
+        (np.zeros((5, 2)), r"\(6, 2\) \(o1, o3\), got shape \(5, 2\)"),
+        (np.full((6, 2), np.nan), "finite"),
+    ],
+)
+def test_goals_of_the_wrong_shape_are_refused(goals: np.ndarray | None, got: str) -> None:
+    with pytest.raises(WorldError, match=got):
+        played_for(goals)
+
+
+def test_a_policy_without_goals_refuses_one() -> None:
+    with pytest.raises(WorldError, match="it takes no goal"):
+        build().reset(SEEDS, np.zeros((6, 2)))
+
+
+def test_a_goal_channel_that_is_not_observed_is_refused() -> None:
+    policy = build(goal=1)
+    with pytest.raises(BundleError, match="goal: o9: not among the observed channels of 'fake'"):
+        Actor(SPEC, policy.planner, execute="first", goal=("o1", "o9"))
+
+
 def test_other_seeds_act_otherwise() -> None:
     policy = build()
     assert not np.allclose(play(policy, observations(), SEEDS), play(policy, observations(), SEEDS + 1))
@@ -120,7 +177,7 @@ def test_episodes_of_different_age_share_a_call() -> None:
         np.testing.assert_allclose(policy.act(stream[age, rows], rows), expected[age, rows], atol=1e-5)
 
 
-def scripted(policy: VQBeT, codes: list[int]) -> np.ndarray:
+def scripted(policy: Actor, codes: list[int]) -> np.ndarray:
     """Play one episode in which prediction i has code codes[i] and its chunk says 10 i + (0, 1, 2, 3), unclamped."""
     policy._low, policy._high = np.full(A, -np.inf, np.float32), np.full(A, np.inf, np.float32)
     index = iter(range(len(codes)))
@@ -130,8 +187,9 @@ def scripted(policy: VQBeT, codes: list[int]) -> np.ndarray:
         now.append(next(index))
         return torch.full((1, Q), codes[now[-1]])
 
-    policy._prior.draw = draw
-    policy._prior.chunk = lambda features, chosen: (10.0 * now[-1] + torch.arange(H)).reshape(1, H, 1).expand(1, H, A)
+    prior = policy.planner.prior
+    prior.draw = draw
+    prior.chunk = lambda features, chosen: (10.0 * now[-1] + torch.arange(H)).reshape(1, H, 1).expand(1, H, A)
     policy.reset(np.array([0]))
     row = np.array([0])
     return np.array([policy.act(np.zeros((1, D), np.float32), row)[0, 0] for _ in codes])
@@ -159,7 +217,7 @@ def test_average_forgets_the_episode_before() -> None:
 def test_actions_stay_within_the_limits_of_the_spec() -> None:
     policy = build()
     narrow = replace(SPEC, action=tuple(Channel(f"a{index}", "px", -0.01, 0.02) for index in range(A)))
-    bounded = VQBeT.from_components(narrow, policy.arguments(), policy.components())
+    bounded = policies.build("vqbet", narrow, policy.arguments(), policy.components())
     free = play(policy, observations(), SEEDS)
     assert np.array_equal(play(bounded, observations(), SEEDS), np.clip(free, np.float32(-0.01), np.float32(0.02)))
     assert free.min() < -0.01
@@ -168,7 +226,7 @@ def test_actions_stay_within_the_limits_of_the_spec() -> None:
 
 def test_dropout_is_off_while_acting() -> None:
     policy = build(argmax=True)
-    assert not any(module.training for module in policy._prior.modules())
+    assert not any(module.training for module in policy.planner.prior.modules())
 
 
 def test_temperature_and_argmax_decide_the_codes() -> None:
@@ -176,7 +234,7 @@ def test_temperature_and_argmax_decide_the_codes() -> None:
         policy = build("first", **settings)
         same = np.zeros((1, 300, D), np.float32)
         play(policy, same, np.arange(300))
-        return len(np.unique(policy._codes[:, 0], axis=0))
+        return len(np.unique(policy._tags[:, 0], axis=0))
 
     assert spread(argmax=True) == 1
     assert spread(temperature=1e-6) == 1
@@ -187,10 +245,10 @@ def test_codes_are_drawn_from_the_priors_distribution() -> None:
     policy = build("first")
     play(policy, np.zeros((1, 20_000, D), np.float32), np.arange(20_000))
     with torch.inference_mode():
-        feature = policy._prior.features(torch.zeros(1, T, D))[:, -1]
-        shares = policy._prior.code_head(feature, torch.zeros(1, Q, dtype=torch.int64)).softmax(2)[0].numpy()
+        feature = policy.planner.prior.features(torch.zeros(1, T, D))[:, -1]
+        shares = policy.planner.prior.code_head(feature, torch.zeros(1, Q, dtype=torch.int64)).softmax(2)[0].numpy()
     for layer, expected in enumerate(shares.astype(np.float64)):
-        counts = np.bincount(policy._codes[:, 0, layer], minlength=K)
+        counts = np.bincount(policy._tags[:, 0, layer], minlength=K)
         assert stats.chisquare(counts, expected / expected.sum() * 20_000).pvalue > 1e-4
 
 
@@ -227,7 +285,7 @@ def test_observations_that_make_no_sense_are_refused(observation: np.ndarray, se
 def test_arguments_and_components_rebuild_it_bitwise(execute: str) -> None:
     policy = build(execute, temperature=0.7)
     arguments = json.loads(json.dumps(policy.arguments(), allow_nan=False))
-    again = POLICIES["vqbet"].from_components(SPEC, arguments, policy.components())
+    again = policies.build("vqbet", SPEC, arguments, policy.components())
     assert np.array_equal(play(policy, observations(), SEEDS), play(again, observations(), SEEDS))
     assert again.arguments() == policy.arguments()
     assert set(again.components()) == {"tokenizer", "prior", "normalizer"}
@@ -240,7 +298,7 @@ def test_what_components_gave_does_not_change_with_the_policy() -> None:
     policy = build()
     before = policy.components()["prior"]["decoder.position"].copy()
     with torch.no_grad():
-        policy._prior.decoder.position.add_(1.0)
+        policy.planner.prior.decoder.position.add_(1.0)
     assert not np.array_equal(policy.components()["prior"]["decoder.position"], before)
 
 
@@ -260,7 +318,10 @@ def test_what_components_gave_does_not_change_with_the_policy() -> None:
         (lambda a, c: a["tokenizer"].update(codes=7), r"tokenizer: tensor 'quantizer\.codebooks': expected"),
         (lambda a, c: a["prior"].update(depth=3), r"prior: tensor 'decoder\.blocks\.2.* is missing"),
         (lambda a, c: a["prior"].update(wings=2), "arguments are not those of this version: .*wings"),
-        (lambda a, c: a.pop("execution"), "arguments are not those of this version: 'execution'"),
+        (lambda a, c: a.pop("sampling"), "arguments are not those of this version: 'sampling'"),
+        (lambda a, c: a.pop("execute"), "arguments are not those of this version: 'execute'"),
+        (lambda a, c: a.update(execute="twice"), "execute: expected one of first, chunk, average, got 'twice'"),
+        (lambda a, c: a.update(goal=["o1"]), "normalizer: goal: expected 1 channels for 'fake', got 0"),
         (lambda a, c: a["prior"].update(channels=4), "prior: tensor 'decoder.embed.weight': expected"),
     ],
 )
@@ -269,14 +330,14 @@ def test_parts_that_do_not_belong_together_are_refused_by_name(fault, sentence: 
     arguments, components = policy.arguments(), policy.components()
     fault(arguments, components)
     with pytest.raises(BundleError, match=sentence):
-        VQBeT.from_components(SPEC, arguments, components)
+        policies.build("vqbet", SPEC, arguments, components)
 
 
 def test_a_spec_with_other_channels_is_refused() -> None:
     policy = build()
     other = replace(SPEC, action=SPEC.action[:1])
     with pytest.raises(BundleError, match="normalizer: action: expected 1 channels for 'fake', got 2"):
-        VQBeT.from_components(other, policy.arguments(), policy.components())
+        policies.build("vqbet", other, policy.arguments(), policy.components())
 
 
 def test_an_untrained_tokenizer_is_refused() -> None:
@@ -284,7 +345,7 @@ def test_an_untrained_tokenizer_is_refused() -> None:
     components = policy.components()
     components["tokenizer"]["trained_steps"] = np.zeros((), np.int64)
     with pytest.raises(TrainingError, match="expected a trained tokenizer"):
-        VQBeT.from_components(SPEC, policy.arguments(), components)
+        policies.build("vqbet", SPEC, policy.arguments(), components)
 
 
 def test_golden_numbers() -> None:
@@ -292,4 +353,4 @@ def test_golden_numbers() -> None:
     golden = json.loads(GOLDEN.read_text())
     policy = build("chunk")
     np.testing.assert_allclose(play(policy, observations(5, 3), SEEDS[:3]), golden["actions"], atol=1e-4)
-    assert policy._codes[:, 0].tolist() == golden["codes"]
+    assert policy._tags[:, 0, :Q].tolist() == golden["codes"]

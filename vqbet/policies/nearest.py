@@ -22,6 +22,7 @@ class NearestDemonstration:
         if not len(demos.episode_ends):
             raise StoreError(f"task {demos.spec.task!r}: expected demonstrations to replay, got none")
         self.spec = demos.spec
+        self.goal: tuple[str, ...] = ()
         self._action = demos.action
         self._starts = np.asarray(demos.episode_starts)
         self._lengths = np.asarray(demos.lengths)
@@ -31,7 +32,7 @@ class NearestDemonstration:
         self._first = first * self._weight
         self.reset(np.zeros(0, np.int64))
 
-    def reset(self, seeds: Int[np.ndarray, " E"]) -> None:
+    def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
         self._chosen = np.full(len(seeds), UNCHOSEN)
         self._step = np.zeros(len(seeds), np.int64)
 

@@ -14,9 +14,10 @@ class NoOp:
     def __init__(self, spec: Spec) -> None:
         """Raises WorldError where an absolute action names a channel that is not observed."""
         self.spec = spec
+        self.goal: tuple[str, ...] = ()
         self._channels = [] if spec.action_kind == "relative" else _observed(spec)
 
-    def reset(self, seeds: Int[np.ndarray, " E"]) -> None:
+    def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
         """Nothing is remembered and nothing is random."""
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:

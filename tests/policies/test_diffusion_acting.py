@@ -1,0 +1,201 @@
+"""Diffusion Policy in use: what both networks learn, the training loop, acting, refusals, bundles and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusion_model import BOTH, SPEC, A, C, D, G, H, T, draws, model, sample, shape, spaces, windows
+
+from vqbet.contract import BundleError, TrainingError
+from vqbet.demos.windows import Windows
+from vqbet.policies import build
+from vqbet.policies.acting import Actor
+from vqbet.policies.diffusion import DiffusionPolicy
+from vqbet.policies.diffusion_cnn import CNNShape
+from vqbet.policies.diffusion_transformer import TransformerShape
+from vqbet.policies.spaces import Spaces
+from vqbet.recipe import Recipe, seed_everything
+from vqbet.testing import synthetic
+from vqbet.train import train
+
+SEEDS = np.arange(100, 106)
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def learn(policy: DiffusionPolicy, batch: dict[str, np.ndarray], steps: int) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+    optimizer = torch.optim.Adam(policy.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        loss, _ = policy.train().loss(tensors)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return policy.eval()
+
+
+def learner(kind: str, *, window: int, goal: bool = False, **settings: Any) -> DiffusionPolicy:
+    """Small enough for a test: two actions, one level or layer."""
+    torch.manual_seed(0)
+    common = {"window": window, "horizon": 2, "execute_steps": 2, "width": 32, "goal_steps": G if goal else 0}
+    size = CNNShape(**common, levels=1, kernel=3, step_width=32) if kind == "cnn" else None
+    return DiffusionPolicy(spaces(goal), size or TransformerShape(**common, depth=1, heads=2, dropout=0.0), **settings)
+
+
+@BOTH
+def test_it_learns_two_modes_and_not_their_mean(kind: str) -> None:
+    """One observation, two opposite chunks; the causal transformer's first action cannot see where the other goes."""
+    mode = np.tile(np.array([[-0.7], [0.7]], np.float32), (32, 2))  # (64, H)
+    batch = {
+        "observation": np.zeros((64, 1, D), np.float32),
+        "action": np.repeat((mode * 100 + 60)[:, :, None], A, axis=2),
+        "valid": np.ones((64, 2), bool),
+    }
+    policy = learn(learner(kind, window=1, inference_steps=50), batch, {"cnn": 250, "transformer": 300}[kind])
+    chunks = sample(policy, 500)
+    near = (np.abs(np.abs(chunks) - 0.7) < 0.3).all((1, 2)) & (np.ptp(np.sign(chunks), axis=(1, 2)) == 0)
+    assert near.mean() > {"cnn": 0.95, "transformer": 0.85}[kind]
+    assert 0.4 < (chunks[:, 0, 0] > 0).mean() < 0.6
+
+
+@BOTH
+def test_it_learns_what_the_goal_decides(kind: str) -> None:
+    goal = np.random.default_rng(0).uniform(-3, 3, (64, 1, C)).astype(np.float32).repeat(G, axis=1)
+    batch = {
+        "observation": np.zeros((64, T, D), np.float32),
+        "goal": goal,
+        "action": np.full((64, T + 1, A), 60, np.float32) + 70 * np.sign(goal[:, :1, :1]),
+        "valid": np.ones((64, T + 1), bool),
+    }
+    policy = learn(learner(kind, window=T, goal=True), batch, {"cnn": 150, "transformer": 300}[kind])
+    told = torch.zeros(200, G, C)
+    told[:100, :, 0], told[100:, :, 0] = 2.0, -2.0
+    chunks = sample(policy, 200, told)
+    assert (chunks[:100] > 0.35).mean() > 0.9
+    assert (chunks[100:] < -0.35).mean() > 0.9
+
+
+@BOTH
+def test_it_trains_in_the_loop(kind: str, tmp_path: Path) -> None:
+    demos = synthetic(4, D=D, A=A)
+    seed_everything(0)
+    policy = DiffusionPolicy(Spaces.fit(demos), shape(kind))
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    source = Windows(demos, window=policy.window, chunk=policy.horizon)
+    recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=1e-6, clip=1.0, ema=0.9, seed=0)
+    trained = train(
+        policy, source.gather, len(source), recipe, folder=tmp_path, fingerprint="", track=lambda step, metrics: None
+    )
+    assert trained.steps == 3
+    assert set(trained.history[-1]) == {"step", "lr", "loss", "action_error", "gradient_norm"}
+    assert not policy.training
+    after = policy.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert all(not torch.equal(before[name], after[name]) for name, _ in policy.network.named_parameters("network"))
+
+
+# --- acting, and to a bundle and back --------------------------------------------------------------------------------
+
+
+def play(policy: Actor, seeds: np.ndarray = SEEDS, *, steps: int = 7, goal: float | None = None) -> np.ndarray:
+    stream = np.random.default_rng(0).normal(size=(steps, 6, D)).astype(np.float32)[:, : len(seeds)]
+    policy.reset(seeds, None if goal is None else np.full((len(seeds), C), goal, np.float32))
+    return np.stack([policy.act(step, np.arange(len(seeds))) for step in stream])
+
+
+@BOTH
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("goal", [False, True])
+def test_arguments_and_components_rebuild_it_bitwise(kind: str, eta: float, goal: bool) -> None:
+    named = ("o0", "o1", "o2") if goal else ()
+    policy = Actor(SPEC, model(kind, eta=eta, goal=goal, inference_steps=5), execute="chunk", goal=named)
+    arguments = json.loads(json.dumps(policy.arguments(), allow_nan=False))
+    again = build(f"diffusion_{kind}", SPEC, arguments, policy.components())
+    told = 1.0 if goal else None
+    actions = play(policy, goal=told)
+    torch.manual_seed(99)
+    assert np.array_equal(actions, play(again, goal=told))
+    assert again.arguments() == policy.arguments()
+    assert set(policy.components()) == {"model", "normalizer"}
+    assert not np.allclose(actions, play(policy, SEEDS + 1, goal=told))
+    if goal:
+        assert not np.allclose(actions, play(policy, goal=-1.0))
+
+
+@BOTH
+def test_rows_do_not_see_one_another_and_acting_leaves_torchs_generator_alone(kind: str) -> None:
+    policy = Actor(SPEC, model(kind), execute="chunk")
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    together = play(policy)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_allclose(play(policy, SEEDS[:1])[:, 0], together[:, 0], atol=0.05)
+
+
+def test_it_plays_execute_steps_actions_of_its_horizon_and_plans_again() -> None:
+    policy = model("transformer", execute_steps=3)
+    assert (policy.horizon, policy.chunk) == (H, 3)
+    calls: list[int] = []
+    plan = policy.plan
+    policy.plan = lambda *inputs: calls.append(len(inputs[0])) or plan(*inputs)
+    play(Actor(SPEC, policy, execute="chunk"), steps=7)
+    assert calls == [6, 6, 6]  # at steps 0, 3 and 6
+    whole = model("transformer", execute_steps=H)
+    observation = torch.zeros(2, T, D)
+    torch.testing.assert_close(
+        policy.plan(observation, None, draws(policy, 2))[0], whole.plan(observation, None, draws(whole, 2))[0][:, :3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: DiffusionPolicy(spaces(), shape("cnn", goal_steps=2)), "goal_steps 2 and goal channels must come"),
+        (lambda: DiffusionPolicy(spaces(goal=True), shape("cnn")), "goal_steps 0 and goal channels must come together"),
+        (lambda: model("cnn", execute_steps=5), "execute_steps: expected 1 to 4, the horizon, got 5"),
+        (lambda: model("cnn", execute_steps=0), "execute_steps: expected 1 to 4, the horizon, got 0"),
+        (lambda: model("cnn", inference_steps=30), r"expected 2 or more, a divisor of diffusion_steps \(100\), got 30"),
+        (lambda: model("cnn", inference_steps=1), r"expected 2 or more, a divisor of diffusion_steps \(100\), got 1"),
+        (lambda: model("cnn", eta=1.5), r"eta: expected 0 \(DDIM\) to 1 \(DDPM\), got 1.5"),
+        (lambda: model("cnn", horizon=8).loss(windows()), "expected windows of chunk 8, its horizon, got 4"),
+        (lambda: model("transformer", horizon=3).loss(windows()), "expected windows of chunk 3, its horizon, got 4"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(wrong: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (lambda a, c: c.pop("model"), "components missing: model"),
+        (lambda a, c: a.update(network="rnn"), "arguments are not those of this version: 'rnn'"),
+        (lambda a, c: a["shape"].update(wings=2), "arguments are not those of this version: .*wings"),
+        (lambda a, c: a["shape"].update(width=16), "model: tensor '.*': expected"),
+        (lambda a, c: c["model"].pop("network.head.bias"), r"model: tensor 'network\.head\.bias' is missing"),
+        (lambda a, c: c["normalizer"].pop("action.low"), r"normalizer \(action\): tensor 'low' is missing"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Callable[..., Any], sentence: str) -> None:
+    policy = model("cnn")
+    arguments, components = json.loads(json.dumps(policy.arguments())), policy.components()
+    fault(arguments, components)
+    with pytest.raises(BundleError, match=sentence):
+        DiffusionPolicy.from_components(arguments, components)
