@@ -26,9 +26,11 @@ class PointMass:
     """A point that ends its episode within 0.05 m of the origin; seeds decide where it begins."""
 
     spec = POINT
+    goal: tuple[str, ...] = ()
     max_steps = 40
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
+        self.wanted = np.zeros((len(seeds), 2))
         self.position = np.array([np.random.default_rng(int(seed)).uniform(-1, 1, 2) for seed in seeds])
         self.first = self.position.copy()
         self.steps = np.zeros(len(seeds), np.int64)
@@ -39,12 +41,16 @@ class PointMass:
         assert not self.done[rows].any(), "an ended episode was stepped"
         self.position[rows] += action
         self.steps[rows] += 1
-        ended = (np.linalg.norm(self.position[rows], axis=1) < 0.05) | (self.steps[rows] >= self.max_steps)
+        distance = np.linalg.norm(self.position[rows] - self.wanted[rows], axis=1)
+        ended = (distance < 0.05) | (self.steps[rows] >= self.max_steps)
         self.done[rows] = ended
         return self.position[rows].astype(np.float32), ended
 
+    def goals(self) -> np.ndarray:
+        return self.wanted[:, : len(self.goal)].astype(np.float32)
+
     def metrics(self) -> dict[str, np.ndarray]:
-        distance = np.linalg.norm(self.position, axis=1)
+        distance = np.linalg.norm(self.position - self.wanted, axis=1)
         arrived = distance < 0.05
         return {
             "score": np.clip(1 - distance, 0, 1),
@@ -61,24 +67,42 @@ class PointMass:
         return picture
 
 
+class Asking(PointMass):
+    """A point that is asked for near another place in each episode; seeds decide which."""
+
+    goal = ("x", "y")
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        observation = super().reset(seeds)
+        self.wanted = np.array([np.random.default_rng([int(seed), 1]).uniform(-1, 1, 2) for seed in seeds])
+        return observation
+
+
 class Seeker:
-    """Walks straight to the origin, 0.1 m per step at most; remembers which rows it was asked about."""
+    """Walks straight to its goal or to the origin, 0.1 m per step at most; remembers what it was asked and told."""
 
-    def __init__(self, spec: Spec = POINT) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec = POINT, goal: tuple[str, ...] = ()) -> None:
+        self.spec, self.goal = spec, goal
         self.asked: list[list[int]] = []
+        self.told: np.ndarray | None = None
 
-    def reset(self, seeds: np.ndarray) -> None:
-        self.asked = []
+    def reset(self, seeds: np.ndarray, goals: np.ndarray | None = None) -> None:
+        self.asked, self.told = [], goals
 
     def act(self, observation: np.ndarray, rows: np.ndarray) -> np.ndarray:
         self.asked.append(rows.tolist())
-        return np.clip(-observation, -0.1, 0.1).astype(np.float32)
+        target = 0 if self.told is None else self.told[rows]
+        return np.clip(target - observation, -0.1, 0.1).astype(np.float32)
 
 
 @pytest.fixture
 def env() -> PointMass:
     return PointMass()
+
+
+@pytest.fixture
+def asking() -> Asking:
+    return Asking()
 
 
 @pytest.fixture

@@ -98,6 +98,47 @@ def test_a_policy_of_another_spec_is_refused(env: Any, seeker: Any) -> None:
         play(env, seeker)
 
 
+def test_goals_reach_the_policy_row_by_row(asking: Any, seeker: Any) -> None:
+    seeker.goal = ("x", "y")
+    together = play(asking, seeker).records
+    assert np.array_equal(seeker.told, asking.wanted.astype(np.float32))
+    assert len(np.unique(seeker.told[:, 0])) == len(SEEDS)
+    assert all(record.success for record in together)
+    assert together == [play(asking, seeker, [seed]).records[0] for seed in SEEDS]
+    assert play(asking, seeker, np.array(SEEDS)[::-1]).records == together[::-1]
+
+
+def test_what_a_policy_does_to_its_goals_does_not_change_the_world(asking: Any, seeker: Any) -> None:
+    seeker.goal = ("x", "y")
+    given: list[np.ndarray] = []
+    kept = np.zeros((len(SEEDS), 2), np.float32)
+    asking.goals = lambda: kept
+    seeker.reset = lambda seeds, goals: given.append(goals)
+    play(asking, seeker)
+    given[0][...] = 9
+    assert (kept == 0).all()
+
+
+def test_an_unconditional_policy_may_play_where_goals_are_asked_for(asking: Any, seeker: Any) -> None:
+    asking.goals = lambda: pytest.fail("it was not to be told")
+    played = play(asking, seeker)
+    assert seeker.told is None
+    assert len(played.records) == len(SEEDS)
+
+
+def test_a_policy_that_needs_goals_is_refused_where_there_are_none(env: Any, seeker: Any) -> None:
+    seeker.goal = ("x", "y")
+    with pytest.raises(WorldError, match="'candidate' must be told x, y, the world 'point' asks for nothing: evaluate"):
+        play(env, seeker)
+
+
+@pytest.mark.parametrize("goal", [("y",), ("y", "x"), ("x", "y", "z")])
+def test_a_policy_of_other_goals_is_refused(asking: Any, seeker: Any, goal: tuple[str, ...]) -> None:
+    seeker.goal = goal
+    with pytest.raises(WorldError, match=f"must be told {', '.join(goal)}, the world 'point' asks for x, y"):
+        play(asking, seeker)
+
+
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [

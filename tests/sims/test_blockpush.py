@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 
 import numpy as np
@@ -10,14 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
-from vqbet.sims import ORACLES, WORLDS, blockpush
-from vqbet.sims.blockpush import MAX_MOVE_M, MODES, SPEC, BlockPush
+from vqbet.sims import ORACLE_MODULES, ORACLES, WORLDS, blockpush
+from vqbet.sims.blockpush import BLOCKS, MAX_MOVE_M, MODES, SPEC, TARGETS, BlockPush, layout
 from vqbet.sims.blockpush_oracle import demonstrations, moves, world_seed
 
 
 @pytest.fixture(scope="module")
 def demos() -> Demonstrations:
     return demonstrations(60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Demonstrations:
+    return demonstrations(100, seed=3, sides="drawn")
 
 
 def play(env: BlockPush, seeds: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -52,6 +58,37 @@ def test_layout_depends_on_its_seed_alone():
     assert together.shape == (3, 16)
     assert (env.reset(np.array([7])) == together[2]).all()
     assert len(np.unique(together[:, 0])) == 3
+
+
+def test_the_fixed_layout_is_the_one_it_always_was():
+    expected = [-0.1117823, -0.0938128, 0.0, 0.49208374, 0.09245841, -0.10900834, 0.0, 0.64835494]
+    np.testing.assert_allclose(layout(0)[BLOCKS], expected, rtol=0, atol=1e-8)
+    assert (BlockPush().reset(np.arange(9)) == BlockPush(sides="fixed").reset(np.arange(9))).all()
+    for seed in range(50):
+        assert layout(seed)[0] < 0 < layout(seed)[4]
+        assert layout(seed)[22] < 0 < layout(seed)[25]
+
+
+def test_the_drawn_layout_is_the_fixed_one_with_sides_changed():
+    found = Counter()
+    for seed in range(400):
+        fixed, drawn = layout(seed), layout(seed, "drawn")
+        changed = tuple(bool(drawn[place] > 0) for place in (0, 22))
+        for where, away in zip((BLOCKS, TARGETS), changed, strict=True):
+            expected = fixed[where].reshape(2, -1)[:: -1 if away else 1].ravel()
+            assert (drawn[where] == expected).all()
+        rest = slice(8, 22)
+        assert (drawn[rest] == fixed[rest]).all()
+        found[changed] += 1
+    assert len(found) == 4
+    assert all(70 <= count <= 130 for count in found.values())
+
+
+def test_the_drawn_world_says_so_in_its_spec():
+    env = WORLDS["blockpush_drawn"]()
+    assert SPEC.differences(env.spec) == ["task: 'blockpush' here, 'blockpush_drawn' there"]
+    first = env.reset(np.arange(20))
+    assert (first[:, [0, 1]] == np.array([layout(seed, "drawn")[:2] for seed in range(20)], np.float32)).all()
 
 
 @settings(max_examples=8, deadline=None)
@@ -93,7 +130,7 @@ def test_a_pushed_block_stops_by_friction():
     env = BlockPush()
     state = blockpush.layout(0)
     state[:2], state[blockpush.EFFECTOR] = (0.0, 0.0), (0.0, -0.08)
-    state[blockpush.GOAL] = state[blockpush.EFFECTOR]
+    state[blockpush.SERVO] = state[blockpush.EFFECTOR]
     env.restore(state[None])
     for action in [[0.0, 0.02]] * 8 + [[0.0, -0.03]] * 6:
         seen, _ = env.step(np.array([action]), np.array([0]))
@@ -133,6 +170,8 @@ def test_other_bad_requests_are_refused():
         env.reset(np.array([-1]))
     with pytest.raises(WorldError, match=r"shape \(E, 28\)"):
         env.restore(np.zeros((1, 24)))
+    with pytest.raises(WorldError, match="one seed for each of 1 states, got 2"):
+        env.restore(layout(0)[None], np.arange(2))
     with pytest.raises(WorldError, match="no episode 0"):
         env.render(0)
     with pytest.raises(WorldError, match="1 episode or more, got 0"):
@@ -164,16 +203,20 @@ def test_blocks_count_in_distinct_targets(places, blocks: int, mode: str):
     assert np.isnan(metrics["first_s"]) == (blocks == 0)
 
 
-def test_the_oracle_succeeds_in_four_balanced_modes(demos: Demonstrations):
+@pytest.mark.parametrize("sides", ["fixed", "drawn"])
+def test_the_oracle_succeeds_in_four_balanced_modes(request: pytest.FixtureRequest, sides: blockpush.Sides):
+    demos: Demonstrations = request.getfixturevalue("demos" if sides == "fixed" else "drawn")
     assert demos.columns["success"].mean() >= 0.98
     assert 80 <= demos.lengths.mean() <= 130
-    env = BlockPush()
+    env = BlockPush(sides=sides)
     starts = demos.episode_starts
     env.restore(demos.state[starts])
     replay(env, demos)
-    shares = Counter(env.metrics()["mode"].tolist())
-    assert set(shares) == set(MODES)
-    assert all(0.2 <= count / 60 <= 0.3 for count in shares.values())
+    modes = env.metrics()["mode"].tolist()
+    assert Counter(modes) == dict.fromkeys(MODES, len(modes) // 4)
+    first = demos.state[starts]
+    places = Counter(zip((first[:, 0] > 0).tolist(), (first[:, 22] > 0).tolist(), modes, strict=True))
+    assert len(places) == (4 if sides == "fixed" else 16)  # every mode from every arrangement
 
 
 def replay(env: BlockPush, demos: Demonstrations) -> np.ndarray:
@@ -219,6 +262,7 @@ def test_demonstrations_fit_the_contract(demos: Demonstrations):
     assert demos.columns["success"].dtype == np.bool_
     assert demos.columns["seed"].min() >= 2**32  # evaluation seeds are below 2**31
     assert (demos.columns["source"] == "vqbet.sims.blockpush").all()
+    assert (demos.columns["task"] == "blockpush").all()
     assert inside(SPEC.observation, demos.observation)
     assert inside(SPEC.action, demos.action)
 
@@ -230,6 +274,22 @@ def test_a_demonstration_depends_on_seed_and_index_alone(demos: Demonstrations):
     assert few.columns["seed"].tolist() == [world_seed(3, index) for index in range(7)]
     assert told[-1] == (7, 7)
     assert not np.array_equal(demonstrations(1, seed=4).observation[0], few.observation[0])
+
+
+def test_demonstrations_of_drawn_sides_are_the_other_world_s(drawn: Demonstrations):
+    env = WORLDS["blockpush_drawn"]()
+    assert drawn.spec == env.spec
+    assert (drawn.columns["task"] == "blockpush_drawn").all()
+    assert (drawn.columns["source"] == "vqbet.sims.blockpush_drawn").all()
+    assert (env.reset(drawn.columns["seed"]) == drawn.observation[drawn.episode_starts]).all()
+    assert (replay(env, drawn) == drawn.state).all()
+    few = ORACLES["blockpush_drawn"](5, 3, None)
+    assert (few.action == drawn.action[: len(few.action)]).all()
+
+
+def test_every_oracle_has_a_module_that_is_there():
+    assert set(ORACLE_MODULES) == set(ORACLES)
+    assert all(importlib.util.find_spec(module) for module in ORACLE_MODULES.values())
 
 
 def test_an_oracle_that_turns_away_fails_and_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -68,6 +68,11 @@ def play(
     differences = env.spec.differences(policy.spec)
     if differences:
         raise WorldError(f"the policy {name!r} was not made for the world {world!r}: {'; '.join(differences)}")
+    if policy.goal and policy.goal != env.goal:
+        raise WorldError(
+            f"the policy {name!r} must be told {', '.join(policy.goal)}, the world {world!r} asks for "
+            f"{', '.join(env.goal) or 'nothing: evaluate it in the task that has goals'}"
+        )
     run = _Run(env, policy, numbers, film)
     started = time.perf_counter()
     run.start()
@@ -120,8 +125,9 @@ class _Run:
         count = len(self.seeds)
         self.rows, self.lengths = np.arange(count), np.zeros(count, np.int64)
         self.films = {row: Film([], self.env.spec.control_hz / self._stride) for row in self.film}
-        self.policy.reset(self.seeds.copy())
-        self._observe(self.env.reset(self.seeds.copy()))
+        observation = self.env.reset(self.seeds.copy())
+        self.policy.reset(self.seeds.copy(), self.env.goals().copy() if self.policy.goal else None)
+        self._observe(observation)
         self._picture(self.rows, ended=np.zeros(count, bool))
 
     def step(self) -> None:

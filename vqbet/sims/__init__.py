@@ -13,13 +13,63 @@ def _blockpush() -> Env:
     return BlockPush()
 
 
+def _blockpush_drawn() -> Env:
+    from vqbet.sims.blockpush import BlockPush
+
+    return BlockPush(sides="drawn")
+
+
+def _kitchen() -> Env:
+    from vqbet.sims.kitchen import Kitchen
+
+    return Kitchen()
+
+
 def _pusht() -> Env:
     from vqbet.sims.pusht import PushT
 
     return PushT()
 
 
-WORLDS: Mapping[str, Callable[[], Env]] = {"blockpush": _blockpush, "pusht": _pusht}
+WORLDS: Mapping[str, Callable[[], Env]] = {
+    "blockpush": _blockpush,
+    "blockpush_drawn": _blockpush_drawn,
+    "kitchen": _kitchen,
+    "pusht": _pusht,
+}
+
+
+def _blockpush_asked(demos: Demonstrations) -> Env:
+    from vqbet.sims.blockpush import BlockPush
+
+    return BlockPush(asked=True)
+
+
+def _blockpush_drawn_asked(demos: Demonstrations) -> Env:
+    from vqbet.sims.blockpush import BlockPush
+
+    return BlockPush(sides="drawn", asked=True)
+
+
+def _kitchen_asked(demos: Demonstrations) -> Env:
+    from vqbet.sims.kitchen import DEMONSTRATED, Kitchen, goal_configurations
+
+    return Kitchen(tasks=DEMONSTRATED, goals=goal_configurations(demos))
+
+
+def _pusht_asked(demos: Demonstrations) -> Env:
+    from vqbet.sims.pusht import PushT, demonstrated_poses
+
+    return PushT(goal_poses=demonstrated_poses(demos))
+
+
+# Worlds that ask for something in every episode; what, may come from demonstrations.
+GOAL_WORLDS: Mapping[str, Callable[[Demonstrations], Env]] = {
+    "blockpush": _blockpush_asked,
+    "blockpush_drawn": _blockpush_drawn_asked,
+    "kitchen": _kitchen_asked,
+    "pusht": _pusht_asked,
+}
 
 
 def _blockpush_oracle(episodes: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Demonstrations:
@@ -28,5 +78,19 @@ def _blockpush_oracle(episodes: int, seed: int, progress: Callable[[int, int], N
     return demonstrations(episodes, seed, progress)
 
 
+def _blockpush_drawn_oracle(
+    episodes: int, seed: int, progress: Callable[[int, int], None] | None = None
+) -> Demonstrations:
+    from vqbet.sims.blockpush_oracle import demonstrations
+
+    return demonstrations(episodes, seed, progress, sides="drawn")
+
+
 Oracle = Callable[[int, int, Callable[[int, int], None] | None], Demonstrations]
-ORACLES: Mapping[str, Oracle] = {"blockpush": _blockpush_oracle}
+ORACLES: Mapping[str, Oracle] = {"blockpush": _blockpush_oracle, "blockpush_drawn": _blockpush_drawn_oracle}
+
+# The module that decides what an oracle demonstrates: with all it imports, the version of its demonstrations.
+ORACLE_MODULES: Mapping[str, str] = {
+    "blockpush": "vqbet.sims.blockpush_oracle",
+    "blockpush_drawn": "vqbet.sims.blockpush_oracle",
+}

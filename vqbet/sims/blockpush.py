@@ -4,9 +4,15 @@ A clean-room MuJoCo version of the multimodal block pushing task of Implicit Beh
 same observation, action, success rule and layout, on a square table whose frame has its origin at the centre, x to the
 right and y away from the effector's start. Blocks slide on the table with dry friction; the effector is an upright
 cylinder whose carriage follows its target through a force-limited servo.
+
+Sides "drawn": which block and which target lie on the left is drawn, as published. Sides "fixed": block0 and target0
+always do, an easier task. Asked for a pairing, an episode counts only what is where it was asked to be.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
 
 import mujoco
 import mujoco.rollout
@@ -88,11 +94,17 @@ SPEC = Spec(
     frame="table",
 )
 
+Sides = Literal["fixed", "drawn"]
+SPECS: dict[Sides, Spec] = {"fixed": SPEC, "drawn": replace(SPEC, task="blockpush_drawn")}
+GOAL = ("block0_x", "block0_y", "block1_x", "block1_y")
+PAIRING_STREAM = 2  # what a seed is joined with to draw a pairing, so that its layout stays what it is without
+PAIRINGS = np.array([[0, 1], [1, 0]])  # the targets of block0 and block1
+
 # Columns of a state row: what MuJoCo integrates, what the servo follows, where the targets lie.
 PHYSICS = slice(0, 20)  # position, then velocity: block0 x, y, height, yaw; block1 likewise; effector x, y
 BLOCKS = slice(0, 8)
 EFFECTOR = slice(8, 10)
-GOAL = slice(20, 22)  # effector target x, y
+SERVO = slice(20, 22)  # effector target x, y
 TARGETS = slice(22, 28)  # target0 x, y, yaw; target1 x, y, yaw
 STATE = 28
 SEEN = [0, 1, 3, 4, 5, 7, 8, 9, 20, 21, 22, 23, 24, 25, 26, 27]  # the observation, before yaws are wrapped
@@ -102,25 +114,37 @@ MODES = ("b0-t0", "b0-t1", "b1-t0", "b1-t1")  # the block that was first, and th
 class BlockPush:
     """The world behind `contract.Env`. What a row does depends on that row's state and action alone, bit for bit."""
 
-    spec = SPEC
     max_steps = 350
 
-    def __init__(self) -> None:
+    def __init__(self, *, sides: Sides = "fixed", asked: bool = False) -> None:
+        """asked: each episode asks, by its seed, for one of the two PAIRINGS of blocks with targets."""
+        self.spec = SPECS[sides]
+        self.goal: tuple[str, ...] = GOAL if asked else ()
+        self._sides = sides
         self._model = mujoco.MjModel.from_xml_string(MODEL)
         self._data = mujoco.MjData(self._model)
         self._solver = mujoco.rollout.Rollout(nthread=0)  # on the calling thread
-        self._begin(np.empty((0, STATE)))
+        self._begin(np.empty((0, STATE)), np.zeros(0, np.int64))
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 16"]:
         """Start E episodes, the layout of each drawn from its seed alone; gives float32 observations."""
-        return self._begin(np.array([layout(int(seed)) for seed in seeds]).reshape(-1, STATE))
+        return self._begin(np.array([layout(int(seed), self._sides) for seed in seeds]).reshape(-1, STATE), seeds)
 
-    def restore(self, state: Float[np.ndarray, "E 28"]) -> Float[np.ndarray, "E 16"]:
-        """Start E episodes from recorded states; metrics and steps start anew. Raises WorldError on a bad state."""
+    def restore(
+        self, state: Float[np.ndarray, "E 28"], seeds: Int[np.ndarray, " E"] | None = None
+    ) -> Float[np.ndarray, "E 16"]:
+        """Start E episodes from recorded states; metrics and steps start anew.
+
+        `seeds` pick the pairings, where they are asked for; without, seeds 0, 1, 2 ... do. Raises WorldError where
+        states or seeds make no sense.
+        """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != STATE or not np.isfinite(state).all():
             raise WorldError(f"blockpush: expected finite states of shape (E, {STATE}), got {state.shape}")
-        return self._begin(state.copy())
+        seeds = np.arange(len(state)) if seeds is None else np.asarray(seeds)
+        if len(seeds) != len(state):
+            raise WorldError(f"blockpush: expected one seed for each of {len(state)} states, got {len(seeds)}")
+        return self._begin(state.copy(), seeds)
 
     def step(
         self, action: Float[np.ndarray, "B 2"], rows: Int[np.ndarray, " B"]
@@ -134,7 +158,7 @@ class BlockPush:
         move = np.asarray(action, np.float64)
         length = np.sqrt((move**2).sum(axis=1, keepdims=True))
         move = move * (MAX_MOVE_M / np.maximum(length, MAX_MOVE_M))
-        state[:, GOAL] = np.clip(state[:, GOAL] + move, -REACH_M, REACH_M)
+        state[:, SERVO] = np.clip(state[:, SERVO] + move, -REACH_M, REACH_M)
         state[:, PHYSICS] = self._simulate(state)
         self._state[rows] = state
         self._steps[rows] += 1
@@ -147,9 +171,19 @@ class BlockPush:
         """All that decides what happens next, float64; `restore` takes it."""
         return self._state.copy()
 
+    def goals(self) -> Float[np.ndarray, "E C"]:
+        """Where the blocks shall be: the centres (m) of the targets asked for; C is 4, or 0 where nothing is asked.
+
+        In demonstrations the block pushed first ends about there, the second where it was when it came in: at the rim.
+        """
+        centres = self._state[:, TARGETS].reshape(-1, 2, 3)[..., :2]  # (E, target, xy)
+        wanted = np.take_along_axis(centres, PAIRINGS[self._pairing][..., None], axis=1)  # (E, block, xy)
+        return wanted.reshape(-1, 4)[:, : len(self.goal)].astype(np.float32)
+
     def metrics(self) -> dict[str, np.ndarray]:
-        """score: blocks / 2; blocks: most that were in distinct targets at once; mode: which block was first, and
-        where; first_s, both_s: when the first and both were in, NaN where not yet."""
+        """score: blocks / 2; blocks: most that were in distinct targets at once, where a pairing is asked for: in
+        their own; first_s, both_s: when one and two were, NaN where not yet; mode: which block was in a target first,
+        whatever was asked, and in which."""
         seconds = np.where(self._when < 0, np.nan, self._when / CONTROL_HZ)
         return {
             "score": self._blocks / 2.0,
@@ -170,11 +204,13 @@ class BlockPush:
             self._state[row, TARGETS].reshape(2, 3),
             path,
             radii_m=(BLOCK_HALF_M, EFFECTOR_RADIUS_M, SUCCESS_M),
+            wanted=PAIRINGS[self._pairing[row]] if self.goal else None,  # each pairing is its own inverse
         )
 
-    def _begin(self, state: np.ndarray) -> np.ndarray:
+    def _begin(self, state: np.ndarray, seeds: Int[np.ndarray, " E"]) -> np.ndarray:
         count = len(state)
         self._state = state
+        self._pairing = np.array([pairing(int(seed)) for seed in seeds] if self.goal else [0] * count, np.int64)
         self._steps = np.zeros(count, np.int64)
         self._ended = np.zeros(count, np.bool_)
         self._blocks = np.zeros(count, np.int64)
@@ -203,7 +239,7 @@ class BlockPush:
         if not count:
             return state[:, PHYSICS]
         initial = np.concatenate([np.zeros((count, 1)), state[:, PHYSICS]], axis=1)  # (B, 21), the first is the clock
-        control = np.repeat(state[:, None, GOAL], SUBSTEPS, axis=1)  # (B, SUBSTEPS, 2)
+        control = np.repeat(state[:, None, SERVO], SUBSTEPS, axis=1)  # (B, SUBSTEPS, 2)
         after, _ = self._solver.rollout(self._model, self._data, initial, control)
         return after[:, -1, 1:]
 
@@ -214,11 +250,11 @@ class BlockPush:
         blocks = state[:, BLOCKS].reshape(-1, 2, 1, 4)[..., :2]  # (B, 2, 1, xy)
         targets = state[:, TARGETS].reshape(-1, 1, 2, 3)[..., :2]  # (B, 1, 2, xy)
         inside = ((blocks - targets) ** 2).sum(axis=-1) <= SUCCESS_M**2  # (B, block, target)
-        both = (inside[:, 0, 0] & inside[:, 1, 1]) | (inside[:, 0, 1] & inside[:, 1, 0])
-        placed = np.where(both, 2, inside.any(axis=(1, 2)).astype(np.int64))
-        flat = inside.reshape(-1, 4).argmax(axis=1)
-        for row in np.flatnonzero((placed > 0) & (self._mode[rows] == "")):
-            self._mode[rows[row]] = MODES[flat[row]]
+        paired = np.stack([inside[:, [0, 1], places].sum(axis=1) for places in PAIRINGS], axis=1)  # (B, pairing)
+        placed = paired[np.arange(len(rows)), self._pairing[rows]] if self.goal else paired.max(axis=1)
+        flat = inside.reshape(-1, 4)
+        for row in np.flatnonzero(flat.any(axis=1) & (self._mode[rows] == "")):
+            self._mode[rows[row]] = MODES[flat[row].argmax()]
         for column in (0, 1):
             now = (placed > column) & (self._when[rows, column] < 0)
             self._when[rows[now], column] = steps[now]
@@ -232,8 +268,11 @@ class BlockPush:
         return seen.astype(np.float32)
 
 
-def layout(seed: int) -> Float[np.ndarray, " 28"]:
-    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them."""
+def layout(seed: int, sides: Sides = "fixed") -> Float[np.ndarray, " 28"]:
+    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them.
+
+    The drawn layout is the fixed one, where the blocks may have changed places, and the targets may.
+    """
     if seed < 0:
         raise WorldError(f"blockpush: expected a seed of 0 or more, got {seed}")
     rng = np.random.default_rng(seed)
@@ -242,5 +281,13 @@ def layout(seed: int) -> Float[np.ndarray, " 28"]:
         poses = state[name].reshape(2, stride)  # a view
         poses[:, :2] = np.array([[-0.12, y], [0.12, y]]) + rng.uniform(-spread, spread, size=(2, 2))
         poses[:, -1] = rng.uniform(-np.pi / 4, np.pi / 4, size=2)  # of a square: every orientation there is
-    state[EFFECTOR] = state[GOAL] = rng.uniform([-0.15, -0.28], [0.15, -0.22])
+    state[EFFECTOR] = state[SERVO] = rng.uniform([-0.15, -0.28], [0.15, -0.22])
+    if sides == "drawn":
+        for name, changed in zip((BLOCKS, TARGETS), rng.integers(2, size=2), strict=True):
+            state[name] = np.roll(state[name].reshape(2, -1), changed, axis=0).ravel()
     return state
+
+
+def pairing(seed: int) -> int:
+    """Which of PAIRINGS the episode with this seed asks for."""
+    return int(np.random.default_rng([seed, PAIRING_STREAM]).integers(len(PAIRINGS)))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
-from vqbet.sims.blockpush import CONTROL_HZ, MAX_MOVE_M, MODES, SPEC, BlockPush
+from vqbet.sims.blockpush import CONTROL_HZ, MAX_MOVE_M, MODES, SPECS, BlockPush, Sides
 
 FREE_M = 0.020  # per control step, away from blocks
 PUSH_M = 0.012  # per control step, behind a block
@@ -29,25 +29,28 @@ Points = Float[np.ndarray, "B 2"]
 Numbers = Float[np.ndarray, " B"]
 
 
-def demonstrations(episodes: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Demonstrations:
+def demonstrations(
+    episodes: int, seed: int, progress: Callable[[int, int], None] | None = None, *, sides: Sides = "fixed"
+) -> Demonstrations:
     """Play `episodes` episodes, failures included, with modes balanced over every four; progress(done, episodes).
 
-    Episode e depends on `seed` and e alone. Its world seed is above 2**32, where no evaluation seed can be.
+    Episode e depends on `sides`, `seed` and e alone. Its world seed is above 2**32, where no evaluation seed can be.
     """
     if episodes < 1:
         raise WorldError(f"blockpush: expected 1 episode or more, got {episodes}")
     parts = []
     for first in range(0, episodes, BATCH):
         index = np.arange(first, min(first + BATCH, episodes))
-        parts.append(_play(index, seed))
+        parts.append(_play(index, seed, sides))
         if progress is not None:
             progress(int(index[-1]) + 1, episodes)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     step = np.concatenate([np.arange(length) for length in joined["length"]])
-    words = {"session": "oracle-0", "operator": "oracle", "source": "vqbet.sims.blockpush", "task": SPEC.task}
+    spec = SPECS[sides]
+    words = {"session": "oracle-0", "operator": "oracle", "source": f"vqbet.sims.{spec.task}", "task": spec.task}
     columns = {name: joined[name] if name in joined else np.full(episodes, words[name]) for name in COLUMNS}
     return Demonstrations(
-        spec=SPEC,
+        spec=spec,
         observation=joined["observation"],
         action=joined["action"],
         time_s=step / CONTROL_HZ,
@@ -118,9 +121,9 @@ def _around(effector: Points, heading: Points, distance: Numbers, centre: Points
     return np.where((away < CLEAR_M)[:, None], inside, outside)
 
 
-def _play(index: Int[np.ndarray, " E"], seed: int) -> dict[str, np.ndarray]:
+def _play(index: Int[np.ndarray, " E"], seed: int, sides: Sides) -> dict[str, np.ndarray]:
     """Play the demonstrations named by `index`; their steps one episode after the other, and per-episode columns."""
-    world = BlockPush()
+    world = BlockPush(sides=sides)
     seeds = np.array([world_seed(seed, int(episode)) for episode in index])
     mode = np.array([drawn_mode(seed, int(episode)) for episode in index])
     noise = np.stack([_noise(int(value), world.max_steps) for value in seeds])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 SIZE = 320  # pixels
 SCALE = 3
@@ -28,18 +28,21 @@ def draw(
     path: Float[np.ndarray, "steps 8"],
     *,
     radii_m: tuple[float, float, float],
+    wanted: Int[np.ndarray, " 2"] | None = None,
 ) -> UInt8[np.ndarray, "320 320 3"]:
     """The scene in RGB: positions as in `blockpush.POSITION`; `path` is what they were until now.
 
     radii_m: half the side of a block, radius of the effector, and how close a block must be to a target to be in it.
+    wanted: the block asked for in each target, whose colour is then the target's edge.
     """
     half, radius, near = radii_m
     image = np.full((SIZE * SCALE, SIZE * SCALE, 3), FLOOR, np.uint8)
     _square(image, np.zeros(3), TABLE_M, TABLE)
     blocks = position[:6].reshape(2, 3)
-    for target in targets:
+    for place, target in enumerate(targets):
         owner = [index for index in (0, 1) if ((blocks[index, :2] - target[:2]) ** 2).sum() <= near**2]
-        _target(image, target, BLOCKS[owner[0]] if owner else IDLE)
+        inner = BLOCKS[owner[0]] if owner else IDLE
+        _target(image, target, inner, inner if wanted is None else BLOCKS[wanted[place]])
     _line(image, path[:, 6:8], (214, 217, 223), 1.5)
     for index in (0, 1):
         _line(image, path[:, 3 * index : 3 * index + 2], _pale(BLOCKS[index], 0.55), 2.5)
@@ -53,11 +56,11 @@ def draw(
     return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
-def _target(image: np.ndarray, pose: np.ndarray, colour: Colour) -> None:
+def _target(image: np.ndarray, pose: np.ndarray, inner: Colour, edge: Colour) -> None:
     """An outlined square, tinted inside, with a dot in the middle."""
-    _square(image, pose, TARGET_HALF_M, colour)
-    _square(image, pose, TARGET_HALF_M - 0.004, _pale(colour, 0.82))
-    _disc(image, pose[:2], 0.004, colour)
+    _square(image, pose, TARGET_HALF_M, edge)
+    _square(image, pose, TARGET_HALF_M - 0.004, _pale(inner, 0.82))
+    _disc(image, pose[:2], 0.004, edge)
 
 
 def _pixels(points: np.ndarray) -> np.ndarray:

@@ -4,6 +4,9 @@ The physics is gym-pusht's (pymunk, 100 Hz, a PD controller, Diffusion Policy's 
 last bit; what is faster is all around it: no callbacks, no drawing, and the coverage of all episodes in one
 expression (`vqbet.sims.pusht_geometry`). Where gym-pusht leaves a choice, this follows VQ-BeT (arXiv 2403.03181): the
 observation is nine keypoints and the finger, and an episode always lasts `max_steps`, whatever is covered.
+
+With `goal_poses` every episode asks for one of them instead of the one goal of gym-pusht: VQ-BeT's goal-conditioned
+Push-T, whose goals are poses that demonstrations pass through (`demonstrated_poses`).
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium.utils import seeding
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Channel, Spec, WorldError
-from vqbet.sims.pusht_geometry import KEYPOINTS_PX, WINDOW_PX, coverage, placed
+from vqbet.contract import Channel, Demonstrations, Spec, WorldError
+from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, WINDOW_PX, coverage, placed
 from vqbet.sims.pusht_picture import draw
 
 CONTROL_HZ = 10.0
@@ -25,6 +28,8 @@ SUBSTEP_S = 0.01
 SUBSTEPS = 10
 STIFFNESS, DAMPING = 100.0, 20.0  # of the PD controller that moves the finger
 SUCCESS_COVERAGE = 0.95
+SEGMENT = 5  # steps: VQ-BeT's goal is the last pose of a random segment of a demonstration
+GOAL_STREAM = 1  # what a seed is joined with to draw a goal, so that its start stays what it is without goals
 KEYPOINT_MARGIN_PX = 64.0  # keypoints lie up to 2.8 px outside the T, and walls give way when it is pushed hard
 
 START_PX = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y, upper ends excluded
@@ -47,6 +52,24 @@ def spec() -> Spec:
         action_kind="absolute",
         frame="window px",
     )
+
+
+def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
+    """Block poses (x px, y px, angle rad) that end a segment of SEGMENT steps of some demonstration: every goal alike.
+
+    The first SEGMENT - 1 poses of a demonstration end none. Raises WorldError where the demonstrations are of another
+    world, or there are no states or no poses.
+    """
+    differences = spec().differences(demos.spec)
+    if differences:
+        raise WorldError("pusht: goals: these demonstrations are of another spec: " + "; ".join(differences))
+    if demos.state is None:
+        raise WorldError("pusht: goals: these demonstrations hold no states to take poses from; import with states")
+    step = np.arange(len(demos.state)) - np.repeat(demos.episode_starts, demos.lengths)
+    poses = demos.state[step >= SEGMENT - 1, 2:5]
+    if not len(poses):
+        raise WorldError(f"pusht: goals: expected a demonstration of {SEGMENT} steps or more, got none")
+    return poses
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,33 +130,45 @@ class PushT:
 
     Metrics: "final_coverage" (of the state now), "max_coverage" and "success" (over the states after a step: coverage
     above 0.95 at least once), "score" = final coverage, which is VQ-BeT's measure. Actions are held within the window.
+    Coverage is of gym-pusht's goal or, with `goal_poses`, of the one among them that the episode asks for.
     """
 
-    def __init__(self, *, max_steps: int = 300) -> None:
+    def __init__(self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None) -> None:
+        """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError where they are no finite poses."""
         self.spec = spec()
         self.max_steps = max_steps
+        names = tuple(channel.name for channel in self.spec.observation)
+        self.goal = () if goal_poses is None else names[: KEYPOINTS_PX.size]
+        self._goal_poses = GOAL_POSE[None] if goal_poses is None else np.array(goal_poses, np.float64)
+        shape, poses = (max(1, len(self._goal_poses)), 3), self._goal_poses
+        if poses.shape != shape or not np.isfinite(poses).all():
+            raise WorldError(f"pusht: goals: expected finite poses of shape (M, 3), got {_told(poses)}")
         self._tables: list[Table] = []
-        self._start(0)
+        self._start(np.zeros(0, np.int64))
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 20"]:
         """Start one episode per seed where gym-pusht's `reset(seed)` would start it. Raises WorldError."""
-        seeds = np.asarray(seeds)
-        if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
-            raise WorldError(f"pusht: reset: expected whole, non-negative seeds of shape (E,), got {seeds!r}")
-        self._start(len(seeds))
+        seeds = _checked(seeds)
+        self._start(seeds)
         for table, seed in zip(self._tables, seeds, strict=True):
             table.draw_start(int(seed))
         return self._begin()
 
-    def restore(self, state: Float[np.ndarray, "E 5"]) -> Float[np.ndarray, "E 20"]:
+    def restore(
+        self, state: Float[np.ndarray, "E 5"], seeds: Int[np.ndarray, " E"] | None = None
+    ) -> Float[np.ndarray, "E 20"]:
         """Start one episode per recorded state (agent x, y, block x, y in px, angle in rad), at rest.
 
-        Raises WorldError for a wrong shape or a number that is not finite.
+        `seeds` pick the goals, where there are some; without, seeds 0, 1, 2 ... do. Raises WorldError for a wrong
+        shape or a number that is not finite.
         """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != 5 or not np.isfinite(state).all():
             raise WorldError(f"pusht: restore: expected finite states of shape (E, 5), got {_told(state)}")
-        self._start(len(state))
+        seeds = np.arange(len(state)) if seeds is None else _checked(seeds)
+        if len(seeds) != len(state):
+            raise WorldError(f"pusht: restore: expected one seed for each of {len(state)} states, got {len(seeds)}")
+        self._start(seeds)
         for table, row in zip(self._tables, state.tolist(), strict=True):
             table.place(*row)
         return self._begin()
@@ -155,13 +190,18 @@ class PushT:
         moved = (state[:, 2:] != self._state[rows, 2:]).any(axis=1)
         self._state[rows] = state
         if moved.any():
-            self._coverage[rows[moved]] = coverage(state[moved, 2:])
+            self._coverage[rows[moved]] = self._covered(rows[moved])
         self._best[rows] = np.maximum(self._best[rows], self._coverage[rows])
         return self._observed(rows), self._steps[rows] >= self.max_steps
 
     def state(self) -> Float[np.ndarray, "E 5"]:
         """agent x, y, block x, y (px) and the block's angle (rad, not wrapped) of every episode."""
         return self._state.copy()
+
+    def goals(self) -> Float[np.ndarray, "E C"]:
+        """The keypoints (px) of the pose each episode asks for; C is 18, or 0 where none is asked for."""
+        keypoints = placed(KEYPOINTS_PX, self._asked).reshape(-1, KEYPOINTS_PX.size)
+        return keypoints[:, : len(self.goal)].astype(np.float32)
 
     def metrics(self) -> dict[str, np.ndarray]:
         """score, success, final_coverage and max_coverage of every episode, so far."""
@@ -174,10 +214,12 @@ class PushT:
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
         """A picture of one episode, RGB: goal, block, finger, the target it was last sent to, and the coverage."""
-        return draw(self._state[row], self._target[row], self._coverage[row])
+        return draw(self._state[row], self._target[row], self._coverage[row], goal=self._asked[row])
 
-    def _start(self, count: int) -> None:
+    def _start(self, seeds: Int[np.ndarray, " E"]) -> None:
+        count = len(seeds)
         self._tables = [Table.build() for _ in range(count)]
+        self._asked = self._goal_poses[self._picked(seeds)]  # (E, 3)
         self._state = np.zeros((count, 5))
         self._velocity = np.zeros((count, 2))
         self._target = np.full((count, 2), np.nan)
@@ -187,8 +229,19 @@ class PushT:
 
     def _begin(self) -> Float[np.ndarray, "E 20"]:
         self._state = np.array([table.state() for table in self._tables]).reshape(-1, 5)
-        self._coverage = coverage(self._state[:, 2:])
-        return self._observed(np.arange(len(self._tables)))
+        rows = np.arange(len(self._tables))
+        self._coverage = self._covered(rows)
+        return self._observed(rows)
+
+    def _picked(self, seeds: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
+        """Which of the goal poses each seed asks for."""
+        if not self.goal:
+            return np.zeros(len(seeds), np.int64)
+        count = len(self._goal_poses)
+        return np.array([np.random.default_rng([int(seed), GOAL_STREAM]).integers(count) for seed in seeds], np.int64)
+
+    def _covered(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+        return coverage(self._state[rows, 2:], self._asked[rows] if self.goal else GOAL_POSE)
 
     def _check(self, action: np.ndarray, rows: np.ndarray) -> None:
         if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or len(np.unique(rows)) != len(rows):
@@ -221,6 +274,13 @@ class PushT:
     def _observed(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B 20"]:
         keypoints = placed(KEYPOINTS_PX, self._state[rows, 2:]).reshape(-1, KEYPOINTS_PX.size)
         return np.concatenate([keypoints, self._state[rows, :2]], axis=1).astype(np.float32)
+
+
+def _checked(seeds: np.ndarray) -> Int[np.ndarray, " E"]:
+    seeds = np.asarray(seeds)
+    if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
+        raise WorldError(f"pusht: expected whole, non-negative seeds of shape (E,), got {seeds!r}")
+    return seeds
 
 
 def _told(array: np.ndarray) -> str:

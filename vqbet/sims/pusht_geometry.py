@@ -47,15 +47,17 @@ def placed(points: Float[np.ndarray, "P 2"], pose: Float[np.ndarray, "B 3"]) -> 
     return np.stack([pose[:, :1] + cosine * x - sine * y, pose[:, 1:2] + sine * x + cosine * y], axis=-1)
 
 
-def coverage(pose: Float[np.ndarray, "B 3"]) -> Float[np.ndarray, " B"]:
-    """The share of the goal's area that a block at each pose covers, 0..1.
+def coverage(
+    pose: Float[np.ndarray, "B 3"], goal: Float[np.ndarray, " 3"] | Float[np.ndarray, "B 3"] = GOAL_POSE
+) -> Float[np.ndarray, " B"]:
+    """The share of a goal's area that a block at each pose covers, 0..1; `goal` is one pose for all, or one for each.
 
     In the goal's frame both of its parts are upright rectangles. The area of a polygon inside the rectangle
     [x0, x1] x [y0, y1] is the sum over its edges of the integral of clamp(y(x), y0, y1) dx for x within [x0, x1]
     (Green's theorem; exact for any simple polygon), and each of those integrals is elementary.
     """
-    block = placed(CORNERS_PX.reshape(8, 2), pose) - GOAL_POSE[:2]  # (B, 8, 2)
-    cosine, sine = np.cos(GOAL_POSE[2]), np.sin(GOAL_POSE[2])
+    block = placed(CORNERS_PX.reshape(8, 2), pose) - goal[..., None, :2]  # (B, 8, 2)
+    cosine, sine = np.cos(goal[..., 2, None]), np.sin(goal[..., 2, None])
     x = (cosine * block[..., 0] + sine * block[..., 1]).reshape(-1, 1, 2, 4)  # (B, 1, block part, corner)
     y = (cosine * block[..., 1] - sine * block[..., 0]).reshape(-1, 1, 2, 4)
     (x0, y0), (x1, y1) = PARTS_PX.transpose(1, 2, 0)[..., None, None]  # each (goal part, 1, 1)
@@ -79,6 +81,6 @@ def _mean_clamped(p: np.ndarray, q: np.ndarray, low: np.ndarray, high: np.ndarra
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, and 0 where the denominator is 0."""
+    """numerator / denominator, and 0 where the denominator is 0 or so small that the next product could overflow."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator != 0)
+    return np.divide(numerator, denominator, out=np.zeros(shape), where=np.abs(denominator) > 1e-100)

@@ -21,16 +21,20 @@ BAR, BAR_FULL = (221, 226, 232), (72, 160, 92)
 
 
 def draw(
-    state: Float[np.ndarray, " 5"], target: Float[np.ndarray, " 2"], covered: float
+    state: Float[np.ndarray, " 5"],
+    target: Float[np.ndarray, " 2"],
+    covered: float,
+    *,
+    goal: Float[np.ndarray, " 3"] = GOAL_POSE,
 ) -> UInt8[np.ndarray, "320 320 3"]:
-    """The state (agent x, y, block x, y in px, angle in rad) as RGB.
+    """The state (agent x, y, block x, y in px, angle in rad) as RGB, over the T at the pose `goal`.
 
     A red cross marks `target` where it is finite; the bar at the lower edge shows `covered`, 0..1.
     """
     side = SIDE * SHARPNESS
     picture = np.full((side, side, 3), PAPER, np.uint8)
     cv2.rectangle(picture, _point((5, 5)), _point((506, 506)), TABLE, -1, cv2.LINE_AA, SHIFT)
-    _polygon(picture, placed(OUTLINE_PX, GOAL_POSE[None])[0], GOAL, GOAL_EDGE)
+    _polygon(picture, placed(OUTLINE_PX, goal[None])[0], GOAL, GOAL_EDGE)
     _polygon(picture, placed(OUTLINE_PX, state[None, 2:])[0], BLOCK, BLOCK_EDGE)
     _disc(picture, state[:2], AGENT_RADIUS_PX, AGENT_EDGE)
     _disc(picture, state[:2], AGENT_RADIUS_PX - 3.5, AGENT)

@@ -8,11 +8,17 @@ from pathlib import Path
 from vqbet.contract import Demonstrations
 
 
+def _kitchen(source: Path) -> Demonstrations:
+    from vqbet.demos.importers.kitchen import load
+
+    return load(source)
+
+
 def _pusht(source: Path) -> Demonstrations:
     from vqbet.demos.importers.pusht import load
 
     return load(source)
 
 
-IMPORTERS: Mapping[str, Callable[[Path], Demonstrations]] = {"pusht": _pusht}
+IMPORTERS: Mapping[str, Callable[[Path], Demonstrations]] = {"kitchen": _kitchen, "pusht": _pusht}
 MAX_BYTES = 1 << 30  # of a download, and of what it unpacks to; the published Push-T archive has 31 MB

@@ -1,0 +1,73 @@
+"""Training windows with a goal: what the demonstration went on to show, as hindsight (VQ-BeT, section 3.4).
+
+The goal of a window is G consecutive observations that end at a later step of the same episode, some channels of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import numpy as np
+from jaxtyping import Int
+
+from vqbet.contract import Demonstrations
+from vqbet.demos.windows import Windows
+
+VARIANTS = 16
+GOALS: Mapping[str, tuple[str, ...]] = {
+    "blockpush": ("block0_x", "block0_y", "block1_x", "block1_y"),
+    "blockpush_drawn": ("block0_x", "block0_y", "block1_x", "block1_y"),
+    "kitchen": (
+        *("knob1", "bottom_right_burner", "knob2", "bottom_left_burner"),
+        *("knob3", "top_right_burner", "knob4", "top_left_burner"),
+        *("light_switch", "light", "slide_cabinet", "left_hinge_cabinet", "right_hinge_cabinet", "microwave_door"),
+        *("kettle_x", "kettle_y", "kettle_z", "kettle_qw", "kettle_qx", "kettle_qy", "kettle_qz"),
+    ),
+    "pusht": tuple(f"keypoint{index}_{axis}" for index in range(9) for axis in "xy"),
+}  # the channels of a task's observation that make its goals; its world says the same, a test compares
+
+
+def windows(
+    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int
+) -> Windows | GoalWindows:
+    """The windows a policy trains on: with goals where `goal` names channels."""
+    plain = Windows(demos, window=window, chunk=chunk)
+    return GoalWindows(plain, demos, channels=goal, steps=goal_steps) if goal else plain
+
+
+@final
+class GoalWindows:
+    """Every window of `windows` with VARIANTS goals, evenly spread from its next step to its episode's end.
+
+    Window i with variant v is number i * VARIANTS + v. With r steps left after the current one, variant v ends its goal
+    ceil((v + 1) r / VARIANTS) steps ahead: the last variant is always the episode's end, and what is near and far are
+    asked for equally often. At the last step of an episode, where nothing is left, the goal is that step itself.
+
+    Raises ValueError where windows and demonstrations are not of the same steps, or no such goal can be made.
+    """
+
+    def __init__(self, windows: Windows, demos: Demonstrations, *, channels: Sequence[str], steps: int) -> None:
+        names = [channel.name for channel in demos.spec.observation]
+        if steps < 1 or not channels or not set(channels) <= set(names):
+            raise ValueError(f"expected 1 goal step or more and channels among {names}, got {steps} of {channels}")
+        if len(windows) != len(demos.observation):
+            raise ValueError(f"expected windows of these {len(demos.observation)} steps, got {len(windows)}")
+        self._windows, self._steps = windows, steps
+        self._goal = np.ascontiguousarray(demos.observation[:, [names.index(name) for name in channels]])
+        self._first = np.repeat(demos.episode_starts, demos.lengths)
+        self._last = np.repeat(demos.episode_ends - 1, demos.lengths)
+
+    def __len__(self) -> int:
+        return len(self._windows) * VARIANTS
+
+    def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
+        """What `Windows.gather` gives, and "goal" (B, G, C) float32, oldest first. Raises IndexError likewise."""
+        if index.dtype.kind != "i":  # a mask, divided, would pass for steps
+            raise IndexError(f"expected a vector of signed integers, got {index.dtype}")
+        current, variant = index // VARIANTS, index % VARIANTS
+        batch = self._windows.gather(current)
+        left = self._last[current] - current
+        end = current - (-(variant + 1) * left // VARIANTS)
+        wanted = end[:, None] + np.arange(1 - self._steps, 1)
+        return batch | {"goal": self._goal[np.maximum(wanted, self._first[current][:, None])]}
