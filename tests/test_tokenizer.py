@@ -1,22 +1,32 @@
-"""The tokenizer: parity with an independent residual VQ, k-means, moving averages, dead codes, training, health."""
+"""The tokenizer with every kind of quantiser: training, health, round trips, under a prior, and as a stage."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from vector_quantize_pytorch import ResidualVQ
 
-from vqbet.contract import BundleError, TrainingError
+from vqbet import bundle, config
+from vqbet.contract import BundleError, ConfigError, Demonstrations, TrainingError
+from vqbet.demos import store
 from vqbet.normalizer import Normalizer
-from vqbet.tokenizer import ResidualQuantizer, Tokenizer, TokenizerShape, check_health, kmeans
+from vqbet.prior import Prior, PriorShape, pick
+from vqbet.quantizers import QUANTIZERS
+from vqbet.stages import tokenizer as stage
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+from vqbet.testing import synthetic
+from vqbet.tokenizer import Tokenizer, TokenizerShape, check_health
 
+SHIPPED = Path(__file__).resolve().parent.parent / "params.yaml"
+LAYERS = {"residual": 2, "vq": 1, "kmeans": 2, "fsq": 2}  # of each kind, where a test needs but one number
 GOLDEN = Path(__file__).parent / "golden" / "tokenizer.json"
 LIMITS = {"max_mean_error": 0.1, "max_p99_error": 0.5, "min_used": 0.5}
 
@@ -33,15 +43,17 @@ def batches(data: np.ndarray) -> dict[str, np.ndarray]:
     return {"action": data, "valid": np.ones(data.shape[:2], bool)}
 
 
-def build(data: np.ndarray, **settings: float) -> Tokenizer:
+def build(data: np.ndarray, kind: str = "residual", layers: int = 2, **settings: float) -> Tokenizer:
     torch.manual_seed(0)
-    shape = TokenizerShape(chunk=data.shape[1], layers=2, codes=8, latent=16, hidden=32)
+    shape = TokenizerShape(chunk=data.shape[1], layers=layers, codes=8, latent=16, hidden=32, kind=kind)
     tokenizer = Tokenizer(Normalizer.fit(data), shape, **settings)
     tokenizer.initialise(data, torch.Generator().manual_seed(0))
     return tokenizer
 
 
 def train(tokenizer: Tokenizer, data: np.ndarray, steps: int) -> Tokenizer:
+    if not tokenizer.trainable:
+        return tokenizer.eval()
     optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
     for _ in range(steps):
         loss, _ = tokenizer.train().loss(batches(data))
@@ -53,119 +65,12 @@ def train(tokenizer: Tokenizer, data: np.ndarray, steps: int) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def trained() -> Tokenizer:
-    return train(build(chunks()), chunks(), 400)
+    return of_kind("residual")
 
 
-# --- the quantiser against lucidrains' vector-quantize-pytorch -------------------------------------------------------
-
-
-def pair(decay: float = 0.8) -> tuple[ResidualQuantizer, ResidualVQ]:
-    """Ours and the peer's, with the same random codebooks and counts."""
-    torch.manual_seed(3)
-    ours = ResidualQuantizer(layers=3, codes=6, latent=5, decay=decay, revive_below=0.0)
-    peer = ResidualVQ(dim=5, num_quantizers=3, codebook_size=6, decay=decay, threshold_ema_dead_code=0)
-    ours.codebooks.copy_(torch.randn(3, 6, 5) * torch.tensor([1.0, 0.5, 0.25])[:, None, None])
-    ours.mass.copy_(ours.codebooks * ours.usage[:, :, None])
-    for layer, book in enumerate(peer.layers):
-        book._codebook.embed.data.copy_(ours.codebooks[layer])
-        book._codebook.embed_avg.data.copy_(ours.mass[layer] * 64)
-        book._codebook.cluster_size.data.copy_(ours.usage[layer] * 64)
-    return ours, peer
-
-
-def test_parity_of_codes_quantised_vectors_and_commitment() -> None:
-    ours, peer = pair()
-    latent = torch.randn(64, 5)
-    quantised, indices, losses = peer.eval()(latent)
-    codes, residuals = ours.encode(latent)
-    assert torch.equal(codes, indices)
-    torch.testing.assert_close(ours.decode(codes), quantised)
-    peer_losses = peer.train()(latent, freeze_codebook=True)[2]
-    own = torch.stack([((r - ours.codebooks[q][codes[:, q]]) ** 2).mean() for q, r in enumerate(residuals)])
-    torch.testing.assert_close(own, peer_losses.flatten())
-    assert losses.abs().max() == 0
-
-
-def test_parity_of_the_moving_averages() -> None:
-    """Where no code is empty the peer's Laplace smoothing (1e-5) is all that differs."""
-    ours, peer = pair()
-    peer.train()
-    for _ in range(5):
-        latent = torch.randn(64, 5)
-        codes, residuals = ours.encode(latent)
-        ours.update(residuals, codes)
-        peer(latent)
-        for layer, book in enumerate(peer.layers):
-            torch.testing.assert_close(ours.usage[layer] * 64, book._codebook.cluster_size[0], rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(ours.codebooks[layer], book._codebook.embed[0], rtol=1e-3, atol=1e-3)
-
-
-# --- properties ------------------------------------------------------------------------------------------------------
-
-
-def test_the_first_update_leaves_an_unused_code_where_it_is() -> None:
-    """Counts that start at zero beside sums that do not throw unused codes far away (0.6 in the notes on upstream)."""
-    ours, _ = pair()
-    before = ours.codebooks.clone()
-    residuals = torch.randn(3, 64, 5)
-    ours.update(residuals, torch.zeros(64, 3, dtype=torch.int64))
-    torch.testing.assert_close(ours.codebooks[:, 1:], before[:, 1:])
-    assert not torch.allclose(ours.codebooks[:, 0], before[:, 0])
-    for _ in range(2000):
-        ours.update(residuals, torch.zeros(64, 3, dtype=torch.int64))
-    assert torch.isfinite(ours.codebooks).all()
-    assert ours.codebooks[:, 1:].norm(dim=-1).min() > 0.01  # nor do they collapse to zero
-
-
-def test_a_code_converges_to_the_mean_of_what_it_gets() -> None:
-    ours = ResidualQuantizer(layers=1, codes=2, latent=3, decay=0.9, revive_below=0.0)
-    points = torch.randn(1, 50, 3)
-    for _ in range(200):
-        ours.update(points, torch.zeros(50, 1, dtype=torch.int64))
-    torch.testing.assert_close(ours.codebooks[0, 0], points[0].mean(0), rtol=1e-4, atol=1e-4)
-    assert ours.usage[0, 0].item() == pytest.approx(1.0, abs=1e-4)
-
-
-def test_dead_codes_are_revived_at_residuals_of_the_batch() -> None:
-    torch.manual_seed(0)
-    ours = ResidualQuantizer(layers=2, codes=8, latent=4, decay=0.5, revive_below=1.0)
-    residuals = torch.randn(2, 32, 4)
-    for _ in range(4):  # 32 / 8 vectors a batch at first, half of that after each step
-        ours.update(residuals, torch.zeros(32, 2, dtype=torch.int64))
-    for layer in range(2):
-        apart = (ours.codebooks[layer, 1:, None] - residuals[layer]).abs().amax(2)
-        assert apart.min(1).values.max() < 1e-5
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 6), st.integers(0, 1000))
-def test_every_layer_brings_quantised_vectors_nearer(layers: int, codes: int, latent: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    data = torch.randn(200, latent, generator=generator)
-    ours = ResidualQuantizer(layers=layers, codes=codes, latent=latent, decay=0.9, revive_below=0.0)
-    ours.initialise(data, generator)
-    chosen, residuals = ours.encode(data)
-    assert chosen.shape == (200, layers)
-    assert 0 <= chosen.min() <= chosen.max() < codes
-    torch.testing.assert_close(ours.usage.sum(1), torch.ones(layers))
-    sizes = [*(residual.norm() for residual in residuals), (data - ours.decode(chosen)).norm()]
-    assert all(later <= earlier + 1e-4 for earlier, later in itertools.pairwise(sizes))
-
-
-def test_kmeans_finds_separate_clusters_and_counts_them_and_repeats_itself() -> None:
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    points = torch.cat([c + 0.1 * torch.randn(n, 2) for c, n in zip(centres, (50, 30, 20), strict=True)])
-    found, counts = kmeans(points, 3, torch.Generator().manual_seed(1))
-    assert sorted(counts.tolist()) == [20, 30, 50]
-    assert torch.cdist(centres, found).min(1).values.max() < 0.2
-    again, _ = kmeans(points, 3, torch.Generator().manual_seed(1))
-    assert torch.equal(found, again)
-
-
-def test_kmeans_with_fewer_points_than_centres_stays_finite() -> None:
-    found, counts = kmeans(torch.ones(3, 2), 5, torch.Generator().manual_seed(0))
-    assert torch.isfinite(found).all()
-    assert counts.sum() == 3
+@cache
+def of_kind(kind: str) -> Tokenizer:
+    return train(build(chunks(), kind, LAYERS[kind]), chunks(), 400)
 
 
 # --- the tokenizer ---------------------------------------------------------------------------------------------------
@@ -243,6 +148,195 @@ def test_components_and_back_is_bitwise(trained: Tokenizer) -> None:
 def test_a_component_of_another_shape_is_refused_by_name(trained: Tokenizer) -> None:
     with pytest.raises(BundleError, match=r"tokenizer: tensor 'encoder\.0\.weight'"):
         Tokenizer.from_components({**trained.arguments(), "chunk": 4}, trained.components())
+
+
+# --- every kind ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=QUANTIZERS)
+def each(request: pytest.FixtureRequest) -> Tokenizer:
+    return of_kind(request.param)
+
+
+def test_every_kind_becomes_healthy(each: Tokenizer) -> None:
+    health = each.health(chunks(seed=1))
+    check_health(health, max_mean_error=0.25, max_p99_error=1.5, min_used=0.5)
+    assert health["trained_steps"] == (400 if each.trainable else 1)
+    assert np.shape(health["usage"]) == (each.shape.layers, 8)
+    json.dumps(health, allow_nan=False)
+
+
+def test_components_of_every_kind_and_back_are_bitwise(each: Tokenizer) -> None:
+    again = Tokenizer.from_components(json.loads(json.dumps(each.arguments())), each.components())
+    data = each.normalizer.normalize(torch.from_numpy(chunks()))
+    assert torch.equal(again.encode(data), each.encode(data))
+    assert torch.equal(again.decode(again.encode(data)), each.decode(each.encode(data)))
+    assert again.state_dict().keys() == each.state_dict().keys()
+    assert all(torch.equal(value, each.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_plain_vq_is_one_layer_of_residual_vq() -> None:
+    one, two = (train(build(chunks(), kind, 1), chunks(), 20) for kind in ("vq", "residual"))
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_arguments_older_than_kinds_mean_residual(trained: Tokenizer) -> None:
+    arguments = {name: value for name, value in trained.arguments().items() if name != "kind"}
+    assert Tokenizer.from_components(arguments, trained.components()).shape == trained.shape
+
+
+def test_an_unknown_kind_is_refused(trained: Tokenizer) -> None:
+    expected = "tokenizer: expected a kind of residual, vq, kmeans, fsq, got 'rvq'"
+    with pytest.raises(BundleError, match=expected):
+        Tokenizer.from_components({**trained.arguments(), "kind": "rvq"}, trained.components())
+    with pytest.raises(ValueError, match=expected):
+        Tokenizer(trained.normalizer, replace(trained.shape, kind="rvq"))
+
+
+@pytest.mark.parametrize(("layers", "levels"), [(4, 2), (4, 3), (4, 4), (2, 64)])
+def test_finite_scalars_learn_with_few_levels_and_with_many(layers: int, levels: int) -> None:
+    data = chunks()
+    torch.manual_seed(0)
+    shape = TokenizerShape(chunk=3, layers=layers, codes=levels, latent=1, hidden=32, kind="fsq")
+    model = Tokenizer(Normalizer.fit(data), shape)
+    model.initialise(data, torch.Generator().manual_seed(0))
+    health = train(model, data, 150).health(data)
+    assert max(health["mean_error_over_std"]) < 0.5
+    assert min(health["codes_used"]) >= min(levels, 20)
+
+
+def test_bins_stay_as_they_were_fitted() -> None:
+    model = build(chunks(), "kmeans").train()
+    before = model.quantizer.codebooks.clone()
+    loss, metrics = model.loss(batches(chunks()))
+    assert torch.equal(model.quantizer.codebooks, before)
+    assert not list(model.parameters())
+    assert loss == metrics["reconstruction"]
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("vq", 1), *itertools.product(["residual", "kmeans", "fsq"], [1, 2, 3, 4])]
+)
+def test_a_prior_learns_and_draws_over_every_kind(kind: str, layers: int, sequential: bool) -> None:
+    window, data = 3, chunks(64, chunk=4)
+    model = train(build(chunks(200, chunk=2), kind, layers), chunks(200, chunk=2), 2)
+    shape = PriorShape(
+        window=window, depth=1, heads=2, width=16, head_hidden=16, dropout=0.0, sequential=sequential
+    )  # fmt: skip
+    prior = Prior(model, Normalizer.fit(np.array([[-3.0] * 5, [3.0] * 5], np.float32)), shape)
+    optimizer = torch.optim.Adam(prior.parameters(), 1e-3)
+    observation = torch.randn(64, window, 5)
+    losses = []
+    for _ in range(2):
+        loss, metrics = prior.train().loss({"observation": observation, **batches(data)})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all()
+    assert {f"accuracy_{layer}" for layer in range(layers)} <= metrics.keys()
+    assert (metrics["secondary_loss"] > 0) == (layers > 1)
+    with torch.no_grad():
+        features = prior.eval().features(observation)[:, -1]
+        codes = prior.draw(features, lambda _layer, logits: pick(logits, torch.rand(len(logits))))
+        chunk = prior.chunk(features, codes)
+    assert codes.shape == (64, layers)
+    assert 0 <= codes.min() <= codes.max() < 8
+    assert chunk.shape == (64, 2, 2)
+    assert torch.isfinite(chunk).all()
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------
+
+
+def section(**changes: object) -> config.TokenizerParams:
+    """The shipped parameters, small."""
+    small = {"codes": 8, "latent": 16, "hidden": 16, "batch": 128, "steps": 60, "lr": 3e-3, **changes}
+    values = config.task(SHIPPED, "blockpush").tokenizer.model_dump()
+    lax = {"max_mean_error": 0.9, "max_p99_error": 3.0, "min_used": 0.3}
+    return config.TokenizerParams(**{**values, "health": lax, **small})
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_the_stage_writes_a_bundle_of_every_kind_and_repeats_itself(kind: str, tmp_path: Path) -> None:
+    paths, seen = Paths(tmp_path, "blockpush"), []
+    store.write(paths.store, synthetic())
+    params = config.task(SHIPPED, "blockpush").model_copy(
+        update={"tokenizer": section(kind=kind, layers=LAYERS[kind], chunk=3)}
+    )
+    metrics = stage.run(paths, params, Watch(track=lambda step, numbers: seen.append((step, numbers))))
+    made = bundle.read(paths.tokenizer)
+    model = Tokenizer.from_components(made.arguments, made.components)
+    assert model.trained_steps > 0
+    assert (model.shape.kind, model.shape.layers) == (kind, LAYERS[kind])
+    assert metrics["mean_error_over_std"] < 0.9
+    with paths.plot("tokenizer").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"step", "lr", "loss", "reconstruction", "commitment", "codes_used"} <= set(rows[0])
+    assert rows[-1]["step"] == ("60" if model.trainable else "1")
+    assert seen
+    assert paths.metrics("tokenizer").is_file()
+    assert stage.run(paths, params, Watch()) == metrics
+    assert bundle.read(paths.tokenizer).digest == made.digest
+
+
+def few(chunks_: int) -> Demonstrations:
+    """Demonstrations whose actions take so many different values."""
+    demos = synthetic(4)
+    action = np.zeros_like(demos.action)
+    action[:, 0] = np.arange(len(action)) % chunks_
+    return replace(demos, action=-action)  # with zeros of both signs
+
+
+@pytest.mark.parametrize("kind", ["residual", "vq", "kmeans"])
+def test_more_codes_than_distinct_chunks_are_refused(kind: str) -> None:
+    chosen = section(kind=kind, layers=1, chunk=1)
+    stage.refuse_unfit("blockpush", chosen, few(8))
+    with pytest.raises(TrainingError, match=r"blockpush\.tokenizer\.codes: 8 codes for 7 distinct chunks of data"):
+        stage.refuse_unfit("blockpush", chosen, few(7))
+
+
+def test_levels_need_no_distinct_chunks() -> None:
+    stage.refuse_unfit("blockpush", section(kind="fsq", chunk=1), few(2))
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_a_chunk_longer_than_every_episode_is_refused_before_any_training(kind: str, tmp_path: Path) -> None:
+    demos = synthetic(4)
+    longest = int(demos.lengths.max())
+    chosen = section(kind=kind, layers=1, chunk=longest + 1, codes=2)
+    expected = rf"blockpush\.tokenizer\.chunk: {longest + 1} actions, but the longest of 4 episodes has {longest}"
+    with pytest.raises(TrainingError, match=expected):
+        stage.refuse_unfit("blockpush", chosen, demos)
+    stage.refuse_unfit("blockpush", section(kind=kind, layers=1, chunk=longest - 1, codes=2), demos)
+    paths = Paths(tmp_path, "blockpush")
+    store.write(paths.store, demos)
+    params = config.task(SHIPPED, "blockpush").model_copy(update={"tokenizer": chosen})
+    with pytest.raises(TrainingError, match=expected):
+        stage.run(paths, params, Watch())
+    assert not paths.artifacts.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tokenizer.kind": "vq"}, r"tokenizer: .*kind vq has one layer, got layers 2"),
+        ({"tokenizer.kind": "rvq"}, r"tokenizer\.kind: .* got 'rvq'"),
+        ({"tokenizer.layers": 5}, r"tokenizer\.layers: .* got 5"),
+        ({"tokenizer.codes": 1}, r"tokenizer\.codes: .* got 1"),
+    ],
+)
+def test_params_that_no_kind_can_have_are_refused(tmp_path: Path, changes: dict, sentence: str) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    for key, value in changes.items():
+        name = key.split(".")[1]
+        old = next(line for line in text.splitlines() if line.startswith(f"    {name}:"))
+        text = text.replace(old, f"    {name}: {value}", 1)
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"{path}: blockpush\.{sentence}"):
+        config.task(path, "blockpush")
 
 
 # --- health: each limit, and the untrained one -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The tokenizer: a residual VQ-VAE that turns a chunk of H actions into Q codes and back.
+"""The tokenizer turns a chunk of H actions into Q codes and back: a quantiser, with an encoder and a decoder around it.
 
-Section 3.2 of VQ-BeT (arXiv 2403.03181); EMA codebooks as in VQ-VAE (arXiv 1711.00937, appendix A.1). Codebooks start
-from k-means on data and dead codes are revived, which the authors' code leaves out.
+With the residual quantiser that is section 3.2 of VQ-BeT (arXiv 2403.03181); here codebooks start from k-means on data
+and dead codes are revived, which the authors' code leaves out. `vqbet.quantizers` has those to compare it with.
 """
 
 from __future__ import annotations
@@ -16,94 +16,36 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
 from vqbet.nets import MLP, restore, tensors
 from vqbet.normalizer import Normalizer
+from vqbet.quantizers import QUANTIZERS, Wanted
 
 KMEANS_POINTS = 16384
-KMEANS_ITERATIONS = 25
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerShape:
-    """chunk H actions, Q layers of K codes, L latent dimensions, width of the hidden layers."""
+    """chunk H actions, Q layers of K codes, L latent dimensions, width of the hidden layers, kind of the quantiser.
+
+    What layers and codes are depends on the kind (`vqbet.quantizers`): "residual", "vq" with one layer, "kmeans", which
+    has neither latent nor hidden, or "fsq", whose latent dimensions are its Q layers, with K levels each.
+    """
 
     chunk: int
     layers: int
     codes: int
     latent: int
     hidden: int
-
-
-class ResidualQuantizer(nn.Module):
-    """Q codebooks of K codes in L dimensions; each layer quantises what the layers before it left over.
-
-    `usage[q, k]` is the moving average of the share of a batch that code k of layer q received, `mass[q, k]` that of
-    the sum of those vectors over the batch's size; a code is their ratio, so both start and decay together.
-    """
-
-    codebooks: Float[Tensor, "Q K L"]
-    usage: Float[Tensor, "Q K"]
-    mass: Float[Tensor, "Q K L"]
-
-    def __init__(self, *, layers: int, codes: int, latent: int, decay: float, revive_below: float) -> None:
-        super().__init__()
-        self.decay, self.revive_below = decay, revive_below
-        self.register_buffer("codebooks", torch.zeros(layers, codes, latent))
-        self.register_buffer("usage", torch.full((layers, codes), 1 / codes))
-        self.register_buffer("mass", torch.zeros(layers, codes, latent))
-
-    def encode(self, latent: Float[Tensor, "B L"]) -> tuple[Int[Tensor, "B Q"], Float[Tensor, "Q B L"]]:
-        """Nearest code of each layer (Euclidean), and the residual that each layer saw."""
-        codes, residuals = [], []
-        residual = latent
-        for codebook in self.codebooks:
-            nearest = ((codebook**2).sum(1) - 2 * residual @ codebook.T).argmin(1)
-            codes.append(nearest)
-            residuals.append(residual)
-            residual = residual - codebook[nearest]
-        return torch.stack(codes, dim=1), torch.stack(residuals)
-
-    def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]:
-        return sum(
-            (codebook[chosen] for codebook, chosen in zip(self.codebooks, codes.T, strict=True)),
-            start=torch.zeros((), device=codes.device),
-        )
-
-    @torch.no_grad()
-    def update(self, residuals: Float[Tensor, "Q B L"], codes: Int[Tensor, "B Q"]) -> None:
-        """One step of the moving averages; codes below `revive_below` vectors a batch restart at random residuals.
-
-        Draws from torch's global generator, and only where a code is dead.
-        """
-        batch = len(codes)
-        for layer, (residual, chosen) in enumerate(zip(residuals, codes.T, strict=True)):
-            share = torch.bincount(chosen, minlength=self.usage.shape[1]).to(residual) / batch
-            total = torch.zeros_like(self.mass[layer]).index_add_(0, chosen, residual) / batch
-            usage = self.usage[layer].lerp_(share, 1 - self.decay)
-            mass = self.mass[layer].lerp_(total, 1 - self.decay)
-            dead = usage * batch < self.revive_below
-            if dead.any():
-                picked = torch.randint(batch, (int(dead.sum()),), device=residual.device)
-                usage[dead] = 1 / len(usage)
-                mass[dead] = residual[picked] / len(usage)
-            alive = usage > 0
-            self.codebooks[layer, alive] = mass[alive] / usage[alive, None]
-
-    @torch.no_grad()
-    def initialise(self, latent: Float[Tensor, "N L"], generator: torch.Generator) -> None:
-        """k-means of each layer's residuals, with the counts that belong to them."""
-        for layer in range(len(self.codebooks)):
-            centres, counts = kmeans(latent, self.codebooks.shape[1], generator)
-            self.codebooks[layer] = centres
-            self.usage[layer] = counts / len(latent)
-            self.mass[layer] = centres * self.usage[layer, :, None]
-            latent = latent - centres[torch.cdist(latent, centres).argmin(1)]
+    kind: str = "residual"
 
 
 @final
 class Tokenizer(nn.Module):
-    """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it."""
+    """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it.
+
+    Raises ValueError for a kind that is not in QUANTIZERS, or cannot have that many layers.
+    """
 
     single_process = True  # k-means and revived codes would differ from process to process
     trained_steps: Int[Tensor, ""]
@@ -123,21 +65,36 @@ class Tokenizer(nn.Module):
         self.reconstruction_weight, self.commitment_weight = reconstruction_weight, commitment_weight
         self.normalizer = normalizer
         size = shape.chunk * normalizer.channels
-        self.encoder = MLP(size, shape.hidden, shape.latent)
-        self.decoder = MLP(shape.latent, shape.hidden, size)
-        self.quantizer = ResidualQuantizer(
-            layers=shape.layers, codes=shape.codes, latent=shape.latent, decay=decay, revive_below=revive_below
+        if shape.kind not in QUANTIZERS:
+            raise ValueError(f"tokenizer: expected a kind of {', '.join(QUANTIZERS)}, got {shape.kind!r}")
+        quantizer = QUANTIZERS[shape.kind](
+            Wanted(shape.layers, shape.codes, shape.latent, size, decay=decay, revive_below=revive_below)
         )
+        networks = quantizer.networks
+        self.encoder = MLP(size, shape.hidden, quantizer.width) if networks else nn.Identity()
+        self.decoder = MLP(quantizer.width, shape.hidden, size) if networks else nn.Identity()
+        self.quantizer = quantizer
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train after `initialise`."""
+        return self.quantizer.networks
+
     def initialise(self, chunks: Float[np.ndarray, "N H A"], generator: torch.Generator) -> None:
-        """Start the codebooks from k-means on chunks in physical units; once, before the first training step."""
+        """Start the quantiser from chunks in physical units; once, before the first training step.
+
+        Where nothing is trainable this is all the training there is, and counts as one step.
+        """
         picked = torch.randperm(len(chunks), generator=generator)[:KMEANS_POINTS]
         with torch.no_grad():
             self.quantizer.initialise(self._latent(self._normalize(chunks)[picked]), generator)
+        if not self.trainable:
+            self.trained_steps.fill_(1)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction L1 and commitment of each window's last chunk, where it is complete; updates the codebooks.
+        """Reconstruction L1 and commitment of each window's last chunk, where it is complete; in training mode
+        the codebooks move.
 
         batch: "action" (B, T+H-1, A) in physical units and "valid" (B, T+H-1), as `Windows` gathers them. Over an epoch
         of windows every chunk comes once. Raises TrainingError where a batch holds no complete chunk.
@@ -149,16 +106,10 @@ class Tokenizer(nn.Module):
             raise TrainingError(
                 f"tokenizer: a batch of {len(complete)} windows holds no complete chunk of {length} actions"
             )
-        latent = self._latent(chunks)
-        codes, residuals = self.quantizer.encode(latent)
-        quantized = self.quantizer.decode(codes)
-        rebuilt = self._rebuild(latent + (quantized - latent).detach())
-        reconstruction = (rebuilt - chunks).abs().mean()
-        steps = [self.quantizer.codebooks[layer][codes[:, layer]] for layer in range(self.shape.layers)]
-        commitment = sum(((seen - step) ** 2).mean() for seen, step in zip(residuals, steps, strict=True))
+        quantized, codes, commitment = self.quantizer(self._latent(chunks))
+        reconstruction = (self._rebuild(quantized) - chunks).abs().mean()
         loss = self.reconstruction_weight * reconstruction + self.commitment_weight * commitment
-        if self.training:
-            self.quantizer.update(residuals.detach(), codes)
+        if self.training and self.trainable:
             self.trained_steps += 1
         used = [codes[:, layer].unique().numel() for layer in range(self.shape.layers)]
         return loss, {
@@ -169,7 +120,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, chunk: Float[Tensor, "B H A"]) -> Int[Tensor, "B Q"]:
-        return self.quantizer.encode(self._latent(chunk))[0]
+        return self.quantizer.encode(self._latent(chunk))
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B H A"]:
@@ -215,8 +166,11 @@ class Tokenizer(nn.Module):
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> Tokenizer:
-        """The exact inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        """The exact inverse of `arguments` and `components`; arguments without a kind, as there were none before, mean
+        residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
         shape = {name: value for name, value in arguments.items() if name != "channels"}
+        if shape.get("kind", "residual") not in QUANTIZERS:
+            raise BundleError(f"tokenizer: expected a kind of {', '.join(QUANTIZERS)}, got {shape['kind']!r}")
         tokenizer = cls(Normalizer(arguments["channels"]), TokenizerShape(**shape))
         restore(tokenizer, components["tokenizer"], component="tokenizer", without=("normalizer",))
         restore(tokenizer.normalizer, components["normalizer"], component="normalizer (action)")
@@ -255,31 +209,3 @@ def check_health(health: Mapping[str, Any], *, max_mean_error: float, max_p99_er
         raise TrainingError(
             "tokenizer is unhealthy: " + "; ".join(found) + ". Train longer, or give it more codes or a shorter chunk"
         )
-
-
-def kmeans(
-    points: Float[Tensor, "N L"], count: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "K L"], Float[Tensor, " K"]]:
-    """Lloyd's k-means from a k-means++ start (Arthur & Vassilvitskii 2007): centres and how many points each holds.
-
-    A centre that lost all its points moves to the point farthest from its own centre. Where there are fewer distinct
-    points than centres, the spare ones coincide with others and hold no points.
-    """
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
-    distance = (points - centres[0]).square().sum(1)
-    while len(centres) < count:
-        weights = distance if bool(distance.sum() > 0) else torch.ones_like(distance)
-        chosen = points[torch.multinomial(weights, 1, generator=generator)]
-        centres = torch.cat([centres, chosen])
-        distance = torch.minimum(distance, (points - chosen).square().sum(1))
-    for _ in range(KMEANS_ITERATIONS):
-        nearest = torch.cdist(points, centres).min(1)
-        counts = torch.bincount(nearest.indices, minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, nearest.indices, points)
-        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
-        empty = (counts == 0).nonzero()[:, 0]
-        if len(empty) and bool(nearest.values.max() > 0):
-            farthest = nearest.values.topk(min(len(empty), len(points))).indices
-            centres[empty[: len(farthest)]] = points[farthest]
-    final = torch.cdist(points, centres).argmin(1)
-    return centres, torch.bincount(final, minlength=count).to(points.dtype)

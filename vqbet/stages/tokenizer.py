@@ -1,7 +1,10 @@
-"""Stage: train the residual VQ-VAE on action chunks. An unhealthy tokenizer stops the graph."""
+"""Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from vqbet.contract import Demonstrations, TrainingError
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
 from vqbet.normalizer import Normalizer
+from vqbet.quantizers import FROM_DATA
 from vqbet.recipe import Recipe, seed_everything
 from vqbet.stages import files, sources
 from vqbet.stages.paths import Paths
@@ -21,40 +25,24 @@ from vqbet.tokenizer import Tokenizer, TokenizerShape, check_health
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
+FITTED_ON = 16384  # windows that the one row of a fit without training is about
+
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
-    windows = Windows(demos, window=1, chunk=chosen.chunk)
-    chunks = complete_chunks(windows)
-    if len(chunks) < chosen.codes:
-        raise TrainingError(
-            f"{paths.task}.tokenizer.codes: {chosen.codes} codes for {len(chunks)} chunks of data; use fewer codes"
-        )
-    seed_everything(chosen.seed)
-    tokenizer = Tokenizer(
-        Normalizer.fit(demos.action),
-        TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden),
-        reconstruction_weight=chosen.reconstruction_weight,
-        commitment_weight=chosen.commitment_weight,
-        decay=chosen.decay,
-        revive_below=chosen.revive_below,
-    )
-    tokenizer.initialise(chunks, torch.Generator().manual_seed(chosen.seed))
+    refuse_unfit(paths.task, chosen, demos)
     code = sources.digest(__name__)
-    with watch.bar(f"tokenizer {paths.task}") as advance:
-        trained = train.train(
-            tokenizer,
-            windows.gather,
-            len(windows),
-            recipe(chosen),
-            folder=paths.scratch("checkpoints/tokenizer"),
-            fingerprint=f"{demos.digest}:{code}:{chosen.model_dump_json()}",
-            track=watch.track,
-            progress=advance,
-        )
-    health = tokenizer.eval().health(chunks)
-    files.write_curves(paths.plot("tokenizer"), trained.history)
+    made = fit(
+        chosen,
+        demos,
+        folder=paths.scratch("checkpoints/tokenizer"),
+        fingerprint=f"{demos.digest}:{code}:{chosen.model_dump_json()}",
+        watch=watch,
+    )
+    tokenizer = made.tokenizer
+    health = tokenizer.health(complete_chunks(Windows(demos, window=1, chunk=chosen.chunk)))
+    files.write_curves(paths.plot("tokenizer"), made.history)
     files.write_json(paths.health, described(health, demos))
     check_health(health, **chosen.health.model_dump())
     bundle.write(
@@ -75,6 +63,78 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     }
     files.write_json(paths.metrics("tokenizer"), metrics)
     return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A tokenizer that was fitted and trained, the curves, and for how many seconds."""
+
+    tokenizer: Tokenizer
+    history: list[dict[str, float]]
+    seconds: float
+
+
+def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
+    """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`."""
+    began = time.monotonic()
+    windows = Windows(demos, window=1, chunk=chosen.chunk)
+    seed_everything(chosen.seed)
+    tokenizer = build(chosen, demos)
+    tokenizer.initialise(complete_chunks(windows), torch.Generator().manual_seed(chosen.seed))
+    if not tokenizer.trainable:
+        history = [fitted(tokenizer, windows)]
+        watch.track(1, history[0])
+        return Fit(tokenizer.eval(), history, time.monotonic() - began)
+    with watch.bar(f"tokenizer {demos.spec.task}") as advance:
+        trained = train.train(
+            tokenizer,
+            windows.gather,
+            len(windows),
+            recipe(chosen),
+            folder=folder,
+            fingerprint=fingerprint,
+            track=watch.track,
+            progress=advance,
+        )
+    return Fit(tokenizer.eval(), trained.history, time.monotonic() - began)
+
+
+def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
+    """Raises TrainingError, naming the parameter, where the data cannot give what is asked for; before any training."""
+    longest = int(demos.lengths.max(initial=0))
+    if chosen.chunk > longest:
+        raise TrainingError(
+            f"{task}.tokenizer.chunk: {chosen.chunk} actions, but the longest of {len(demos.lengths)} episodes has "
+            f"{longest}; use a shorter chunk"
+        )
+    if chosen.kind not in FROM_DATA:
+        return
+    chunks = complete_chunks(Windows(demos, window=1, chunk=chosen.chunk))
+    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
+    found = len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))
+    if chosen.codes > found:
+        raise TrainingError(
+            f"{task}.tokenizer.codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
+        )
+
+
+def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
+    """A tokenizer that has seen nothing but the limits of the actions."""
+    return Tokenizer(
+        Normalizer.fit(demos.action),
+        TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden, chosen.kind),
+        reconstruction_weight=chosen.reconstruction_weight,
+        commitment_weight=chosen.commitment_weight,
+        decay=chosen.decay,
+        revive_below=chosen.revive_below,
+    )
+
+
+def fitted(tokenizer: Tokenizer, windows: Windows) -> dict[str, float]:
+    """The row of the curves of a tokenizer that had nothing to train: its loss on windows from all over the data."""
+    index = np.linspace(0, len(windows) - 1, min(len(windows), FITTED_ON)).astype(np.int64)
+    loss, metrics = tokenizer.eval().loss(windows.gather(index))
+    return {"step": 1.0, "lr": 0.0, "loss": float(loss)} | {name: float(value) for name, value in metrics.items()}
 
 
 def recipe(chosen: TokenizerParams) -> Recipe:

@@ -1,0 +1,312 @@
+"""The quantisers: L numbers of a chunk <-> Q codes of K classes each. Residual and plain VQ, k-means bins, FSQ.
+
+All four give and take the same codes, so that a prior can be compared over any of them. Whether the numbers are a
+network's or the chunk's own is each one's to say (`networks`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+KMEANS_ITERATIONS = 25  # where training goes on from the centres
+BINS_ITERATIONS = 100  # where the centres are all there is; BeT's code takes 50, most data stand still before
+FSQ_MARGIN = 1e-3  # the paper's eps: how far tanh may go beyond the outermost levels
+FSQ_SPREAD = 0.5  # levels; on PushT, 4 levels start at 0.1 and die of it, 16 at 0.4 and do not
+
+
+class Quantizer(Protocol):
+    """What a tokenizer asks of a quantiser, whatever its kind.
+
+    width: L, how many numbers of a chunk go in and come out. networks: whether an encoder and a decoder belong around
+    it; without them L is the size of a chunk, and there is nothing to train once `initialise` has run.
+    """
+
+    width: int
+    networks: bool
+
+    def __call__(self, latent: Float[Tensor, "B L"]) -> tuple[Float[Tensor, "B L"], Int[Tensor, "B Q"], Tensor]:
+        """The quantised numbers with the gradient of the given ones (straight-through), their codes, and the commitment
+        loss; in training mode it learns from what it sees."""
+
+    def encode(self, latent: Float[Tensor, "B L"]) -> Int[Tensor, "B Q"]: ...
+
+    def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]: ...
+
+    def initialise(self, latent: Float[Tensor, "N L"], generator: torch.Generator) -> None:
+        """Start from data, once, before the first step."""
+
+
+@final
+class ResidualQuantizer(nn.Module):
+    """Q codebooks of K codes in L dimensions; each layer quantises what the layers before it left over.
+
+    Section 3.2 of VQ-BeT (arXiv 2403.03181), codebooks by moving averages (VQ-VAE, arXiv 1711.00937, appendix A.1). One
+    layer is plain VQ. `usage[q, k]` is the moving average of the share of a batch that code k of layer q received,
+    `mass[q, k]` that of the sum of those vectors over the batch's size; a code is their ratio, so both start and decay
+    together.
+    """
+
+    networks = True
+    codebooks: Float[Tensor, "Q K L"]
+    usage: Float[Tensor, "Q K"]
+    mass: Float[Tensor, "Q K L"]
+
+    def __init__(self, *, layers: int, codes: int, latent: int, decay: float, revive_below: float) -> None:
+        super().__init__()
+        self.width, self.decay, self.revive_below = latent, decay, revive_below
+        self.register_buffer("codebooks", torch.zeros(layers, codes, latent))
+        self.register_buffer("usage", torch.full((layers, codes), 1 / codes))
+        self.register_buffer("mass", torch.zeros(layers, codes, latent))
+
+    def forward(self, latent: Float[Tensor, "B L"]) -> tuple[Float[Tensor, "B L"], Int[Tensor, "B Q"], Tensor]:
+        codes, residuals, vectors = nearest(self.codebooks, latent)
+        straight = latent + (_sum(vectors) - latent).detach()
+        commitment = _sum([((seen - vector) ** 2).mean() for seen, vector in zip(residuals, vectors, strict=True)])
+        if self.training:
+            self.update([seen.detach() for seen in residuals], codes)
+        return straight, codes, commitment
+
+    def encode(self, latent: Float[Tensor, "B L"]) -> Int[Tensor, "B Q"]:
+        return nearest(self.codebooks, latent)[0]
+
+    def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]:
+        return looked_up(self.codebooks, codes)
+
+    @torch.no_grad()
+    def update(self, residuals: Sequence[Float[Tensor, "B L"]], codes: Int[Tensor, "B Q"]) -> None:
+        """One step of the moving averages; codes below `revive_below` vectors a batch restart at random residuals.
+
+        Draws from torch's global generator, and only where a code is dead.
+        """
+        batch = len(codes)
+        for layer, (residual, chosen) in enumerate(zip(residuals, codes.T, strict=True)):
+            share = torch.bincount(chosen, minlength=self.usage.shape[1]).to(residual) / batch
+            total = torch.zeros_like(self.mass[layer]).index_add_(0, chosen, residual) / batch
+            usage = self.usage[layer].lerp_(share, 1 - self.decay)
+            mass = self.mass[layer].lerp_(total, 1 - self.decay)
+            dead = usage * batch < self.revive_below
+            if dead.any():
+                picked = torch.randint(batch, (int(dead.sum()),), device=residual.device)
+                usage[dead] = 1 / len(usage)
+                mass[dead] = residual[picked] / len(usage)
+            alive = usage > 0
+            self.codebooks[layer, alive] = mass[alive] / usage[alive, None]
+
+    @torch.no_grad()
+    def initialise(self, latent: Float[Tensor, "N L"], generator: torch.Generator) -> None:
+        """k-means of each layer's residuals, with the counts that belong to them."""
+        layers, codes = self.usage.shape
+        centres, counts = residual_kmeans(latent, layers, codes, generator, KMEANS_ITERATIONS)
+        self.codebooks.copy_(centres)
+        self.usage.copy_(counts / len(latent))
+        self.mass.copy_(centres * self.usage[:, :, None])
+
+
+@final
+class KMeansQuantizer(nn.Module):
+    """Bins of the chunks themselves, without networks: the centres that k-means finds in them.
+
+    Behavior Transformers (arXiv 2206.11251, section 3.1) has one layer, over single actions. Here layers after the
+    first are k-means of what the layers before them left over.
+    """
+
+    networks = False
+    codebooks: Float[Tensor, "Q K HA"]
+
+    def __init__(self, *, layers: int, codes: int, size: int) -> None:
+        super().__init__()
+        self.width = size
+        self.register_buffer("codebooks", torch.zeros(layers, codes, size))
+
+    def forward(self, latent: Float[Tensor, "B HA"]) -> tuple[Float[Tensor, "B HA"], Int[Tensor, "B Q"], Tensor]:
+        codes = self.encode(latent)
+        return self.decode(codes), codes, latent.new_zeros(())
+
+    def encode(self, latent: Float[Tensor, "B HA"]) -> Int[Tensor, "B Q"]:
+        return nearest(self.codebooks, latent)[0]
+
+    def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B HA"]:
+        return looked_up(self.codebooks, codes)
+
+    @torch.no_grad()
+    def initialise(self, latent: Float[Tensor, "N HA"], generator: torch.Generator) -> None:
+        layers, codes, _ = self.codebooks.shape
+        self.codebooks.copy_(residual_kmeans(latent, layers, codes, generator, BINS_ITERATIONS)[0])
+
+
+@final
+class ScalarQuantizer(nn.Module):
+    """Finite scalar quantisation: each of Q numbers is bounded and rounded to one of K levels (arXiv 2309.15505).
+
+    No codebook and no commitment loss. A code is the index of a level, from 0 to K - 1; level k stands for the number
+    (k - K // 2) / (K // 2). The appendix of the paper shifts tanh so that 0 falls onto a level where K is even; with
+    K = 2 that would be an outermost one, where tanh is flat, so there 0 stays between the two. `mean` and `scale` are
+    not in the paper: until `initialise` they change nothing, and after it few levels do not collapse into one.
+    """
+
+    networks = True
+    mean: Float[Tensor, " Q"]
+    scale: Float[Tensor, " Q"]
+
+    def __init__(self, *, layers: int, codes: int) -> None:
+        super().__init__()
+        self.width, self.levels = layers, codes
+        self.reach = (codes - 1) * (1 + FSQ_MARGIN) / 2
+        self.offset = 0.5 if codes % 2 == 0 else 0.0
+        self.shift = math.atanh(self.offset / self.reach) if codes > 2 else 0.0
+        self.register_buffer("mean", torch.zeros(layers))
+        self.register_buffer("scale", torch.ones(layers))
+
+    def forward(self, latent: Float[Tensor, "B Q"]) -> tuple[Float[Tensor, "B Q"], Int[Tensor, "B Q"], Tensor]:
+        bounded = self._bounded(latent)
+        codes = self._indices(bounded)
+        free = bounded / (self.levels // 2)
+        return free + (self.decode(codes) - free).detach(), codes, latent.new_zeros(())
+
+    def encode(self, latent: Float[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
+        return self._indices(self._bounded(latent))
+
+    def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q"]:
+        return (codes - self.levels // 2) / (self.levels // 2)
+
+    @torch.no_grad()
+    def initialise(self, latent: Float[Tensor, "N Q"], generator: torch.Generator) -> None:
+        """Centre each number, and spread one whose deviation is below FSQ_SPREAD levels as far as that.
+
+        An untrained encoder's numbers are small. Where all of them round to the level at 0, the decoder gets nothing
+        but zeros, at which every ReLU of a new network is dead, and it never learns.
+        """
+        deviation = latent.std(0, correction=0)
+        varies = deviation > 1e-6
+        self.mean.copy_(torch.where(varies, latent.mean(0), 0))
+        self.scale.copy_(torch.where(varies, FSQ_SPREAD / (self.reach * deviation), 1).clamp_min(1))
+
+    def _bounded(self, latent: Float[Tensor, "B Q"]) -> Float[Tensor, "B Q"]:
+        """Between -(K // 2) and (K - 1) // 2, and a little beyond."""
+        return ((latent - self.mean) * self.scale + self.shift).tanh() * self.reach - self.offset
+
+    def _indices(self, bounded: Float[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
+        """Levels, counted from 0. Where K is above 1000 the margin is more than half a level, hence the bounds."""
+        return (bounded.detach().round().long() + self.levels // 2).clamp(0, self.levels - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What quantisers are built from: Q layers of K codes, L latent numbers, the H A numbers of a chunk, and for moving
+    averages their decay and the use below which a code is revived. Each kind takes what it needs."""
+
+    layers: int
+    codes: int
+    latent: int
+    size: int
+    decay: float
+    revive_below: float
+
+
+def _residual(wanted: Wanted) -> ResidualQuantizer:
+    return ResidualQuantizer(
+        layers=wanted.layers,
+        codes=wanted.codes,
+        latent=wanted.latent,
+        decay=wanted.decay,
+        revive_below=wanted.revive_below,
+    )
+
+
+def _plain(wanted: Wanted) -> ResidualQuantizer:
+    if wanted.layers != 1:
+        raise ValueError(f"kind vq has one layer, got layers {wanted.layers}")
+    return _residual(wanted)
+
+
+QUANTIZERS: Mapping[str, Callable[[Wanted], Quantizer]] = {
+    "residual": _residual,
+    "vq": _plain,
+    "kmeans": lambda wanted: KMeansQuantizer(layers=wanted.layers, codes=wanted.codes, size=wanted.size),
+    "fsq": lambda wanted: ScalarQuantizer(layers=wanted.layers, codes=wanted.codes),
+}
+FROM_DATA = frozenset(QUANTIZERS) - {"fsq"}  # their codes start at data, so data must have as many different points
+
+
+def nearest(
+    codebooks: Float[Tensor, "Q K L"], latent: Float[Tensor, "B L"]
+) -> tuple[Int[Tensor, "B Q"], list[Float[Tensor, "B L"]], list[Float[Tensor, "B L"]]]:
+    """The nearest code of each layer (Euclidean), what each layer saw, and the vector it chose."""
+    codes: list[Tensor] = []
+    residuals: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for codebook in codebooks:
+        residual = residuals[-1] - vectors[-1] if vectors else latent
+        with torch.no_grad():
+            chosen = ((codebook**2).sum(1) + residual @ (-2 * codebook).T).argmin(1)
+        codes.append(chosen)
+        residuals.append(residual)
+        vectors.append(codebook.index_select(0, chosen))
+    return torch.stack(codes, dim=1), residuals, vectors
+
+
+def looked_up(codebooks: Float[Tensor, "Q K L"], codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]:
+    """The sum over layers of the vectors that the codes stand for."""
+    return _sum([codebook.index_select(0, chosen) for codebook, chosen in zip(codebooks, codes.T, strict=True)])
+
+
+def residual_kmeans(
+    points: Float[Tensor, "N L"], layers: int, codes: int, generator: torch.Generator, iterations: int
+) -> tuple[Float[Tensor, "Q K L"], Float[Tensor, "Q K"]]:
+    """k-means of the points, then of what the nearest centres leave over, and so on: centres and counts by layer."""
+    centres, counts = [], []
+    for _ in range(layers):
+        found, held = kmeans(points, codes, generator, iterations)
+        centres.append(found)
+        counts.append(held)
+        points = points - found[torch.cdist(points, found).argmin(1)]
+    return torch.stack(centres), torch.stack(counts)
+
+
+def kmeans(
+    points: Float[Tensor, "N L"], count: int, generator: torch.Generator, iterations: int = KMEANS_ITERATIONS
+) -> tuple[Float[Tensor, "K L"], Float[Tensor, " K"]]:
+    """Lloyd's k-means from a k-means++ start (Arthur & Vassilvitskii 2007): centres and how many points each holds.
+
+    Ends where the centres stand still, or after so many iterations. A centre that lost all its points moves to the
+    point farthest from its own centre. Where there are fewer distinct points than centres, the spare ones coincide with
+    others and hold no points.
+    """
+    centres = _spread(points, count, generator)
+    for _ in range(iterations):
+        before = centres
+        distances = torch.cdist(points, centres).min(1)
+        counts = torch.bincount(distances.indices, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, distances.indices, points)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+        empty = (counts == 0).nonzero()[:, 0]
+        if len(empty) and bool(distances.values.max() > 0):
+            farthest = distances.values.topk(min(len(empty), len(points))).indices
+            centres[empty[: len(farthest)]] = points[farthest]
+        if torch.equal(centres, before):
+            break
+    final = torch.cdist(points, centres).argmin(1)
+    return centres, torch.bincount(final, minlength=count).to(points.dtype)
+
+
+def _spread(points: Float[Tensor, "N L"], count: int, generator: torch.Generator) -> Float[Tensor, "K L"]:
+    """The k-means++ start: each centre is a point, drawn in proportion to its squared distance to those before it."""
+    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    distance = (points - centres[0]).square().sum(1)
+    while len(centres) < count:
+        weights = distance if bool(distance.sum() > 0) else torch.ones_like(distance)
+        chosen = points[torch.multinomial(weights, 1, generator=generator)]
+        centres = torch.cat([centres, chosen])
+        distance = torch.minimum(distance, (points - chosen).square().sum(1))
+    return centres
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    return sum(values, start=torch.zeros((), device=values[0].device))
