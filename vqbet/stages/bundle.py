@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqbet import bundle
+from vqbet import bundle, playable
 from vqbet.contract import BundleError
-from vqbet.policies.vqbet import Execution, VQBeT
+from vqbet.policies.acting import Actor
+from vqbet.policies.vqbet import VQBeT
 from vqbet.prior import Prior
 from vqbet.stages import files, sources
 from vqbet.stages.paths import Paths
@@ -26,8 +27,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             f"{tokenizer.digest}; train the prior again: dvc repro prior@{paths.task}"
         )
     parts = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
-    model = Prior.from_components(prior.arguments, prior.components, tokenizer=parts)
-    policy = VQBeT(prior.spec, model, Execution(**params.bundle.model_dump()))
+    shape = {name: value for name, value in prior.arguments.items() if name != "goal"}
+    model = Prior.from_components(shape, prior.components, tokenizer=parts)
+    chosen = params.bundle
+    planner = VQBeT(model, temperature=chosen.temperature, argmax=chosen.argmax)
+    policy = Actor(prior.spec, planner, execute=chosen.execute, goal=tuple(prior.arguments["goal"]))
     digest = bundle.write(
         paths.policy,
         kind="vqbet",
@@ -42,11 +46,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "params": {
                 "tokenizer": tokenizer.provenance["params"],
                 "prior": prior.provenance["params"],
-                "bundle": params.bundle.model_dump(mode="json"),
+                "bundle": chosen.model_dump(mode="json"),
             },
         },
     )
-    bundle.load(paths.policy, digest)
+    playable.load(paths.policy, digest)
     metrics = {"parameters": float(sum(value.size for part in policy.components().values() for value in part.values()))}
     files.write_json(paths.metrics("bundle"), metrics)
     return metrics

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqbet import bundle, sims
-from vqbet.contract import Demonstrations, Env, EpisodeRecord, Policy, WorldError
+from vqbet import bundle, playable, sims
+from vqbet.contract import Demonstrations, Env, EpisodeRecord, Policy, Spec, WorldError
 from vqbet.demos import store
 from vqbet.evaluation import records, rollout, statistics, video
 from vqbet.evaluation.plan import Plan, spec_sha256
@@ -22,18 +22,20 @@ from vqbet.stages.watch import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+ASKING = "+goals"  # after a task's name: its world that asks each episode for a goal
+
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
-    candidate, packed = bundle.load(paths.policy)
+    candidate, packed = playable.load(paths.policy)
     bundle.expect(packed, demos.spec)
-    plan = make_plan(paths.task, params)
+    plan = make_plan(paths.task, params, demos.spec, asked=bool(candidate.goal))
     plan.write(paths.evaluation / "plan.json")
     filmed = range(min(params.evaluate.videos, plan.episodes))
-    played = play(plan, candidate, "candidate", packed.digest, watch, film=filmed)
+    played = play(plan, demos, candidate, "candidate", packed.digest, watch, film=filmed)
     found = list(played.records)
     for name in plan.baselines:
-        found += play(plan, _baseline(name, demos), name, "", watch).records
+        found += play(plan, demos, _baseline(name, demos), name, "", watch).records
     records.write(paths.evaluation / "records.jsonl", found)
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)
@@ -43,12 +45,12 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def make_plan(task: str, params: TaskParams) -> Plan:
-    """The comparison, before any episode of it was played."""
+def make_plan(task: str, params: TaskParams, spec: Spec, *, asked: bool) -> Plan:
+    """The comparison, before any episode of it was played; asked: in the world that asks for goals."""
     return Plan(
         task=task,
-        world=task,
-        spec=spec_sha256(world(task).spec),
+        world=world_name(task, asked=asked),
+        spec=spec_sha256(spec),
         first_seed=params.evaluate.first_seed,
         episodes=params.evaluate.episodes,
         baselines=tuple(params.evaluate.baselines),
@@ -56,18 +58,41 @@ def make_plan(task: str, params: TaskParams) -> Plan:
     )
 
 
-def world(name: str) -> Env:
-    """A fresh world by name. Raises WorldError naming those there are."""
-    if name not in sims.WORLDS:
-        raise WorldError(f"no world {name!r}; there are: {', '.join(sorted(sims.WORLDS))}")
-    return sims.WORLDS[name]()
+def world_name(task: str, *, asked: bool) -> str:
+    return task + ASKING if asked else task
 
 
-def play(plan: Plan, policy: Policy, name: str, digest: str, watch: Watch, *, film: Sequence[int] = ()) -> rollout.Play:
+def world(name: str, demos: Demonstrations | None = None) -> Env:
+    """A fresh world by name; one whose name ends with ASKING takes what it asks for from `demos`.
+
+    Raises WorldError naming those there are.
+    """
+    task = name.removesuffix(ASKING)
+    known = sims.WORLDS if task == name else sims.GOAL_WORLDS
+    if task not in known:
+        kind = "world" if task == name else "world that asks for goals"
+        raise WorldError(f"no {kind} {task!r}; there are: {', '.join(sorted(known))}")
+    if task == name:
+        return sims.WORLDS[task]()
+    if demos is None:
+        raise WorldError(f"world {name!r}: expected demonstrations to ask for goals from, got none")
+    return sims.GOAL_WORLDS[task](demos)
+
+
+def play(
+    plan: Plan,
+    demos: Demonstrations,
+    policy: Policy,
+    name: str,
+    digest: str,
+    watch: Watch,
+    *,
+    film: Sequence[int] = (),
+) -> rollout.Play:
     """Every episode of the plan, by one policy, in a fresh world."""
     with watch.bar(f"{plan.world}: {name}") as advance:
         return rollout.play(
-            world(plan.world),
+            world(plan.world, demos),
             policy,
             plan.seeds,
             world=plan.world,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqbet import bundle
+from vqbet import playable
 from vqbet.contract import EpisodeRecord
+from vqbet.demos import store
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.plan import Plan
 from vqbet.stages import evaluate, files
@@ -43,5 +44,5 @@ def _champion(paths: Paths, plan: Plan, watch: Watch) -> list[EpisodeRecord] | N
     folder = paths.scratch("champion")
     if not folder.is_dir():
         return None
-    policy, packed = bundle.load(folder)
-    return evaluate.play(plan, policy, "champion", packed.digest, watch).records
+    policy, packed = playable.load(folder)
+    return evaluate.play(plan, store.read(paths.store), policy, "champion", packed.digest, watch).records

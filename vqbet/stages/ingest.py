@@ -94,7 +94,8 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> Demonstration
 
 def _recipe(task: str, params: TaskParams) -> str:
     """What decides the oracle's demonstrations: its parameters and its code."""
-    text = json.dumps([params.demos.model_dump(), sources.digest(f"vqbet.sims.{task}_oracle")], sort_keys=True)
+    code = sources.digest(sims.ORACLE_MODULES[task])
+    text = json.dumps([task, params.demos.model_dump(), code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

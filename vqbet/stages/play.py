@@ -5,26 +5,30 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vqbet import bundle, registry
+from vqbet import playable, registry
+from vqbet.demos import store
 from vqbet.evaluation import rollout, video
 from vqbet.stages import evaluate
+from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
 UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for nothing
 
 
-def run(reference: str, episodes: int, seed: int, out: Path, watch: Watch) -> dict[str, str]:
+def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: Watch) -> dict[str, str]:
     """Fetch, verify, play `episodes` from `seed` on, write one film of them all to `out`."""
     registry.check()
     version = registry.resolve(reference)
     with tempfile.TemporaryDirectory() as folder:
-        policy, _ = bundle.load(registry.download(version, Path(folder) / "bundle"), version.digest)
+        policy, _ = playable.load(registry.download(version, Path(folder) / "bundle"), version.digest)
+    demos = store.read(Paths(root, version.name).store) if policy.goal else None
+    world = evaluate.world_name(version.name, asked=bool(policy.goal))
     with watch.bar(f"{version.name}/{version.version}") as advance:
         played = rollout.play(
-            evaluate.world(version.name),
+            evaluate.world(world, demos),
             policy,
             range(seed, seed + episodes),
-            world=version.name,
+            world=world,
             name="candidate",
             digest=version.digest,
             plan=UNPLANNED,

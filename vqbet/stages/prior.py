@@ -6,9 +6,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, checkpoint, launch, train
-from vqbet.contract import Demonstrations
-from vqbet.demos import store
-from vqbet.demos.windows import Windows
+from vqbet.contract import ConfigError, Demonstrations
+from vqbet.demos import goals, store
 from vqbet.normalizer import Normalizer
 from vqbet.prior import Objective, Prior, PriorShape
 from vqbet.recipe import Recipe, seed_everything
@@ -26,9 +25,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
+    goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model = build(chosen, tokenizer, demos)
-    windows = Windows(demos, window=chosen.window, chunk=model.tokenizer.shape.chunk)
+    model = build(chosen, tokenizer, demos, goal)
+    chunk = model.tokenizer.shape.chunk
+    windows = goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=chosen.goal_steps)
     code = sources.digest(__name__)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = train.train(
@@ -48,7 +49,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         paths.prior,
         kind="prior",
         spec=demos.spec,
-        arguments=model.arguments(),
+        arguments={**model.arguments(), "goal": list(goal)},
         components=model.eval().components(),
         provenance={
             "code": code,
@@ -63,13 +64,31 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations) -> Prior:
+def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
+    """The observation channels that make a goal in this task; none where `goal_steps` is 0.
+
+    Raises ConfigError where the task has no goals and some are asked for.
+    """
+    if not goal_steps:
+        return ()
+    if task not in goals.GOALS:
+        raise ConfigError(
+            f"{task}.prior.goal_steps: {goal_steps}: the task has no goals, there are some for "
+            f"{', '.join(sorted(goals.GOALS))}; set it to 0"
+        )
+    return goals.GOALS[task]
+
+
+def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations, goal: tuple[str, ...]) -> Prior:
     """An untrained prior over a trained tokenizer."""
+    names = [channel.name for channel in demos.spec.observation]
+    places = [names.index(name) for name in goal]
     return Prior(
         Tokenizer.from_components(tokenizer.arguments, tokenizer.components),
         Normalizer.fit(demos.observation),
         PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
         Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
+        goal=Normalizer.fit(demos.observation[:, places]) if places else None,
     )
 
 

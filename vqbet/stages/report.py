@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 # Which observation channels make a path worth looking at.
+TABLE = {
+    "effector": ("effector_x", "effector_y"),
+    "block 0": ("block0_x", "block0_y"),
+    "block 1": ("block1_x", "block1_y"),
+}
 TRACKS = {
-    "blockpush": {
-        "effector": ("effector_x", "effector_y"),
-        "block 0": ("block0_x", "block0_y"),
-        "block 1": ("block1_x", "block1_y"),
-    },
+    "blockpush": TABLE,
+    "blockpush_drawn": TABLE,
     "pusht": {"agent": ("agent_x", "agent_y")},
 }
 

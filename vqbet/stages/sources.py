@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from vqbet.contract import PipelineError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -15,6 +17,8 @@ def closure(module: str) -> list[Path]:
 
     Imports under `if TYPE_CHECKING:` do not count: they do not exist when the program runs.
     """
+    if _file(module) is None:
+        raise PipelineError(f"{module}: no module of this project")
     found: set[Path] = set()
     waiting = [module]
     while waiting:

@@ -1,32 +1,12 @@
-"""params.yaml as frozen, strict types. The only reader of that file; holds types and bounds, never a value.
-
-Read with ruamel as DVC reads it (YAML 1.2), so that `1e-4` is a number and `no` is a word.
-"""
+"""The sections of one task: a class per stage, named as the stage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
-from vqbet.contract import ConfigError
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-
-
-class Section(BaseModel):
-    """What every section has in common: frozen, strict, no unknown key."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+from vqbet.config.section import Count, Fraction, Positive, Section, Seed, Weight
 
 
 class DemosParams(Section):
@@ -61,8 +41,9 @@ class HealthParams(Section):
 
 
 class TokenizerParams(Section):
-    """Residual VQ-VAE over action chunks and its training."""
+    """The quantiser of action chunks, the networks around it, and their training."""
 
+    kind: Literal["residual", "vq", "kmeans", "fsq"]
     chunk: Annotated[int, Field(ge=1, le=64)]
     layers: Annotated[int, Field(ge=1, le=4)]
     codes: Annotated[int, Field(ge=2, le=1024)]
@@ -79,11 +60,18 @@ class TokenizerParams(Section):
     seed: Seed
     health: HealthParams
 
+    @model_validator(mode="after")
+    def plain(self) -> TokenizerParams:
+        if self.kind == "vq" and self.layers != 1:
+            raise ValueError(f"kind vq has one layer, got layers {self.layers}")
+        return self
+
 
 class PriorParams(Section):
     """The GPT over observations, its heads, its losses and its training."""
 
     window: Annotated[int, Field(ge=1, le=512)]
+    goal_steps: Annotated[int, Field(ge=0, le=64)]
     depth: Annotated[int, Field(ge=1, le=48)]
     heads: Count
     width: Annotated[int, Field(ge=4, le=4096)]
@@ -97,14 +85,19 @@ class PriorParams(Section):
     weight_decay: Weight
     clip: Positive
     ema: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["fp32", "bf16"]
+    compiled: bool
     focal_gamma: Weight
     primary_weight: Weight
     secondary_weight: Weight
+    offset: bool
     offset_weight: Weight
     offset_target: Literal["sampled", "true", "mixed"]
     sequential: bool
     temperature: Positive
     mask_observation: Annotated[float, Field(ge=0, lt=1)]
+    observation_noise: Weight
+    supervise: Literal["all", "last"]
     seed: Seed
 
     @model_validator(mode="after")
@@ -152,53 +145,3 @@ class TaskParams(Section):
     bundle: BundleParams
     evaluate: EvaluateParams
     gate: GateParams
-
-
-def read(path: Path) -> Mapping[str, Any]:
-    """The file as plain mappings, lists and scalars. Raises ConfigError where it is not YAML."""
-    try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of tasks, got {type(value).__name__}")
-    return value
-
-
-def tasks(path: Path) -> list[str]:
-    """The names of the tasks that the graph builds. Raises ConfigError where one has no section or a bad name."""
-    value = read(path)
-    names = value.get("tasks")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: tasks: expected a list of names, got {names!r}")
-    for name in names:
-        if name not in value:
-            raise ConfigError(f"{path}: tasks: {name!r} has no section of its own; sections: {_sections(value)}")
-    return names
-
-
-def task(path: Path, name: str) -> TaskParams:
-    """The section of one task. Raises ConfigError naming the path of every key that is wrong."""
-    value = read(path)
-    if name == "tasks" or name not in value:
-        raise ConfigError(f"{path}: no section {name!r}; sections: {_sections(value)}")
-    try:
-        return TaskParams.model_validate(value[name])
-    except ValidationError as error:
-        lines = [_sentence(name, problem) for problem in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(lines)) from error
-
-
-def _sections(value: Mapping[str, Any]) -> str:
-    return ", ".join(str(key) for key in value if key != "tasks") or "none"
-
-
-def _sentence(name: str, problem: Any) -> str:
-    where = ".".join([name, *(str(part) for part in problem["loc"])])
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key (misspelled?)"
-    if problem["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where}: {problem['msg']}, got {problem['input']!r}"

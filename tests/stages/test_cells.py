@@ -1,0 +1,132 @@
+"""What the comparison consists of, and what of it is refused before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from vqbet import config
+from vqbet.contract import ConfigError
+from vqbet.stages import cells
+from vqbet.stages.cells import Cell
+
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+
+
+def params(tmp_path: Path, **paper: object) -> config.Params:
+    """params.yaml with some values of its section `paper` replaced."""
+    yaml = YAML()
+    content = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    content["paper"].update(paper)
+    path = tmp_path / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
+    return config.comparison(path)
+
+
+def test_the_table_comes_first_then_ablations_then_more_seeds(tmp_path: Path) -> None:
+    chosen = params(tmp_path, size="hours", tasks=["pusht"], ablations={"as it is": {}})
+    names = [cell.name for cell in cells.plan(chosen.paper)]
+    assert names[:2] == ["pusht.vqbet.s0", "pusht.bc.s0"]
+    assert names.index("pusht.vqbet.as-it-is.s0") == 10
+    assert names[11:] == [
+        *("pusht.vqbet.s1", "pusht.diffusion_transformer.s1", "pusht-goals.vqbet.s1"),
+        *("pusht.vqbet.s2", "pusht.diffusion_transformer.s2", "pusht-goals.vqbet.s2"),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_main_policies_have_more_episodes(tmp_path: Path) -> None:
+    plan = cells.plan(params(tmp_path, size="hours").paper)
+    assert {cell.episodes for cell in plan if cell.policy == "vqbet" and not cell.variant} == {500}
+    assert {cell.episodes for cell in plan if cell.policy == "bc"} == {200}
+
+
+def test_every_cell_of_the_shipped_file_has_parameters() -> None:
+    chosen = config.comparison(PARAMS)
+    for cell in cells.plan(chosen.paper):
+        assert cells.resolved(chosen, cell)
+
+
+def test_goals_and_seeds_reach_the_parameters(tmp_path: Path) -> None:
+    chosen = params(tmp_path, goal_changes={"prior.dropout": 0.25})
+    plain, asked = (
+        next(cell for cell in cells.plan(chosen.paper) if cell.policy == "vqbet" and cell.goal == goal)
+        for goal in (False, True)
+    )
+    assert cells.resolved(chosen, plain)["prior"]["goal_steps"] == 0
+    found = cells.resolved(chosen, replace(asked, seed=2))
+    assert found["prior"]["goal_steps"] == 1
+    assert found["prior"]["dropout"] == 0.25
+    assert found["prior"]["seed"] == found["tokenizer"]["seed"] == 2
+
+
+def cell(**changes: object) -> Cell:
+    return Cell("pusht", "vqbet", False, "another", 0, 60.0, 100, tuple(sorted(changes.items())))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer.kind": "vq"}, r"pusht\.tokenizer, 'another': .*kind vq has one layer, got layers 2"),
+        ({"prior.wings": 2}, r"pusht\.prior, 'another': wings: unknown key"),
+        ({"tokenizer.codes": 1}, r"pusht\.tokenizer, 'another'\.codes: .*greater than or equal to 2, got 1"),
+        ({"prior.width": 129}, "width 129 is not a multiple of heads"),
+    ],
+)
+def test_ablations_are_checked_as_the_file_is(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cells.resolved(config.comparison(PARAMS), cell(**changes))
+
+
+def test_an_ablation_of_something_else_is_refused(tmp_path: Path) -> None:
+    chosen = params(tmp_path, ablations={"odd": {"evaluate.videos": 3}})
+    with pytest.raises(ConfigError, match=r"cannot change 'evaluate\.videos': expected tokenizer"):
+        cells.plan(chosen.paper)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("bet", "options", "sequential"), True, r"paper\.baselines\.pusht\.bet\.options\.sequential: unknown key"),
+        (("bc", "shape", "window"), 0, r"paper\.baselines\.pusht\.bc\.shape\.window: .*got 0"),
+        (("diffusion_cnn", "shape", "execute_steps"), 17, "execute_steps 17 is above horizon 16"),
+        (("bet", "execute"), "twice", r"paper\.baselines\.pusht\.bet\.execute: .*got 'twice'"),
+    ],
+)
+def test_a_switch_that_a_baseline_does_not_have_is_refused(
+    tmp_path: Path, where: tuple[str, ...], value: object, message: str
+) -> None:
+    content = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
+    section = content["paper"]["baselines"]["pusht"]
+    for name in where[:-1]:
+        section = section[name]
+    section[where[-1]] = value
+    path = tmp_path / "params.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(content, file)
+    with pytest.raises(ConfigError, match=message):
+        config.comparison(path)
+
+
+@pytest.mark.parametrize("size", ["", "weeks"])
+def test_a_size_that_is_not_there_is_refused(size: str) -> None:
+    if not size:
+        assert config.comparison(PARAMS, size="hours").paper.size == "hours"
+        return
+    with pytest.raises(ConfigError, match="size 'weeks' is none of smoke, minutes"):
+        config.comparison(PARAMS, size=size)
+
+
+def test_what_is_trained_the_same_has_the_same_key() -> None:
+    chosen = config.comparison(PARAMS)
+    base, acting = cell(), cell(**{"bundle.execute": "first"})
+    noisy, other = cell(observation_noise=0.01), cell(**{"prior.dropout": 0.3})
+    keys = [cells.training_key(one, cells.resolved(chosen, one), "d") for one in (base, acting, noisy, other)]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+    results = [cells.key(one, cells.resolved(chosen, one), 1, "d") for one in (base, acting, noisy, other)]
+    assert len(set(results)) == 4
+    assert cells.key(base, cells.resolved(chosen, base), 1, "e") != results[0]

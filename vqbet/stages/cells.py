@@ -1,0 +1,125 @@
+"""What the comparison consists of: cells of world x policy x with goals or without, ablations, seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import ConfigError
+
+if TYPE_CHECKING:
+    from vqbet.config import Params
+    from vqbet.config.paper import PaperParams, SizeParams
+
+VQBET = "vqbet"
+ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
+EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training and its evaluation. `changes`: what differs from the policy as params.yaml has it, by dotted key."""
+
+    task: str
+    policy: str
+    goal: bool
+    variant: str
+    seed: int
+    train_s: float
+    episodes: int
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Also a file name."""
+        world = f"{self.task}-goals" if self.goal else self.task
+        words = [world, self.policy, *([_slug(self.variant)] if self.variant else []), f"s{self.seed}"]
+        return ".".join(words)
+
+    def change(self, key: str, default: Any) -> Any:
+        return dict(self.changes).get(key, default)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The changes of one section, without its name."""
+        return {key.split(".", 1)[1]: value for key, value in self.changes if key.startswith(f"{name}.")}
+
+
+def plan(paper: PaperParams) -> list[Cell]:
+    """Every cell of the chosen size, in the order in which they are worth most: the table, ablations, more seeds."""
+    size = paper.sizes[paper.size]
+    columns = list(_columns(paper, size))
+    firsts = [cell for cell in columns if cell.seed == 0]
+    return [*firsts, *_ablations(paper, size), *(cell for cell in columns if cell.seed)]
+
+
+def resolved(params: Params, cell: Cell) -> dict[str, Any]:
+    """The parameters of a cell, checked as params.yaml is. Raises ConfigError naming the path of what does not fit."""
+    from vqbet import config
+
+    if cell.policy != VQBET:
+        if cell.task not in params.paper.baselines:
+            raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
+        return getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
+    task = params.task(cell.task)
+    found = {}
+    for name in ("tokenizer", "prior", "bundle"):
+        section = getattr(task, name)
+        path = f"{cell.task}.{name}" + (f", {cell.variant!r}" if cell.variant else "")
+        found[name] = config.changed(section, cell.section(name), path).model_dump(mode="json")
+    found["prior"]["goal_steps"] = params.paper.goal_steps if cell.goal else 0
+    found["prior"]["seed"] = found["tokenizer"]["seed"] = cell.seed
+    return found
+
+
+def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
+    """sha256 of everything that decides the trained weights but the code and the machine's speed.
+
+    Cells that differ in acting or in the evaluation only have the same one, and are trained once.
+    """
+    trained = {name: value for name, value in chosen.items() if name not in ACTING}
+    return _hash(
+        [cell.task, cell.policy, cell.goal, cell.seed, cell.train_s, cell.change("data", 1.0), trained, digest]
+    )
+
+
+def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> str:
+    """sha256 of everything that decides the cell's result but the code, which a result names beside it."""
+    return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
+
+
+def _hash(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _columns(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
+    for seed in range(max(size.seeds, size.main_seeds)):
+        for task in paper.tasks:
+            for goal, policies in ((False, paper.policies), (True, paper.goal_policies)):
+                for policy in policies:
+                    main = policy in paper.main
+                    if seed < (size.main_seeds if main else size.seeds):
+                        changes = _changes(paper.goal_changes) if goal and policy == VQBET else ()
+                        episodes = size.main_episodes if main else size.episodes
+                        yield Cell(task, policy, goal, "", seed, size.train_s, episodes, changes)
+
+
+def _ablations(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
+    for task in paper.ablation_tasks:
+        for variant, changes in paper.ablations.items():
+            yield Cell(task, VQBET, False, variant, 0, size.ablation_s, size.episodes, _changes(changes))
+
+
+def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    for name in changes:
+        if name not in EVALUATION and name.split(".")[0] not in ("tokenizer", "prior", "bundle"):
+            raise ConfigError(
+                f"paper: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, {', '.join(EVALUATION)}"
+            )
+    return tuple(sorted(changes.items()))
+
+
+def _slug(words: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in words.lower()).strip("-")

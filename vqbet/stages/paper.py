@@ -1,0 +1,180 @@
+"""The comparison: every cell trained for the same time, evaluated on the same seeds, written down, and drawn.
+
+A cell that was made with the same parameters and data is not made again, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vqbet import versions
+from vqbet.contract import ConfigError, Demonstrations, Env
+from vqbet.demos import store
+from vqbet.demos.goals import GOALS
+from vqbet.demos.share import share
+from vqbet.evaluation import records, rollout
+from vqbet.evaluation.results import Result
+from vqbet.policies.acting import Actor
+from vqbet.sims.disturbed import Disturbed
+from vqbet.stages import cells, evaluate, files, tokenizer, training
+from vqbet.stages.cells import VQBET, Cell
+from vqbet.stages.paths import Paths
+from vqbet.stages.training import Job
+from vqbet.stages.watch import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import Params
+
+LATENCY_S = 2.0  # how long one call is measured
+ADVICE = "put its demonstrations there: python -m vqbet ingest"
+
+
+def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
+    """The digest of every task's demonstrations, after every cell was found possible. Trains nothing.
+
+    Raises ConfigError, StoreError or TrainingError naming the parameter, the value, and what to do.
+    """
+    digests = {}
+    for task in dict.fromkeys(cell.task for cell in chosen):
+        demos = _demonstrations(root, task)
+        digests[task] = demos.digest
+        for cell in (cell for cell in chosen if cell.task == task):
+            _check(params, cell, demos)
+    return digests
+
+
+def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
+    """Train and evaluate one cell and write its result. Raises what `check` raises."""
+    demos = _demonstrations(root, cell.task)
+    _check(params, cell, demos)
+    chosen = cells.resolved(params, cell)
+    job = Job(params, cell, chosen, demos, root / ".vqbet" / "paper", watch)
+    trained = training.trained(job)
+    actor = training.actor(job)
+    world = _world(cell, demos)
+    first, found = params.paper.first_seed, _key(params, cell, chosen, demos.digest)
+    with watch.bar(f"{cell.name}: evaluate") as advance:
+        played = rollout.play(
+            world,
+            actor,
+            range(first, first + cell.episodes),
+            world=evaluate.world_name(cell.task, asked=cell.goal),
+            name=cell.policy,
+            digest=trained["digest"],
+            plan=found,
+            progress=lambda done, total: advance(done, total, {}),
+        )
+    records.write(job.folder / f"{cell.name}.jsonl", played.records)
+    result = Result(
+        key=found,
+        task=cell.task,
+        goal=cell.goal,
+        policy=cell.policy,
+        variant=cell.variant,
+        seed=cell.seed,
+        size=params.paper.size,
+        first_seed=first,
+        **{name: trained[name] for name in training.NUMBERS},
+        act_ms=_latency(actor, demos, world),
+        score=[record.score for record in played.records],
+        success=[record.success for record in played.records],
+        modes=_modes(played),
+        metrics={name: round(value, 5) for name, value in evaluate.summary(played.records).items()},
+        made_with={**trained["made_with"], "git_commit": versions.git_commit(root)},
+        params=dict(chosen),
+        changes=dict(cell.changes),
+        demonstrations=len(share(demos, cell.change("data", 1.0), cell.seed).episode_ends),
+    )
+    files.write_json(path(root, params, cell), result.to_json())
+    return result
+
+
+def missing(root: Path, params: Params, chosen: list[Cell], digests: Mapping[str, str]) -> list[Cell]:
+    """The cells without a result of these parameters and this data."""
+    left = []
+    for cell in chosen:
+        file = path(root, params, cell)
+        wanted = _key(params, cell, cells.resolved(params, cell), digests[cell.task])
+        if not file.is_file() or files.read_json(file).get("key") != wanted:
+            left.append(cell)
+    return left
+
+
+def path(root: Path, params: Params, cell: Cell) -> Path:
+    """Where a cell's result is kept, under version control."""
+    return folder(root) / params.paper.size / f"{cell.name}.json"
+
+
+def folder(root: Path) -> Path:
+    return root / "docs" / "results"
+
+
+def _demonstrations(root: Path, task: str) -> Demonstrations:
+    where = Paths(root, task).store
+    if not where.is_dir():
+        raise ConfigError(f"paper.tasks: {task}: no demonstrations at {where}: {ADVICE} {task} [path or URL]")
+    return store.read(where)
+
+
+def _check(params: Params, cell: Cell, demos: Demonstrations) -> None:
+    """Refuse what cannot be trained or played, before anything is."""
+    chosen = cells.resolved(params, cell)
+    if cell.goal and cell.task not in GOALS:
+        raise ConfigError(f"paper.goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
+    _world(cell, demos)
+    if cell.policy == VQBET:
+        section = params.task(cell.task).tokenizer.model_validate(chosen["tokenizer"])
+        tokenizer.refuse_unfit(cell.task, section, share(demos, cell.change("data", 1.0), cell.seed))
+    else:
+        training.baseline(params, cell, chosen, demos)
+
+
+def _key(params: Params, cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
+    return cells.key(cell, chosen, params.paper.first_seed, digest)
+
+
+def _world(cell: Cell, demos: Demonstrations) -> Env:
+    world = evaluate.world(evaluate.world_name(cell.task, asked=cell.goal), demos)
+    seen, done = float(cell.change("observation_noise", 0.0)), float(cell.change("action_noise", 0.0))
+    return Disturbed(world, observation_noise=seen, action_noise=done, demos=demos) if seen or done else world
+
+
+def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float]:
+    """Milliseconds on one thread, for 1 and 64 episodes: median of a call that plans, and of an executed action."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    every = actor.planner.chunk if actor.execute == "chunk" else 1
+    found = {}
+    for batch in (1, 64):
+        times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
+        found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)
+        found[f"action_{batch}"] = round(1000 * float(np.median(times.reshape(-1, every).mean(axis=1))), 3)
+    torch.set_num_threads(threads)
+    return found
+
+
+def _timed(actor: Actor, observation: np.ndarray, batch: int, every: int, goals: int) -> np.ndarray:
+    """Seconds of each call, from the start of a chunk to the end of one; the first three chunks are not among them."""
+    actor.reset(np.arange(batch), np.zeros((batch, goals), np.float32) if goals else None)
+    rows, times = np.arange(batch), list[float]()
+    until = time.perf_counter() + LATENCY_S
+    while time.perf_counter() < until or len(times) < 8 * every or len(times) % every:
+        seen = observation[(len(times) * batch + rows) % len(observation)]
+        began = time.perf_counter()
+        actor.act(seen, rows)
+        times.append(time.perf_counter() - began)
+    return np.array(times[3 * every :])
+
+
+def _modes(played: rollout.Play) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for record in played.records:
+        if record.mode:
+            found[record.mode] = found.get(record.mode, 0) + 1
+    return dict(sorted(found.items()))

@@ -1,0 +1,179 @@
+"""The training of a cell: a tokenizer where it has one, then as many steps as its time allows, kept as a bundle."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vqbet import bundle, checkpoint, playable, train
+from vqbet.contract import Demonstrations
+from vqbet.demos.goals import GOALS
+from vqbet.demos.share import share
+from vqbet.policies.acting import Actor
+from vqbet.policies.vqbet import VQBeT
+from vqbet.stages import cells, files, sources, tokenizer, trainable
+from vqbet.stages.cells import VQBET, Cell
+from vqbet.stages.trainable import Trainable
+from vqbet.stages.watch import Watch
+from vqbet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from vqbet.config import Params
+
+PROBE_S = 3.0  # how long the speed of a training is measured before its steps are fixed
+NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "parameters")  # of a training, for its result
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell with what it needs; `chosen` are its resolved parameters, `home` keeps what was trained."""
+
+    params: Params
+    cell: Cell
+    chosen: Mapping[str, Any]
+    demos: Demonstrations
+    home: Path
+    watch: Watch
+
+    @property
+    def key(self) -> str:
+        return cells.training_key(self.cell, self.chosen, self.demos.digest)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / self.key[:16]
+
+
+def trained(job: Job) -> dict[str, Any]:
+    """Train what was not trained yet; gives the numbers of the training and the digest of the policy's bundle."""
+    note = job.folder / "trained.json"
+    if note.is_file():
+        return dict(files.read_json(note))
+    seen = share(job.demos, job.cell.change("data", 1.0), job.cell.seed)
+    build, tokenizer_s = _builder(job, seen)
+    steps = _steps(job, build, job.cell.train_s - tokenizer_s)
+    ready = build()
+    recipe = ready.recipe(steps)
+    with job.watch.bar(f"{job.cell.name}: train") as advance:
+        done = train.train(
+            ready.model,
+            ready.windows.gather,
+            len(ready.windows),
+            recipe,
+            folder=job.folder / "checkpoints",
+            fingerprint=job.key,
+            track=job.watch.track,
+            progress=advance,
+        )
+    found = {
+        "digest": _write(job, ready),
+        "train_s": round(done.seconds + tokenizer_s, 1),
+        "tokenizer_s": round(tokenizer_s, 1),
+        "steps": steps,
+        "batch": recipe.batch,
+        "samples_per_s": round(done.samples_per_s, 1),
+        "parameters": sum(value.numel() for value in ready.model.parameters()),
+        "made_with": _made_with(),
+    }
+    files.write_json(note, found)
+    checkpoint.clear(job.folder / "checkpoints")
+    return found
+
+
+def actor(job: Job) -> Actor:
+    """The trained policy, read back from its bundle: what is evaluated is what could be promoted."""
+    policy, packed = playable.load(job.folder / "policy")
+    bundle.expect(packed, job.demos.spec)
+    planner = policy.planner
+    if not isinstance(planner, VQBeT):
+        return Actor(policy.spec, planner, execute=job.chosen["execute"], goal=policy.goal)
+    acting = job.chosen["bundle"]
+    planner = VQBeT(planner.prior, temperature=acting["temperature"], argmax=acting["argmax"])
+    return Actor(policy.spec, planner, execute=acting["execute"], goal=policy.goal)
+
+
+def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
+    """A baseline of a cell, untrained."""
+    goal = GOALS[cell.task] if cell.goal else ()
+    return trainable.baseline(
+        cell.policy, chosen, demos, goal=goal, goal_steps=params.paper.goal_steps, seed=cell.seed
+    )  # fmt: skip
+
+
+def _builder(job: Job, demos: Demonstrations) -> tuple[Callable[[], Trainable], float]:
+    """How to build the cell's model, as often as wanted, and for how many seconds its tokenizer was trained."""
+    if job.cell.policy != VQBET:
+        return lambda: baseline(job.params, job.cell, job.chosen, demos), 0.0
+    kept, note = job.folder / "tokenizer", job.folder / "tokenizer.json"
+    if not note.is_file():
+        section = job.params.task(job.cell.task).tokenizer.model_validate(job.chosen["tokenizer"])
+        fit = tokenizer.fit(section, demos, folder=job.folder / "codes", fingerprint=job.key, watch=job.watch)
+        bundle.write(
+            kept,
+            kind="tokenizer",
+            spec=demos.spec,
+            arguments=fit.tokenizer.arguments(),
+            components=fit.tokenizer.components(),
+            provenance={"data": demos.digest},
+        )
+        files.write_json(note, fit.seconds)
+        checkpoint.clear(job.folder / "codes")
+    packed = bundle.read(kept)
+    goal = GOALS[job.cell.task] if job.cell.goal else ()
+
+    def build() -> Trainable:
+        frozen = Tokenizer.from_components(packed.arguments, packed.components)
+        return trainable.vqbet(job.chosen, demos, frozen, goal)
+
+    return build, float(files.read_json(note))
+
+
+def _steps(job: Job, build: Callable[[], Trainable], seconds: float) -> int:
+    """How many steps fit into the time: measured once, so that a stopped training goes on with as many."""
+    note = job.folder / "steps.json"
+    if note.is_file():
+        return int(files.read_json(note))
+    probe = build()
+    step_s = train.step_seconds(probe.model, probe.windows.gather, len(probe.windows), probe.recipe(10_000), PROBE_S)
+    steps = max(1, round(max(seconds, 0.0) / step_s))
+    job.watch.say(f"{job.cell.name}: {1000 * step_s:.1f} ms a step, {steps} steps in {seconds:.0f} s")
+    files.write_json(note, steps)
+    return steps
+
+
+def _write(job: Job, ready: Trainable) -> str:
+    acting = ready.actor()
+    return bundle.write(
+        job.folder / "policy",
+        kind=ready.kind,
+        spec=acting.spec,
+        arguments=acting.arguments(),
+        components=acting.components(),
+        provenance={"code": sources.digest(__name__), "data": job.demos.digest, "training": job.key},
+    )
+
+
+def _made_with() -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "code": sources.digest(__name__),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
