@@ -1,11 +1,12 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: demo test setup lint bench clean lock
+.PHONY: demo test paper setup lint bench clean lock
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
 help:
 	@echo "make demo   demonstrations -> champion on an embedded default, about 10 minutes on 2 cores"
 	@echo "make test   lint, types, import contracts and every test"
+	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
 
 setup:
@@ -13,6 +14,9 @@ setup:
 
 demo: setup
 	@$(python) -m flows demo
+
+paper: setup
+	@$(python) -m vqbet paper $(if $(SIZE),--size $(SIZE))
 
 lint: setup
 	@$(python) -m ruff check .

@@ -69,5 +69,5 @@ def test_a_file_that_is_not_parameters(tmp_path: Path, text: str, named: str) ->
 def test_a_missing_file_and_a_missing_task(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.task(tmp_path / "params.yaml", "blockpush")
-    with pytest.raises(ConfigError, match="no section 'kitchen'; sections: blockpush, pusht"):
-        config.task(SHIPPED, "kitchen")
+    with pytest.raises(ConfigError, match="no section 'bathroom'; sections: blockpush, pusht"):
+        config.task(SHIPPED, "bathroom")

@@ -298,13 +298,14 @@ def kmeans(
 
 def _spread(points: Float[Tensor, "N L"], count: int, generator: torch.Generator) -> Float[Tensor, "K L"]:
     """The k-means++ start: each centre is a point, drawn in proportion to its squared distance to those before it."""
+    apart = torch.empty_like(points)  # used again: fresh memory of this size costs more than the arithmetic
     centres = points[torch.randint(len(points), (1,), generator=generator)]
-    distance = (points - centres[0]).square().sum(1)
+    distance = torch.sub(points, centres[0], out=apart).square_().sum(1)
     while len(centres) < count:
         weights = distance if bool(distance.sum() > 0) else torch.ones_like(distance)
         chosen = points[torch.multinomial(weights, 1, generator=generator)]
         centres = torch.cat([centres, chosen])
-        distance = torch.minimum(distance, (points - chosen).square().sum(1))
+        distance = torch.minimum(distance, torch.sub(points, chosen, out=apart).square_().sum(1))
     return centres
 
 

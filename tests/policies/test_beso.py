@@ -1,35 +1,24 @@
-"""BESO: its preconditioning, noise levels, samplers and guidance against closed forms, what it learns, round trips."""
+"""BESO: its network, guidance and loss against second derivations, acting, round trips, refusals."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor
 
 from vqbet.contract import BundleError, Channel, Spec, TrainingError
-from vqbet.demos.goals import GoalWindows
-from vqbet.demos.windows import Windows
 from vqbet.normalizer import Normalizer
 from vqbet.policies import beso as module
 from vqbet.policies import build
 from vqbet.policies.acting import Actor
-from vqbet.policies.beso import Beso, BesoShape, ancestral, noise_levels, preconditioning, sample, training_sigma
+from vqbet.policies.beso import Beso, BesoShape
 from vqbet.policies.spaces import Spaces
-from vqbet.recipe import Recipe, seed_everything
-from vqbet.testing import synthetic
-from vqbet.train import train
 
 T, D, A, G, C = 3, 5, 2, 2, 2
 SIGMA = 0.5  # of the data
@@ -59,13 +48,13 @@ def between(low: float, high: float, channels: int) -> Normalizer:
     return Normalizer.fit(np.array([[low] * channels, [high] * channels], np.float32))
 
 
-def model(shape: BesoShape = SHAPE, seed: int = 0, *, loud: bool = True, **settings: Any) -> Beso:
-    """An untrained model; `loud`: with weights so large that everything it is told shows in what it says."""
+def model(shape: BesoShape = SHAPE, seed: int = 0, **settings: Any) -> Beso:
+    """An untrained model, with weights so large that everything it is told shows in what it says."""
     torch.manual_seed(seed)
     goal = between(-2.0, 2.0, C) if shape.goal_steps else None
     policy = Beso(Spaces(between(-3.0, 3.0, D), between(0.0, 500.0, A), goal), shape, **settings)
     with torch.no_grad():
-        for parameter in policy.network.parameters() if loud else ():
+        for parameter in policy.network.parameters():
             parameter.mul_(10.0 if parameter.ndim == 2 else 1.0)
     return policy.eval()
 
@@ -104,163 +93,6 @@ def plan(policy: Beso, batch: dict[str, np.ndarray], uniform: Tensor | None = No
     return chunk.numpy()
 
 
-def learn(policy: Beso, batch: dict[str, np.ndarray], steps: int, lr: float = 3e-3) -> Beso:
-    optimizer = torch.optim.Adam(policy.train().parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        loss, _ = policy.loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return policy.eval()
-
-
-# --- preconditioning and noise levels ---------------------------------------------------------------------------------
-
-
-@given(st.floats(1e-3, 100.0))
-def test_preconditioning_is_what_makes_inputs_and_targets_unit_and_amplifies_errors_least(sigma: float) -> None:
-    """Karras et al., appendix B.6: unit variance of the input and of F's target, and of all c_skip that with the
-    smallest c_out."""
-    skip, out, scale, level = (float(value) for value in preconditioning(torch.tensor([sigma], dtype=torch.float64)))
-    assert scale**2 * (SIGMA**2 + sigma**2) == pytest.approx(1)
-    assert out**2 == pytest.approx((1 - skip) ** 2 * SIGMA**2 + skip**2 * sigma**2)
-    for other in (skip - 0.01, skip + 0.01):
-        assert (1 - other) ** 2 * SIGMA**2 + other**2 * sigma**2 > out**2
-    assert level == pytest.approx(math.log(sigma) / 4)
-
-
-@pytest.mark.parametrize("sigma", [0.005, 0.3, 1.0, 50.0])
-def test_inputs_and_targets_of_the_network_have_unit_variance(sigma: float) -> None:
-    rng = np.random.default_rng(0)
-    data = rng.choice([-SIGMA, SIGMA], 100_000)
-    noised = data + sigma * rng.normal(size=data.shape)
-    skip, out, scale, _ = (float(value) for value in preconditioning(torch.tensor([sigma], dtype=torch.float64)))
-    assert np.std(scale * noised) == pytest.approx(1, abs=0.02)
-    assert np.std((data - skip * noised) / out) == pytest.approx(1, abs=0.02)
-
-
-def test_without_noise_nothing_is_changed() -> None:
-    policy = conditional()
-    noised, _, observation, goal = inputs(policy)
-    for sigma in (1e-2, 1e-4, 1e-6):
-        change = policy.denoise(noised, torch.full((4,), sigma), observation, goal) - noised
-        assert change.abs().max() < 30 * sigma + 1e-6
-    assert policy.denoise(noised, torch.full((4,), 1.0), observation, goal).sub(noised).abs().max() > 0.1
-
-
-def test_noise_levels_of_training_are_log_logistic_within_their_bounds() -> None:
-    low, high = 0.005, 1.0
-    drawn = training_sigma(torch.rand(50_000), sigma_min=low, sigma_max=high).double().numpy()
-    whole = stats.fisk(c=2.0, scale=SIGMA)  # the log-logistic of shape 1 / 0.5
-
-    def cut(value: np.ndarray) -> np.ndarray:
-        return (whole.cdf(value) - whole.cdf(low)) / (whole.cdf(high) - whole.cdf(low))
-
-    assert stats.kstest(drawn, cut).pvalue > 1e-3
-    ends = training_sigma(torch.tensor([0.0, 1.0]), sigma_min=low, sigma_max=high)
-    torch.testing.assert_close(ends, torch.tensor([low, high]))
-    assert low <= drawn.min()
-    assert drawn.max() <= high
-
-
-def test_without_bounds_half_of_the_noise_levels_are_below_that_of_the_data() -> None:
-    quantiles = training_sigma(torch.tensor([0.25, 0.5, 0.75]), sigma_min=1e-9, sigma_max=1e3)
-    expected = [SIGMA * math.exp(0.5 * math.log(odds)) for odds in (1 / 3, 1, 3)]
-    torch.testing.assert_close(quantiles, torch.tensor(expected), rtol=1e-3, atol=0)
-
-
-def test_schedules_go_from_the_largest_to_the_smallest_level_and_to_none() -> None:
-    middle = ((1.0 + 0.005 ** (1 / 5)) / 2) ** 5
-    kitchen = noise_levels("karras", 3, sigma_min=0.005, sigma_max=1.0, rho=5.0)
-    assert kitchen == pytest.approx((1.0, middle, 0.005, 0.0))
-    even = noise_levels("exponential", 3, sigma_min=0.01, sigma_max=1.0, rho=5.0)
-    assert even == pytest.approx((1.0, 0.1, 0.01, 0.0))
-    steep = noise_levels("karras", 9, sigma_min=0.01, sigma_max=1.0, rho=1e4)
-    assert steep == pytest.approx(noise_levels("exponential", 9, sigma_min=0.01, sigma_max=1.0, rho=5.0), rel=1e-2)
-    assert noise_levels("karras", 1, sigma_min=0.01, sigma_max=2.0, rho=5.0) == pytest.approx((2.0, 0.0))
-
-
-# --- samplers ---------------------------------------------------------------------------------------------------------
-
-
-@given(st.floats(1e-3, 100.0), st.floats(0.0, 0.999))
-def test_an_ancestral_step_is_ddpms_posterior(now: float, share: float) -> None:
-    """What is put back together has the variance of the next level, and mean and variance are those of x at `then`
-    given x at `now` and the data: products of the Gaussians N(data, then^2) and N(x | then, now^2 - then^2)."""
-    then = share * now
-    down, up = ancestral(now, then)
-    assert down**2 + up**2 == pytest.approx(then**2)
-    if then > 1e-3 * now:
-        precision = 1 / then**2 + 1 / (now**2 - then**2)
-        assert up**2 == pytest.approx(1 / precision)
-        assert down / now == pytest.approx(
-            1 / (now**2 - then**2) / precision
-        )  # the weight of x, the rest is the data's
-
-
-def mixture(noised: Tensor, sigma: float) -> Tensor:
-    """D of data that is +0.6 or -0.6, each with probability 1/2."""
-    return 0.6 * torch.tanh(0.6 * noised / sigma**2)
-
-
-def test_ddim_and_eulers_method_are_one_step_here() -> None:
-    noise = torch.randn(1, 50, T, A, dtype=torch.float64)
-    sigmas = noise_levels("karras", 6, sigma_min=0.05, sigma_max=1.0, rho=5.0)
-    euler = ddim = sigmas[0] * noise[0]
-    for now, then in pairwise(sigmas):
-        euler = euler + (then - now) * (euler - mixture(euler, now)) / now
-        if then:
-            ratio = math.log(now) - math.log(then)
-            ddim = then / now * ddim - math.expm1(-ratio) * mixture(ddim, now)
-        else:
-            ddim = mixture(ddim, now)
-    torch.testing.assert_close(sample(mixture, noise, sigmas), euler)
-    torch.testing.assert_close(sample(mixture, noise, sigmas), ddim)
-
-
-def test_the_ancestral_sampler_adds_its_noise_after_each_step_but_the_last() -> None:
-    noise, sigmas = torch.randn(3, 50, T, A, dtype=torch.float64), (1.0, 0.4, 0.1, 0.0)
-    x = noise[0]
-    for step, (now, then) in enumerate([(1.0, 0.4), (0.4, 0.1)], 1):
-        up = then * math.sqrt(1 - then**2 / now**2)
-        down = math.sqrt(then**2 - up**2)
-        x = x + (down - now) * (x - mixture(x, now)) / now + up * noise[step]
-    torch.testing.assert_close(sample(mixture, noise, sigmas), mixture(x, 0.1))
-
-
-MEAN, SPREAD = 0.3, 0.2
-
-
-def gaussian(noised: Tensor, sigma: float) -> Tensor:
-    """D of data from N(MEAN, SPREAD^2)."""
-    return (SPREAD**2 * noised + sigma**2 * MEAN) / (SPREAD**2 + sigma**2)
-
-
-@pytest.mark.parametrize("schedule", ["karras", "exponential"])
-def test_the_error_of_a_step_is_of_first_order(schedule: Any) -> None:
-    """For a Gaussian, x - MEAN shrinks as sqrt(SPREAD^2 + sigma^2) on the way down: twice the steps, half the error."""
-    noise, errors = torch.randn(1, 200, 1, 1, dtype=torch.float64), []
-    for steps in (40, 80, 160):
-        sigmas = noise_levels(schedule, steps + 1, sigma_min=0.02, sigma_max=1.0, rho=5.0)[:-1]
-        shrunk = math.sqrt((SPREAD**2 + 0.02**2) / (SPREAD**2 + 1))
-        exact = MEAN + (noise[0] - MEAN) * shrunk
-        errors.append(float((sample(gaussian, noise, sigmas) - exact).abs().max()))
-    assert errors[0] / errors[1] == pytest.approx(2, abs=0.15)
-    assert errors[1] / errors[2] == pytest.approx(2, abs=0.1)
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-def test_many_steps_sample_the_distribution(noisy: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(100 if noisy else 1, 20_000, 1, 1, dtype=torch.float64, generator=generator)
-    drawn = sample(gaussian, noise, noise_levels("karras", 100, sigma_min=0.005, sigma_max=20.0, rho=7.0))
-    assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.01)
-    assert float(drawn.std()) == pytest.approx(SPREAD, abs=0.01)
-    assert stats.kstest((drawn.flatten().numpy() - drawn.mean().item()) / drawn.std().item(), "norm").pvalue > 1e-3
-
-
 # --- network, guidance, masked goals ----------------------------------------------------------------------------------
 
 
@@ -269,9 +101,9 @@ def test_an_action_sees_its_own_and_earlier_steps_the_goal_and_the_noise_level()
     noised, sigma, observation, goal = inputs(policy)
 
     def changed(place: Tensor, *index: int) -> list[bool]:
-        before = policy.denoise(noised, sigma, observation, goal)
+        before = policy.network(noised, sigma.log(), observation, goal)
         place[:, *index] += 0.3
-        after = policy.denoise(noised, sigma, observation, goal)
+        after = policy.network(noised, sigma.log(), observation, goal)
         place[:, *index] -= 0.3
         return [not torch.allclose(before[:, t], after[:, t], atol=1e-5) for t in range(T)]
 
@@ -281,6 +113,17 @@ def test_an_action_sees_its_own_and_earlier_steps_the_goal_and_the_noise_level()
     assert changed(goal, 0, 1) == [True] * T
     levels = [policy.network(noised, torch.full((4,), level), observation, goal) for level in (-1.0, 0.0)]
     assert not torch.allclose(*levels, atol=1e-5)
+    orders = [policy.network(noised, sigma, observation, wanted) for wanted in (goal, goal.flip(1))]
+    assert not torch.allclose(*orders, atol=1e-5)
+
+
+def test_without_noise_nothing_is_changed() -> None:
+    policy = conditional()
+    noised, _, observation, goal = inputs(policy)
+    for sigma in (1e-2, 1e-4, 1e-6):
+        change = policy.denoise(noised, torch.full((4,), sigma), observation, goal) - noised
+        assert change.abs().max() < 30 * sigma + 1e-6
+    assert policy.denoise(noised, torch.full((4,), 1.0), observation, goal).sub(noised).abs().max() > 0.1
 
 
 class Counted:
@@ -362,7 +205,7 @@ def test_the_loss_is_the_weighted_error_of_the_denoised_actions(monkeypatch: pyt
     monkeypatch.setattr(policy, "denoise", remember)
     loss, metrics = policy.loss(batch)
     [(sigma, denoised)] = seen
-    assert sigma.shape == (32,)  # one level a window, as there is one token for it
+    assert len(sigma.unique()) == 32  # one level a window, as there is one token for it
     error = denoised.double().numpy() - (batch["action"] - 250.0) / 250.0
     weight = ((sigma**2 + SIGMA**2) / (sigma * SIGMA) ** 2).double().numpy()[:, None, None] * batch["valid"][:, :, None]
     assert float(loss) == pytest.approx((weight * error**2).mean(), rel=1e-4)
@@ -423,52 +266,8 @@ def test_metrics_are_scalars_without_a_graph_and_every_parameter_learns() -> Non
     assert loss.ndim == 0
     assert all(value.ndim == 0 and not value.requires_grad for value in metrics.values())
     loss.backward()
-    assert all(parameter.grad is not None for parameter in policy.parameters())
-
-
-# --- what it learns ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def guided() -> Beso:
-    """One observation, two actions, 50 and 450 px; the goal says which, and is not told half of the time."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    side = np.where(np.arange(256) % 2, 1.0, -1.0).astype(np.float32)[:, None, None]
-    batch = {
-        "observation": np.ones((256, 1, 1), np.float32),
-        "action": 250 + 200 * side,
-        "valid": np.ones((256, 1), bool),
-        "goal": side,
-    }
-    shape = BesoShape(window=1, depth=1, heads=2, width=32, dropout=0.0, goal_steps=1)
-    spaces = Spaces(between(-2.0, 2.0, 1), between(0.0, 500.0, 1), between(-2.0, 2.0, 1))
-    return learn(Beso(spaces, shape, goal_dropout=0.5), batch, steps=250, lr=1e-2)
-
-
-def sampled(policy: Beso, wanted: float, **settings: Any) -> np.ndarray:
-    """400 actions, as parts of the way from 250 px to the demonstrated ones: those of the two modes are -1 and 1."""
-    arguments = policy.arguments()
-    arguments["sampling"].update(settings)
-    again = Beso.from_components(arguments, policy.components())
-    batch = {"observation": np.ones((400, 1, 1), np.float32), "goal": np.full((400, 1, 1), wanted, np.float32)}
-    return (plan(again, batch)[:, 0, 0] - 250) / 200
-
-
-@pytest.mark.parametrize("wanted", [-1.0, 1.0])
-@pytest.mark.parametrize("guidance", [1.0, 1.5])
-def test_the_goal_decides(guided: Beso, wanted: float, guidance: float) -> None:
-    actions = sampled(guided, wanted, guidance=guidance, steps=10, sampler="euler_ancestral")
-    assert np.mean(np.abs(actions - wanted) < 0.3) > 0.9
-    assert np.mean(sampled(guided, wanted, guidance=guidance) * wanted > 0) > 0.98
-
-
-@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
-def test_two_modes_are_sampled_as_two_modes(guided: Beso, sampler: str) -> None:
-    """Without being told a goal: both ways, half of the time each, and little between them."""
-    actions = sampled(guided, 1.0, guidance=0.0, sampler=sampler, steps=10)
-    assert np.mean(np.abs(np.abs(actions) - 1) < 0.3) > 0.8
-    assert 0.35 < np.mean(actions > 0) < 0.65
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in policy.parameters())
+    assert policy.network.position.grad.any(dim=1).all()
 
 
 # --- acting -----------------------------------------------------------------------------------------------------------
@@ -541,26 +340,7 @@ def test_it_takes_no_dropout_along_into_acting() -> None:
     assert np.array_equal(plan(policy, windows()), plan(policy, windows()))
 
 
-# --- training and refusals --------------------------------------------------------------------------------------------
-
-
-def test_it_trains_in_the_loop(tmp_path: Path) -> None:
-    seed_everything(0)
-    demos = synthetic(4, D=D, A=A)
-    goal = tuple(channel.name for channel in demos.spec.observation[:C])
-    source = GoalWindows(Windows(demos, window=T, chunk=1), demos, channels=goal, steps=G)
-    policy = Beso(Spaces.fit(demos, goal), replace(SHAPE, goal_steps=G, dropout=0.1), **GUIDED)
-    before = {name: value.copy() for name, value in policy.components()["model"].items()}
-    recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=0.01, clip=1.0, ema=0.9, seed=0)
-    done = train(
-        policy, source.gather, len(source), recipe, folder=tmp_path, fingerprint="f", track=lambda step, metrics: None
-    )
-    assert done.steps == 3
-    assert {"loss", "action_error"} <= done.history[-1].keys()
-    assert all(not np.array_equal(value, before[name]) for name, value in policy.components()["model"].items())
-    actor = Actor(demos.spec, policy, execute="first", goal=goal)
-    actor.reset(np.arange(2), demos.observation[-2:, :C])
-    assert np.isfinite(actor.act(demos.observation[:2], np.arange(2))).all()
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -103,4 +103,6 @@ def _sentence(name: str, problem: Any) -> str:
         return f"{where}: unknown key (misspelled?)"
     if problem["type"] == "missing":
         return f"{where}: missing"
+    if problem["type"] == "value_error":  # a rule over several keys, which says itself what came
+        return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
