@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,86 @@ def test_initial_scales_are_gpt2s() -> None:
 def test_a_mlp_is_orthogonal_at_first() -> None:
     weight = MLP(4, 16, 3)[2].weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(16), rtol=0, atol=1e-5)
+
+
+def goal_decoder(depth: int, goals: int) -> Decoder:
+    torch.manual_seed(0)
+    settings = {"goal_inputs": 2, "goal_steps": goals} if goals else {}
+    model = Decoder(3, window=6, depth=depth, heads=2, width=8, dropout=0.5, **settings)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("goals", [0, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("length", [1, 4, 6])
+def test_the_last_position_alone_is_the_last_of_all(goals: int, depth: int, length: int) -> None:
+    """With gradients through the modules, without them through `newest`."""
+    model, observation = goal_decoder(depth, goals), torch.randn(5, length, 3)
+    goal = torch.randn(5, goals, 2) if goals else None
+    expected = model(observation, goal)[:, -1].detach()
+    torch.testing.assert_close(model.last(observation, goal), expected, rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.last(observation, goal), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["step", "load", "copy", "move"])
+@torch.no_grad()
+def test_the_last_position_follows_the_weights(change: str) -> None:
+    """`Decoder.weights` and `MLP.products` are the parameters, not copies of them."""
+    model, head = goal_decoder(2, 0), MLP(8, 16, 3)
+    model.last(torch.randn(5, 6, 3))
+    if change == "step":
+        for parameter in [*model.parameters(), *head.parameters()]:
+            parameter.mul_(1.5)
+    if change == "load":
+        other, other_head = decoder(), MLP(8, 16, 3)
+        model.load_state_dict(other.state_dict())
+        head.load_state_dict(other_head.state_dict())
+    if change == "copy":
+        old = model, head
+        model, head = copy.deepcopy(old)
+        for parameter in [*old[0].parameters(), *old[1].parameters()]:
+            parameter.zero_()
+    if change == "move":
+        model, head = model.double(), head.double()
+    observation = torch.randn(5, 6, 3, dtype=model.position.dtype)
+    features = model.last(observation)
+    torch.testing.assert_close(features, model(observation)[:, -1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head(features), nn.Sequential.forward(head, features))
+    assert features.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_what_acting_takes_apart_is_in_the_order_of_a_blocks_parameters() -> None:
+    names = [name for name, _ in decoder().blocks[0].named_parameters()]
+    assert names == [
+        *("norm_attention.weight", "norm_attention.bias", "attention.qkv.weight", "attention.qkv.bias"),
+        *("attention.out.weight", "attention.out.bias", "norm_mlp.weight", "norm_mlp.bias"),
+        *("expand.weight", "expand.bias", "contract.weight", "contract.bias"),
+    ]
+
+
+def test_a_single_position_is_attended_to_as_by_attention() -> None:
+    """Without queries and keys: the weights of one position are 1; gradients too."""
+    block, x = goal_decoder(1, 0).blocks[0].attention, torch.randn(5, 1, 8, requires_grad=True)
+    q, k, v = block._split(block.qkv(x), 3)
+    expected = block.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    for y in (block(x, None), block.last(x), block(x, torch.ones(5, 1, 1, 1, dtype=torch.bool))):
+        torch.testing.assert_close(y, expected)
+    own, theirs = (torch.autograd.grad(y.square().sum(), [x, *block.parameters()]) for y in (block(x, None), expected))
+    for one, other in zip(own, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mlp_is_the_sequence_of_its_layers() -> None:
+    head, x = MLP(4, 16, 3), torch.randn(7, 4, requires_grad=True)
+    own, theirs = head(x), nn.Sequential.forward(head, x)
+    assert torch.equal(own, theirs)
+    gradients = [torch.autograd.grad(y.square().sum(), [x, *head.parameters()]) for y in (own, theirs)]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 def test_tensors_are_copies_and_restore_is_their_inverse() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import nn
 
-from vqbet.contract import BundleError, TrainingError
+from vqbet.contract import BundleError, Channel, TrainingError
 from vqbet.nets import restore, tensors
 from vqbet.normalizer import Normalizer
 
@@ -68,6 +71,29 @@ def test_statistics_are_tensors_of_the_module_and_are_restored_not_refitted() ->
     assert [name for name, _ in loaded.named_parameters()] == []  # nothing for an optimiser to move
 
 
+def test_what_follows_from_the_statistics_follows_them_however_they_come() -> None:
+    fitted = Normalizer.fit(np.array([[0, 1, 7], [4, 9, 7]], np.float32))
+    restored, loaded, copied = Normalizer(3), Normalizer(3), copy.deepcopy(fitted)
+    restore(restored, tensors(fitted), component="normalizer")
+    nn.Sequential(loaded).load_state_dict(nn.Sequential(fitted).state_dict())
+    copied.load_state_dict(Normalizer.fit(np.array([[0, 0, 0], [1, 1, 1]], np.float32)).state_dict())
+    assert fitted.half_range.tolist() == [2, 4, 0]  # a copy that is loaded leaves the original alone
+    assert copied.half_range.tolist() == [0.5, 0.5, 0.5]
+    for other in (restored, loaded):
+        assert all(torch.equal(value, other.get_buffer(name)) for name, value in fitted.named_buffers())
+    assert set(tensors(fitted)) == {"low", "high"}
+
+
 def test_statistics_of_another_size_are_refused_by_name() -> None:
     with pytest.raises(BundleError, match=r"normalizer: tensor 'low': expected .*\(3,\), got .*\(2,\)"):
         restore(Normalizer(3), tensors(Normalizer(2)), component="normalizer")
+
+
+def test_a_channel_that_only_shows_noise_counts_as_constant() -> None:
+    """Stretched to [-1, 1], the first motion of a knob that nobody turned would be a thousand times anything seen."""
+    channels = [Channel(name, "rad", -1.0, 1.0) for name in ("moved", "still")]
+    data = np.stack([np.linspace(-0.5, 0.5, 50), np.linspace(-1e-4, 1e-4, 50)], axis=1).astype(np.float32)
+    normalizer = Normalizer.fit(data, channels)
+    assert normalizer.half_range.tolist() == [0.5, 0.0]
+    assert normalizer.normalize(torch.tensor([0.5, 0.9])).tolist() == [1.0, 0.0]
+    assert Normalizer.fit(data).half_range[1] > 0

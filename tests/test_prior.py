@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from vqbet import prior
 from vqbet.contract import BundleError, TrainingError
 from vqbet.normalizer import Normalizer
 from vqbet.prior import Objective, Prior, PriorShape, pick
@@ -163,6 +164,56 @@ def test_the_offset_is_the_sum_of_one_vector_per_layer() -> None:
     table = head.head(features).reshape(10, Q, K, H * A)
     expected = torch.stack([sum(table[m, q, codes[m, q]] for q in range(Q)) for m in range(10)])
     torch.testing.assert_close(head(features, codes), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@torch.no_grad()
+def test_a_few_rows_get_the_offsets_of_the_full_product(layers: int) -> None:
+    head = build(layers=layers).offset_head
+    for count in range(1, head.FEW + 3):
+        features, codes = torch.randn(count, 16), torch.randint(K, (count, layers))
+        torch.testing.assert_close(
+            head._chosen(features, codes),
+            head.head(features)
+            .view(count, layers, K, -1)[torch.arange(count)[:, None], torch.arange(layers), codes]
+            .sum(1),
+            rtol=1e-4,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_decoded_is_what_the_tokenizer_makes_of_every_combination(layers: int) -> None:
+    model = build(layers=layers)
+    codes = torch.randint(K, (200, layers))
+    torch.testing.assert_close(model.decoded[tuple(codes.T)], model.tokenizer.decode(codes), rtol=1e-4, atol=1e-6)
+    assert "decoded" not in model.state_dict()
+
+
+def test_too_many_combinations_are_decoded_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = build()
+    monkeypatch.setattr(prior, "TABLE", K**Q - 1)
+    model, features, codes = build(), torch.randn(40, 16), torch.randint(K, (40, Q))
+    assert model.decoded is None
+    torch.testing.assert_close(model.chunk(features, codes), table.chunk(features, codes), rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 1000))
+def test_pick_is_where_the_cumulative_distribution_passes_the_number(codes: int, seed: int) -> None:
+    """As it was written first, in floating-point numbers, whose sums a GPU adds in any order."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(500, codes, generator=generator)
+    uniform = torch.rand(500, dtype=torch.float64, generator=generator)
+    cumulative = logits.double().softmax(1).cumsum(1)
+    expected = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
+    assert torch.equal(pick(logits, uniform), expected)
+
+
+def test_pick_stays_within_the_codes_at_the_largest_number() -> None:
+    logits = 4 * torch.randn(500, 7)
+    for uniform in (torch.full((500,), 1 - 2**-53, dtype=torch.float64), torch.full((500,), 1 - 2**-24)):
+        assert pick(logits, uniform).max() <= 6
 
 
 @settings(max_examples=20, deadline=None)

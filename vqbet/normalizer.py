@@ -5,7 +5,7 @@ Fitted once, on the demonstrations a model is trained on, and kept with its weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -13,8 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, TrainingError
+from vqbet.contract import BundleError, Channel, TrainingError
 from vqbet.nets import restore, tensors
+
+STILL = (
+    0.002  # of a channel's physical range; in Franka Kitchen what stands still is below 0.0009, what moves above 0.0036
+)
 
 
 @final
@@ -27,15 +31,26 @@ class Normalizer(nn.Module):
 
     low: Float[Tensor, " C"]
     high: Float[Tensor, " C"]
+    half_range: Float[Tensor, " C"]  # physical units per normalised unit; 0 for a channel that never changed
+    middle: Float[Tensor, " C"]  # of the range, in physical units
+    scale: Float[Tensor, " C"]  # normalised units per physical unit; 0 likewise
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("low", torch.full((channels,), -1.0))
         self.register_buffer("high", torch.full((channels,), 1.0))
+        for name in ("half_range", "middle", "scale"):
+            self.register_buffer(name, torch.empty(channels), persistent=False)
+        self._derive()
+        self.register_load_state_dict_post_hook(Normalizer._derive)
 
     @classmethod
-    def fit(cls, data: Float[np.ndarray, "... C"]) -> Normalizer:
-        """The smallest and the largest of each channel. Raises TrainingError on empty or non-finite data."""
+    def fit(cls, data: Float[np.ndarray, "... C"], channels: Sequence[Channel] = ()) -> Normalizer:
+        """The smallest and the largest of each channel. Raises TrainingError on empty or non-finite data.
+
+        A channel that moved over less than STILL of the physical range that `channels` give it has shown its sensor's
+        noise and nothing else; it counts as constant, since stretched to [-1, 1] the first real motion would be huge.
+        """
         flat = np.asarray(data, np.float32).reshape(-1, data.shape[-1])
         if not len(flat):
             raise TrainingError("normaliser: expected at least one step of data, got none")
@@ -43,30 +58,33 @@ class Normalizer(nn.Module):
         broken = np.flatnonzero(~np.isfinite(low) | ~np.isfinite(high))
         if len(broken):
             raise TrainingError(f"normaliser: channels {broken.tolist()} hold values that are not finite; validate")
+        if channels:
+            still = high - low < STILL * np.array([channel.high - channel.low for channel in channels], np.float32)
+            low, high = np.where(still, (low + high) / 2, low), np.where(still, (low + high) / 2, high)
         normalizer = cls(flat.shape[1])
         normalizer.low.copy_(torch.from_numpy(low))
         normalizer.high.copy_(torch.from_numpy(high))
+        normalizer._derive()
         return normalizer
 
     @property
     def channels(self) -> int:
         return len(self.low)
 
-    @property
-    def half_range(self) -> Float[Tensor, " C"]:
-        """Physical units per normalised unit; 0 for a channel that never changed."""
-        half = (self.high - self.low) / 2
-        resolution = 4 * torch.finfo(torch.float32).eps * torch.maximum(self.low.abs(), self.high.abs())
-        return torch.where(half > resolution, half, torch.zeros_like(half))
-
     def normalize(self, value: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
-        half = self.half_range
-        scale = torch.where(half > 0, 1 / half, torch.zeros_like(half))
-        return (value - self.low - half) * scale
+        return (value - self.low - self.half_range) * self.scale
 
     def unnormalize(self, value: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
-        half = self.half_range
-        return value * half + (self.low + half)
+        return value * self.half_range + self.middle
+
+    def _derive(self, _missing_and_unexpected: object = None) -> None:
+        """Once what follows from low and high, not at every action."""
+        half = (self.high - self.low) / 2
+        resolution = 4 * torch.finfo(torch.float32).eps * torch.maximum(self.low.abs(), self.high.abs())
+        half = torch.where(half > resolution, half, torch.zeros_like(half))
+        self.half_range.copy_(half)
+        self.middle.copy_(self.low + half)
+        self.scale.copy_(torch.where(half > 0, 1 / half, torch.zeros_like(half)))
 
 
 def packed(**normalizers: Normalizer | None) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from vqbet.nets import MLP, Decoder, restore, tensors
 from vqbet.normalizer import Normalizer, packed, unpack
 from vqbet.tokenizer import Tokenizer
 
+TABLE = 4096  # combinations of codes, up to which all are decoded beforehand
 APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "prior"
 Choose = Callable[[int, Tensor], Tensor]  # (layer, logits (M, K)) -> codes (M,)
 
@@ -84,8 +85,8 @@ class CodeHead(nn.Module):
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         """Codes, layer by layer, as `choose` takes them from the logits."""
         if not self.sequential:
-            logits = rearrange(self.heads[0](features), "m (q k) -> q m k", k=self.codes)
-            return torch.stack([choose(layer, logits[layer]) for layer in range(self.layers)], dim=1)
+            logits = self.heads[0](features).view(-1, self.layers, self.codes)
+            return torch.stack([choose(layer, logits[:, layer]) for layer in range(self.layers)], dim=1)
         codes = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
         for layer in range(self.layers):
             chosen = choose(layer, self._logits(features, codes, layer))
@@ -105,11 +106,13 @@ class OffsetHead(nn.Module):
     """
 
     FEW = 4
+    first: Int[Tensor, " Q"]
 
     def __init__(self, width: int, hidden: int, *, layers: int, codes: int, size: int) -> None:
         super().__init__()
         self.layers, self.codes, self.size = layers, codes, size
         self.head = _head(width, hidden, layers * codes * size)
+        self.register_buffer("first", codes * torch.arange(layers), persistent=False)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
         if len(features) <= self.FEW and not torch.is_grad_enabled():
@@ -119,23 +122,25 @@ class OffsetHead(nn.Module):
         return table.gather(2, rows).sum(dim=(1, 2))
 
     def _chosen(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
-        *hidden_layers, last = self.head
-        hidden = features
-        for layer in hidden_layers:
-            hidden = layer(hidden)
-        places = codes + self.codes * torch.arange(self.layers)
-        weight = last.weight.view(-1, self.size, last.in_features)[places].sum(1)  # (M, HA, hidden)
-        bias = last.bias.view(-1, self.size)[places].sum(1)
-        return torch.baddbmm(bias[:, :, None], weight, hidden[:, :, None])[:, :, 0]
+        weight, bias = self.head.products[-1]
+        places = (codes + self.first).flatten()
+        rows = (len(codes), self.layers * self.size, -1)
+        weight = weight.view(self.layers * self.codes, -1).index_select(0, places).view(rows)  # (M, Q HA, hidden)
+        bias = bias.view(self.layers * self.codes, -1).index_select(0, places).view(rows)
+        each = torch.baddbmm(bias, weight, self.head.hidden(features)[:, :, None])
+        return each.view(-1, self.layers, self.size).sum(1)
 
 
 @final
 class Prior(nn.Module):
     """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
 
+    Hence `decoded`: what it makes of every combination of codes, where there are few enough (None: there are not).
     `goal` normalises the C goal channels; None where it is unconditional. Raises TrainingError where the tokenizer was
     never trained, or goal and goal_steps do not agree.
     """
+
+    decoded: Float[Tensor, "K ... H A"] | None
 
     def __init__(
         self,
@@ -153,6 +158,7 @@ class Prior(nn.Module):
             raise TrainingError("prior: expected a trained tokenizer, got one with 0 trained steps; train it first")
         self.shape, self.objective = shape, objective or Objective()
         self.tokenizer = tokenizer.requires_grad_(False).eval()
+        self.register_buffer("decoded", _table(tokenizer), persistent=False)
         self.normalizer, self.goal = normalizer, goal
         self.decoder = Decoder(
             normalizer.channels,
@@ -196,7 +202,7 @@ class Prior(nn.Module):
 
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """The actions of the given codes, in normalised units."""
-        decoded = self.tokenizer.decode(codes)
+        decoded = self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
         return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -305,16 +311,29 @@ class Prior(nn.Module):
 
 
 def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
-    """A draw from softmax(logits) for each row, by inverting its cumulative distribution at `uniform` in [0, 1)."""
-    cumulative = logits.double().softmax(1).cumsum(1)
-    threshold = uniform[:, None].double() * cumulative[:, -1:]
-    return (cumulative <= threshold).sum(1).clamp_max(logits.shape[1] - 1)
+    """A draw from softmax(logits) for each row, by inverting its cumulative distribution at `uniform` in [0, 1).
+
+    Probabilities are counted in units of 2^-48: sums of integers are exact, and the same in whatever order a GPU adds.
+    """
+    cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
+    threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
 
 
 def _focal(logits: Float[Tensor, "M Q K"], codes: Int[Tensor, "M Q"], gamma: float) -> Float[Tensor, "M Q"]:
     """(1 - p)^gamma * -log p of the true code (Lin et al. 2017, equation 4)."""
     log_p = logits.log_softmax(2).gather(2, codes[:, :, None])[:, :, 0]
     return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
+    """At [k, ..., l] the chunk of codes (k, ..., l); None where there are more than TABLE."""
+    codes, layers = tokenizer.shape.codes, tokenizer.shape.layers
+    if codes**layers > TABLE:
+        return None
+    each = torch.arange(codes, device=tokenizer.trained_steps.device)
+    chunks = tokenizer.decode(torch.cartesian_prod(*[each] * layers).view(-1, layers))
+    return chunks.unflatten(0, [codes] * layers)
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> MLP:

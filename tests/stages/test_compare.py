@@ -92,12 +92,15 @@ def many_bins(paper: dict) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (many_bins, "paper.baselines.blockpush.bet.shape.bins: .*1024 bins"),
+        (many_bins, "paper.baselines.blockpush.bet: 1024 bins were asked of"),
         (
             lambda paper: paper.update(tasks=["pusht"], ablations={}),
             "paper.tasks: pusht: no demonstrations at .*ingest pusht",
         ),
-        (lambda paper: paper["ablations"].update(long={"tokenizer.chunk": 64}), "tokenizer.chunk: 64"),
+        (
+            lambda paper: paper["ablations"].update(many={"tokenizer.codes": 1024}),
+            "blockpush.tokenizer.codes: 1024 codes for [0-9]+ distinct chunks",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(project: Project, edit, message: str) -> None:

@@ -16,6 +16,10 @@ from torch import Tensor
 from vqbet.contract import BundleError, Spec, WorldError
 
 Execute = Literal["first", "chunk", "average"]
+GAMMA, FIRST, SECOND = (
+    np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)  # SplitMix64
+N11, N27, N30, N31 = (np.uint64(c) for c in (11, 27, 30, 31))
 
 
 class Planner(Protocol):
@@ -159,7 +163,7 @@ def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: 
     """
     seed, step = seeds.astype(np.uint64)[:, None], steps.astype(np.uint64)[:, None]
     index = np.arange(count, dtype=np.uint64)
-    return (_mix(_mix(_mix(seed) + step) + index) >> np.uint64(11)) * 2.0**-53
+    return (_mix(_mix(_mix(seed) + step) + index) >> N11) * 2.0**-53
 
 
 def normals(uniform: Float[Tensor, "B count"]) -> Float[Tensor, "B count"]:
@@ -168,7 +172,7 @@ def normals(uniform: Float[Tensor, "B count"]) -> Float[Tensor, "B count"]:
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    value = value + GAMMA
+    value = (value ^ (value >> N30)) * FIRST
+    value = (value ^ (value >> N27)) * SECOND
+    return value ^ (value >> N31)

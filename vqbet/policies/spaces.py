@@ -28,8 +28,9 @@ class Spaces(nn.Module):
         """The ranges of the demonstrations; `goal` names the observation channels that make a goal."""
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
-        wanted = Normalizer.fit(demos.observation[:, places]) if places else None
-        return cls(Normalizer.fit(demos.observation), Normalizer.fit(demos.action), wanted)
+        seen, spec = demos.observation, demos.spec
+        wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
+        return cls(Normalizer.fit(seen, spec.observation), Normalizer.fit(demos.action, spec.action), wanted)
 
     @property
     def channels(self) -> tuple[int, int, int]:

@@ -85,10 +85,12 @@ def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations, 
     places = [names.index(name) for name in goal]
     return Prior(
         Tokenizer.from_components(tokenizer.arguments, tokenizer.components),
-        Normalizer.fit(demos.observation),
+        Normalizer.fit(demos.observation, demos.spec.observation),
         PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
         Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
-        goal=Normalizer.fit(demos.observation[:, places]) if places else None,
+        goal=Normalizer.fit(demos.observation[:, places], [demos.spec.observation[i] for i in places])
+        if places
+        else None,
     )
 
 

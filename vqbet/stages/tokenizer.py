@@ -121,7 +121,7 @@ def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> N
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
     """A tokenizer that has seen nothing but the limits of the actions."""
     return Tokenizer(
-        Normalizer.fit(demos.action),
+        Normalizer.fit(demos.action, demos.spec.action),
         TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden, chosen.kind),
         reconstruction_weight=chosen.reconstruction_weight,
         commitment_weight=chosen.commitment_weight,

@@ -14,7 +14,6 @@ from vqbet.contract import Demonstrations
 from vqbet.demos import goals
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
-from vqbet.normalizer import Normalizer
 from vqbet.policies.acting import Actor, Planner
 from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.policies.beso import Beso, BesoShape
@@ -55,12 +54,13 @@ def vqbet(chosen: Chosen, demos: Demonstrations, tokenizer: Tokenizer, goal: tup
     """VQ-BeT over a trained tokenizer; `chosen` holds the sections prior and bundle. Seeds everything."""
     prior, acting = chosen["prior"], chosen["bundle"]
     seed_everything(prior["seed"])
+    spaces = Spaces.fit(demos, goal)
     model = Prior(
         tokenizer,
-        Normalizer.fit(demos.observation),
+        spaces.observation,
         PriorShape(**_of(PriorShape, prior)),
         Objective(**_of(Objective, prior)),
-        goal=Normalizer.fit(demos.observation[:, places(demos, goal)]) if goal else None,
+        goal=spaces.goal,
     )
     chunk = tokenizer.shape.chunk
     windows = goals.windows(
@@ -85,9 +85,7 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
-    model = model_class(
-        Spaces.fit(demos, goal), shape_class(**shape, goal_steps=goal_steps if goal else 0), **chosen["options"]
-    )
+    model = model_class(Spaces.fit(demos, goal), shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
     windows = goals.windows(demos, window=shape["window"], chunk=chunk, goal=goal, goal_steps=goal_steps)
     if isinstance(model, BeT):
@@ -102,12 +100,6 @@ def baseline(
         return Actor(demos.spec, planner, execute=chosen["execute"], goal=goal)
 
     return Trainable(kind, model, windows, recipe, actor)
-
-
-def places(demos: Demonstrations, goal: tuple[str, ...]) -> list[int]:
-    """Where the goal's channels are among the observed ones."""
-    names = [channel.name for channel in demos.spec.observation]
-    return [names.index(name) for name in goal]
 
 
 def complete_chunks(demos: Demonstrations, chunk: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vqbet import bundle, checkpoint, playable, train
-from vqbet.contract import Demonstrations
+from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.policies.acting import Actor
@@ -99,11 +99,12 @@ def actor(job: Job) -> Actor:
 
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
-    """A baseline of a cell, untrained."""
-    goal = GOALS[cell.task] if cell.goal else ()
-    return trainable.baseline(
-        cell.policy, chosen, demos, goal=goal, goal_steps=params.paper.goal_steps, seed=cell.seed
-    )  # fmt: skip
+    """A baseline of a cell, untrained. Raises ConfigError with its path where it cannot be built on these data."""
+    goal, steps = (GOALS[cell.task], params.paper.goal_steps) if cell.goal else ((), 0)
+    try:
+        return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed)
+    except TrainingError as error:
+        raise ConfigError(f"paper.baselines.{cell.task}.{error}") from error
 
 
 def _builder(job: Job, demos: Demonstrations) -> tuple[Callable[[], Trainable], float]:
