@@ -97,3 +97,12 @@ def test_a_channel_that_only_shows_noise_counts_as_constant() -> None:
     assert normalizer.half_range.tolist() == [0.5, 0.0]
     assert normalizer.normalize(torch.tensor([0.5, 0.9])).tolist() == [1.0, 0.0]
     assert Normalizer.fit(data).half_range[1] > 0
+
+
+def test_a_channel_that_is_not_looked_at_counts_as_constant() -> None:
+    channels = [Channel(name, "m", -1.0, 1.0) for name in ("x", "x_velocity")]
+    data = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
+    normalizer = Normalizer.fit(data, channels, unseen=["*_velocity"])
+    assert (normalizer.half_range > 0).tolist() == [True, False]
+    with pytest.raises(TrainingError, match=r"prior\.unseen: '\*_speed' fits no observed channel; there are x, x_v"):
+        Normalizer.fit(data, channels, unseen=["*_speed"])

@@ -28,13 +28,15 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         sizes = [inputs, hidden, hidden, outputs]
         layers: list[nn.Module] = []
+        products = []
         for fan_in, fan_out in itertools.pairwise(sizes):
             linear = nn.Linear(fan_in, fan_out)
             nn.init.orthogonal_(linear.weight)
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU()]
+            products.append((linear.weight, linear.bias))
         super().__init__(*layers[:-1])
-        self.products = [(linear.weight, linear.bias) for linear in layers[::2]]
+        self.products = products
 
     def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         weight, bias = self.products[-1]
@@ -169,7 +171,7 @@ class Decoder(nn.Module):
         x = self.dropout(x)
         for block in self.blocks[:-1]:
             x = block(x, None)
-        return self.norm(self.blocks[-1].last(x))[:, 0]
+        return self.norm(self.blocks[-1].last(x))[:, 0]  # type: ignore[operator]  # which nn.Module cannot know
 
     def _tokens(self, observation: Tensor, goal: Tensor | None) -> Float[Tensor, "B G+T W"]:
         x = self.embed(observation)

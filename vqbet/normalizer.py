@@ -6,11 +6,12 @@ Fitted once, on the demonstrations a model is trained on, and kept with its weig
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vqbet.contract import BundleError, Channel, TrainingError
@@ -45,11 +46,14 @@ class Normalizer(nn.Module):
         self.register_load_state_dict_post_hook(Normalizer._derive)
 
     @classmethod
-    def fit(cls, data: Float[np.ndarray, "... C"], channels: Sequence[Channel] = ()) -> Normalizer:
+    def fit(
+        cls, data: Float[np.ndarray, "... C"], channels: Sequence[Channel] = (), *, unseen: Sequence[str] = ()
+    ) -> Normalizer:
         """The smallest and the largest of each channel. Raises TrainingError on empty or non-finite data.
 
         A channel that moved over less than STILL of the physical range that `channels` give it has shown its sensor's
         noise and nothing else; it counts as constant, since stretched to [-1, 1] the first real motion would be huge.
+        So does a channel whose name fits a pattern of `unseen`; TrainingError where a pattern fits none.
         """
         flat = np.asarray(data, np.float32).reshape(-1, data.shape[-1])
         if not len(flat):
@@ -60,6 +64,7 @@ class Normalizer(nn.Module):
             raise TrainingError(f"normaliser: channels {broken.tolist()} hold values that are not finite; validate")
         if channels:
             still = high - low < STILL * np.array([channel.high - channel.low for channel in channels], np.float32)
+            still |= _hidden(channels, unseen)
             low, high = np.where(still, (low + high) / 2, low), np.where(still, (low + high) / 2, high)
         normalizer = cls(flat.shape[1])
         normalizer.low.copy_(torch.from_numpy(low))
@@ -85,6 +90,15 @@ class Normalizer(nn.Module):
         self.half_range.copy_(half)
         self.middle.copy_(self.low + half)
         self.scale.copy_(torch.where(half > 0, 1 / half, torch.zeros_like(half)))
+
+
+def _hidden(channels: Sequence[Channel], unseen: Sequence[str]) -> Bool[np.ndarray, " C"]:
+    fits = np.array([[fnmatchcase(channel.name, pattern) for channel in channels] for pattern in unseen], bool)
+    for pattern, found in zip(unseen, fits, strict=True):
+        if not found.any():
+            names = ", ".join(channel.name for channel in channels)
+            raise TrainingError(f"prior.unseen: {pattern!r} fits no observed channel; there are {names}")
+    return np.logical_or.reduce(fits.reshape(-1, len(channels)), axis=0)
 
 
 def packed(**normalizers: Normalizer | None) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from vqbet.tokenizer import Tokenizer
 
 TABLE = 4096  # combinations of codes, up to which all are decoded beforehand
 APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "prior"
-Choose = Callable[[int, Tensor], Tensor]  # (layer, logits (M, K)) -> codes (M,)
+Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> codes (N,): of each row, its layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class CodeHead(nn.Module):
         return torch.stack([self._logits(features, codes, layer) for layer in range(self.layers)], dim=1)
 
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
-        """Codes, layer by layer, as `choose` takes them from the logits."""
+        """Codes as `choose` takes them from the logits: all layers at once, in sequential mode one after the other."""
         if not self.sequential:
-            logits = self.heads[0](features).view(-1, self.layers, self.codes)
-            return torch.stack([choose(layer, logits[:, layer]) for layer in range(self.layers)], dim=1)
+            logits = self.heads[0](features).view(-1, self.codes)
+            return choose(slice(self.layers), logits).view(-1, self.layers)
         codes = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
         for layer in range(self.layers):
             chosen = choose(layer, self._logits(features, codes, layer))
@@ -122,11 +122,11 @@ class OffsetHead(nn.Module):
         return table.gather(2, rows).sum(dim=(1, 2))
 
     def _chosen(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
-        weight, bias = self.head.products[-1]
-        places = (codes + self.first).flatten()
-        rows = (len(codes), self.layers * self.size, -1)
-        weight = weight.view(self.layers * self.codes, -1).index_select(0, places).view(rows)  # (M, Q HA, hidden)
-        bias = bias.view(self.layers * self.codes, -1).index_select(0, places).view(rows)
+        places, rows = (codes + self.first).flatten(), (len(codes), self.layers * self.size, -1)
+        weight, bias = (
+            part.view(self.layers * self.codes, -1).index_select(0, places).view(rows)  # (M, Q HA, hidden or 1)
+            for part in self.head.products[-1]
+        )
         each = torch.baddbmm(bias, weight, self.head.hidden(features)[:, :, None])
         return each.view(-1, self.layers, self.size).sum(1)
 
@@ -298,7 +298,7 @@ class Prior(nn.Module):
         if self.objective.offset_target == "true":
             return codes
 
-        def choose(layer: int, scores: Tensor) -> Tensor:
+        def choose(_layers: int | slice, scores: Tensor) -> Tensor:
             return pick(scores / self.objective.temperature, torch.rand(len(scores), device=scores.device))
 
         if self.shape.sequential:

@@ -51,7 +51,7 @@ def test_every_cell_has_a_result_that_says_what_it_is(project: Project) -> None:
     assert len(table["score"]) == len(table["success"]) == 4
     assert table["parameters"] > 0
     assert table["steps"] > 0
-    assert 0 < table["tokenizer_s"] < table["train_s"]
+    assert 0 < table["tokenizer_s"] <= table["train_s"]
     assert table["act_ms"]["batch_1"] > 0
     assert table["made_with"]["torch"]
     assert found["blockpush-goals.vqbet.s0"]["params"]["prior"]["goal_steps"] == 1

@@ -71,6 +71,7 @@ class PriorParams(Section):
     """The GPT over observations, its heads, its losses and its training."""
 
     window: Annotated[int, Field(ge=1, le=512)]
+    unseen: list[str]
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     depth: Annotated[int, Field(ge=1, le=48)]
     heads: Count

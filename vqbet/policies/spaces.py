@@ -17,20 +17,41 @@ from vqbet.normalizer import Normalizer, packed, unpack
 
 @final
 class Spaces(nn.Module):
-    """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal)."""
+    """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
 
-    def __init__(self, observation: Normalizer, action: Normalizer, goal: Normalizer | None = None) -> None:
+    observation_noise: standard deviation of what is added to observations in training, in normalised units.
+    """
+
+    def __init__(
+        self,
+        observation: Normalizer,
+        action: Normalizer,
+        goal: Normalizer | None = None,
+        *,
+        observation_noise: float = 0.0,
+    ) -> None:
         super().__init__()
         self.observation, self.action, self.goal = observation, action, goal
+        self.observation_noise = observation_noise
 
     @classmethod
-    def fit(cls, demos: Demonstrations, goal: Sequence[str] = ()) -> Spaces:
-        """The ranges of the demonstrations; `goal` names the observation channels that make a goal."""
+    def fit(
+        cls,
+        demos: Demonstrations,
+        goal: Sequence[str] = (),
+        *,
+        unseen: Sequence[str] = (),
+        observation_noise: float = 0.0,
+    ) -> Spaces:
+        """The ranges of the demonstrations; `goal` names the observation channels that make a goal, and patterns of
+        `unseen` those that the policy does not look at."""
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
         seen, spec = demos.observation, demos.spec
         wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
-        return cls(Normalizer.fit(seen, spec.observation), Normalizer.fit(demos.action, spec.action), wanted)
+        looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
+        acted = Normalizer.fit(demos.action, spec.action)
+        return cls(looked_at, acted, wanted, observation_noise=observation_noise)
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -56,6 +77,9 @@ class Spaces(nn.Module):
         observation, goal = self.seen(
             torch.as_tensor(batch["observation"]), None if goal is None else torch.as_tensor(goal)
         )
+        if self.training and self.observation_noise:
+            moves = (self.observation.half_range > 0).to(observation.dtype)
+            observation = observation + self.observation_noise * moves * torch.randn_like(observation)
         action = self.action.normalize(torch.as_tensor(batch["action"]))
         target = rearrange(action.unfold(1, chunk, 1), "b t a h -> b t h a")
         weight = torch.as_tensor(batch["valid"]).unfold(1, chunk, 1).all(-1).to(target.dtype)

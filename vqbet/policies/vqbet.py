@@ -39,8 +39,8 @@ class VQBeT:
         """Chunks in physical units, and their codes."""
         features = self.prior.last(observation, goal)
 
-        def choose(layer: int, logits: Tensor) -> Tensor:
-            return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layer])
+        def choose(layers: int | slice, logits: Tensor) -> Tensor:
+            return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
 
         codes = self.prior.draw(features, choose)
         return self.prior.tokenizer.normalizer.unnormalize(self.prior.chunk(features, codes)), codes

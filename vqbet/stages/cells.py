@@ -62,7 +62,9 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
     if cell.policy != VQBET:
         if cell.task not in params.paper.baselines:
             raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
-        return getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
+        found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
+        shared = params.task(cell.task).prior
+        return {**found, "unseen": shared.unseen, "observation_noise": shared.observation_noise}
     task = params.task(cell.task)
     found = {}
     for name in ("tokenizer", "prior", "bundle"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import goals, store
-from vqbet.normalizer import Normalizer
+from vqbet.policies.spaces import Spaces
 from vqbet.prior import Objective, Prior, PriorShape
 from vqbet.recipe import Recipe, seed_everything
 from vqbet.stages import files, sources
@@ -81,16 +81,13 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 
 def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations, goal: tuple[str, ...]) -> Prior:
     """An untrained prior over a trained tokenizer."""
-    names = [channel.name for channel in demos.spec.observation]
-    places = [names.index(name) for name in goal]
+    spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     return Prior(
         Tokenizer.from_components(tokenizer.arguments, tokenizer.components),
-        Normalizer.fit(demos.observation, demos.spec.observation),
+        spaces.observation,
         PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
         Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
-        goal=Normalizer.fit(demos.observation[:, places], [demos.spec.observation[i] for i in places])
-        if places
-        else None,
+        goal=spaces.goal,
     )
 
 

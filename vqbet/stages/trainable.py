@@ -54,7 +54,7 @@ def vqbet(chosen: Chosen, demos: Demonstrations, tokenizer: Tokenizer, goal: tup
     """VQ-BeT over a trained tokenizer; `chosen` holds the sections prior and bundle. Seeds everything."""
     prior, acting = chosen["prior"], chosen["bundle"]
     seed_everything(prior["seed"])
-    spaces = Spaces.fit(demos, goal)
+    spaces = Spaces.fit(demos, goal, unseen=prior["unseen"])
     model = Prior(
         tokenizer,
         spaces.observation,
@@ -85,7 +85,8 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
-    model = model_class(Spaces.fit(demos, goal), shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
+    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], observation_noise=chosen["observation_noise"])
+    model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
     windows = goals.windows(demos, window=shape["window"], chunk=chunk, goal=goal, goal_steps=goal_steps)
     if isinstance(model, BeT):
