@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqbet.contract import BundleError
-from vqbet.nets import MLP, Decoder, restore, tensors
+from vqbet.nets import MLP, SHORT, Decoder, attended, restore, tensors
 
 
 def decoder(dropout: float = 0.0, depth: int = 2) -> Decoder:
@@ -158,6 +158,23 @@ def test_a_single_position_is_attended_to_as_by_attention() -> None:
     own, theirs = (torch.autograd.grad(y.square().sum(), [x, *block.parameters()]) for y in (block(x, None), expected))
     for one, other in zip(own, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [2, 5, SHORT, SHORT + 1])
+@pytest.mark.parametrize("seen", ["all", "causal", "some", "newest"])
+def test_attention_is_torchs_with_and_without_gradients(length: int, seen: str) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, length, 4, requires_grad=True) for _ in range(3))
+    asked = q[:, :, -1:] if seen == "newest" else q
+    visible = (torch.rand(3, 1, length, length) < 0.5) | torch.eye(length, dtype=torch.bool) if seen == "some" else None
+    expected = nn.functional.scaled_dot_product_attention(asked, k, v, attn_mask=visible, is_causal=seen == "causal")
+    y = attended(asked, k, v, visible, causal=seen == "causal")
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    own, theirs = (torch.autograd.grad(value.square().sum(), [q, k, v]) for value in (y, expected))
+    for one, other in zip(own, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(attended(asked, k, v, visible, causal=seen == "causal"), expected)
 
 
 def test_a_mlp_is_the_sequence_of_its_layers() -> None:
