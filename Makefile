@@ -28,7 +28,7 @@ test: lint
 	@$(python) -m pytest -n 2 --dist loadfile
 
 bench: setup
-	@for name in windows blockpush pusht policy train; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done
+	@for name in windows blockpush pusht policies train training; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done
 
 lock: setup
 	@bash infra/setup/lock.sh

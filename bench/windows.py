@@ -1,9 +1,10 @@
-"""How fast windows are gathered on one core, beside the time that copying the same bytes takes.
+"""How fast windows are gathered on one core, beside copying the same bytes and slicing window by window.
 
     OMP_NUM_THREADS=1 python -m bench.windows [batch ...]
 
 Push-T's size and shape: 26,023 synthetic steps (Push-T has 25,650), D=20, A=2, T=5, H=5. Every epoch visits every
-window once, in random order, in batches; the best of several epochs is printed.
+window once, in random order, in batches; the best of several epochs is printed. The peer is a Dataset that slices, in a
+DataLoader without workers (`bench.slices`); it gets batches of one size, which hardly matters to it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.slices import Slices, batches
+from vqbet.contract import Demonstrations
 from vqbet.demos.windows import Windows
 from vqbet.testing import synthetic
 
 EPISODES, WINDOW, CHUNK, EPOCHS = 570, 5, 5, 9
+PEER_BATCH = 512
 WANTED = 1_000_000  # windows per second on one core
 
 
@@ -42,19 +46,29 @@ def copies(source: np.ndarray, target: np.ndarray, count: int) -> None:
         np.copyto(target, source)
 
 
-def main(batches: list[int]) -> None:
-    windows = Windows(synthetic(EPISODES, seed=0, D=20, A=2), window=WINDOW, chunk=CHUNK)
+def sliced(demos: Demonstrations) -> float:
+    """Windows a second of the peer."""
+    loader = batches(Slices(demos, window=WINDOW, chunk=CHUNK), PEER_BATCH)
+    next(loader)
+    return PEER_BATCH / best_s(lambda: next(loader))
+
+
+def main(sizes: list[int]) -> None:
+    demos = synthetic(EPISODES, seed=0, D=20, A=2)
+    windows, peer = Windows(demos, window=WINDOW, chunk=CHUNK), sliced(demos)
     order = np.random.default_rng(0).permutation(len(windows))
     size = sum(array.nbytes for array in windows.gather(order[:1]).values())
     print(f"{len(windows):,} windows of {size} bytes; wanted {WANTED / 1e6:.1f} M windows/s")
-    for batch in batches:
+    print(f"sliced one by one, DataLoader, batch {PEER_BATCH}: {peer:,.0f} windows/s")
+    for batch in sizes:
         source = np.ones(batch * size, np.uint8)
         count = -(-len(order) // batch)
         gathered = len(order) / best_s(epoch, windows, order, batch)
         copied = count * batch / best_s(copies, source, source.copy(), count)
         print(
             f"batch {batch:5d}: {gathered / 1e6:6.2f} M windows/s, {gathered * size / 1e9:5.2f} GB/s; "
-            f"copying the bytes alone: {copied / 1e6:6.2f} M windows/s; ratio {copied / gathered:.1f}"
+            f"copying the bytes alone: {copied / 1e6:6.2f} M windows/s, {copied / gathered:.1f} x; "
+            f"slicing them: {gathered / peer:.0f} times slower"
         )
 
 

@@ -1,0 +1,111 @@
+"""Time of an action: every policy at its paper's size, for 1 and for 64 episodes, on 1 and on 2 cores.
+
+    python -m bench.policies [--threads 1 2] [--batches 1 64] [--rounds 15]
+
+Policies take turns, ACTIONS actions each, round after round, so that what else the machine does hits all alike; each
+finds the caches as the others left them. A call is one that plans: VQ-BeT, BC, BeT and BESO plan at every step,
+Diffusion Policy once for 8 actions (10 denoising steps), so "an action" divides the time of ACTIONS steps by their
+number. Minima say what a policy costs, medians what it cost here. `x` is how many times VQ-BeT's. For a machine that
+others use too: `nice -n -10`, as root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.sizes import SIZES, VQBET, Sized, parameters, vqbet
+from vqbet import config
+from vqbet.policies.acting import Actor
+from vqbet.prior import PriorShape
+from vqbet.tokenizer import TokenizerShape
+
+ACTIONS = 8  # of each policy in a round: as many as Diffusion Policy executes of a plan
+FEWER = 5  # so many times fewer rounds with more than one episode
+
+
+def shipped() -> Sized:
+    """VQ-BeT as params.yaml has it for Push-T."""
+    params = config.task(Path(__file__).resolve().parent.parent / "params.yaml", "pusht")
+    code, prior = params.tokenizer, params.prior
+    codes = TokenizerShape(code.chunk, code.layers, code.codes, code.latent, code.hidden, code.kind)
+    shape = PriorShape(
+        prior.window, prior.depth, prior.heads, prior.width, prior.head_hidden, prior.dropout, prior.sequential
+    )
+    return Sized(lambda: vqbet(codes, shape), (20, 2, 0), params.bundle.execute)
+
+
+def played(actor: Actor, batch: int) -> np.ndarray:
+    """Milliseconds of each of the first ACTIONS actions of `batch` episodes."""
+    rows, seen, wanted = np.arange(batch), len(actor.spec.observation), len(actor.goal)
+    generator = np.random.default_rng(0)
+    actor.reset(rows, generator.uniform(-1, 1, (batch, wanted)).astype(np.float32))
+    times = []
+    for observation in generator.uniform(-1, 1, (ACTIONS, batch, seen)).astype(np.float32):
+        start = time.perf_counter()
+        actor.act(observation, rows)
+        times.append(1e3 * (time.perf_counter() - start))
+    return np.array(times)
+
+
+def measured(actors: Mapping[str, Actor], batch: int, rounds: int) -> dict[str, np.ndarray]:
+    """(rounds, ACTIONS) milliseconds of every policy; the first round does not count."""
+    times: dict[str, list[np.ndarray]] = {name: [] for name in actors}
+    for _ in range(rounds + 1):
+        for name, actor in actors.items():
+            times[name].append(played(actor, batch))
+    return {name: np.stack(rows[1:]) for name, rows in times.items()}
+
+
+def shown(times: Mapping[str, np.ndarray], actors: Mapping[str, Actor]) -> None:
+    print(f"{'':24}{'numbers':>9}{'a call: min':>13}{'median':>9}{'p99':>9}{'x min':>8}{'x med':>8}", end="")
+    print(f"{'an action: min':>17}{'median':>9}{'x min':>8}{'x med':>8}")
+    first: tuple[np.ndarray, np.ndarray] | None = None
+    for name, rows in times.items():
+        every = actors[name].planner.chunk if actors[name].execute == "chunk" else 1
+        planning = rows[:, ::every]
+        call = np.quantile(planning, (0, 0.5, 0.99))
+        action = np.quantile(rows.mean(axis=1), (0, 0.5))
+        first = first or (call, action)
+        more, less = call[:2] / first[0][:2], action / first[1]
+        print(
+            f"{name:24}{parameters(actors[name]) / 1e6:7.2f} M{call[0]:13.2f}{call[1]:9.2f}{call[2]:9.2f}"
+            f"{more[0]:8.1f}{more[1]:8.1f}{action[0]:17.2f}{action[1]:9.2f}{less[0]:8.1f}{less[1]:8.1f}"
+        )
+
+
+def cores(count: int) -> None:
+    """So many threads, on as many cores where the system lets us choose."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(USABLE)[-count:])
+    torch.set_num_threads(count)
+
+
+USABLE: Sequence[int] = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = {VQBET: SIZES[VQBET], "VQ-BeT, params.yaml": shipped()} | SIZES
+    actors = {name: size.actor() for name, size in sizes.items()}
+    for threads in options.threads:
+        cores(threads)
+        for batch in options.batches:
+            print(f"{threads} threads, {batch} episodes, ms")
+            rounds = options.rounds if batch == 1 else max(1, options.rounds // FEWER)
+            shown(measured(actors, batch, rounds), actors)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Every policy at the size its paper gives it, with random weights, for what the other files of this folder measure.
+
+VQ-BeT, MLP-BC and Diffusion Policy as in Push-T (20 numbers in, 2 out); BeT and BESO as in Kitchen and in BlockPush, as
+their authors' code has them, BESO's goals of as many channels as its observation. Of MLP-BC no size was ever published,
+this one is ours. Nothing here is trained: time does not depend on the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqbet.contract import Channel, Spec
+from vqbet.normalizer import Normalizer
+from vqbet.policies.acting import Actor, Execute
+from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
+from vqbet.policies.beso import Beso, BesoShape
+from vqbet.policies.bet import BeT, BeTShape
+from vqbet.policies.diffusion import DiffusionPolicy
+from vqbet.policies.diffusion_cnn import CNNShape
+from vqbet.policies.diffusion_transformer import TransformerShape
+from vqbet.policies.spaces import Spaces
+from vqbet.policies.vqbet import VQBeT
+from vqbet.prior import Objective, Prior, PriorShape
+from vqbet.tokenizer import Tokenizer, TokenizerShape
+
+VQBET = "VQ-BeT"
+CODES = TokenizerShape(chunk=5, layers=2, codes=16, latent=512, hidden=128)
+GPT = PriorShape(
+    window=5, depth=6, heads=6, width=120, head_hidden=1024, dropout=0.0, sequential=False
+)  # dropout: 0.1 in their configuration, which their code never turns on
+MLP = BehaviorCloningShape(window=5, chunk=5, depth=3, hidden=512, dropout=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """How to build a model, its channels (observation, action, goal), and how it acts."""
+
+    build: Callable[[], Any]
+    channels: tuple[int, int, int]
+    execute: Execute = "first"
+
+    def actor(self) -> Actor:
+        observation, action, goal = self.channels
+        channels = tuple(Channel(f"channel{index}", "px", -1.0, 1.0) for index in range(observation))
+        spec = Spec("bench", channels, channels[:action], 10.0, "absolute", "table")
+        model = self.build().eval()
+        planner = VQBeT(model) if isinstance(model, Prior) else model
+        return Actor(spec, planner, execute=self.execute, goal=tuple(channel.name for channel in channels[:goal]))
+
+
+def vqbet(code: TokenizerShape = CODES, shape: PriorShape = GPT, objective: Objective | None = None) -> Prior:
+    """Push-T's channels."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(Normalizer(2), code)
+    tokenizer.initialise(_chunks(code.chunk, 2), torch.Generator().manual_seed(0))
+    tokenizer.trained_steps.fill_(1)
+    return Prior(tokenizer, Normalizer(20), shape, objective)
+
+
+def bet(observation: int, action: int, shape: BeTShape, *, acting_window: int) -> BeT:
+    model = BeT(_spaces(observation, action), shape, acting_window=acting_window)
+    model.fit(_chunks(shape.chunk, action), torch.Generator().manual_seed(0))
+    return model
+
+
+def parameters(actor: Actor) -> int:
+    """Numbers of a policy that were learnt or counted, statistics of its data aside."""
+    return sum(
+        value.size for name, part in actor.components().items() if name != "normalizer" for value in part.values()
+    )
+
+
+def _spaces(observation: int, action: int, goal: int = 0) -> Spaces:
+    torch.manual_seed(0)
+    return Spaces(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
+
+
+def _chunks(length: int, action: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (2000, length, action)).astype(np.float32)
+
+
+SIZES = {
+    VQBET: Sized(vqbet, (20, 2, 0)),
+    "MLP-BC": Sized(lambda: BehaviorCloning(_spaces(20, 2), MLP), (20, 2, 0)),
+    "BeT, Kitchen": Sized(lambda: bet(60, 9, BeTShape(10, 64, 6, 6, 120, 0.1), acting_window=3), (60, 9, 0)),
+    "BeT, BlockPush": Sized(lambda: bet(16, 2, BeTShape(5, 24, 4, 4, 72, 0.1), acting_window=3), (16, 2, 0)),
+    "Diffusion, CNN": Sized(lambda: DiffusionPolicy(_spaces(20, 2), CNNShape(2, 16, 8)), (20, 2, 0), "chunk"),
+    "Diffusion, transformer": Sized(
+        lambda: DiffusionPolicy(_spaces(20, 2), TransformerShape(2, 16, 8)), (20, 2, 0), "chunk"
+    ),
+    "BESO, Kitchen": Sized(lambda: Beso(_spaces(30, 9, 30), BesoShape(4, 6, 6, 360, 0.3, goal_steps=2)), (30, 9, 30)),
+    "BESO, BlockPush": Sized(
+        lambda: Beso(_spaces(10, 2, 10), BesoShape(5, 4, 12, 240, 0.05, goal_steps=1)), (10, 2, 10)
+    ),
+}
