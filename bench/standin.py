@@ -6,9 +6,9 @@ vectors of all Q K codes, from which those of sampled codes are gathered; sample
 network; two AdamW optimisers, no clipping, no average of the weights, no dropout. Windows come one by one from a
 Dataset (`bench.slices`). The GPT's blocks are our own, so what is particular to theirs is not in it.
 
-The authors' step with its loader took 1,232 ms at least (median 1,469) on one core of a processor without AVX-512, and
-804 (865) on two. This one, with AVX-512 and on a machine in use, took 969 (991) on one and 644 (720) on two in the best
-of three runs. Its loader gives 70,000 windows a second, theirs 4,800: what that costs them, 100 ms a step, is not in it.
+The authors' step with its loader took 1,232 ms at least (median 1,469) on one core of a processor without AVX-512 and
+804 (865) on two. This one, with AVX-512 and on a machine in use, took 969 (991) on one and 644 (720) on two in the
+best of three runs. Its loader gives 70,000 windows a second, theirs 4,800: those 100 ms a step are not in it.
 """
 
 from __future__ import annotations
