@@ -117,9 +117,9 @@ def test_promoting_the_champion_again_changes_nothing(project: Project, committe
     ("argv", "named"),
     [
         (("vqbet", "show", "blockpush@nobody"), "nobody"),
-        (("vqbet", "show", "kitchen@champion"), "kitchen"),
+        (("vqbet", "show", "bathroom@champion"), "bathroom"),
         (("vqbet", "stage", "polish", "blockpush"), "no stage 'polish'"),
-        (("vqbet", "stage", "prior", "kitchen"), "no section 'kitchen'"),
+        (("vqbet", "stage", "prior", "bathroom"), "no section 'bathroom'"),
         (("vqbet", "ingest", "pusht"), "expected a path or URL"),
         (("vqbet", "ingest", "pusht", "nowhere.zarr"), "nowhere.zarr"),
         (("vqbet", "rollback", "blockpush", "--why", "test"), "no champion to go back to"),
