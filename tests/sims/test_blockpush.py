@@ -154,7 +154,7 @@ def test_rows_do_not_see_one_another():
     [
         (np.array([[np.nan, 0.0]]), [0], "episode 0 is not finite"),
         (np.zeros((2, 2)), [0], r"shape \(1, 2\)"),
-        (np.zeros((1, 2)), [2], "episodes: 2"),
+        (np.zeros((1, 2)), [2], "not all among the 2 episodes"),
     ],
 )
 def test_bad_actions_are_refused(action: np.ndarray, rows: list[int], sentence: str):
@@ -305,7 +305,7 @@ def test_an_ended_episode_is_not_stepped(demos: Demonstrations):
     env.restore(demos.state[last])
     _, ended = env.step(demos.action[last], np.array([0]))
     assert ended.all()
-    with pytest.raises(WorldError, match="episode 0 has ended"):
+    with pytest.raises(WorldError, match="episode 0 ended after 1 steps"):
         env.step(demos.action[last], np.array([0]))
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vqbet.contract import Channel, Spec, WorldError
 from vqbet.sims import blockpush_picture
+from vqbet.sims.stepping import refuse
 
 CONTROL_HZ = 10.0
 SUBSTEPS = 10  # of 0.01 s
@@ -153,9 +154,9 @@ class BlockPush:
 
         Raises WorldError where an action is not finite or misshapen, or a row has ended or does not exist.
         """
-        rows = np.asarray(rows)
-        state = self._state[self._checked(action, rows)]
-        move = np.asarray(action, np.float64)
+        move, rows = np.asarray(action, np.float64), np.asarray(rows)
+        refuse("blockpush", move, rows, channels=2, steps=self._steps, ended=self._ended)
+        state = self._state[rows]
         length = np.sqrt((move**2).sum(axis=1, keepdims=True))
         move = move * (MAX_MOVE_M / np.maximum(length, MAX_MOVE_M))
         state[:, SERVO] = np.clip(state[:, SERVO] + move, -REACH_M, REACH_M)
@@ -219,19 +220,6 @@ class BlockPush:
         self._path = np.zeros((count, self.max_steps + 1, 8), np.float32)
         self._judge(np.arange(count))
         return self._observe(state)
-
-    def _checked(self, action: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        shape = np.shape(action)
-        if shape != (len(rows), 2):
-            raise WorldError(f"blockpush: expected actions of shape ({len(rows)}, 2), one for each row, got {shape}")
-        if not np.isfinite(action).all():
-            bad = int(np.flatnonzero(~np.isfinite(action).all(axis=1))[0])
-            raise WorldError(f"blockpush: the action of episode {rows[bad]} is not finite: {np.asarray(action)[bad]}")
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self._state)):
-            raise WorldError(f"blockpush: rows reach from {rows.min()} to {rows.max()}; episodes: {len(self._state)}")
-        if self._ended[rows].any():
-            raise WorldError(f"blockpush: episode {rows[self._ended[rows]][0]} has ended; reset before stepping it")
-        return rows
 
     def _simulate(self, state: np.ndarray) -> np.ndarray:
         """Positions and velocities (B, 20) one control step later. The solver starts cold, so rows are memoryless."""

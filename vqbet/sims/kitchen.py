@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vqbet.contract import Channel, Demonstrations, Spec, WorldError
 from vqbet.sims import kitchen_picture
+from vqbet.sims.stepping import refuse, told
 
 CONTROL_HZ = 12.5
 SUBSTEPS = 40  # of 0.002 s
@@ -228,7 +229,7 @@ class Kitchen:
         """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != 59 or not np.isfinite(state).all():
-            raise WorldError(f"kitchen: restore: expected finite states of shape (E, 59), got {_told(state)}")
+            raise WorldError(f"kitchen: restore: expected finite states of shape (E, 59), got {told(state)}")
         numbers = np.arange(len(state)) if seeds is None else _seeds(seeds)
         if len(numbers) != len(state):
             raise WorldError(f"kitchen: restore: expected one seed for each of {len(state)} states, got {len(numbers)}")
@@ -243,7 +244,7 @@ class Kitchen:
         Raises WorldError where action or rows make no sense, and where the simulation became unstable.
         """
         action, rows = np.asarray(action, np.float64), np.asarray(rows)
-        self._check(action, rows)
+        refuse("kitchen", action, rows, channels=9, steps=self._steps, ended=self._ended)
         state = self._state[rows]
         unstable = self._physics.advance(state, self._controlled(action, rows))
         if unstable:
@@ -305,20 +306,6 @@ class Kitchen:
         self._goals = self._offered[np.array(picks, np.int64)]
         return self._observe(np.arange(count))
 
-    def _check(self, action: np.ndarray, rows: np.ndarray) -> None:
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or len(np.unique(rows)) != len(rows):
-            raise WorldError(f"kitchen: step: expected different whole numbers as rows, got {rows!r}")
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self._state)):
-            raise WorldError(f"kitchen: step: rows {rows.tolist()} are not all among the {len(self._state)} episodes")
-        if action.shape != (len(rows), 9):
-            raise WorldError(f"kitchen: step: expected actions of shape ({len(rows)}, 9), got {_told(action)}")
-        bad = rows[~np.isfinite(action).all(axis=1)]
-        if len(bad):
-            raise WorldError(f"kitchen: step: the action of episode {bad[0]} is not finite; a policy must not act so")
-        over = rows[self._ended[rows]]
-        if len(over):
-            raise WorldError(f"kitchen: step: episode {over[0]} ended after {self._steps[over[0]]} steps; reset first")
-
     def _controlled(self, action: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "B 9"]:
         """Joint positions for the servos: where the arm was seen, and as far on as the velocities asked for lead."""
         speed = np.clip(np.clip(action, -1.0, 1.0) * self._reference.speed, *self._reference.speeds)
@@ -358,7 +345,7 @@ def _configurations(goals: np.ndarray) -> np.ndarray:
     goals = np.asarray(goals, np.float32)
     if goals.ndim != 2 or goals.shape[1] != len(GOAL) or not len(goals) or not np.isfinite(goals).all():
         raise WorldError(
-            f"kitchen: goals: expected finite configurations of shape (M, {len(GOAL)}), got {_told(goals)}"
+            f"kitchen: goals: expected finite configurations of shape (M, {len(GOAL)}), got {told(goals)}"
         )
     return goals
 
@@ -373,8 +360,3 @@ def _seeds(seeds: np.ndarray) -> np.ndarray:
 def _cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _told(array: np.ndarray) -> str:
-    odd = array.size - int(np.isfinite(array).sum())
-    return f"shape {array.shape}" + (f" with {odd} numbers that are not finite" if odd else "")

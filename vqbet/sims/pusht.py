@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vqbet.contract import Channel, Demonstrations, Spec, WorldError
 from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, WINDOW_PX, coverage, placed
 from vqbet.sims.pusht_picture import draw
+from vqbet.sims.stepping import refuse, told
 
 CONTROL_HZ = 10.0
 SUBSTEP_S = 0.01
@@ -142,7 +143,7 @@ class PushT:
         self._goal_poses = GOAL_POSE[None] if goal_poses is None else np.array(goal_poses, np.float64)
         shape, poses = (max(1, len(self._goal_poses)), 3), self._goal_poses
         if poses.shape != shape or not np.isfinite(poses).all():
-            raise WorldError(f"pusht: goals: expected finite poses of shape (M, 3), got {_told(poses)}")
+            raise WorldError(f"pusht: goals: expected finite poses of shape (M, 3), got {told(poses)}")
         self._tables: list[Table] = []
         self._start(np.zeros(0, np.int64))
 
@@ -164,7 +165,7 @@ class PushT:
         """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != 5 or not np.isfinite(state).all():
-            raise WorldError(f"pusht: restore: expected finite states of shape (E, 5), got {_told(state)}")
+            raise WorldError(f"pusht: restore: expected finite states of shape (E, 5), got {told(state)}")
         seeds = np.arange(len(state)) if seeds is None else _checked(seeds)
         if len(seeds) != len(state):
             raise WorldError(f"pusht: restore: expected one seed for each of {len(state)} states, got {len(seeds)}")
@@ -178,7 +179,7 @@ class PushT:
     ) -> tuple[Float[np.ndarray, "B 20"], Bool[np.ndarray, " B"]]:
         """A tenth of a second for the episodes named by rows. Raises WorldError where action or rows make no sense."""
         action, rows = np.asarray(action, np.float64), np.asarray(rows)
-        self._check(action, rows)
+        refuse("pusht", action, rows, channels=2, steps=self._steps, ended=self._steps >= self.max_steps)
         target = np.clip(action, 0.0, WINDOW_PX)
         velocities = self._controlled(target, rows)
         for row, moves in zip(rows.tolist(), velocities.tolist(), strict=True):
@@ -243,20 +244,6 @@ class PushT:
     def _covered(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
         return coverage(self._state[rows, 2:], self._asked[rows] if self.goal else GOAL_POSE)
 
-    def _check(self, action: np.ndarray, rows: np.ndarray) -> None:
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or len(np.unique(rows)) != len(rows):
-            raise WorldError(f"pusht: step: expected different whole numbers as rows, got {rows!r}")
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self._tables)):
-            raise WorldError(f"pusht: step: rows {rows.tolist()} are not all among the {len(self._tables)} episodes")
-        if action.shape != (len(rows), 2):
-            raise WorldError(f"pusht: step: expected actions of shape ({len(rows)}, 2), got {_told(action)}")
-        bad = rows[~np.isfinite(action).all(axis=1)]
-        if len(bad):
-            raise WorldError(f"pusht: step: the action of episode {bad[0]} is not finite; a policy must not act so")
-        over = rows[self._steps[rows] >= self.max_steps]
-        if len(over):
-            raise WorldError(f"pusht: step: episode {over[0]} ended after {self.max_steps} steps; reset first")
-
     def _controlled(self, target: Float[np.ndarray, "B 2"], rows: Int[np.ndarray, " B"]) -> np.ndarray:
         """The finger's velocity in each substep, (B, SUBSTEPS, 2) px/s.
 
@@ -281,8 +268,3 @@ def _checked(seeds: np.ndarray) -> Int[np.ndarray, " E"]:
     if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
         raise WorldError(f"pusht: expected whole, non-negative seeds of shape (E,), got {seeds!r}")
     return seeds
-
-
-def _told(array: np.ndarray) -> str:
-    odd = array.size - int(np.isfinite(array).sum())
-    return f"shape {array.shape}" + (f" with {odd} numbers that are not finite" if odd else "")
