@@ -304,11 +304,11 @@ def test_it_is_deterministic_and_rows_do_not_see_one_another() -> None:
         ),
         (
             lambda: conditional().loss({name: value for name, value in windows().items() if name != "goal"}),
-            r"bc: batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
+            r"batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
         ),
         (
             lambda: conditional().loss(windows() | {"goal": np.zeros((16, 1, C), np.float32)}),
-            r"bc: batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
+            r"batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
         ),
     ],
 )

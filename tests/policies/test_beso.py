@@ -367,7 +367,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], settings: dict[
 @pytest.mark.parametrize("goal", [None, between(-1.0, 1.0, C)])
 def test_goals_and_goal_steps_come_together(goal: Normalizer | None) -> None:
     shape = replace(SHAPE, goal_steps=0 if goal else G)
-    with pytest.raises(TrainingError, match=r"goal_steps \d and goal channels must come together"):
+    with pytest.raises(TrainingError, match=r"goal_steps \d and \d goal channels must come together"):
         Beso(Spaces(Normalizer(D), Normalizer(A), goal), shape)
 
 

@@ -239,13 +239,13 @@ def test_it_may_act_with_fewer_observations_than_it_trains_with() -> None:
         ),
         (
             lambda: fitted(replace(SHAPE, goal_steps=G)).loss(windows() | {"goal": np.zeros((16, 1, C), np.float32)}),
-            r"bet: batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
+            r"batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
         ),
         (
             lambda: fitted(replace(SHAPE, goal_steps=G)).loss(
                 {name: value for name, value in windows().items() if name != "goal"}
             ),
-            r"bet: batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
+            r"batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
         ),
     ],
 )

@@ -106,8 +106,8 @@ def test_it_plays_execute_steps_actions_of_its_horizon_and_plans_again() -> None
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (lambda: DiffusionPolicy(spaces(), shape("cnn", goal_steps=2)), "goal_steps 2 and goal channels must come"),
-        (lambda: DiffusionPolicy(spaces(goal=True), shape("cnn")), "goal_steps 0 and goal channels must come together"),
+        (lambda: DiffusionPolicy(spaces(), shape("cnn", goal_steps=2)), "goal_steps 2 and 0 goal channels must come"),
+        (lambda: DiffusionPolicy(spaces(goal=True), shape("cnn")), "goal_steps 0 and 3 goal channels must come"),
         (lambda: model("cnn", execute_steps=5), "execute_steps: expected 1 to 4, the horizon, got 5"),
         (lambda: model("cnn", execute_steps=0), "execute_steps: expected 1 to 4, the horizon, got 0"),
         (lambda: model("cnn", inference_steps=30), r"expected 2 or more, a divisor of diffusion_steps \(100\), got 30"),

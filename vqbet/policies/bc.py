@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, TrainingError
-from vqbet.nets import restore, tensors
-from vqbet.policies.spaces import Spaces
+from vqbet.contract import TrainingError
+from vqbet.policies.spaces import Spaces, parts, rebuilt
 
 Loss = Literal["l2", "l1"]
 
@@ -47,11 +46,7 @@ class BehaviorCloning(nn.Module):
 
     def __init__(self, spaces: Spaces, shape: BehaviorCloningShape, *, loss: Loss = "l2") -> None:
         super().__init__()
-        if (spaces.goal is None) != (shape.goal_steps == 0):
-            raise TrainingError(
-                f"bc: goal_steps {shape.goal_steps} and {spaces.channels[2]} goal channels must come together: "
-                "give both, or neither"
-            )
+        spaces.expect_goal("bc", shape.goal_steps)
         if loss not in get_args(Loss):
             raise TrainingError(f"bc: loss: expected one of {', '.join(get_args(Loss))}, got {loss!r}")
         self.spaces, self.shape, self.kind_of_loss = spaces, shape, loss
@@ -76,8 +71,7 @@ class BehaviorCloning(nn.Module):
         in physical units. The sum is divided by B, so the loss of a batch is the mean of the losses of its halves.
         Draws dropout from torch's global generator. Raises TrainingError where goal_steps and the batch's goal differ.
         """
-        self._check(batch)
-        observation, goal, target, weight = self.spaces.supervised(batch, self.chunk)
+        observation, goal, target, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
         error = self(observation, goal) - target[:, -1]  # (B, H, A)
         weight = weight[:, -1]
         size = error.square() if self.kind_of_loss == "l2" else error.abs()
@@ -103,30 +97,18 @@ class BehaviorCloning(nn.Module):
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors of "model" and "normalizer"."""
-        return {"model": tensors(self, without=("spaces",)), "normalizer": self.spaces.components()}
+        return parts(self, self.spaces)
 
     @classmethod
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> BehaviorCloning:
         """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
-        if missing := {"model", "normalizer"} - components.keys():
-            raise BundleError(f"bc policy: components missing: {', '.join(sorted(missing))}")
-        try:
-            spaces = Spaces.from_components(arguments["spaces"], components["normalizer"])
-            policy = cls(spaces, BehaviorCloningShape(**arguments["shape"]), loss=arguments["loss"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"bc policy: arguments are not those of this version: {error}") from error
-        restore(policy, components["model"], component="model", without=("spaces",))
-        return policy.eval()
 
-    def _check(self, batch: Mapping[str, Any]) -> None:
-        """Without goal_steps a goal in the batch is left aside, so that the same windows serve both."""
-        expected, got = (self.goal_steps, self.channels[2]), tuple(np.shape(batch.get("goal", ()))[1:])
-        if self.goal_steps and got != expected:
-            raise TrainingError(
-                f"bc: batch: goal: expected (steps, channels) {expected}, got {got or 'no goal'}; gather GoalWindows"
-            )
+        def make(spaces: Spaces) -> BehaviorCloning:
+            return cls(spaces, BehaviorCloningShape(**arguments["shape"]), loss=arguments["loss"])
+
+        return rebuilt("bc", make, arguments, components)
 
 
 def _stack(inputs: int, hidden: list[int], outputs: int, *, dropout: float) -> nn.Sequential:

@@ -18,14 +18,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, TrainingError
-from vqbet.nets import Block, restore, tensors
+from vqbet.contract import TrainingError
+from vqbet.nets import Block
 from vqbet.policies.acting import normals
-from vqbet.policies.spaces import Spaces
+from vqbet.policies.spaces import Spaces, parts, rebuilt
 
 SIGMA_DATA = 0.5  # the standard deviation that an action is taken to have (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)
-APART = ("spaces",)  # what is not in the component "model"
 
 Sampler = Literal["ddim", "euler", "euler_ancestral"]
 Schedule = Literal["karras", "exponential"]
@@ -149,7 +148,7 @@ class Beso(nn.Module):
         and its action is noise to the others. "action_error" is that of the denoised actions, in physical units. Draws
         levels, noise and untold goals from torch's global generator.
         """
-        observation, goal, action, weight = self.spaces.supervised(batch, self.chunk)
+        observation, goal, action, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
         action = action[:, :, 0]
         action = torch.where(weight[:, :, None] > 0, action, SIGMA_DATA * torch.randn_like(action))  # (B, T, A)
         uniform, noise = torch.rand(len(action), device=action.device), torch.randn_like(action)
@@ -219,20 +218,17 @@ class Beso(nn.Module):
         return {"spaces": self.spaces.arguments(), "shape": asdict(self.shape), "sampling": sampling}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        return {"model": tensors(self, without=APART), "normalizer": self.spaces.components()}
+        """The tensors of "model" and "normalizer"."""
+        return parts(self, self.spaces)
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]) -> Beso:
         """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
-        if missing := {"model", "normalizer"} - components.keys():
-            raise BundleError(f"beso policy: components missing: {', '.join(sorted(missing))}")
-        try:
-            spaces = Spaces.from_components(arguments["spaces"], components["normalizer"])
-            model = cls(spaces, BesoShape(**arguments["shape"]), **arguments["sampling"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"beso policy: arguments are not those of this version: {error}") from error
-        restore(model, components["model"], component="model", without=APART)
-        return model.eval()
+
+        def make(spaces: Spaces) -> Beso:
+            return cls(spaces, BesoShape(**arguments["shape"]), **arguments["sampling"])
+
+        return rebuilt("beso", make, arguments, components)
 
 
 def preconditioning(
@@ -299,8 +295,7 @@ def sample(
 def _check_goal(spaces: Spaces, shape: BesoShape, guidance: float, goal_dropout: float) -> None:
     if shape.chunk != 1:
         raise TrainingError(f"beso: chunk: expected 1, an action for each observation of the window, got {shape.chunk}")
-    if (spaces.goal is None) != (shape.goal_steps == 0):
-        raise TrainingError(f"beso: goal_steps {shape.goal_steps} and goal channels must come together")
+    spaces.expect_goal("beso", shape.goal_steps)
     if not 0 <= goal_dropout < 1 or not 0 <= guidance < math.inf:
         raise TrainingError(
             f"beso: expected goal_dropout in [0, 1) and guidance of 0 or more, got {goal_dropout} and {guidance}"

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, TrainingError
-from vqbet.nets import Decoder, restore, tensors
-from vqbet.policies.spaces import Spaces
+from vqbet.contract import TrainingError
+from vqbet.nets import Decoder
+from vqbet.policies.spaces import Spaces, parts, rebuilt
 from vqbet.prior import pick
 from vqbet.quantizers import BINS_ITERATIONS, kmeans, nearest
 
@@ -122,8 +122,8 @@ class BeT(nn.Module):
         halves. Draws dropout from torch's global generator. Raises TrainingError before `fit`, or where goal_steps and
         the batch's goal differ.
         """
-        self._ready(batch)
-        observation, goal, target, weight = self.spaces.supervised(batch, self.chunk)
+        self._ready()
+        observation, goal, target, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
         logits, offsets = self._predict(self.decoder(observation, goal).flatten(0, 1))
         target, weight = target.flatten(0, 1), weight.flatten()  # (M, H, A), (M,)
         true = self.bins(target)
@@ -158,20 +158,16 @@ class BeT(nn.Module):
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors of "model", the bins among them, and of "normalizer"."""
-        return {"model": tensors(self, without=("spaces",)), "normalizer": self.spaces.components()}
+        return parts(self, self.spaces)
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]) -> BeT:
         """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
-        if missing := {"model", "normalizer"} - components.keys():
-            raise BundleError(f"bet policy: components missing: {', '.join(sorted(missing))}")
-        try:
-            spaces = Spaces.from_components(arguments["spaces"], components["normalizer"])
-            policy = cls(spaces, BeTShape(**arguments["shape"]), **arguments["acting"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"bet policy: arguments are not those of this version: {error}") from error
-        restore(policy, components["model"], component="model", without=("spaces",))
-        return policy.eval()
+
+        def make(spaces: Spaces) -> BeT:
+            return cls(spaces, BeTShape(**arguments["shape"]), **arguments["acting"])
+
+        return rebuilt("bet", make, arguments, components)
 
     def _predict(self, features: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "M K"], Float[Tensor, "M K HA"]]:
         """Logits of the bins, and an offset from each."""
@@ -185,27 +181,16 @@ class BeT(nn.Module):
         chunk = self.centres.index_select(0, bins) + offsets.gather(1, rows)[:, 0]
         return chunk.view(-1, self.chunk, self.channels[1])
 
-    def _ready(self, batch: Mapping[str, Any] | None = None) -> None:
+    def _ready(self) -> None:
         """`fitted` is read from the device until it is not 0, and then never again: a read waits for a GPU."""
         if not self._known_fitted and int(self.fitted) == 0:
             raise TrainingError("bet: expected fitted bins, got a model without any; call fit(chunks) first")
         self._known_fitted = True
-        if batch is None or not self.goal_steps:
-            return
-        expected, got = (self.goal_steps, self.channels[2]), tuple(np.shape(batch.get("goal", ()))[1:])
-        if got != expected:
-            raise TrainingError(
-                f"bet: batch: goal: expected (steps, channels) {expected}, got {got or 'no goal'}; gather GoalWindows"
-            )
 
 
 def _check(spaces: Spaces, shape: BeTShape, temperature: float, acting_window: int | None) -> None:
     """Raises TrainingError where a constructor's arguments do not belong together."""
-    if (spaces.goal is None) != (shape.goal_steps == 0):
-        raise TrainingError(
-            f"bet: goal_steps {shape.goal_steps} and {spaces.channels[2]} goal channels must come together: "
-            "give both, or neither"
-        )
+    spaces.expect_goal("bet", shape.goal_steps)
     if not temperature > 0:
         raise TrainingError(
             f"bet: temperature: expected more than 0, got {temperature:g}; 1e-6 takes the likeliest bin"

@@ -17,12 +17,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, TrainingError
-from vqbet.nets import restore, tensors
+from vqbet.contract import TrainingError
 from vqbet.policies.acting import normals
 from vqbet.policies.diffusion_cnn import CNNShape, UNet
 from vqbet.policies.diffusion_transformer import Transformer, TransformerShape
-from vqbet.policies.spaces import Spaces
+from vqbet.policies.spaces import Spaces, parts, rebuilt
 
 Shape = CNNShape | TransformerShape
 SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": TransformerShape}
@@ -84,7 +83,7 @@ class DiffusionPolicy(nn.Module):
         chunk = batch["action"].shape[1] - self.window + 1
         if chunk != self.horizon:
             raise TrainingError(f"diffusion policy: expected windows of chunk {self.horizon}, its horizon, got {chunk}")
-        observation, goal, targets, _ = self.spaces.supervised(batch, self.horizon)
+        observation, goal, targets, _ = self.spaces.supervised(batch, self.horizon, self.goal_steps)
         target = targets[:, -1]
         weight = torch.as_tensor(batch["valid"])[:, -self.horizon :, None].to(target.dtype)  # (B, H, 1)
         step = torch.randint(len(self.signal), (len(target),), device=target.device)
@@ -141,23 +140,19 @@ class DiffusionPolicy(nn.Module):
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors of "model" and "normalizer"."""
-        return {"model": tensors(self, without=("spaces",)), "normalizer": self.spaces.components()}
+        return parts(self, self.spaces)
 
     @classmethod
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> DiffusionPolicy:
         """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
-        if missing := {"model", "normalizer"} - components.keys():
-            raise BundleError(f"diffusion policy: components missing: {', '.join(sorted(missing))}")
-        try:
-            spaces = Spaces.from_components(arguments["spaces"], components["normalizer"])
+
+        def make(spaces: Spaces) -> DiffusionPolicy:
             shape = SHAPES[arguments["network"]](**arguments["shape"])
-            policy = cls(spaces, shape, **arguments["sampling"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"diffusion policy: arguments are not those of this version: {error}") from error
-        restore(policy, components["model"], component="model", without=("spaces",))
-        return policy.eval()
+            return cls(spaces, shape, **arguments["sampling"])
+
+        return rebuilt("diffusion", make, arguments, components)
 
     def _timed(self, step: Int[Tensor, " S"]) -> Tensor:
         return self.network.timed(sinusoids(step, self.network.step_width))
@@ -182,8 +177,7 @@ def _scheduler(diffusion_steps: int, inference_steps: int) -> Any:
 
 def _check(spaces: Spaces, shape: Shape, *, diffusion_steps: int, inference_steps: int, eta: float) -> None:
     """Raises TrainingError naming the numbers that do not go together."""
-    if (spaces.goal is None) != (shape.goal_steps == 0):
-        raise TrainingError(f"diffusion policy: goal_steps {shape.goal_steps} and goal channels must come together")
+    spaces.expect_goal("diffusion policy", shape.goal_steps)
     if not 1 <= shape.execute_steps <= shape.horizon:
         raise TrainingError(
             f"diffusion policy: execute_steps: expected 1 to {shape.horizon}, the horizon, got {shape.execute_steps}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -11,8 +11,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqbet.contract import Demonstrations
+from vqbet.contract import BundleError, Demonstrations, TrainingError
+from vqbet.nets import restore, tensors
 from vqbet.normalizer import Normalizer, packed, unpack
+
+Model = TypeVar("Model", bound=nn.Module)
+APART = ("spaces",)  # what of a policy is not in its component "model"
 
 
 @final
@@ -65,15 +69,29 @@ class Spaces(nn.Module):
         wanted = None if self.goal is None or goal is None else self.goal.normalize(goal)
         return self.observation.normalize(observation), wanted
 
+    def expect_goal(self, policy: str, goal_steps: int) -> None:
+        """Raises TrainingError unless there are goal channels where `goal_steps` is above 0, and none where it is 0."""
+        if (self.goal is None) != (goal_steps == 0):
+            raise TrainingError(
+                f"{policy}: goal_steps {goal_steps} and {self.channels[2]} goal channels must come together: "
+                "give both, or neither"
+            )
+
     def supervised(
-        self, batch: Mapping[str, Any], chunk: int
+        self, batch: Mapping[str, Any], chunk: int, goal_steps: int
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None, Float[Tensor, "B T H A"], Float[Tensor, "B T"]]:
         """Observations, goals and each position's chunk, normalised, and a weight: 1 where it was recorded whole.
 
         batch, as `Windows` and `GoalWindows` gather it: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
-        (B, T+H-1), and "goal" (B, G, C) where there is one.
+        (B, T+H-1), and "goal" (B, G, C). Without goal_steps a goal in the batch is left aside, so that the same windows
+        serve both. Raises TrainingError where the batch has not the goal that the policy takes.
         """
         goal = batch.get("goal")
+        expected, got = (goal_steps, self.channels[2]), tuple(np.shape(() if goal is None else goal)[1:])
+        if goal_steps and got != expected:
+            raise TrainingError(
+                f"batch: goal: expected (steps, channels) {expected}, got {got or 'no goal'}; gather GoalWindows"
+            )
         observation, goal = self.seen(
             torch.as_tensor(batch["observation"]), None if goal is None else torch.as_tensor(goal)
         )
@@ -100,3 +118,25 @@ class Spaces(nn.Module):
         spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
         unpack(values, observation=spaces.observation, action=spaces.action, goal=spaces.goal)
         return spaces
+
+
+def parts(policy: nn.Module, spaces: Spaces) -> dict[str, dict[str, np.ndarray]]:
+    """The tensors of a policy with `spaces`, by component: "model" and "normalizer"."""
+    return {"model": tensors(policy, without=APART), "normalizer": spaces.components()}
+
+
+def rebuilt(
+    name: str,
+    make: Callable[[Spaces], Model],
+    arguments: Mapping[str, Any],
+    components: Mapping[str, Mapping[str, np.ndarray]],
+) -> Model:
+    """The policy that `make` builds, with the tensors of `parts`. Raises BundleError naming what does not fit."""
+    if missing := {"model", "normalizer"} - components.keys():
+        raise BundleError(f"{name} policy: components missing: {', '.join(sorted(missing))}")
+    try:
+        policy = make(Spaces.from_components(arguments["spaces"], components["normalizer"]))
+    except (KeyError, TypeError, ValueError, TrainingError) as error:
+        raise BundleError(f"{name} policy: arguments are not those of this version: {error}") from error
+    restore(policy, components["model"], component="model", without=APART)
+    return policy.eval()

@@ -344,9 +344,7 @@ def goal_configurations(demos: Demonstrations) -> Float[np.ndarray, "M 21"]:
 def _configurations(goals: np.ndarray) -> np.ndarray:
     goals = np.asarray(goals, np.float32)
     if goals.ndim != 2 or goals.shape[1] != len(GOAL) or not len(goals) or not np.isfinite(goals).all():
-        raise WorldError(
-            f"kitchen: goals: expected finite configurations of shape (M, {len(GOAL)}), got {told(goals)}"
-        )
+        raise WorldError(f"kitchen: goals: expected finite configurations of shape (M, {len(GOAL)}), got {told(goals)}")
     return goals
 
 
