@@ -106,17 +106,23 @@ def train(
     return Trained(run.step, run.meter.rows, watch.samples_per_s(), watch.seconds(), watch.first)
 
 
+def clock() -> float:
+    """Seconds to compare trainings by: on CPUs how long each thread of this process worked, which does not depend on
+    what else the machine does; on a GPU the time that passed."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
+
+
 def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float) -> float:
-    """Median duration of a step, from about `seconds` of training `model`, which is of no use afterwards."""
+    """Median duration of a step by `clock`, from about `seconds` of training `model`, which is of no use afterwards."""
     run = _Run(model, recipe, _accelerator(model, recipe, count))
     took: list[float] = []
     until = time.monotonic() + seconds
     while len(took) < 8 or time.monotonic() < until:
-        began = time.perf_counter()
+        began = clock()
         run.advance(gather(run.windows(count)))
         if run.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
+        took.append(clock() - began)
     return float(np.median(took[3:]))
 
 

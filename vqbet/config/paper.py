@@ -6,10 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Weight
+from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Share, Transformer, Weight, Window
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Window = Annotated[int, Field(ge=1, le=512)]
 Chunk = Annotated[int, Field(ge=1, le=64)]
 Execute = Literal["first", "chunk", "average"]
 Unconditional = Literal["vqbet", "bc", "bet", "diffusion_cnn", "diffusion_transformer"]
@@ -27,22 +25,6 @@ class TrainingParams(Section):
     clip: Weight
     ema: Share
     precision: Literal["fp32", "bf16"]
-
-
-class Trunk(Section):
-    """A transformer's size."""
-
-    window: Window
-    depth: Annotated[int, Field(ge=1, le=48)]
-    heads: Count
-    width: Annotated[int, Field(ge=4, le=4096)]
-    dropout: Share
-
-    @model_validator(mode="after")
-    def divisible(self) -> Trunk:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
 
 
 class Baseline(Section):
@@ -71,7 +53,7 @@ class BCParams(Baseline):
     options: BCOptions
 
 
-class BeTShape(Trunk):
+class BeTShape(Transformer):
     chunk: Chunk
     bins: Annotated[int, Field(ge=2, le=1024)]
 
@@ -111,11 +93,8 @@ class CNNShape(Executed):
     step_width: Count
 
 
-class TransformerShape(Executed):
-    depth: Annotated[int, Field(ge=1, le=48)]
-    heads: Count
-    width: Annotated[int, Field(ge=4, le=4096)]
-    dropout: Share
+class TransformerShape(Executed, Transformer):
+    pass
 
 
 class DiffusionOptions(Section):
@@ -152,7 +131,7 @@ class BesoOptions(Section):
 class BesoParams(Baseline):
     """C-BESO and, with guidance, CFG-BESO."""
 
-    shape: Trunk
+    shape: Transformer
     options: BesoOptions
 
 

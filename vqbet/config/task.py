@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqbet.config.section import Count, Fraction, Positive, Section, Seed, Weight
+from vqbet.config.section import Count, Fraction, Positive, Section, Seed, Share, Transformer, Weight
 
 
 class DemosParams(Section):
@@ -55,7 +55,7 @@ class TokenizerParams(Section):
     weight_decay: Weight
     reconstruction_weight: Positive
     commitment_weight: Weight
-    decay: Annotated[float, Field(ge=0, lt=1)]
+    decay: Share
     revive_below: Weight
     seed: Seed
     health: HealthParams
@@ -67,17 +67,12 @@ class TokenizerParams(Section):
         return self
 
 
-class PriorParams(Section):
+class PriorParams(Transformer):
     """The GPT over observations, its heads, its losses and its training."""
 
-    window: Annotated[int, Field(ge=1, le=512)]
     unseen: list[str]
     goal_steps: Annotated[int, Field(ge=0, le=64)]
-    depth: Annotated[int, Field(ge=1, le=48)]
-    heads: Count
-    width: Annotated[int, Field(ge=4, le=4096)]
     head_hidden: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)]
     batch: Count
     steps: Count
     lr: Positive
@@ -85,7 +80,7 @@ class PriorParams(Section):
     min_lr: Fraction
     weight_decay: Weight
     clip: Positive
-    ema: Annotated[float, Field(ge=0, lt=1)]
+    ema: Share
     precision: Literal["fp32", "bf16"]
     compiled: bool
     focal_gamma: Weight
@@ -96,16 +91,10 @@ class PriorParams(Section):
     offset_target: Literal["sampled", "true", "mixed"]
     sequential: bool
     temperature: Positive
-    mask_observation: Annotated[float, Field(ge=0, lt=1)]
+    mask_observation: Share
     observation_noise: Weight
     supervise: Literal["all", "last"]
     seed: Seed
-
-    @model_validator(mode="after")
-    def divisible(self) -> PriorParams:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
 
 
 class BundleParams(Section):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import final
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vqbet.contract import Demonstrations
 
@@ -70,3 +70,10 @@ class Windows:
             "action": np.take(self._action, nearest, axis=0),
             "valid": wanted == nearest,
         }
+
+
+def complete_chunks(demos: Demonstrations, chunk: int) -> Float[np.ndarray, "M H A"]:
+    """Every chunk of H actions that lies within its episode, in physical units."""
+    windows = Windows(demos, window=1, chunk=chunk)
+    batch = windows.gather(np.arange(len(windows)))
+    return batch["action"][batch["valid"].all(axis=1)]

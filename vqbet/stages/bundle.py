@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, playable
-from vqbet.contract import BundleError
+from vqbet.contract import BundleError, Spec
 from vqbet.policies.acting import Actor
 from vqbet.policies.vqbet import VQBeT
 from vqbet.prior import Prior
@@ -15,7 +15,7 @@ from vqbet.stages.watch import Watch
 from vqbet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from vqbet.config import TaskParams
+    from vqbet.config import BundleParams, TaskParams
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -30,8 +30,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     shape = {name: value for name, value in prior.arguments.items() if name != "goal"}
     model = Prior.from_components(shape, prior.components, tokenizer=parts)
     chosen = params.bundle
-    planner = VQBeT(model, temperature=chosen.temperature, argmax=chosen.argmax)
-    policy = Actor(prior.spec, planner, execute=chosen.execute, goal=tuple(prior.arguments["goal"]))
+    policy = acting(model, chosen, prior.spec, tuple(prior.arguments["goal"]))
     digest = bundle.write(
         paths.policy,
         kind="vqbet",
@@ -54,3 +53,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     metrics = {"parameters": float(sum(value.size for part in policy.components().values() for value in part.values()))}
     files.write_json(paths.metrics("bundle"), metrics)
     return metrics
+
+
+def acting(prior: Prior, chosen: BundleParams, spec: Spec, goal: tuple[str, ...]) -> Actor:
+    """The policy of a trained prior."""
+    planner = VQBeT(prior, temperature=chosen.temperature, argmax=chosen.argmax)
+    return Actor(spec, planner, execute=chosen.execute, goal=goal)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from vqbet.contract import ConfigError
 
 if TYPE_CHECKING:
-    from vqbet.config import Params
+    from vqbet.config import Params, TaskParams
     from vqbet.config.paper import PaperParams, SizeParams
 
 VQBET = "vqbet"
+SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 
@@ -57,23 +58,28 @@ def plan(paper: PaperParams) -> list[Cell]:
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
     """The parameters of a cell, checked as params.yaml is. Raises ConfigError naming the path of what does not fit."""
-    from vqbet import config
-
     if cell.policy != VQBET:
         if cell.task not in params.paper.baselines:
             raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task).prior
         return {**found, "unseen": shared.unseen, "observation_noise": shared.observation_noise}
-    task = params.task(cell.task)
+    task = sections(params, cell)
+    return {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
+
+
+def sections(params: Params, cell: Cell) -> TaskParams:
+    """The cell's task as VQ-BeT takes it: with what the cell changes, its seed and its goals. Raises as `resolved`."""
+    from vqbet import config
+
+    task, own = params.task(cell.task), {"tokenizer": {"seed": cell.seed}, "prior": {"seed": cell.seed}}
+    own["prior"]["goal_steps"] = params.paper.goal_steps if cell.goal else 0
     found = {}
-    for name in ("tokenizer", "prior", "bundle"):
-        section = getattr(task, name)
+    for name in SECTIONS:
         path = f"{cell.task}.{name}" + (f", {cell.variant!r}" if cell.variant else "")
-        found[name] = config.changed(section, cell.section(name), path).model_dump(mode="json")
-    found["prior"]["goal_steps"] = params.paper.goal_steps if cell.goal else 0
-    found["prior"]["seed"] = found["tokenizer"]["seed"] = cell.seed
-    return found
+        changes = cell.section(name) | own.get(name, {})
+        found[name] = config.changed(getattr(task, name), changes, path)
+    return task.model_copy(update=found)
 
 
 def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
@@ -116,7 +122,7 @@ def _ablations(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
 
 def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     for name in changes:
-        if name not in EVALUATION and name.split(".")[0] not in ("tokenizer", "prior", "bundle"):
+        if name not in EVALUATION and name.split(".")[0] not in SECTIONS:
             raise ConfigError(
                 f"paper: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, {', '.join(EVALUATION)}"
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vqbet import versions
+from vqbet import train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
 from vqbet.demos import store
 from vqbet.demos.goals import GOALS
@@ -45,16 +45,15 @@ def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
         demos = _demonstrations(root, task)
         digests[task] = demos.digest
         for cell in (cell for cell in chosen if cell.task == task):
-            _check(params, cell, demos)
+            _checked(params, cell, demos)
     return digests
 
 
 def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
     """Train and evaluate one cell and write its result. Raises what `check` raises."""
     demos = _demonstrations(root, cell.task)
-    _check(params, cell, demos)
-    chosen = cells.resolved(params, cell)
-    job = Job(params, cell, chosen, demos, root / ".vqbet" / "paper", watch)
+    seen, chosen = _checked(params, cell, demos), cells.resolved(params, cell)
+    job = Job(params, cell, chosen, seen, root / ".vqbet" / "paper", watch)
     trained = training.trained(job)
     actor = training.actor(job)
     world = _world(cell, demos)
@@ -89,7 +88,7 @@ def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
         made_with={**trained["made_with"], "git_commit": versions.git_commit(root)},
         params=dict(chosen),
         changes=dict(cell.changes),
-        demonstrations=len(share(demos, cell.change("data", 1.0), cell.seed).episode_ends),
+        demonstrations=len(seen.episode_ends),
     )
     files.write_json(path(root, params, cell), result.to_json())
     return result
@@ -122,17 +121,17 @@ def _demonstrations(root: Path, task: str) -> Demonstrations:
     return store.read(where)
 
 
-def _check(params: Params, cell: Cell, demos: Demonstrations) -> None:
-    """Refuse what cannot be trained or played, before anything is."""
-    chosen = cells.resolved(params, cell)
+def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstrations:
+    """The cell's share of the demonstrations. Refuses what cannot be trained or played, before anything is."""
+    chosen, seen = cells.resolved(params, cell), share(demos, cell.change("data", 1.0), cell.seed)
     if cell.goal and cell.task not in GOALS:
         raise ConfigError(f"paper.goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
     _world(cell, demos)
     if cell.policy == VQBET:
-        section = params.task(cell.task).tokenizer.model_validate(chosen["tokenizer"])
-        tokenizer.refuse_unfit(cell.task, section, share(demos, cell.change("data", 1.0), cell.seed))
+        tokenizer.refuse_unfit(cell.task, cells.sections(params, cell).tokenizer, seen)
     else:
-        training.baseline(params, cell, chosen, demos)
+        training.baseline(params, cell, chosen, seen)
+    return seen
 
 
 def _key(params: Params, cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
@@ -163,12 +162,12 @@ def _timed(actor: Actor, observation: np.ndarray, batch: int, every: int, goals:
     """Seconds of each call, from the start of a chunk to the end of one; the first three chunks are not among them."""
     actor.reset(np.arange(batch), np.zeros((batch, goals), np.float32) if goals else None)
     rows, times = np.arange(batch), list[float]()
-    until = time.perf_counter() + LATENCY_S
-    while time.perf_counter() < until or len(times) < 8 * every or len(times) % every:
+    until = time.monotonic() + LATENCY_S
+    while time.monotonic() < until or len(times) < 8 * every or len(times) % every:
         seen = observation[(len(times) * batch + rows) % len(observation)]
-        began = time.perf_counter()
+        began = train.clock()
         actor.act(seen, rows)
-        times.append(time.perf_counter() - began)
+        times.append(train.clock() - began)
     return np.array(times[3 * every :])
 
 

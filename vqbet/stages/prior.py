@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import goals, store
+from vqbet.demos.goals import GoalWindows
+from vqbet.demos.windows import Windows
 from vqbet.policies.spaces import Spaces
 from vqbet.prior import Objective, Prior, PriorShape
 from vqbet.recipe import Recipe, seed_everything
@@ -25,11 +27,10 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
+    frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model = build(chosen, tokenizer, demos, goal)
-    chunk = model.tokenizer.shape.chunk
-    windows = goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=chosen.goal_steps)
+    model, windows = build(chosen, frozen, demos, goal)
     code = sources.digest(__name__)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = train.train(
@@ -79,16 +80,20 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
     return goals.GOALS[task]
 
 
-def build(chosen: PriorParams, tokenizer: bundle.Bundle, demos: Demonstrations, goal: tuple[str, ...]) -> Prior:
-    """An untrained prior over a trained tokenizer."""
+def build(
+    chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
+) -> tuple[Prior, Windows | GoalWindows]:
+    """An untrained prior over a trained tokenizer, and the windows to train it on."""
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
-    return Prior(
-        Tokenizer.from_components(tokenizer.arguments, tokenizer.components),
+    model = Prior(
+        tokenizer,
         spaces.observation,
         PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
         Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
         goal=spaces.goal,
     )
+    chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
+    return model, goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps)
 
 
 def recipe(chosen: PriorParams) -> Recipe:

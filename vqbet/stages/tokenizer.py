@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import torch
 from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
 from vqbet.demos import store
-from vqbet.demos.windows import Windows
+from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.quantizers import FROM_DATA
 from vqbet.recipe import Recipe, seed_everything
@@ -41,7 +40,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         watch=watch,
     )
     tokenizer = made.tokenizer
-    health = tokenizer.health(complete_chunks(Windows(demos, window=1, chunk=chosen.chunk)))
+    health = tokenizer.health(complete_chunks(demos, chosen.chunk))
     files.write_curves(paths.plot("tokenizer"), made.history)
     files.write_json(paths.health, described(health, demos))
     check_health(health, **chosen.health.model_dump())
@@ -67,7 +66,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A tokenizer that was fitted and trained, the curves, and for how many seconds."""
+    """A tokenizer that was fitted and trained, the curves, and for how many seconds by `train.clock`."""
 
     tokenizer: Tokenizer
     history: list[dict[str, float]]
@@ -76,15 +75,15 @@ class Fit:
 
 def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
     """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`."""
-    began = time.monotonic()
+    began = train.clock()
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
-    tokenizer.initialise(complete_chunks(windows), torch.Generator().manual_seed(chosen.seed))
+    tokenizer.initialise(complete_chunks(demos, chosen.chunk), torch.Generator().manual_seed(chosen.seed))
     if not tokenizer.trainable:
         history = [fitted(tokenizer, windows)]
         watch.track(1, history[0])
-        return Fit(tokenizer.eval(), history, time.monotonic() - began)
+        return Fit(tokenizer.eval(), history, train.clock() - began)
     with watch.bar(f"tokenizer {demos.spec.task}") as advance:
         trained = train.train(
             tokenizer,
@@ -96,7 +95,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
             track=watch.track,
             progress=advance,
         )
-    return Fit(tokenizer.eval(), trained.history, time.monotonic() - began)
+    return Fit(tokenizer.eval(), trained.history, train.clock() - began)
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
@@ -109,7 +108,7 @@ def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> N
         )
     if chosen.kind not in FROM_DATA:
         return
-    chunks = complete_chunks(Windows(demos, window=1, chunk=chosen.chunk))
+    chunks = complete_chunks(demos, chosen.chunk)
     rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
     found = len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))
     if chosen.codes > found:
@@ -150,12 +149,6 @@ def recipe(chosen: TokenizerParams) -> Recipe:
         ema=0.0,
         seed=chosen.seed,
     )
-
-
-def complete_chunks(windows: Windows) -> np.ndarray:
-    """Every chunk of H actions that lies within its episode, in physical units, (M, H, A)."""
-    batch = windows.gather(np.arange(len(windows)))
-    return batch["action"][batch["valid"].all(axis=1)]
 
 
 def described(health: dict[str, Any], demos: Demonstrations) -> dict[str, Any]:

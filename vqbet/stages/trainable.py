@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from vqbet.contract import Demonstrations
 from vqbet.demos import goals
 from vqbet.demos.goals import GoalWindows
-from vqbet.demos.windows import Windows
+from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.policies.acting import Actor, Planner
 from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.policies.beso import Beso, BesoShape
@@ -22,10 +21,12 @@ from vqbet.policies.diffusion import DiffusionPolicy
 from vqbet.policies.diffusion_cnn import CNNShape
 from vqbet.policies.diffusion_transformer import TransformerShape
 from vqbet.policies.spaces import Spaces
-from vqbet.policies.vqbet import VQBeT
-from vqbet.prior import Objective, Prior, PriorShape
 from vqbet.recipe import Recipe, seed_everything
+from vqbet.stages import bundle, prior
 from vqbet.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
 
 Chosen = Mapping[str, Any]
 # A policy's name in params.yaml -> its kind in a bundle, its class, its shape.
@@ -50,30 +51,17 @@ class Trainable:
     actor: Callable[[], Actor]
 
 
-def vqbet(chosen: Chosen, demos: Demonstrations, tokenizer: Tokenizer, goal: tuple[str, ...]) -> Trainable:
-    """VQ-BeT over a trained tokenizer; `chosen` holds the sections prior and bundle. Seeds everything."""
-    prior, acting = chosen["prior"], chosen["bundle"]
-    seed_everything(prior["seed"])
-    spaces = Spaces.fit(demos, goal, unseen=prior["unseen"])
-    model = Prior(
-        tokenizer,
-        spaces.observation,
-        PriorShape(**_of(PriorShape, prior)),
-        Objective(**_of(Objective, prior)),
-        goal=spaces.goal,
-    )
-    chunk = tokenizer.shape.chunk
-    windows = goals.windows(
-        demos, window=prior["window"], chunk=chunk, goal=goal, goal_steps=prior["goal_steps"]
-    )  # fmt: skip
+def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal: tuple[str, ...]) -> Trainable:
+    """VQ-BeT over a trained tokenizer, by the task's sections prior and bundle. Seeds everything."""
+    chosen = params.prior
+    seed_everything(chosen.seed)
+    model, windows = prior.build(chosen, tokenizer, demos, goal)
 
     def recipe(steps: int) -> Recipe:
-        share = prior["warmup"] / prior["steps"]
-        return Recipe(**{**_of(Recipe, prior), "steps": steps, "warmup": round(share * steps)})
+        return replace(prior.recipe(chosen), steps=steps, warmup=round(chosen.warmup / chosen.steps * steps))
 
     def actor() -> Actor:
-        planner = VQBeT(model, temperature=acting["temperature"], argmax=acting["argmax"])
-        return Actor(demos.spec, planner, execute=acting["execute"], goal=goal)
+        return bundle.acting(model, params.bundle, demos.spec, goal)
 
     return Trainable("vqbet", model, windows, recipe, actor)
 
@@ -101,14 +89,3 @@ def baseline(
         return Actor(demos.spec, planner, execute=chosen["execute"], goal=goal)
 
     return Trainable(kind, model, windows, recipe, actor)
-
-
-def complete_chunks(demos: Demonstrations, chunk: int) -> np.ndarray:
-    """Every chunk of H actions that lies within its episode, in physical units, (M, H, A)."""
-    windows = Windows(demos, window=1, chunk=chunk)
-    batch = windows.gather(np.arange(len(windows)))
-    return batch["action"][batch["valid"].all(axis=1)]
-
-
-def _of(kind: Any, values: Chosen) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind)}

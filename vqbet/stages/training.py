@@ -14,10 +14,10 @@ import torch
 from vqbet import bundle, checkpoint, playable, train
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.demos.goals import GOALS
-from vqbet.demos.share import share
 from vqbet.policies.acting import Actor
 from vqbet.policies.vqbet import VQBeT
 from vqbet.stages import cells, files, sources, tokenizer, trainable
+from vqbet.stages.bundle import acting
 from vqbet.stages.cells import VQBET, Cell
 from vqbet.stages.trainable import Trainable
 from vqbet.stages.watch import Watch
@@ -32,7 +32,8 @@ NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "paramet
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell with what it needs; `chosen` are its resolved parameters, `home` keeps what was trained."""
+    """A cell with what it needs; `chosen` are its resolved parameters, `demos` its share of the demonstrations, and
+    `home` keeps what was trained."""
 
     params: Params
     cell: Cell
@@ -55,11 +56,10 @@ def trained(job: Job) -> dict[str, Any]:
     note = job.folder / "trained.json"
     if note.is_file():
         return dict(files.read_json(note))
-    seen = share(job.demos, job.cell.change("data", 1.0), job.cell.seed)
-    build, tokenizer_s = _builder(job, seen)
+    build, tokenizer_s = _builder(job)
     steps = _steps(job, build, job.cell.train_s - tokenizer_s)
     ready = build()
-    recipe = ready.recipe(steps)
+    recipe, began = ready.recipe(steps), train.clock()
     with job.watch.bar(f"{job.cell.name}: train") as advance:
         done = train.train(
             ready.model,
@@ -71,13 +71,14 @@ def trained(job: Job) -> dict[str, Any]:
             track=job.watch.track,
             progress=advance,
         )
+    seconds = (train.clock() - began) * steps / max(1, steps - done.resumed_from)  # a resumed training did not see all of it
     found = {
         "digest": _write(job, ready),
-        "train_s": round(done.seconds + tokenizer_s, 1),
+        "train_s": round(seconds + tokenizer_s, 1),
         "tokenizer_s": round(tokenizer_s, 1),
         "steps": steps,
         "batch": recipe.batch,
-        "samples_per_s": round(done.samples_per_s, 1),
+        "samples_per_s": round(steps * recipe.batch / seconds, 1),
         "parameters": sum(value.numel() for value in ready.model.parameters()),
         "made_with": _made_with(),
     }
@@ -93,9 +94,7 @@ def actor(job: Job) -> Actor:
     planner = policy.planner
     if not isinstance(planner, VQBeT):
         return Actor(policy.spec, planner, execute=job.chosen["execute"], goal=policy.goal)
-    acting = job.chosen["bundle"]
-    planner = VQBeT(planner.prior, temperature=acting["temperature"], argmax=acting["argmax"])
-    return Actor(policy.spec, planner, execute=acting["execute"], goal=policy.goal)
+    return acting(planner.prior, cells.sections(job.params, job.cell).bundle, policy.spec, policy.goal)
 
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
@@ -107,14 +106,15 @@ def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demon
         raise ConfigError(f"paper.baselines.{cell.task}.{error}") from error
 
 
-def _builder(job: Job, demos: Demonstrations) -> tuple[Callable[[], Trainable], float]:
+def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
     """How to build the cell's model, as often as wanted, and for how many seconds its tokenizer was trained."""
+    demos = job.demos
     if job.cell.policy != VQBET:
         return lambda: baseline(job.params, job.cell, job.chosen, demos), 0.0
+    params = cells.sections(job.params, job.cell)
     kept, note = job.folder / "tokenizer", job.folder / "tokenizer.json"
     if not note.is_file():
-        section = job.params.task(job.cell.task).tokenizer.model_validate(job.chosen["tokenizer"])
-        fit = tokenizer.fit(section, demos, folder=job.folder / "codes", fingerprint=job.key, watch=job.watch)
+        fit = tokenizer.fit(params.tokenizer, demos, folder=job.folder / "codes", fingerprint=job.key, watch=job.watch)
         bundle.write(
             kept,
             kind="tokenizer",
@@ -130,7 +130,7 @@ def _builder(job: Job, demos: Demonstrations) -> tuple[Callable[[], Trainable], 
 
     def build() -> Trainable:
         frozen = Tokenizer.from_components(packed.arguments, packed.components)
-        return trainable.vqbet(job.chosen, demos, frozen, goal)
+        return trainable.vqbet(params, demos, frozen, goal)
 
     return build, float(files.read_json(note))
 
@@ -149,13 +149,13 @@ def _steps(job: Job, build: Callable[[], Trainable], seconds: float) -> int:
 
 
 def _write(job: Job, ready: Trainable) -> str:
-    acting = ready.actor()
+    policy = ready.actor()
     return bundle.write(
         job.folder / "policy",
         kind=ready.kind,
-        spec=acting.spec,
-        arguments=acting.arguments(),
-        components=acting.components(),
+        spec=policy.spec,
+        arguments=policy.arguments(),
+        components=policy.components(),
         provenance={"code": sources.digest(__name__), "data": job.demos.digest, "training": job.key},
     )
 
