@@ -1,6 +1,6 @@
 """Replay every published Franka Kitchen demonstration in our world: is it the one they were recorded in?
 
-python bench/kitchen_replay.py FOLDER    # the folder of kitchen_complete.zarr, or a zip of it
+python -m bench.kitchen_replay FOLDER    # the folder of kitchen_complete.zarr, or a zip of it
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Replay every published Push-T demonstration in our world: is it the one they were recorded in?
 
-python bench/pusht_replay.py FOLDER    # the folder of pusht_cchi_v7_replay.zarr, or a zip of it
+python -m bench.pusht_replay FOLDER    # the folder of pusht_cchi_v7_replay.zarr, or a zip of it
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def trained(job: Job) -> dict[str, Any]:
             track=job.watch.track,
             progress=advance,
         )
-    seconds = (train.clock() - began) * steps / max(1, steps - done.resumed_from)  # a resumed training did not see all of it
+    seconds = (
+        (train.clock() - began) * steps / max(1, steps - done.resumed_from)
+    )  # a resumed training did not see all of it
     found = {
         "digest": _write(job, ready),
         "train_s": round(seconds + tokenizer_s, 1),

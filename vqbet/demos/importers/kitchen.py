@@ -6,7 +6,6 @@ gymnasium-robotics' FrankaKitchen-v1, in the replay buffer layout of Diffusion P
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.demos.importers import fetch, replay_buffer
+from vqbet.demos.importers import replay_buffer
 
 FIELDS = {"state": (59,), "action": (9,)}
 CONTROL_HZ = 12.5
@@ -43,31 +42,17 @@ def load(source: Path) -> Demonstrations:
 
     Raises StoreError for anything that is not such a buffer. Values that are not finite are the business of validation.
     """
-    if not source.is_file():
-        return _demonstrations(replay_buffer.find(source))
-    with tempfile.TemporaryDirectory(prefix="kitchen-") as folder:
-        fetch.unpack(source, Path(folder), max_bytes=MAX_UNPACKED_BYTES)
-        return _demonstrations(replay_buffer.find(Path(folder)))
-
-
-def _demonstrations(root: Path) -> Demonstrations:
-    arrays = replay_buffer.read(root, FIELDS)
+    arrays = replay_buffer.load(source, FIELDS, max_bytes=MAX_UNPACKED_BYTES)
     ends, state = arrays["episode_ends"], arrays["state"].astype(np.float64)[:, STATE]
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    successes = np.all(np.logical_or.reduceat(done(state), starts), axis=1)
     return Demonstrations(
         spec=spec(),
         observation=arrays["state"].astype(np.float32),
         action=arrays["action"].astype(np.float32),
-        time_s=(np.arange(len(state)) - np.repeat(starts, ends - starts)) / CONTROL_HZ,
+        time_s=replay_buffer.time_s(ends, CONTROL_HZ),
         episode_ends=ends,
-        columns={
-            "session": np.full(len(ends), "published"),
-            "operator": np.full(len(ends), "human"),
-            "source": np.full(len(ends), "kitchen_complete"),
-            "seed": np.full(len(ends), -1, np.int64),
-            "success": np.all(np.logical_or.reduceat(done(state), starts), axis=1),
-            "task": np.full(len(ends), "kitchen"),
-        },
+        columns=replay_buffer.columns(spec(), "kitchen_complete", successes),
         state=state,
     )
 

@@ -5,14 +5,13 @@ Chi et al., Diffusion Policy (arXiv 2303.04137), `pusht_cchi_v7_replay.zarr`; th
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.demos.importers import fetch, replay_buffer
+from vqbet.demos.importers import replay_buffer
 
 FIELDS = {"state": (5,), "keypoint": (9, 2), "action": (2,)}
 CONTROL_HZ = 10.0
@@ -35,33 +34,16 @@ def load(source: Path) -> Demonstrations:
 
     Raises StoreError for anything that is not such a buffer. Values that are not finite are the business of validation.
     """
-    if not source.is_file():
-        return _demonstrations(replay_buffer.find(source))
-    with tempfile.TemporaryDirectory(prefix="pusht-") as folder:
-        fetch.unpack(source, Path(folder), max_bytes=MAX_UNPACKED_BYTES)
-        return _demonstrations(replay_buffer.find(Path(folder)))
-
-
-def _demonstrations(root: Path) -> Demonstrations:
-    arrays = replay_buffer.read(root, FIELDS)
+    arrays = replay_buffer.load(source, FIELDS, max_bytes=MAX_UNPACKED_BYTES)
     ends, state = arrays["episode_ends"], arrays["state"].astype(np.float64)
     keypoints = arrays["keypoint"].reshape(len(state), -1)
-    lengths = np.diff(ends, prepend=0)
-    columns = {
-        "session": np.full(len(ends), "published"),
-        "operator": np.full(len(ends), "human"),
-        "source": np.full(len(ends), "pusht_cchi_v7_replay"),
-        "seed": np.full(len(ends), -1, np.int64),
-        "success": arrived(state[ends - 1]),
-        "task": np.full(len(ends), "pusht"),
-    }
     return Demonstrations(
         spec=spec(),
         observation=np.concatenate([keypoints, arrays["state"][:, :2]], axis=1).astype(np.float32),
         action=arrays["action"].astype(np.float32),
-        time_s=(np.arange(len(state)) - np.repeat(ends - lengths, lengths)) / CONTROL_HZ,
+        time_s=replay_buffer.time_s(ends, CONTROL_HZ),
         episode_ends=ends,
-        columns=columns,
+        columns=replay_buffer.columns(spec(), "pusht_cchi_v7_replay", arrived(state[ends - 1])),
         state=state,
     )
 

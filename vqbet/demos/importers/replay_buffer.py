@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from vqbet.contract import StoreError
+from vqbet.contract import Spec, StoreError
+from vqbet.demos.importers import fetch
 
 ENDS = "meta/episode_ends"
 FLOATS = ("<f4", "<f8")
@@ -48,6 +51,33 @@ class Claim:
         """Every chunk's file and its first row."""
         for index in range(-(-self.shape[0] // self.chunk_rows)):
             yield self.folder / ".".join([str(index), *("0" for _ in self.shape[1:])]), index * self.chunk_rows
+
+
+def load(source: Path, fields: Mapping[str, tuple[int, ...]], *, max_bytes: int) -> dict[str, np.ndarray]:
+    """`read` what `find` finds at `source`, which may also be a zip that unpacks to no more than max_bytes."""
+    if not source.is_file():
+        return read(find(source), fields)
+    with tempfile.TemporaryDirectory(prefix="replay-buffer-") as folder:
+        fetch.unpack(source, Path(folder), max_bytes=max_bytes)
+        return read(find(Path(folder)), fields)
+
+
+def columns(spec: Spec, source: str, success: Bool[np.ndarray, " E"]) -> dict[str, np.ndarray]:
+    """What is known of the episodes of a published data set by people."""
+    return {
+        "session": np.full(len(success), "published"),
+        "operator": np.full(len(success), "human"),
+        "source": np.full(len(success), source),
+        "seed": np.full(len(success), -1, np.int64),
+        "success": success,
+        "task": np.full(len(success), spec.task),
+    }
+
+
+def time_s(ends: Int[np.ndarray, " E"], control_hz: float) -> Float[np.ndarray, " N"]:
+    """Seconds of each step since its episode began."""
+    lengths = np.diff(ends, prepend=0)
+    return (np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)) / control_hz
 
 
 def find(source: Path) -> Path:
