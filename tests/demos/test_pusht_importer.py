@@ -50,8 +50,8 @@ def buffer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(real_demos: Path) -> Demonstrations:
-    return pusht.load(real_demos / "pusht")
+def published(real_demos: Callable[[str], Path]) -> Demonstrations:
+    return pusht.load(real_demos("pusht"))
 
 
 def test_reads_what_was_written(buffer: Path) -> None:
