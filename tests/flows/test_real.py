@@ -20,10 +20,10 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, real_demos: Callable[[str], Path]) -> Project:
-    project = Project(tmp_path_factory.mktemp("pusht"))
+    source, project = real_demos("pusht"), Project(tmp_path_factory.mktemp("pusht"))
     project.small("pusht", SHORT)
     project.commit()
-    project.run("vqbet", "ingest", "pusht", str(real_demos("pusht")))
+    project.run("vqbet", "ingest", "pusht", str(source))
     project.run("dvc", "repro")
     return project
 
