@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,20 @@ for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLC
 
 
 @pytest.fixture(scope="session")
-def real_demos() -> Path:
-    """Real demonstrations: $VQBET_DEMOS, else ../shared/data. Missing: a failure in CI, a skip elsewhere."""
-    folder = Path(os.environ.get("VQBET_DEMOS", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        sentence = (
-            f"no real demonstrations at {folder}: unpack the published Push-T replay buffer to <folder>/pusht/ "
-            "and set VQBET_DEMOS=<folder>"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+def real_demos() -> Callable[[str], Path]:
+    """The folder of a task's published demonstrations, in $VQBET_DEMOS, else in ../shared/data.
+
+    Missing: a failure in CI, a skip elsewhere.
+    """
+
+    def folder(task: str) -> Path:
+        found = Path(os.environ.get("VQBET_DEMOS", ROOT.parent / "shared" / "data")) / task
+        if not found.is_dir():
+            without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            without(
+                f"no real demonstrations at {found}: unpack the published replay buffer of {task} to <folder>/{task}/ "
+                "and set VQBET_DEMOS=<folder>"
+            )
+        return found
+
     return folder

@@ -5,15 +5,16 @@ Broken buffers in general are the business of `test_pusht_importer`; both are re
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import buffers
 import numpy as np
 import pytest
-import zarr
+from buffers import ENDS, Fault, edit, within_limits
 from numcodecs import Blosc
 
 from vqbet.contract import COLUMNS, Demonstrations, StoreError, WorldError
@@ -21,24 +22,9 @@ from vqbet.demos.importers import IMPORTERS, kitchen
 from vqbet.sims.kitchen import DEMONSTRATED, Kitchen, goal_configurations
 from vqbet.sims.kitchen_replay import replay
 
-ENDS = np.array([40, 55, 130])
 ALL = ">".join(DEMONSTRATED)
-
-
-def write(root: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """A replay buffer like the published one: Zarr v2, whole rows per chunk, more room for ends than there are."""
-    group = zarr.open_group(root, mode="w", zarr_format=2)
-    for name, values in arrays.items():
-        ends = name == "meta/episode_ends"
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            chunks=(25 if ends else 50, *values.shape[1:]),
-            dtype=values.dtype,
-            compressors=None if ends else Blosc(cname="lz4", clevel=5, shuffle=Blosc.NOSHUFFLE),
-        )
-        array[:] = values
-    return root
+PACKED = Blosc(cname="lz4", clevel=5, shuffle=Blosc.NOSHUFFLE)
+write = partial(buffers.write, codec=PACKED, ends=(25, None))  # as published: more room for ends than there are
 
 
 def contents() -> dict[str, np.ndarray]:
@@ -56,10 +42,8 @@ def buffer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(real_demos: Path) -> Demonstrations:
-    if not (real_demos / "kitchen").is_dir():
-        pytest.skip(f"no Franka Kitchen demonstrations: unpack their replay buffer to {real_demos / 'kitchen'}")
-    return IMPORTERS["kitchen"](real_demos / "kitchen")
+def published(real_demos: Callable[[str], Path]) -> Demonstrations:
+    return IMPORTERS["kitchen"](real_demos("kitchen"))
 
 
 def test_reads_what_was_written(buffer: Path) -> None:
@@ -117,15 +101,7 @@ def test_numbers_that_are_not_finite_pass_to_validation(tmp_path: Path) -> None:
     assert np.isnan(kitchen.load(write(tmp_path / "nan.zarr", arrays)).action[7, 1])
 
 
-def edit(field: str, **changes: object) -> Callable[[Path], object]:
-    def fault(root: Path) -> None:
-        document = root / field / ".zarray"
-        document.write_text(json.dumps({**json.loads(document.read_text()), **changes}))
-
-    return fault
-
-
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+FAULTS: dict[str, tuple[Fault, str]] = {
     "no state": (lambda root: shutil.rmtree(root / "data/state"), r"state/.zarray: missing.*found: .*action"),
     "no ends": (lambda root: shutil.rmtree(root / "meta"), "episode_ends/.zarray: missing"),
     "no chunk": (lambda root: (root / "data/state/1.0").unlink(), "data/state, from step 50: the chunk is missing"),
@@ -176,12 +152,7 @@ def test_the_published_buffer(published: Demonstrations) -> None:
     assert (len(published.lengths), published.lengths.min(), published.lengths.max()) == (19, 208, 236)
     assert published.columns["success"].all()
     assert published.spec == Kitchen().spec
-    for values, channels in (
-        (published.observation, published.spec.observation),
-        (published.action, published.spec.action),
-    ):
-        assert (values.min(axis=0) >= [channel.low for channel in channels]).all()
-        assert (values.max(axis=0) <= [channel.high for channel in channels]).all()
+    assert within_limits(published)
 
 
 def test_every_demonstration_ends_in_a_goal_with_all_four_tasks_done(published: Demonstrations) -> None:

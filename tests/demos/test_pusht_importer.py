@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
+from buffers import ENDS, Fault, edit, within_limits, write
 from numcodecs import Blosc
 
 from vqbet.contract import COLUMNS, Demonstrations, StoreError, WorldError
@@ -18,20 +17,6 @@ from vqbet.demos.importers import pusht, replay_buffer
 from vqbet.sims.pusht import SUBSTEP_S, PushT, Table
 from vqbet.sims.pusht_geometry import CORNERS_PX, GOAL_POSE, PARTS_PX, placed
 from vqbet.sims.pusht_replay import replay
-
-ENDS = np.array([40, 55, 130])
-
-
-def write(root: Path, arrays: dict[str, np.ndarray], codec: Blosc | None = None) -> Path:
-    """A replay buffer like the published one: Zarr v2, whole rows per chunk."""
-    group = zarr.open_group(root, mode="w", zarr_format=2)
-    for name, values in arrays.items():
-        rows = len(values) if name == "meta/episode_ends" else 50
-        array = group.create_array(
-            name, shape=values.shape, chunks=(rows, *values.shape[1:]), dtype=values.dtype, compressors=codec
-        )
-        array[:] = values
-    return root
 
 
 def contents() -> dict[str, np.ndarray]:
@@ -50,8 +35,8 @@ def buffer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(real_demos: Path) -> Demonstrations:
-    return pusht.load(real_demos / "pusht")
+def published(real_demos: Callable[[str], Path]) -> Demonstrations:
+    return pusht.load(real_demos("pusht"))
 
 
 def test_reads_what_was_written(buffer: Path) -> None:
@@ -106,15 +91,7 @@ def test_numbers_that_are_not_finite_pass_to_validation(tmp_path: Path) -> None:
     assert np.isnan(pusht.load(write(tmp_path / "nan.zarr", arrays)).action[7, 1])
 
 
-def edit(field: str, **changes: object) -> Callable[[Path], None]:
-    def fault(root: Path) -> None:
-        document = root / field / ".zarray"
-        document.write_text(json.dumps({**json.loads(document.read_text()), **changes}))
-
-    return fault
-
-
-def overwrite(name: str, content: bytes) -> Callable[[Path], None]:
+def overwrite(name: str, content: bytes) -> Fault:
     return lambda root: (root / name).write_bytes(content) and None
 
 
@@ -137,7 +114,7 @@ def scramble(root: Path) -> None:
     path.write_bytes(content[:16] + bytes(255 - byte for byte in content[16:]))
 
 
-def link(name: str) -> Callable[[Path], None]:
+def link(name: str) -> Fault:
     def fault(root: Path) -> None:
         (root / name).rename(root.parent / "elsewhere")
         (root / name).symlink_to(root.parent / "elsewhere")
@@ -145,11 +122,11 @@ def link(name: str) -> Callable[[Path], None]:
     return fault
 
 
-def rewrite(name: str, values: np.ndarray) -> Callable[[Path], None]:
+def rewrite(name: str, values: np.ndarray) -> Fault:
     return lambda root: write(root, {**contents(), name: values}) and None
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+FAULTS: dict[str, tuple[Fault, str]] = {
     "no array": (lambda root: shutil.rmtree(root / "data/keypoint"), r"keypoint/.zarray: missing.*found: .*action"),
     "no ends": (lambda root: shutil.rmtree(root / "meta"), "episode_ends/.zarray: missing"),
     "no chunk": (lambda root: (root / "data/state/1.0").unlink(), r"data/state, from step 50: the chunk is missing"),
@@ -227,12 +204,7 @@ def test_the_published_buffer(published: Demonstrations) -> None:
     assert (len(published.lengths), published.lengths.min(), published.lengths.max()) == (206, 49, 246)
     assert published.columns["success"].all()
     assert published.spec == PushT().spec
-    for values, channels in (
-        (published.observation, published.spec.observation),
-        (published.action, published.spec.action),
-    ):
-        assert (values.min(axis=0) >= [channel.low for channel in channels]).all()
-        assert (values.max(axis=0) <= [channel.high for channel in channels]).all()
+    assert within_limits(published)
 
 
 def test_the_world_s_keypoints_are_the_recorded_ones(published: Demonstrations) -> None:

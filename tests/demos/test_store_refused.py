@@ -178,9 +178,9 @@ def test_what_is_no_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
             assert str(caught.value).startswith(f"{tmp_path / name}: {sentence}")
 
 
-def test_the_published_push_t_data_is_a_zarr_v2_store(real_demos: Path) -> None:
+def test_the_published_push_t_data_is_a_zarr_v2_store(real_demos: Callable[[str], Path]) -> None:
     with pytest.raises(StoreError, match="a Zarr v2 store; import it with `python -m vqbet ingest`"):
-        store.read(real_demos / "pusht" / "pusht_cchi_v7_replay.zarr")
+        store.read(real_demos("pusht") / "pusht_cchi_v7_replay.zarr")
 
 
 MANIFESTS: dict[str, bytes] = {

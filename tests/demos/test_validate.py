@@ -47,8 +47,8 @@ def test_good_demonstrations_are_fit(episodes: int, seed: int, D: int, A: int) -
     assert all(entry["passed"] for entry in report.gx)
 
 
-def test_real_pusht_is_fit(real_demos: Path) -> None:
-    report = run(pusht.load(real_demos / "pusht"), max_steps=400, min_success=0.0)
+def test_real_pusht_is_fit(real_demos: Callable[[str], Path]) -> None:
+    report = run(pusht.load(real_demos("pusht")), max_steps=400, min_success=0.0)
     assert report.errors == ()
     assert report.tables["summary"]["steps"] == 25650
 

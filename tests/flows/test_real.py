@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ SHORT = {
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, real_demos: Path) -> Project:
-    project = Project(tmp_path_factory.mktemp("pusht"))
+def project(tmp_path_factory: pytest.TempPathFactory, real_demos: Callable[[str], Path]) -> Project:
+    source, project = real_demos("pusht"), Project(tmp_path_factory.mktemp("pusht"))
     project.small("pusht", SHORT)
     project.commit()
-    project.run("vqbet", "ingest", "pusht", str(real_demos / "pusht"))
+    project.run("vqbet", "ingest", "pusht", str(source))
     project.run("dvc", "repro")
     return project
 

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
+from small import D, G
 
-from vqbet.contract import Channel, Spec
-from vqbet.normalizer import Normalizer
-from vqbet.policies.acting import uniforms
 from vqbet.policies.diffusion import DiffusionPolicy, Shape
 from vqbet.policies.diffusion_cnn import CNNShape
 from vqbet.policies.diffusion_transformer import TransformerShape
-from vqbet.policies.spaces import Spaces
 
-T, H, D, A, G, C = 2, 4, 5, 2, 2, 3
+T, H = 2, 4
 LOW, HIGH = -40.0, 160.0  # of the actions: 100 units are one normalised unit
 KINDS = ["cnn", "transformer"]
 BOTH = pytest.mark.parametrize("kind", KINDS)
-SPEC = Spec(
-    task="fake",
-    observation=tuple(Channel(f"o{index}", "m", -3.0, 3.0) for index in range(D)),
-    action=tuple(Channel(f"a{index}", "mm", -200.0, 300.0) for index in range(A)),
-    control_hz=10.0,
-    action_kind="absolute",
-    frame="table",
-)
-
-
-def spaces(goal: bool = False) -> Spaces:
-    def between(low: float, high: float, channels: int) -> Normalizer:
-        return Normalizer.fit(np.array([[low] * channels, [high] * channels], np.float32))
-
-    return Spaces(between(-3, 3, D), between(LOW, HIGH, A), between(-3, 3, C) if goal else None)
+SPEC = small.limited(-200.0, 300.0)
+spaces = partial(small.spaces, low=LOW, high=HIGH)
+windows = partial(small.windows, window=T, chunk=H, low=LOW, high=HIGH)
 
 
 def shape(kind: str, *, horizon: int = H, execute_steps: int = 3, goal_steps: int = 0, window: int = T) -> Shape:
@@ -52,24 +39,8 @@ def model(
     return DiffusionPolicy(spaces(goal), shape(kind, **changes), inference_steps=inference_steps, eta=eta).eval()
 
 
-def windows(count: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        "observation": rng.normal(size=(count, T, D)).astype(np.float32),
-        "action": rng.uniform(LOW, HIGH, (count, T + H - 1, A)).astype(np.float32),
-        "valid": np.ones((count, T + H - 1), bool),
-    }
-
-
-def draws(policy: DiffusionPolicy, count: int) -> torch.Tensor:
-    return torch.from_numpy(uniforms(np.arange(count), np.zeros(count, np.int64), policy.draws))
-
-
-@torch.inference_mode()
-def sample(policy: DiffusionPolicy, count: int, goal: torch.Tensor | None = None) -> np.ndarray:
+def sample(policy: DiffusionPolicy, count: int, goal: np.ndarray | None = None) -> np.ndarray:
     """Chunks (count, execute_steps, A) at one observation, in normalised units."""
-    observation = torch.zeros(count, policy.window, D)
-    chunk, tags = policy.plan(observation, goal, draws(policy, count))
-    assert tags.shape == (count, 0)
-    assert tags.dtype == torch.int64
-    return policy.spaces.action.normalize(chunk).numpy()
+    observation = np.ones((count, policy.window, D), np.float32)
+    chunk = small.plan(policy, {"observation": observation} | ({} if goal is None else {"goal": goal}))
+    return policy.spaces.action.normalize(torch.from_numpy(chunk)).numpy()

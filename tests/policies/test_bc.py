@@ -2,72 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
+from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, alike, learn, observations, part, plan, play, untold
 
-from vqbet.contract import BundleError, Channel, Spec, TrainingError
+from vqbet.contract import TrainingError
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
-from vqbet.normalizer import Normalizer
-from vqbet.policies import build
 from vqbet.policies.acting import Actor
 from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.policies.spaces import Spaces
-from vqbet.recipe import Recipe, seed_everything
+from vqbet.recipe import seed_everything
 from vqbet.testing import synthetic
-from vqbet.train import train
 
-T, H, D, A, G, C = 3, 4, 5, 2, 2, 2
+T, H = 3, 4
 SHAPE = BehaviorCloningShape(window=T, chunk=H, depth=3, hidden=32, dropout=0.0)
-SPEC = Spec(
-    task="fake",
-    observation=tuple(Channel(f"o{index}", "m", -3.0, 3.0) for index in range(D)),
-    action=tuple(Channel(f"a{index}", "px", 0.0, 500.0) for index in range(A)),
-    control_hz=10.0,
-    action_kind="absolute",
-    frame="table",
-)
-WANTED = ("o0", "o3")
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
-
-def between(low: float, high: float, channels: int) -> Normalizer:
-    return Normalizer.fit(np.array([[low] * channels, [high] * channels], np.float32))
+SPEC = small.limited(0.0, 500.0)
+windows = partial(small.windows, window=T, chunk=H)
 
 
 def model(shape: BehaviorCloningShape = SHAPE, seed: int = 0, **objective: Any) -> BehaviorCloning:
     torch.manual_seed(seed)
-    goal = between(-2.0, 2.0, C) if shape.goal_steps else None
-    return BehaviorCloning(Spaces(between(-3.0, 3.0, D), between(0.0, 500.0, A), goal), shape, **objective)
+    return BehaviorCloning(small.spaces(goal=shape.goal_steps > 0), shape, **objective)
 
 
 def conditional(**changes: Any) -> BehaviorCloning:
     return model(replace(SHAPE, goal_steps=G, **changes))
-
-
-def windows(count: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        "observation": rng.normal(size=(count, T, D)).astype(np.float32),
-        "action": rng.uniform(0, 500, (count, T + H - 1, A)).astype(np.float32),
-        "valid": np.ones((count, T + H - 1), bool),
-        "goal": rng.normal(size=(count, G, C)).astype(np.float32),
-    }
 
 
 def by_hand(policy: BehaviorCloning, batch: dict[str, np.ndarray]) -> np.ndarray:
@@ -82,31 +49,6 @@ def by_hand(policy: BehaviorCloning, batch: dict[str, np.ndarray]) -> np.ndarray
         x = np.maximum(x @ matrix.T + bias, 0)
     matrix, bias = pairs[-1]
     return (x @ matrix.T + bias).reshape(-1, H, A) * 250 + 250
-
-
-def plan(policy: BehaviorCloning, batch: dict[str, np.ndarray]) -> np.ndarray:
-    goal = torch.from_numpy(batch["goal"]) if policy.goal_steps else None
-    observation = torch.from_numpy(batch["observation"])
-    with torch.inference_mode():
-        chunk, tags = policy.eval().plan(observation, goal, torch.zeros(len(observation), 0, dtype=torch.float64))
-    assert tags.shape == (len(observation), 0)
-    assert tags.dtype == torch.int64
-    return chunk.numpy()
-
-
-def learn(
-    policy: BehaviorCloning, batch: dict[str, np.ndarray], steps: int = 300, lr: float = 3e-3
-) -> dict[str, float]:
-    optimizer = torch.optim.Adam(policy.train().parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        loss, metrics = policy.loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    policy.eval()
-    return {name: float(value) for name, value in metrics.items()}
 
 
 # --- what defines it -------------------------------------------------------------------------------------------------
@@ -137,11 +79,7 @@ def test_of_two_modes_it_gives_what_is_between_them(loss: str, share: float) -> 
     """One observation, three chunks at 100 px and one at 400 px: least squares answers their mean, 175 px, which nobody
     demonstrated; least absolute error the median of each number, 100 px."""
     modes = np.array([100.0, 100.0, 100.0, 400.0], np.float32)
-    batch = {
-        "observation": np.ones((64, T, D), np.float32),
-        "action": np.tile(modes[:, None, None], (16, T + H - 1, A)),
-        "valid": np.ones((64, T + H - 1), bool),
-    }
+    batch = alike(np.tile(modes[:, None, None], (16, T + H - 1, A)), T)
     policy = model(loss=loss)
     learn(policy, batch)
     np.testing.assert_allclose(plan(policy, batch), 100 * share + 400 * (1 - share), atol=1.0)
@@ -165,12 +103,8 @@ def test_of_ways_around_an_obstacle_it_takes_the_one_through() -> None:
 def test_it_learns_the_goal_where_the_goal_decides() -> None:
     """The same windows, chunks at 100 or 400 px as the goal has it: told the goal it is exact, else in between."""
     goal = np.where(np.arange(64) % 2 == 0, -1.0, 1.0).astype(np.float32)
-    batch = {
-        "observation": np.ones((64, T, D), np.float32),
-        "action": np.tile((250 + 150 * goal)[:, None, None], (1, T + H - 1, A)),
-        "valid": np.ones((64, T + H - 1), bool),
-        "goal": np.tile(goal[:, None, None], (1, G, C)),
-    }
+    action = np.tile((250 + 150 * goal)[:, None, None], (1, T + H - 1, A))
+    batch = alike(action, T, np.tile(goal[:, None, None], (1, G, C)))
     told, untold = conditional(), model()
     learn(told, batch)
     learn(untold, batch)
@@ -191,7 +125,7 @@ def test_gradients_come_from_valid_chunks_only() -> None:
     policy, batch = conditional(), windows()
     batch["valid"][10:, -1] = False
     whole = gradients(policy, batch)
-    valid = gradients(policy, {name: value[:10] for name, value in batch.items()})
+    valid = gradients(policy, part(batch, slice(10)))
     for one, two in zip(whole, valid, strict=True):
         torch.testing.assert_close(one, two * 10 / 16)
     seen = torch.from_numpy(batch["observation"]).requires_grad_()
@@ -222,8 +156,7 @@ def test_a_batch_with_nothing_valid_has_loss_zero() -> None:
 def test_the_loss_of_a_batch_is_the_mean_of_its_halves(loss: str) -> None:
     policy, batch = model(loss=loss), windows()
     batch["valid"][:3, -1] = False
-    halves = [policy.loss({name: value[part] for name, value in batch.items()})[0] for part in (slice(8), slice(8, 16))]
-    torch.testing.assert_close(policy.loss(batch)[0], torch.stack(halves).mean())
+    torch.testing.assert_close(policy.loss(batch)[0], small.mean_of_halves(policy, batch))
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -235,9 +168,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 
 def test_windows_with_goals_train_an_unconditional_model_too() -> None:
-    batch = windows()
-    without = {name: value for name, value in batch.items() if name != "goal"}
-    assert torch.equal(model().loss(batch)[0], model().loss(without)[0])
+    assert torch.equal(model().loss(windows())[0], model().loss(untold(windows()))[0])
 
 
 def test_it_trains_in_the_loop(tmp_path: Path) -> None:
@@ -245,10 +176,7 @@ def test_it_trains_in_the_loop(tmp_path: Path) -> None:
     slots = GoalWindows(Windows(demos, window=T, chunk=H), demos, channels=goal, steps=G)
     seed_everything(0)
     policy = BehaviorCloning(Spaces.fit(demos, goal), replace(SHAPE, goal_steps=G, dropout=0.1))
-    recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=0.1, clip=1.0, ema=0.9, seed=0)
-    trained = train(
-        policy, slots.gather, len(slots), recipe, folder=tmp_path, fingerprint="test", track=lambda step, metrics: None
-    )
+    trained = small.three_steps(policy, slots, tmp_path)
     assert [row["step"] for row in trained.history] == [1, 2, 3]
     assert list(trained.history[0]) == ["step", "lr", "loss", "action_error", "gradient_norm"]
     assert not policy.training
@@ -257,35 +185,23 @@ def test_it_trains_in_the_loop(tmp_path: Path) -> None:
 # --- acting, and to a bundle and back --------------------------------------------------------------------------------
 
 
-def play(policy: Actor, seeds: np.ndarray, goals: np.ndarray | None, steps: int = 6) -> np.ndarray:
-    stream = np.random.default_rng(5).normal(size=(steps, len(seeds), D)).astype(np.float32)
-    policy.reset(seeds, goals)
-    return np.stack([policy.act(step, np.arange(len(seeds))) for step in stream])
-
-
-GOALS = np.random.default_rng(6).normal(size=(5, C)).astype(np.float32)
-
-
 @pytest.mark.parametrize("execute", ["first", "chunk", "average"])
 @pytest.mark.parametrize("told", [False, True])
 def test_arguments_and_components_rebuild_it_bitwise(execute: str, told: bool) -> None:
     made = conditional(dropout=0.3).eval() if told else model(replace(SHAPE, dropout=0.3), loss="l1").eval()
     actor = Actor(SPEC, made, execute=execute, goal=WANTED if told else ())
-    arguments = json.loads(json.dumps(actor.arguments(), allow_nan=False))
+    again, goals = small.rebuilt("bc", actor), GOALS if told else None
+    assert np.array_equal(play(actor, observations(), goals=goals), play(again, observations(), goals=goals))
     assert set(actor.components()) == {"model", "normalizer"}
-    again = build("bc", SPEC, arguments, actor.components())
-    goals = GOALS if told else None
-    assert np.array_equal(play(actor, np.arange(5), goals), play(again, np.arange(5), goals))
-    assert again.arguments() == actor.arguments()
 
 
 def test_it_is_deterministic_and_rows_do_not_see_one_another() -> None:
     actor = Actor(SPEC, conditional().eval(), execute="first", goal=WANTED)
-    together = play(actor, np.arange(5), GOALS)
-    assert np.array_equal(together, play(actor, np.arange(5) + 99, GOALS))
-    assert not np.allclose(together, play(actor, np.arange(5), GOALS + 0.5))
+    together = play(actor, observations(), SEEDS, GOALS)
+    assert np.array_equal(together, play(actor, observations(), SEEDS + 99, GOALS))
+    assert not np.allclose(together, play(actor, observations(), SEEDS, GOALS + 0.5))
     policy, batch = conditional().eval(), windows()
-    alone = np.concatenate([plan(policy, {name: value[[row]] for name, value in batch.items()}) for row in range(16)])
+    alone = np.concatenate([plan(policy, part(batch, [row])) for row in range(16)])
     np.testing.assert_allclose(alone, plan(policy, batch), rtol=1e-5, atol=1e-3)
     assert (policy.draws, policy.tags, policy.channels, policy.window) == (0, 0, (D, A, C), T)
 
@@ -293,22 +209,22 @@ def test_it_is_deterministic_and_rows_do_not_see_one_another() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (lambda: model(replace(SHAPE), loss="huber"), "bc: loss: expected one of l2, l1, got 'huber'"),
+        (lambda: model(loss="huber"), "bc: loss: expected one of l2, l1, got 'huber'"),
         (
-            lambda: BehaviorCloning(Spaces(Normalizer(D), Normalizer(A)), replace(SHAPE, goal_steps=1)),
+            lambda: BehaviorCloning(small.spaces(), replace(SHAPE, goal_steps=1)),
             "bc: goal_steps 1 and 0 goal channels must come together",
         ),
         (
-            lambda: BehaviorCloning(Spaces(Normalizer(D), Normalizer(A), Normalizer(C)), SHAPE),
-            "bc: goal_steps 0 and 2 goal channels must come together",
+            lambda: BehaviorCloning(small.spaces(goal=True), SHAPE),
+            "bc: goal_steps 0 and 3 goal channels must come together",
         ),
         (
-            lambda: conditional().loss({name: value for name, value in windows().items() if name != "goal"}),
-            r"batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
+            lambda: conditional().loss(untold(windows())),
+            r"batch: goal: expected \(steps, channels\) \(2, 3\), got no goal",
         ),
         (
             lambda: conditional().loss(windows() | {"goal": np.zeros((16, 1, C), np.float32)}),
-            r"batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
+            r"batch: goal: expected \(steps, channels\) \(2, 3\), got \(1, 3\)",
         ),
     ],
 )
@@ -320,16 +236,10 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (lambda a, c: c.pop("model"), "components missing: model"),
+        *FAULTS,
         (lambda a, c: a.pop("loss"), "arguments are not those of this version: 'loss'"),
-        (lambda a, c: a["shape"].update(heads=3), "arguments are not those of this version"),
         (lambda a, c: a["shape"].update(hidden=9), r"model: tensor 'network\.0\.weight': expected"),
-        (lambda a, c: c["model"].update(extra=np.zeros(1)), "model: unknown tensor 'extra'"),
     ],
 )
-def test_a_bundle_that_does_not_fit_is_refused(fault: Any, sentence: str) -> None:
-    actor = Actor(SPEC, model().eval(), execute="first")
-    arguments, components = actor.arguments(), {name: dict(value) for name, value in actor.components().items()}
-    fault(arguments, components)
-    with pytest.raises(BundleError, match=sentence):
-        build("bc", SPEC, arguments, components)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
+    small.refused("bc", Actor(SPEC, model().eval(), execute="first"), fault, sentence)

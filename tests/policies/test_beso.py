@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
+from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, observations, plan, play
 from torch import Tensor
 
-from vqbet.contract import BundleError, Channel, Spec, TrainingError
-from vqbet.normalizer import Normalizer
+from vqbet.contract import TrainingError
 from vqbet.policies import beso as module
-from vqbet.policies import build
 from vqbet.policies.acting import Actor
 from vqbet.policies.beso import Beso, BesoShape
-from vqbet.policies.spaces import Spaces
 
-T, D, A, G, C = 3, 5, 2, 2, 2
+T = 3
 SIGMA = 0.5  # of the data
 SHAPE = BesoShape(window=T, depth=2, heads=2, width=16, dropout=0.0)
 GUIDED = {"guidance": 1.7, "goal_dropout": 0.1}
-SPEC = Spec(
-    task="fake",
-    observation=tuple(Channel(f"o{index}", "m", -3.0, 3.0) for index in range(D)),
-    action=tuple(Channel(f"a{index}", "px", 0.0, 500.0) for index in range(A)),
-    control_hz=10.0,
-    action_kind="absolute",
-    frame="table",
-)
-WANTED = ("o0", "o3")
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
-
-def between(low: float, high: float, channels: int) -> Normalizer:
-    return Normalizer.fit(np.array([[low] * channels, [high] * channels], np.float32))
+SPEC = small.limited(0.0, 500.0)
+windows = partial(small.windows, window=T, chunk=1)
 
 
 def model(shape: BesoShape = SHAPE, seed: int = 0, **settings: Any) -> Beso:
     """An untrained model, with weights so large that everything it is told shows in what it says."""
     torch.manual_seed(seed)
-    goal = between(-2.0, 2.0, C) if shape.goal_steps else None
-    policy = Beso(Spaces(between(-3.0, 3.0, D), between(0.0, 500.0, A), goal), shape, **settings)
+    policy = Beso(small.spaces(goal=shape.goal_steps > 0), shape, **settings)
     with torch.no_grad():
         for parameter in policy.network.parameters():
             parameter.mul_(10.0 if parameter.ndim == 2 else 1.0)
@@ -63,34 +40,11 @@ def conditional(**settings: Any) -> Beso:
     return model(replace(SHAPE, goal_steps=G), **settings)
 
 
-def windows(count: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        "observation": rng.normal(size=(count, T, D)).astype(np.float32),
-        "action": rng.uniform(0, 500, (count, T, A)).astype(np.float32),
-        "valid": np.ones((count, T), bool),
-        "goal": rng.normal(size=(count, G, C)).astype(np.float32),
-    }
-
-
 def inputs(policy: Beso, count: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Noised actions, noise levels, and normalised observations and goals."""
     torch.manual_seed(seed)
     goal = torch.randn(count, G, C) if policy.goal_steps else None
     return torch.randn(count, T, A), torch.rand(count) + 0.01, torch.randn(count, T, D), goal
-
-
-def plan(policy: Beso, batch: dict[str, np.ndarray], uniform: Tensor | None = None) -> np.ndarray:
-    goal = torch.from_numpy(batch["goal"]) if policy.goal_steps else None
-    observation = torch.from_numpy(batch["observation"])
-    if uniform is None:
-        uniform = torch.rand(len(observation), policy.draws, dtype=torch.float64, generator=torch.Generator())
-    with torch.inference_mode():
-        chunk, tags = policy.eval().plan(observation, goal, uniform)
-    assert chunk.shape == (len(observation), 1, policy.channels[1])
-    assert tags.shape == (len(observation), 0)
-    assert tags.dtype == torch.int64
-    return chunk.numpy()
 
 
 # --- network, guidance, masked goals ----------------------------------------------------------------------------------
@@ -256,8 +210,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_halves(monkeypatch: pytest.Monke
     monkeypatch.setattr(module.torch, "randn_like", lambda value: torch.full_like(value, 0.7))
     policy, batch = conditional(), windows()
     batch["valid"][:3, :2] = False
-    halves = [policy.loss({name: value[part] for name, value in batch.items()})[0] for part in (slice(8), slice(8, 16))]
-    torch.testing.assert_close(policy.loss(batch)[0], torch.stack(halves).mean())
+    torch.testing.assert_close(policy.loss(batch)[0], small.mean_of_halves(policy, batch))
 
 
 def test_metrics_are_scalars_without_a_graph_and_every_parameter_learns() -> None:
@@ -273,16 +226,6 @@ def test_metrics_are_scalars_without_a_graph_and_every_parameter_learns() -> Non
 # --- acting -----------------------------------------------------------------------------------------------------------
 
 
-def observations(steps: int = 6, episodes: int = 5, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(steps, episodes, D)).astype(np.float32)
-
-
-def play(actor: Actor, stream: np.ndarray, seeds: np.ndarray, goals: np.ndarray | None = None) -> np.ndarray:
-    actor.reset(seeds, goals)
-    return np.stack([actor.act(step, np.arange(len(seeds))) for step in stream])
-
-
-SEEDS, GOALS = np.arange(100, 105), np.random.default_rng(1).normal(size=(5, C)).astype(np.float32)
 SETTINGS = pytest.mark.parametrize(
     ("settings", "wanted"),
     [
@@ -302,9 +245,8 @@ def actor_of(settings: dict[str, Any], wanted: tuple[str, ...]) -> Actor:
 @SETTINGS
 def test_the_way_to_a_bundle_and_back_is_bitwise(settings: dict[str, Any], wanted: tuple[str, ...]) -> None:
     actor, goals = actor_of(settings, wanted), GOALS if wanted else None
-    again = build("beso", SPEC, json.loads(json.dumps(actor.arguments(), allow_nan=False)), actor.components())
+    again = small.rebuilt("beso", actor)
     assert np.array_equal(play(actor, observations(), SEEDS, goals), play(again, observations(), SEEDS, goals))
-    assert again.arguments() == actor.arguments()
     assert set(again.components()) == {"model", "normalizer"}
     assert not again.planner.training
 
@@ -316,7 +258,7 @@ def test_seeds_decide_and_nothing_else_is_random(settings: dict[str, Any], wante
     torch.manual_seed(9)
     assert np.array_equal(first, play(actor, observations(), SEEDS, goals))
     assert not np.allclose(first, play(actor, observations(), SEEDS + 50, goals), atol=1.0)
-    for row in range(5):
+    for row in range(len(SEEDS)):
         alone = play(actor, observations()[:, row : row + 1], SEEDS[row : row + 1], goals[[row]] if wanted else None)
         np.testing.assert_allclose(alone[:, 0], first[:, row], atol=0.1)  # px
     if wanted:
@@ -364,32 +306,25 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], settings: dict[
         model(replace(SHAPE, **changes), **settings)
 
 
-@pytest.mark.parametrize("goal", [None, between(-1.0, 1.0, C)])
-def test_goals_and_goal_steps_come_together(goal: Normalizer | None) -> None:
+@pytest.mark.parametrize("goal", [False, True])
+def test_goals_and_goal_steps_come_together(goal: bool) -> None:
     shape = replace(SHAPE, goal_steps=0 if goal else G)
     with pytest.raises(TrainingError, match=r"goal_steps \d and \d goal channels must come together"):
-        Beso(Spaces(Normalizer(D), Normalizer(A), goal), shape)
+        Beso(small.spaces(goal), shape)
 
 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (lambda a, c: c.pop("model"), "components missing: model"),
+        *FAULTS,
         (lambda a, c: c["model"].pop("network.position"), r"model: tensor 'network\.position' is missing"),
-        (lambda a, c: c["model"].update(wing=np.zeros(1)), "model: unknown tensor 'wing'"),
         (lambda a, c: a["shape"].update(depth=3), r"model: tensor 'network\.blocks\.2.* is missing"),
-        (lambda a, c: a["shape"].update(wings=2), "arguments are not those of this version: .*wings"),
         (lambda a, c: a.pop("sampling"), "arguments are not those of this version: 'sampling'"),
-        (lambda a, c: c["normalizer"].pop("action.low"), r"normalizer \(action\): tensor 'low' is missing"),
         (lambda a, c: a["sampling"].update(goal_dropout=0.1, guidance=2.0), r"model: tensor 'network\.no_goal'"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused_by_name(fault: Any, sentence: str) -> None:
-    policy = conditional()
-    arguments, components = policy.arguments(), policy.components()
-    fault(arguments, components)
-    with pytest.raises(BundleError, match=sentence):
-        Beso.from_components(arguments, components)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
+    small.refused("beso", actor_of({}, WANTED), fault, sentence)
 
 
 def test_its_arguments_say_what_it_is() -> None:

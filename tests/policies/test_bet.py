@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import torch
-from bet_model import (
-    SHAPE,
-    A,
-    D,
-    G,
-    H,
-    K,
-    T,
-    chunks,
-    fitted,
-    plan,
-    unfitted,
-    windows,
-)
+from bet_model import SHAPE, H, K, T, chunks, fitted, plan, unfitted, windows
+from small import A, D, G
 
 from vqbet.contract import TrainingError
 from vqbet.demos.goals import GoalWindows
@@ -30,19 +18,8 @@ from vqbet.demos.windows import Windows
 from vqbet.normalizer import Normalizer
 from vqbet.policies.bet import BeT
 from vqbet.policies.spaces import Spaces
-from vqbet.recipe import Recipe, seed_everything
+from vqbet.recipe import seed_everything
 from vqbet.testing import synthetic
-from vqbet.train import train
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
 
 # --- bins ------------------------------------------------------------------------------------------------------------
 
@@ -144,7 +121,7 @@ def by_hand(policy: BeT, batch: dict[str, np.ndarray]) -> tuple[float, float]:
 @pytest.mark.parametrize(("length", "goal_steps"), [(1, 0), (H, 0), (1, G)])
 def test_the_loss_is_the_papers(gamma: float, length: int, goal_steps: int) -> None:
     shape = replace(SHAPE, chunk=length, goal_steps=goal_steps)
-    policy, batch = fitted(shape, focal_gamma=gamma, offset_weight=7.0), windows(length=length)
+    policy, batch = fitted(shape, focal_gamma=gamma, offset_weight=7.0), windows(chunk=length)
     batch["valid"][0, -1] = False
     batch["valid"][1, :2] = False
     focal, offset = by_hand(policy, batch)
@@ -157,7 +134,7 @@ def test_the_loss_is_the_papers(gamma: float, length: int, goal_steps: int) -> N
 def test_the_focal_loss_looks_away_from_what_is_known() -> None:
     """Two bins and logits (0, x): p = 1 / (1 + exp(-x)); at p = 0.9 the loss is a hundredth of the cross-entropy."""
     policy = fitted(replace(SHAPE, bins=2, chunk=1), np.array([[[0.0, 0.0]], [[500.0, 500.0]]], np.float32))
-    batch = windows(length=1) | {"action": np.full((16, T, A), 500.0, np.float32)}
+    batch = windows(chunk=1) | {"action": np.full((16, T, A), 500.0, np.float32)}
     true = int(policy.bins(torch.ones(1, 1, A)))
     with torch.no_grad():
         policy.head.weight.zero_()
@@ -171,7 +148,7 @@ def test_the_focal_loss_looks_away_from_what_is_known() -> None:
 
 def test_the_offset_loss_touches_the_true_bins_offsets_only() -> None:
     """And the focal loss touches all logits and no offset."""
-    policy, batch = fitted(replace(SHAPE, chunk=1)), windows(length=1)
+    policy, batch = fitted(replace(SHAPE, chunk=1)), windows(chunk=1)
     batch["valid"][4:8, 1] = False
     outputs: list[torch.Tensor] = []
     policy.head.register_forward_hook(lambda module, given, output: (output.retain_grad(), outputs.append(output))[1])
@@ -214,8 +191,7 @@ def test_a_batch_with_nothing_valid_has_loss_zero() -> None:
 def test_the_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
     policy, batch = fitted(replace(SHAPE, goal_steps=G)), windows()
     batch["valid"][:3, 3:] = False
-    halves = [policy.loss({name: value[part] for name, value in batch.items()})[0] for part in (slice(8), slice(8, 16))]
-    torch.testing.assert_close(policy.loss(batch)[0], torch.stack(halves).mean())
+    torch.testing.assert_close(policy.loss(batch)[0], small.mean_of_halves(policy, batch))
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -234,10 +210,7 @@ def test_it_trains_in_the_loop(tmp_path: Path) -> None:
     policy = BeT(Spaces.fit(demos, goal), replace(SHAPE, chunk=1, goal_steps=G, dropout=0.1))
     policy.fit(demos.action[:, None], torch.Generator().manual_seed(0))
     centres = policy.centres.clone()
-    recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=0.1, clip=1.0, ema=0.9, seed=0)
-    trained = train(
-        policy, slots.gather, len(slots), recipe, folder=tmp_path, fingerprint="test", track=lambda step, metrics: None
-    )
+    trained = small.three_steps(policy, slots, tmp_path)
     assert [row["step"] for row in trained.history] == [1, 2, 3]
     assert "action_error" in trained.history[0]
     assert torch.equal(policy.centres, centres)

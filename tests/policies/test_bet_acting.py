@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
-from bet_model import (
-    SHAPE,
-    SMALL,
-    SPEC,
-    WANTED,
-    A,
-    C,
-    D,
-    G,
-    H,
-    K,
-    T,
-    fitted,
-    learn,
-    plan,
-    unfitted,
-    windows,
-)
+from bet_model import SHAPE, SMALL, SPEC, H, K, T, fitted, plan, unfitted, windows
+from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, alike, learn, observations, part, play, untold
 
-from vqbet.contract import BundleError, TrainingError
+from vqbet.contract import TrainingError
 from vqbet.demos.windows import Windows
-from vqbet.normalizer import Normalizer
-from vqbet.policies import build
-from vqbet.policies.acting import Actor, uniforms
+from vqbet.policies.acting import Actor
 from vqbet.policies.bet import BeT
 from vqbet.policies.spaces import Spaces
 from vqbet.testing import synthetic
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads are slower
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-
 
 # --- what it learns --------------------------------------------------------------------------------------------------
 
@@ -73,13 +44,8 @@ def test_two_modes_stay_two_and_are_not_averaged() -> None:
     rng = np.random.default_rng(0)
     modes = np.tile([100.0, 100.0, 100.0, 400.0], 10)
     action = (modes[:, None, None] + rng.normal(scale=5, size=(40, T + H - 1, A))).astype(np.float32)
-    batch = {
-        "observation": np.ones((40, T, D), np.float32),
-        "action": action,
-        "valid": np.ones((40, T + H - 1), bool),
-    }
     policy = fitted(replace(SMALL, bins=2), action[:, T - 1 :], focal_gamma=0.0)
-    learn(policy, batch, 150, lr=1e-2)
+    learn(policy, alike(action, T), 150, lr=1e-2)
     chunk, bins = plan(policy, {"observation": np.ones((4000, T, D), np.float32)})
     near = np.abs(chunk[:, :, :, None] - [100.0, 400.0]).max(axis=(1, 2))  # (B, 2)
     assert (near.min(axis=1) < 10).all()
@@ -93,9 +59,8 @@ def test_focus_flattens_what_is_drawn(gamma: float) -> None:
     p = np.linspace(0.001, 0.999, 9999)
     expected = p[np.argmin(-0.75 * (1 - p) ** gamma * np.log(p) - 0.25 * p**gamma * np.log(1 - p))]
     action = np.tile(np.array([100.0, 100.0, 100.0, 400.0], np.float32)[:, None, None], (4, T, A))
-    batch = {"observation": np.ones((16, T, D), np.float32), "action": action, "valid": np.ones((16, T), bool)}
     policy = fitted(replace(SMALL, bins=2, chunk=1), action[:, :1], focal_gamma=gamma)
-    learn(policy, batch, 150, lr=1e-2)
+    learn(policy, alike(action, T), 150, lr=1e-2)
     chunk, _ = plan(policy, {"observation": np.ones((4000, T, D), np.float32)})
     assert np.mean(chunk[:, 0, 0] < 250) == pytest.approx(expected, abs=0.04)
     assert expected == pytest.approx(0.75 if gamma == 0 else 0.60, abs=0.01)
@@ -122,18 +87,14 @@ def test_it_goes_both_ways_around_the_obstacle() -> None:
 def test_a_goal_decides_where_the_demonstrations_do_not() -> None:
     """C-BeT: the same windows, actions at 100 or 400 px as the goal has it; without the goal it draws either."""
     goal = np.where(np.arange(200) % 2 == 0, -1.0, 1.0).astype(np.float32)
-    batch = {
-        "observation": np.ones((200, T, D), np.float32),
-        "action": np.tile((250 + 150 * goal)[:, None, None], (1, T, A)),
-        "valid": np.ones((200, T), bool),
-        "goal": np.tile(goal[:, None, None], (1, G, C)),
-    }
+    action = np.tile((250 + 150 * goal)[:, None, None], (1, T, A))
+    batch = alike(action, T, np.tile(goal[:, None, None], (1, G, C)))
     shape = replace(SMALL, bins=2, chunk=1)
     told, untold = (
         fitted(replace(shape, goal_steps=steps), batch["action"][:, :1], offset_weight=10.0) for steps in (G, 0)
     )
     for policy in (told, untold):
-        learn(policy, {name: value[:8] for name, value in batch.items()}, 150)
+        learn(policy, part(batch, slice(8)), 150)
 
     def agree(policy: BeT, sign: float) -> float:
         """The share of rows whose action is the one that the goal, or its opposite, asks for."""
@@ -150,39 +111,26 @@ def test_a_goal_decides_where_the_demonstrations_do_not() -> None:
 # --- acting, and to a bundle and back --------------------------------------------------------------------------------
 
 
-def play(policy: Actor, seeds: np.ndarray, goals: np.ndarray | None = None, steps: int = 6) -> np.ndarray:
-    stream = np.random.default_rng(5).normal(size=(steps, len(seeds), D)).astype(np.float32)
-    policy.reset(seeds, goals)
-    return np.stack([policy.act(step, np.arange(len(seeds))) for step in stream])
-
-
-GOALS = np.random.default_rng(6).normal(size=(5, C)).astype(np.float32)
-SEEDS = np.arange(5)
-
-
 @pytest.mark.parametrize("execute", ["first", "chunk", "average"])
 @pytest.mark.parametrize("goal_steps", [0, G])
 def test_arguments_and_components_rebuild_it_bitwise(execute: str, goal_steps: int) -> None:
     made = fitted(replace(SHAPE, dropout=0.3, goal_steps=goal_steps), temperature=0.7, acting_window=2).eval()
     actor = Actor(SPEC, made, execute=execute, goal=WANTED if goal_steps else ())
-    arguments = json.loads(json.dumps(actor.arguments(), allow_nan=False))
+    again, goals = small.rebuilt("bet", actor), GOALS if goal_steps else None
+    assert np.array_equal(play(actor, observations(), goals=goals), play(again, observations(), goals=goals))
     assert set(actor.components()) == {"model", "normalizer"}
     assert np.array_equal(actor.components()["model"]["centres"], made.centres.numpy())
-    again = build("bet", SPEC, arguments, actor.components())
-    goals = GOALS if goal_steps else None
-    assert np.array_equal(play(actor, SEEDS, goals), play(again, SEEDS, goals))
-    assert again.arguments() == actor.arguments()
 
 
 def test_seeds_decide_and_rows_do_not_see_one_another() -> None:
     actor = Actor(SPEC, fitted(replace(SHAPE, goal_steps=G)).eval(), execute="first", goal=WANTED)
-    together = play(actor, SEEDS, GOALS)
+    together = play(actor, observations(), SEEDS, GOALS)
     torch.manual_seed(99)
-    assert np.array_equal(together, play(actor, SEEDS, GOALS))
-    assert not np.allclose(together, play(actor, SEEDS + 50, GOALS))
-    assert not np.allclose(together, play(actor, SEEDS, GOALS + 0.5))
+    assert np.array_equal(together, play(actor, observations(), SEEDS, GOALS))
+    assert not np.allclose(together, play(actor, observations(), SEEDS + 50, GOALS))
+    assert not np.allclose(together, play(actor, observations(), SEEDS, GOALS + 0.5))
     policy, batch = fitted(), windows()
-    drawn = torch.from_numpy(uniforms(np.arange(16), np.arange(16), 1))
+    drawn = small.draws(policy, 16)
     observation = torch.from_numpy(batch["observation"])
     with torch.inference_mode():
         chunk, bins = policy.eval().plan(observation, None, drawn)
@@ -220,7 +168,7 @@ def test_it_may_act_with_fewer_observations_than_it_trains_with() -> None:
     policy = fitted(acting_window=2).eval()
     assert (policy.window, policy.shape.window) == (2, T)
     assert (policy.draws, policy.tags, policy.channels, policy.goal_steps) == (1, 1, (D, A, 0), 0)
-    assert play(Actor(SPEC, policy, execute="first"), SEEDS).shape == (6, 5, A)
+    assert play(Actor(SPEC, policy, execute="first"), observations()).shape == (10, 6, A)
     assert fitted().window == T
 
 
@@ -230,22 +178,20 @@ def test_it_may_act_with_fewer_observations_than_it_trains_with() -> None:
         (lambda: unfitted(temperature=0.0), "bet: temperature: expected more than 0, got 0"),
         (lambda: unfitted(acting_window=T + 1), "bet: acting_window: expected 1 to 4, the window, got 5"),
         (
-            lambda: BeT(Spaces(Normalizer(D), Normalizer(A)), replace(SHAPE, goal_steps=1)),
+            lambda: BeT(small.spaces(), replace(SHAPE, goal_steps=1)),
             "bet: goal_steps 1 and 0 goal channels must come together",
         ),
         (
-            lambda: BeT(Spaces(Normalizer(D), Normalizer(A), Normalizer(C)), SHAPE),
-            "bet: goal_steps 0 and 2 goal channels must come together",
+            lambda: BeT(small.spaces(goal=True), SHAPE),
+            "bet: goal_steps 0 and 3 goal channels must come together",
         ),
         (
             lambda: fitted(replace(SHAPE, goal_steps=G)).loss(windows() | {"goal": np.zeros((16, 1, C), np.float32)}),
-            r"batch: goal: expected \(steps, channels\) \(2, 2\), got \(1, 2\)",
+            r"batch: goal: expected \(steps, channels\) \(2, 3\), got \(1, 3\)",
         ),
         (
-            lambda: fitted(replace(SHAPE, goal_steps=G)).loss(
-                {name: value for name, value in windows().items() if name != "goal"}
-            ),
-            r"batch: goal: expected \(steps, channels\) \(2, 2\), got no goal",
+            lambda: fitted(replace(SHAPE, goal_steps=G)).loss(untold(windows())),
+            r"batch: goal: expected \(steps, channels\) \(2, 3\), got no goal",
         ),
     ],
 )
@@ -257,16 +203,11 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (lambda a, c: c.pop("normalizer"), "components missing: normalizer"),
+        *FAULTS,
         (lambda a, c: a.pop("acting"), "arguments are not those of this version: 'acting'"),
-        (lambda a, c: a["shape"].update(codes=3), "arguments are not those of this version"),
         (lambda a, c: a["shape"].update(bins=K + 1), r"model: tensor 'centres': expected"),
         (lambda a, c: c["model"].pop("centres"), "model: tensor 'centres' is missing"),
     ],
 )
-def test_a_bundle_that_does_not_fit_is_refused(fault: Any, sentence: str) -> None:
-    actor = Actor(SPEC, fitted().eval(), execute="first")
-    arguments, components = actor.arguments(), {name: dict(value) for name, value in actor.components().items()}
-    fault(arguments, components)
-    with pytest.raises(BundleError, match=sentence):
-        build("bet", SPEC, arguments, components)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
+    small.refused("bet", Actor(SPEC, fitted().eval(), execute="first"), fault, sentence)

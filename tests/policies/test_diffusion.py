@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from diffusers.schedulers import scheduling_ddpm
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusion_model import BOTH, HIGH, LOW, A, C, D, G, H, T, draws, model, sample, windows
+from diffusion_model import BOTH, HIGH, LOW, H, T, model, sample, windows
+from small import A, D, draws
 
 from vqbet.policies.acting import normals
 from vqbet.policies.diffusion import DiffusionPolicy
@@ -75,8 +77,6 @@ def test_forward_noising_is_the_librarys() -> None:
 @torch.no_grad()
 def test_the_loss_is_the_error_of_the_noise_of_the_last_chunk(kind: str, goal: bool) -> None:
     policy, batch = model(kind, goal=goal), windows(5)
-    wanted = np.random.default_rng(1).normal(size=(5, G, C)).astype(np.float32)
-    batch |= {"goal": wanted} if goal else {}
     batch["valid"][0, -2:] = False
     batch["valid"][1, :T] = [False, True]
     torch.manual_seed(7)
@@ -86,7 +86,7 @@ def test_the_loss_is_the_error_of_the_noise_of_the_last_chunk(kind: str, goal: b
     noise = torch.randn(5, H, A)
     chunk = (torch.from_numpy(batch["action"][:, T - 1 :]) - LOW) / (HIGH - LOW) * 2 - 1
     noisy = DDPMScheduler(beta_schedule="squaredcos_cap_v2", num_train_timesteps=100).add_noise(chunk, noise, step)
-    seen = torch.from_numpy(batch["observation"]) / 3, torch.from_numpy(wanted) / 3 if goal else None
+    seen = torch.from_numpy(batch["observation"]) / 3, torch.from_numpy(batch["goal"]) / 2 if goal else None
     error = policy.predict(noisy, step, *seen) - noise
     total = sum(float((error[b, h] ** 2).sum()) for b in range(5) for h in range(H) if batch["valid"][b, T - 1 + h])
     assert float(loss) == pytest.approx(total / (5 * H * A), rel=1e-4)
@@ -108,8 +108,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_halves(kind: str, monkeypatch: p
     fixed(monkeypatch)
     policy, batch = model(kind), windows()
     batch["valid"][:3, 3:] = False
-    halves = [policy.loss({name: value[part] for name, value in batch.items()})[0] for part in (slice(8), slice(8, 16))]
-    torch.testing.assert_close(policy.loss(batch)[0], torch.stack(halves).mean())
+    torch.testing.assert_close(policy.loss(batch)[0], small.mean_of_halves(policy, batch))
 
 
 @BOTH

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
-from diffusion_model import BOTH, SPEC, A, C, D, H, T, draws, model, shape, spaces, windows
+from diffusion_model import BOTH, SPEC, H, T, model, shape, spaces, windows
+from small import FAULTS, GOALS, SEEDS, WANTED, A, D, Fault, draws, observations, play
 
-from vqbet.contract import BundleError, TrainingError
+from vqbet.contract import TrainingError
 from vqbet.demos.windows import Windows
-from vqbet.policies import build
 from vqbet.policies.acting import Actor
 from vqbet.policies.diffusion import DiffusionPolicy
 from vqbet.policies.spaces import Spaces
-from vqbet.recipe import Recipe, seed_everything
+from vqbet.recipe import seed_everything
 from vqbet.testing import synthetic
-from vqbet.train import train
-
-SEEDS = np.arange(100, 106)
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @BOTH
@@ -38,10 +29,7 @@ def test_it_trains_in_the_loop(kind: str, tmp_path: Path) -> None:
     policy = DiffusionPolicy(Spaces.fit(demos), shape(kind))
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     source = Windows(demos, window=policy.window, chunk=policy.horizon)
-    recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=1e-6, clip=1.0, ema=0.9, seed=0)
-    trained = train(
-        policy, source.gather, len(source), recipe, folder=tmp_path, fingerprint="", track=lambda step, metrics: None
-    )
+    trained = small.three_steps(policy, source, tmp_path)
     assert trained.steps == 3
     assert set(trained.history[-1]) == {"step", "lr", "loss", "action_error", "gradient_norm"}
     assert not policy.training
@@ -53,29 +41,20 @@ def test_it_trains_in_the_loop(kind: str, tmp_path: Path) -> None:
 # --- acting, and to a bundle and back --------------------------------------------------------------------------------
 
 
-def play(policy: Actor, seeds: np.ndarray = SEEDS, *, steps: int = 7, goal: float | None = None) -> np.ndarray:
-    stream = np.random.default_rng(0).normal(size=(steps, 6, D)).astype(np.float32)[:, : len(seeds)]
-    policy.reset(seeds, None if goal is None else np.full((len(seeds), C), goal, np.float32))
-    return np.stack([policy.act(step, np.arange(len(seeds))) for step in stream])
-
-
 @BOTH
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("goal", [False, True])
 def test_arguments_and_components_rebuild_it_bitwise(kind: str, eta: float, goal: bool) -> None:
-    named = ("o0", "o1", "o2") if goal else ()
-    policy = Actor(SPEC, model(kind, eta=eta, goal=goal, inference_steps=5), execute="chunk", goal=named)
-    arguments = json.loads(json.dumps(policy.arguments(), allow_nan=False))
-    again = build(f"diffusion_{kind}", SPEC, arguments, policy.components())
-    told = 1.0 if goal else None
-    actions = play(policy, goal=told)
+    made = model(kind, eta=eta, goal=goal, inference_steps=5)
+    policy = Actor(SPEC, made, execute="chunk", goal=WANTED if goal else ())
+    again, goals = small.rebuilt(f"diffusion_{kind}", policy), GOALS if goal else None
+    actions = play(policy, observations(), SEEDS, goals)
     torch.manual_seed(99)
-    assert np.array_equal(actions, play(again, goal=told))
-    assert again.arguments() == policy.arguments()
+    assert np.array_equal(actions, play(again, observations(), SEEDS, goals))
     assert set(policy.components()) == {"model", "normalizer"}
-    assert not np.allclose(actions, play(policy, SEEDS + 1, goal=told))
+    assert not np.allclose(actions, play(policy, observations(), SEEDS + 1, goals))
     if goal:
-        assert not np.allclose(actions, play(policy, goal=-1.0))
+        assert not np.allclose(actions, play(policy, observations(), SEEDS, -GOALS))
 
 
 @BOTH
@@ -83,9 +62,10 @@ def test_rows_do_not_see_one_another_and_acting_leaves_torchs_generator_alone(ki
     policy = Actor(SPEC, model(kind), execute="chunk")
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    together = play(policy)
+    together = play(policy, observations())
     assert torch.equal(torch.get_rng_state(), state)
-    np.testing.assert_allclose(play(policy, SEEDS[:1])[:, 0], together[:, 0], atol=0.05)
+    alone = play(policy, observations()[:, :1], SEEDS[:1])
+    np.testing.assert_allclose(alone[:, 0], together[:, 0], atol=0.05)
 
 
 def test_it_plays_execute_steps_actions_of_its_horizon_and_plans_again() -> None:
@@ -94,7 +74,7 @@ def test_it_plays_execute_steps_actions_of_its_horizon_and_plans_again() -> None
     calls: list[int] = []
     plan = policy.plan
     policy.plan = lambda *inputs: calls.append(len(inputs[0])) or plan(*inputs)
-    play(Actor(SPEC, policy, execute="chunk"), steps=7)
+    play(Actor(SPEC, policy, execute="chunk"), observations(7))
     assert calls == [6, 6, 6]  # at steps 0, 3 and 6
     whole = model("transformer", execute_steps=H)
     observation = torch.zeros(2, T, D)
@@ -125,17 +105,11 @@ def test_what_does_not_belong_together_is_refused(wrong: Callable[[], Any], sent
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (lambda a, c: c.pop("model"), "components missing: model"),
+        *FAULTS,
         (lambda a, c: a.update(network="rnn"), "arguments are not those of this version: 'rnn'"),
-        (lambda a, c: a["shape"].update(wings=2), "arguments are not those of this version: .*wings"),
         (lambda a, c: a["shape"].update(width=16), "model: tensor '.*': expected"),
         (lambda a, c: c["model"].pop("network.head.bias"), r"model: tensor 'network\.head\.bias' is missing"),
-        (lambda a, c: c["normalizer"].pop("action.low"), r"normalizer \(action\): tensor 'low' is missing"),
     ],
 )
-def test_a_bundle_that_does_not_fit_is_refused(fault: Callable[..., Any], sentence: str) -> None:
-    policy = model("cnn")
-    arguments, components = json.loads(json.dumps(policy.arguments())), policy.components()
-    fault(arguments, components)
-    with pytest.raises(BundleError, match=sentence):
-        DiffusionPolicy.from_components(arguments, components)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
+    small.refused("diffusion_cnn", Actor(SPEC, model("cnn"), execute="chunk"), fault, sentence)

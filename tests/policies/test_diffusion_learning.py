@@ -6,25 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusion_model import BOTH, A, C, D, G, T, sample, spaces
+from diffusion_model import BOTH, T, sample, spaces
+from small import A, C, G, alike, learn
 
 from vqbet.policies.diffusion import DiffusionPolicy
 from vqbet.policies.diffusion_cnn import CNNShape
 from vqbet.policies.diffusion_transformer import TransformerShape
-
-
-def learn(policy: DiffusionPolicy, batch: dict[str, np.ndarray], steps: int) -> DiffusionPolicy:
-    torch.manual_seed(0)
-    tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
-    optimizer = torch.optim.Adam(policy.parameters(), 5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        loss, _ = policy.train().loss(tensors)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return policy.eval()
 
 
 def learner(kind: str, *, window: int, goal: bool = False, **settings: Any) -> DiffusionPolicy:
@@ -39,12 +26,8 @@ def learner(kind: str, *, window: int, goal: bool = False, **settings: Any) -> D
 def test_it_learns_two_modes_and_not_their_mean(kind: str) -> None:
     """One observation, two opposite chunks; the causal transformer's first action cannot see where the other goes."""
     mode = np.tile(np.array([[-0.7], [0.7]], np.float32), (32, 2))  # (64, H)
-    batch = {
-        "observation": np.zeros((64, 1, D), np.float32),
-        "action": np.repeat((mode * 100 + 60)[:, :, None], A, axis=2),
-        "valid": np.ones((64, 2), bool),
-    }
-    policy = learn(learner(kind, window=1, inference_steps=50), batch, 200)
+    policy = learner(kind, window=1, inference_steps=50)
+    learn(policy, alike(np.repeat((mode * 100 + 60)[:, :, None], A, axis=2), 1), 200, lr=5e-3)
     chunks = sample(policy, 500)
     near = (np.abs(np.abs(chunks) - 0.7) < 0.3).all((1, 2)) & (np.ptp(np.sign(chunks), axis=(1, 2)) == 0)
     assert near.mean() > 0.85
@@ -53,16 +36,12 @@ def test_it_learns_two_modes_and_not_their_mean(kind: str) -> None:
 
 @BOTH
 def test_it_learns_what_the_goal_decides(kind: str) -> None:
-    goal = np.random.default_rng(0).uniform(-3, 3, (64, 1, C)).astype(np.float32).repeat(G, axis=1)
-    batch = {
-        "observation": np.zeros((64, T, D), np.float32),
-        "goal": goal,
-        "action": np.full((64, T + 1, A), 60, np.float32) + 70 * np.sign(goal[:, :1, :1]),
-        "valid": np.ones((64, T + 1), bool),
-    }
-    policy = learn(learner(kind, window=T, goal=True), batch, {"cnn": 150, "transformer": 250}[kind])
-    told = torch.zeros(200, G, C)
-    told[:100, :, 0], told[100:, :, 0] = 2.0, -2.0
+    goal = np.random.default_rng(0).uniform(-2, 2, (64, 1, C)).astype(np.float32).repeat(G, axis=1)
+    action = np.full((64, T + 1, A), 60) + 70 * np.sign(goal[:, :1, :1])
+    policy = learner(kind, window=T, goal=True)
+    learn(policy, alike(action, T, goal), {"cnn": 150, "transformer": 250}[kind], lr=5e-3)
+    told = np.zeros((200, G, C), np.float32)
+    told[:100, :, 0], told[100:, :, 0] = 1.5, -1.5
     chunks = sample(policy, 200, told)
     assert (chunks[:100] > 0.35).mean() > 0.9
     assert (chunks[100:] < -0.35).mean() > 0.9

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import torch
 from scipy import stats
+from small import GOALS, SEEDS, WANTED, A, C, D, Fault, between, observations, play
 
 from vqbet import policies
-from vqbet.contract import BundleError, Channel, Policy, Spec, TrainingError, WorldError
+from vqbet.contract import BundleError, TrainingError, WorldError
 from vqbet.normalizer import Normalizer
 from vqbet.policies.acting import Actor, uniforms
 from vqbet.policies.vqbet import VQBeT
@@ -20,15 +22,9 @@ from vqbet.prior import Prior, PriorShape
 from vqbet.tokenizer import Tokenizer, TokenizerShape
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "policy.json"
-T, H, D, A, Q, K = 3, 4, 5, 2, 2, 6
-SPEC = Spec(
-    task="fake",
-    observation=tuple(Channel(f"o{index}", "m", -3.0, 3.0) for index in range(D)),
-    action=tuple(Channel(f"a{index}", "px", -0.8, 0.8) for index in range(A)),
-    control_hz=10.0,
-    action_kind="absolute",
-    frame="table",
-)
+T, H, Q, K = 3, 4, 2, 6
+SPEC = small.limited(-0.8, 0.8)
+RULES = pytest.mark.parametrize("execute", ["first", "chunk", "average"])
 
 
 def build(execute: str = "first", *, sequential: bool = False, goal: int = 0, **settings: object) -> Actor:
@@ -39,28 +35,11 @@ def build(execute: str = "first", *, sequential: bool = False, goal: int = 0, **
     shape = PriorShape(
         window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential, goal_steps=goal
     )  # fmt: skip
-    wanted = Normalizer.fit(np.array([[-3.0] * 2, [3.0] * 2], np.float32)) if goal else None
-    prior = Prior(tokenizer, Normalizer.fit(np.array([[-3.0] * D, [3.0] * D], np.float32)), shape, goal=wanted)
+    prior = Prior(tokenizer, between(-3.0, 3.0, D), shape, goal=between(-3.0, 3.0, C) if goal else None)
     with torch.no_grad():
         for parameter in prior.offset_head.parameters():
             parameter.mul_(3.0)  # chunks that differ from code to code and from observation to observation
-    return Actor(SPEC, VQBeT(prior, **settings), execute=execute, goal=GOAL if goal else ())
-
-
-GOAL = ("o1", "o3")
-
-
-def observations(steps: int = 10, episodes: int = 6, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(steps, episodes, D)).astype(np.float32)
-
-
-def play(policy: Policy, stream: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    policy.reset(seeds)
-    return np.stack([policy.act(step, np.arange(len(seeds))) for step in stream])
-
-
-RULES = pytest.mark.parametrize("execute", ["first", "chunk", "average"])
-SEEDS = np.arange(100, 106)
+    return Actor(SPEC, VQBeT(prior, **settings), execute=execute, goal=WANTED if goal else ())
 
 
 @RULES
@@ -92,15 +71,13 @@ def test_episodes_never_see_one_another(execute: str) -> None:
 
 def played_for(goals: np.ndarray | None, **settings: object) -> np.ndarray:
     policy = build(argmax=True, goal=2, **settings)
-    policy.reset(SEEDS, goals)
-    return np.stack([policy.act(step, np.arange(6)) for step in observations(3)])
+    return play(policy, observations(3), SEEDS, goals)
 
 
 def test_a_goal_changes_what_its_episode_does_and_no_other() -> None:
-    goals = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
-    other = goals.copy()
+    other = GOALS.copy()
     other[3] += 2.0
-    one, two = played_for(goals), played_for(other)
+    one, two = played_for(GOALS), played_for(other)
     rest = [0, 1, 2, 4, 5]
     np.testing.assert_allclose(one[:, rest], two[:, rest], atol=1e-6)
     assert not np.allclose(one[:, 3], two[:, 3], atol=1e-4)
@@ -108,9 +85,9 @@ def test_a_goal_changes_what_its_episode_does_and_no_other() -> None:
 
 def test_a_goal_survives_the_way_to_a_bundle_and_back() -> None:
     policy = build(goal=2)
-    arguments = json.loads(json.dumps(policy.arguments()))
-    again = policies.build("vqbet", SPEC, arguments, policy.components())
-    assert again.goal == GOAL
+    again = small.rebuilt("vqbet", policy)
+    assert np.array_equal(play(policy, observations(), goals=GOALS), play(again, observations(), goals=GOALS))
+    assert again.goal == WANTED
     assert again.planner.goal_steps == 2
     assert set(policy.components()["normalizer"]) >= {"goal.low", "goal.high"}
 
@@ -118,10 +95,10 @@ def test_a_goal_survives_the_way_to_a_bundle_and_back() -> None:
 @pytest.mark.parametrize(
     ("goals", "got"),
     [
-        (None, r"expected finite numbers of shape \(6, 2\) \(o1, o3\), got shape \(6, 0\)"),
-        (np.zeros((6, 3)), r"\(6, 2\) \(o1, o3\), got shape \(6, 3\)"),
-        (np.zeros((5, 2)), r"\(6, 2\) \(o1, o3\), got shape \(5, 2\)"),
-        (np.full((6, 2), np.nan), "finite"),
+        (None, r"expected finite numbers of shape \(6, 3\) \(o0, o3, o4\), got shape \(6, 0\)"),
+        (np.zeros((6, 2)), r"\(6, 3\) \(o0, o3, o4\), got shape \(6, 2\)"),
+        (np.zeros((5, 3)), r"\(6, 3\) \(o0, o3, o4\), got shape \(5, 3\)"),
+        (np.full((6, 3), np.nan), "finite"),
     ],
 )
 def test_goals_of_the_wrong_shape_are_refused(goals: np.ndarray | None, got: str) -> None:
@@ -131,13 +108,13 @@ def test_goals_of_the_wrong_shape_are_refused(goals: np.ndarray | None, got: str
 
 def test_a_policy_without_goals_refuses_one() -> None:
     with pytest.raises(WorldError, match="it takes no goal"):
-        build().reset(SEEDS, np.zeros((6, 2)))
+        build().reset(SEEDS, GOALS)
 
 
 def test_a_goal_channel_that_is_not_observed_is_refused() -> None:
     policy = build(goal=1)
     with pytest.raises(BundleError, match="goal: o9: not among the observed channels of 'fake'"):
-        Actor(SPEC, policy.planner, execute="first", goal=("o1", "o9"))
+        Actor(SPEC, policy.planner, execute="first", goal=("o0", "o3", "o9"))
 
 
 def test_other_seeds_act_otherwise() -> None:
@@ -216,8 +193,7 @@ def test_average_forgets_the_episode_before() -> None:
 
 def test_actions_stay_within_the_limits_of_the_spec() -> None:
     policy = build()
-    narrow = replace(SPEC, action=tuple(Channel(f"a{index}", "px", -0.01, 0.02) for index in range(A)))
-    bounded = policies.build("vqbet", narrow, policy.arguments(), policy.components())
+    bounded = policies.build("vqbet", small.limited(-0.01, 0.02), policy.arguments(), policy.components())
     free = play(policy, observations(), SEEDS)
     assert np.array_equal(play(bounded, observations(), SEEDS), np.clip(free, np.float32(-0.01), np.float32(0.02)))
     assert free.min() < -0.01
@@ -284,10 +260,8 @@ def test_observations_that_make_no_sense_are_refused(observation: np.ndarray, se
 @RULES
 def test_arguments_and_components_rebuild_it_bitwise(execute: str) -> None:
     policy = build(execute, temperature=0.7)
-    arguments = json.loads(json.dumps(policy.arguments(), allow_nan=False))
-    again = policies.build("vqbet", SPEC, arguments, policy.components())
+    again = small.rebuilt("vqbet", policy)
     assert np.array_equal(play(policy, observations(), SEEDS), play(again, observations(), SEEDS))
-    assert again.arguments() == policy.arguments()
     assert set(again.components()) == {"tokenizer", "prior", "normalizer"}
     assert set(again.components()["normalizer"]) == {
         *("action.low", "action.high", "observation.low", "observation.high")
@@ -325,12 +299,8 @@ def test_what_components_gave_does_not_change_with_the_policy() -> None:
         (lambda a, c: a["prior"].update(channels=4), "prior: tensor 'decoder.embed.weight': expected"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused_by_name(fault, sentence: str) -> None:
-    policy = build()
-    arguments, components = policy.arguments(), policy.components()
-    fault(arguments, components)
-    with pytest.raises(BundleError, match=sentence):
-        policies.build("vqbet", SPEC, arguments, components)
+def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
+    small.refused("vqbet", build(), fault, sentence)
 
 
 def test_a_spec_with_other_channels_is_refused() -> None:

@@ -260,27 +260,6 @@ def test_no_episodes_are_no_trouble() -> None:
     assert {value.shape for value in env.metrics().values()} == {(0,)}
 
 
-@pytest.mark.parametrize(
-    ("action", "rows", "sentence"),
-    [
-        ([[np.nan] * 9], [1], "action of episode 1 is not finite"),
-        ([[np.inf] * 9], [0], "action of episode 0 is not finite"),
-        ([[1.0] * 7], [0], r"expected actions of shape \(1, 9\), got shape \(1, 7\)"),
-        ([[1.0] * 9], [2], "not all among the 2 episodes"),
-        ([[1.0] * 9], [-1], "not all among the 2 episodes"),
-        ([[1.0] * 9] * 2, [0, 0], "different whole numbers"),
-        ([[1.0] * 9], [0.0], "different whole numbers"),
-    ],
-)
-def test_refuses_a_senseless_step(action: list, rows: list, sentence: str) -> None:
-    env = Kitchen()
-    env.reset(np.array([0, 1]))
-    before = env.state()
-    with pytest.raises(WorldError, match=sentence):
-        env.step(np.array(action), np.array(rows))
-    np.testing.assert_array_equal(env.state(), before)
-
-
 def test_refuses_senseless_starts_and_constructions() -> None:
     env = Kitchen()
     for seeds in (np.array([[1]]), np.array([0.5]), np.array([-1])):

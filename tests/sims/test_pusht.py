@@ -326,27 +326,6 @@ def test_targets_are_held_within_the_window() -> None:
     np.testing.assert_array_equal(far.state(), edge.state())
 
 
-@pytest.mark.parametrize(
-    ("action", "rows", "sentence"),
-    [
-        ([[np.nan, 1.0]], [1], "action of episode 1 is not finite"),
-        ([[1.0, np.inf]], [0], "action of episode 0 is not finite"),
-        ([[1.0, 1.0, 1.0]], [0], r"expected actions of shape \(1, 2\), got shape \(1, 3\)"),
-        ([[1.0, 1.0]], [2], "not all among the 2 episodes"),
-        ([[1.0, 1.0]], [-1], "not all among the 2 episodes"),
-        ([[1.0, 1.0]] * 2, [0, 0], "different whole numbers"),
-        ([[1.0, 1.0]], [0.0], "different whole numbers"),
-    ],
-)
-def test_refuses_a_senseless_step(action: list, rows: list, sentence: str) -> None:
-    env = PushT()
-    env.reset(np.array([0, 1]))
-    before = env.state()
-    with pytest.raises(WorldError, match=sentence):
-        env.step(np.array(action), np.array(rows))
-    np.testing.assert_array_equal(env.state(), before)
-
-
 def test_refuses_senseless_starts() -> None:
     env = PushT()
     for seeds in (np.array([[1]]), np.array([0.5]), np.array([-1])):
