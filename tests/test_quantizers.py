@@ -265,6 +265,14 @@ def test_the_numbers_of_a_new_encoder_are_spread_over_levels(levels: int) -> Non
     assert (ours.mean[2], ours.scale[2]) == (0, 1)
 
 
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 8, 16])
+def test_two_values_that_are_equally_frequent_get_two_levels(levels: int) -> None:
+    ours = ScalarQuantizer(layers=1, codes=levels)
+    latent = torch.tensor([[0.01], [-0.01]]).repeat(50, 1)
+    ours.initialise(latent, torch.Generator())
+    assert ours.encode(latent).unique().numel() == 2
+
+
 def test_numbers_that_span_levels_are_left_as_they_are() -> None:
     ours = ScalarQuantizer(layers=2, codes=16)
     latent = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))

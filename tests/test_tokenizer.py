@@ -16,7 +16,7 @@ import torch
 from vqbet import bundle, config
 from vqbet.contract import BundleError, ConfigError, Demonstrations, TrainingError
 from vqbet.demos import store
-from vqbet.demos.windows import Windows
+from vqbet.demos.windows import complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.prior import Prior, PriorShape, pick
 from vqbet.quantizers import QUANTIZERS
@@ -299,15 +299,16 @@ def test_more_codes_than_distinct_chunks_are_refused(kind: str) -> None:
         stage.refuse_unfit("blockpush", chosen, few(7))
 
 
-def test_levels_need_no_distinct_chunks(tmp_path: Path) -> None:
-    """Eight levels, of which four chunks need but some: the stage fits them, and each chunk comes back from its own."""
-    demos, chosen = few(4), section(kind="fsq", layers=2, chunk=1, steps=STEPS)
-    with pytest.raises(TrainingError, match="8 codes for 4 distinct chunks"):
+@pytest.mark.parametrize("distinct", [2, 4])
+def test_levels_need_no_distinct_chunks(distinct: int, tmp_path: Path) -> None:
+    """Eight levels, of which a few chunks need but some: the stage fits them, and each comes back from its own."""
+    demos, chosen = few(distinct), section(kind="fsq", layers=2, chunk=1, steps=STEPS)
+    with pytest.raises(TrainingError, match=f"8 codes for {distinct} distinct chunks"):
         stage.refuse_unfit("blockpush", section(kind="kmeans", layers=2, chunk=1), demos)
     stage.refuse_unfit("blockpush", chosen, demos)
     tokenizer = stage.fit(chosen, demos, folder=tmp_path, fingerprint="few", watch=Watch()).tokenizer
-    health = tokenizer.health(stage.complete_chunks(Windows(demos, window=1, chunk=1)))
-    assert health["combinations_used"] == 4
+    health = tokenizer.health(complete_chunks(demos, 1))
+    assert health["combinations_used"] == distinct
     assert max(health["mean_error_over_std"]) < 0.1
 
 

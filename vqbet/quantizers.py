@@ -18,7 +18,7 @@ from torch import Tensor, nn
 KMEANS_ITERATIONS = 25  # where training goes on from the centres
 BINS_ITERATIONS = 100  # where the centres are all there is; BeT's code takes 50, most data stand still before
 FSQ_MARGIN = 1e-3  # the paper's eps: how far tanh may go beyond the outermost levels
-FSQ_SPREAD = 0.5  # levels; on PushT, 4 levels start at 0.1 and die of it, 16 at 0.4 and do not
+FSQ_SPREAD = 0.75  # levels; at 0.5 two values that are equally frequent round to the same level
 
 
 class Quantizer(Protocol):
