@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vqbet.evaluation import published, records, results, results_figures
 from vqbet.evaluation import results_words as words
-from vqbet.evaluation.results import AS_IT_IS, VQBET, WORLDS, Cell, Result
+from vqbet.evaluation.results import AS_IT_IS, VQBET, Cell, Result
 from vqbet.evaluation.statistics import Interval
 
 NOT_RUN = "not run yet"
@@ -66,7 +66,7 @@ def text(found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, s
     sized, largest = results.every(found, sizes), sorted(results.cells(found, sizes), key=results.order)
     main = {(cell.place, cell.first.policy): cell for cell in largest if not cell.first.variant}
     variants = [cell for cell in largest if cell.first.variant]
-    tasks = dict.fromkeys([*WORLDS, *(place[0] for place, _ in main)])
+    tasks = dict.fromkeys(task for task, _ in [*published.SCORES, *(place for place, _ in main)])
     parts = [
         OPENING.format(folder=folder),
         _sizes(found, sizes),
