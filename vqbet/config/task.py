@@ -44,6 +44,7 @@ class TokenizerParams(Section):
     """The quantiser of action chunks, the networks around it, and their training."""
 
     kind: Literal["residual", "vq", "kmeans", "fsq"]
+    mirrored: bool
     chunk: Annotated[int, Field(ge=1, le=64)]
     layers: Annotated[int, Field(ge=1, le=4)]
     codes: Annotated[int, Field(ge=2, le=1024)]
@@ -71,6 +72,7 @@ class PriorParams(Transformer):
     """The GPT over observations, its heads, its losses and its training."""
 
     unseen: list[str]
+    mirrored: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     head_hidden: Count
     batch: Count

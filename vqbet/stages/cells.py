@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
+SHARED = ("unseen", "mirrored", "observation_noise")  # of the section prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 
@@ -63,7 +64,7 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
             raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task).prior
-        return {**found, "unseen": shared.unseen, "observation_noise": shared.observation_noise}
+        return found | {name: getattr(shared, name) for name in SHARED}
     task = sections(params, cell)
     return {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
 

@@ -15,7 +15,7 @@ import torch
 
 from vqbet import train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
-from vqbet.demos import store
+from vqbet.demos import mirror, store
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.evaluation import records, rollout
@@ -128,7 +128,10 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
         raise ConfigError(f"paper.goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
     _world(cell, demos)
     if cell.policy == VQBET:
-        tokenizer.refuse_unfit(cell.task, cells.sections(params, cell).tokenizer, seen)
+        task = cells.sections(params, cell)
+        tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
+        if task.prior.mirrored:
+            mirror.refuse(cell.task, f"{cell.task}.prior.mirrored")
     else:
         training.baseline(params, cell, chosen, seen)
     return seen

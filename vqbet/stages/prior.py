@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import goals, store
+from vqbet.demos import goals, mirror, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.policies.spaces import Spaces
@@ -83,7 +83,8 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 def build(
     chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """An untrained prior over a trained tokenizer, and the windows to train it on."""
+    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `mirror.seen`."""
+    demos = mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.prior.mirrored")
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,

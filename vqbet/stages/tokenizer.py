@@ -11,7 +11,7 @@ import torch
 
 from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
-from vqbet.demos import store
+from vqbet.demos import mirror, store
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.quantizers import FROM_DATA
@@ -74,8 +74,12 @@ class Fit:
 
 
 def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
-    """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`."""
+    """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
+
+    Raises ConfigError where the demonstrations are to be mirrored and their world has no mirror.
+    """
     began = train.clock()
+    demos = mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.tokenizer.mirrored")
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -99,7 +103,9 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
-    """Raises TrainingError, naming the parameter, where the data cannot give what is asked for; before any training."""
+    """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
+    if chosen.mirrored:
+        mirror.refuse(task, f"{task}.tokenizer.mirrored")
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqbet.contract import Demonstrations
-from vqbet.demos import goals
+from vqbet.demos import goals, mirror
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.policies.acting import Actor, Planner
@@ -73,6 +73,7 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
+    demos = mirror.seen(demos, chosen["mirrored"], f"{demos.spec.task}.prior.mirrored")
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], observation_noise=chosen["observation_noise"])
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
