@@ -208,8 +208,9 @@ class Decoder(nn.Module):
 def newest(x: Float[Tensor, "B T W"], blocks: Sequence[tuple[Tensor, ...]], *, heads: int) -> Float[Tensor, "B 1 W"]:
     """What blocks of these parameters make of the last position, causal and without dropout; x is used up.
 
-    blocks: of each, weight and bias of norm, qkv, out, norm_mlp, expand and contract, in this order. A function of tensors because at width 120 and batch 1 what it costs to call modules and to look up their parameters
-    is as much as the products: 0.9 and 0.5 ms on one core.
+    blocks: of each, weight and bias of norm, qkv, out, norm_mlp, expand and contract, in this order. A function of
+    tensors because at width 120 and batch 1 what it costs to call modules and to look up their parameters is as much as
+    the products: 0.9 and 0.5 ms on one core.
     """
     batch, length, width = x.shape
     for block in blocks:
