@@ -88,9 +88,9 @@ def test_a_mlp_is_orthogonal_at_first() -> None:
     torch.testing.assert_close(weight @ weight.T, torch.eye(16), rtol=0, atol=1e-5)
 
 
-def goal_decoder(depth: int, goals: int) -> Decoder:
+def goal_decoder(depth: int, goals: int, goal_as: str = "tokens") -> Decoder:
     torch.manual_seed(0)
-    settings = {"goal_inputs": 2, "goal_steps": goals} if goals else {}
+    settings = {"goal_inputs": 2, "goal_steps": goals, "goal_as": goal_as} if goals else {}
     model = Decoder(3, window=6, depth=depth, heads=2, width=8, dropout=0.5, **settings)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -98,17 +98,32 @@ def goal_decoder(depth: int, goals: int) -> Decoder:
     return model.eval()
 
 
-@pytest.mark.parametrize("goals", [0, 2])
+@pytest.mark.parametrize(("goals", "goal_as"), [(0, "tokens"), (2, "tokens"), (2, "features")])
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("length", [1, 4, 6])
-def test_the_last_position_alone_is_the_last_of_all(goals: int, depth: int, length: int) -> None:
+def test_the_last_position_alone_is_the_last_of_all(goals: int, goal_as: str, depth: int, length: int) -> None:
     """With gradients through the modules, without them through `newest`."""
-    model, observation = goal_decoder(depth, goals), torch.randn(5, length, 3)
+    model, observation = goal_decoder(depth, goals, goal_as), torch.randn(5, length, 3)
     goal = torch.randn(5, goals, 2) if goals else None
     expected = model(observation, goal)[:, -1].detach()
     torch.testing.assert_close(model.last(observation, goal), expected, rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
         torch.testing.assert_close(model.last(observation, goal), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_goals_as_features_are_goals_joined_with_every_observation() -> None:
+    """A decoder of wider observations is the same function; no token and no position is a goal's."""
+    model, observation, goal = goal_decoder(2, 2, "features"), torch.randn(5, 4, 3), torch.randn(5, 2, 2)
+    wide = Decoder(3 + 2 * 2, window=6, depth=2, heads=2, width=8, dropout=0.5).eval()
+    values = model.state_dict()
+    values["embed.weight"] = torch.cat([values["embed.weight"], values.pop("embed_goal.weight")], dim=1)
+    values["embed.bias"] = values["embed.bias"] + values.pop("embed_goal.bias")
+    wide.load_state_dict(values)
+    joined = torch.cat([observation, goal.flatten(1)[:, None].expand(-1, 4, -1)], dim=2)
+    torch.testing.assert_close(model(observation, goal), wide(joined), rtol=1e-5, atol=1e-5)
+    assert model(observation, goal).shape == (5, 4, 8)
+    assert not torch.allclose(model(observation, goal), model(observation, goal.flip(1)))
 
 
 @pytest.mark.parametrize("change", ["step", "load", "copy", "move"])

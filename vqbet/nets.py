@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from vqbet.contract import BundleError
 
 SHORT = 32  # positions
+GoalAs = Literal["tokens", "features"]
 
 
 class MLP(nn.Sequential):
@@ -137,8 +139,9 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A causal transformer over G goal vectors and T <= window observation vectors; a feature vector for each of the T.
 
-    Goals come before the observations, so all observations see them (VQ-BeT, section 3.4). Weights N(0, 0.02), those
-    that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
+    goal_as "tokens": goals come before the observations, so all observations see them (VQ-BeT, section 3.4).
+    "features": every observation is joined with all of them, so there are T tokens, not G + T. Weights N(0, 0.02),
+    those that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
     """
 
     def __init__(
@@ -152,13 +155,15 @@ class Decoder(nn.Module):
         dropout: float,
         goal_inputs: int = 0,
         goal_steps: int = 0,
+        goal_as: GoalAs = "tokens",
     ) -> None:
         super().__init__()
-        self.goal_steps = goal_steps
+        self.conditional = goal_steps > 0
+        self.goal_tokens = goal_steps if goal_as == "tokens" else 0
         self.embed = nn.Linear(inputs, width)
-        if goal_steps:
-            self.embed_goal = nn.Linear(goal_inputs, width)
-        self.position = nn.Parameter(torch.zeros(goal_steps + window, width))
+        if self.conditional:
+            self.embed_goal = nn.Linear(goal_inputs if self.goal_tokens else goal_steps * goal_inputs, width)
+        self.position = nn.Parameter(torch.zeros(self.goal_tokens + window, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -178,10 +183,10 @@ class Decoder(nn.Module):
         """`visible[b, 0, i, j]`: may observation i look at observation j; causal where it is None."""
         x = self.dropout(self._tokens(observation, goal))
         if visible is not None:
-            visible = _with_goals(visible, self.goal_steps)
+            visible = _with_goals(visible, self.goal_tokens)
         for block in self.blocks:
             x = block(x, visible)
-        return self.norm(x[:, self.goal_steps :])
+        return self.norm(x[:, self.goal_tokens :])
 
     def last(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
@@ -200,8 +205,10 @@ class Decoder(nn.Module):
 
     def _tokens(self, observation: Tensor, goal: Tensor | None) -> Float[Tensor, "B G+T W"]:
         x = self.embed(observation)
-        if self.goal_steps:
+        if self.goal_tokens:
             x = torch.cat([self.embed_goal(goal), x], dim=1)
+        elif self.conditional:  # a linear layer of both, joined, is the sum of one of each
+            x = x + self.embed_goal(goal.flatten(1))[:, None]  # type: ignore[union-attr]  # it has one, so it is given
         return x + self.position[: x.shape[1]]
 
 

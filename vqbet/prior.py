@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqbet.contract import TrainingError
-from vqbet.nets import MLP, Decoder, restore, tensors
+from vqbet.nets import MLP, Decoder, GoalAs, restore, tensors
 from vqbet.normalizer import Normalizer, packed, unpack
 from vqbet.tokenizer import Tokenizer
 
@@ -31,7 +31,8 @@ class PriorShape:
     """window T observations; depth, heads and width of the decoder; width of the hidden layers of both heads.
 
     sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
-    offset: whether there is an offset head. goal_steps: G future observations before the others; 0: unconditional.
+    offset: whether there is an offset head. goal_steps: G future observations that it is told; 0: unconditional.
+    goal_as: how, see `Decoder`.
     """
 
     window: int
@@ -43,6 +44,7 @@ class PriorShape:
     sequential: bool
     offset: bool = True
     goal_steps: int = 0
+    goal_as: GoalAs = "tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ class Prior(nn.Module):
             dropout=shape.dropout,
             goal_inputs=goal.channels if goal is not None else 0,
             goal_steps=shape.goal_steps,
+            goal_as=shape.goal_as,
         )
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
         size = tokenizer.shape.chunk * tokenizer.normalizer.channels

@@ -27,13 +27,16 @@ SPEC = small.limited(-0.8, 0.8)
 RULES = pytest.mark.parametrize("execute", ["first", "chunk", "average"])
 
 
-def build(execute: str = "first", *, sequential: bool = False, goal: int = 0, **settings: object) -> Actor:
+def build(
+    execute: str = "first", *, sequential: bool = False, goal: int = 0, goal_as: str = "tokens", **settings: object
+) -> Actor:
     torch.manual_seed(0)
     tokenizer = Tokenizer(Normalizer(A), TokenizerShape(chunk=H, layers=Q, codes=K, latent=8, hidden=16))
     tokenizer.initialise(np.random.default_rng(0).normal(size=(300, H, A)).astype(np.float32), torch.Generator())
     tokenizer.trained_steps += 1
     shape = PriorShape(
-        window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential, goal_steps=goal
+        window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential, goal_steps=goal,
+        goal_as=goal_as,
     )  # fmt: skip
     prior = Prior(tokenizer, between(-3.0, 3.0, D), shape, goal=between(-3.0, 3.0, C) if goal else None)
     with torch.no_grad():
@@ -74,17 +77,19 @@ def played_for(goals: np.ndarray | None, **settings: object) -> np.ndarray:
     return play(policy, observations(3), SEEDS, goals)
 
 
-def test_a_goal_changes_what_its_episode_does_and_no_other() -> None:
+@pytest.mark.parametrize("goal_as", ["tokens", "features"])
+def test_a_goal_changes_what_its_episode_does_and_no_other(goal_as: str) -> None:
     other = GOALS.copy()
     other[3] += 2.0
-    one, two = played_for(GOALS), played_for(other)
+    one, two = played_for(GOALS, goal_as=goal_as), played_for(other, goal_as=goal_as)
     rest = [0, 1, 2, 4, 5]
     np.testing.assert_allclose(one[:, rest], two[:, rest], atol=1e-6)
     assert not np.allclose(one[:, 3], two[:, 3], atol=1e-4)
 
 
-def test_a_goal_survives_the_way_to_a_bundle_and_back() -> None:
-    policy = build(goal=2)
+@pytest.mark.parametrize("goal_as", ["tokens", "features"])
+def test_a_goal_survives_the_way_to_a_bundle_and_back(goal_as: str) -> None:
+    policy = build(goal=2, goal_as=goal_as)
     again = small.rebuilt("vqbet", policy)
     assert np.array_equal(play(policy, observations(), goals=GOALS), play(again, observations(), goals=GOALS))
     assert again.goal == WANTED

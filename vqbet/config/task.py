@@ -74,6 +74,7 @@ class PriorParams(Transformer):
     unseen: list[str]
     mirrored: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
+    goal_as: Literal["tokens", "features"]
     head_hidden: Count
     batch: Count
     steps: Count
