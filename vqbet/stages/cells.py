@@ -66,7 +66,10 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         shared = params.task(cell.task).prior
         return found | {name: getattr(shared, name) for name in SHARED}
     task = sections(params, cell)
-    return {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
+    found = {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
+    if not cell.goal:
+        del found["prior"]["goal_as"]  # plays no part, so changing it makes no cell anew
+    return found
 
 
 def sections(params: Params, cell: Cell) -> TaskParams:
