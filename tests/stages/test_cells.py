@@ -14,6 +14,7 @@ from vqbet.stages import cells
 from vqbet.stages.cells import Cell
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+MAIN = ["vqbet", "diffusion_transformer"]
 
 
 def params(tmp_path: Path, **paper: object) -> config.Params:
@@ -28,7 +29,7 @@ def params(tmp_path: Path, **paper: object) -> config.Params:
 
 
 def test_the_table_comes_first_then_ablations_then_more_seeds(tmp_path: Path) -> None:
-    chosen = params(tmp_path, size="hours", tasks=["pusht"], ablations={"as it is": {}})
+    chosen = params(tmp_path, size="hours", tasks=["pusht"], ablations={"as it is": {}}, main=MAIN)
     names = [cell.name for cell in cells.plan(chosen.paper)]
     assert names[:2] == ["pusht.vqbet.s0", "pusht.bc.s0"]
     assert names.index("pusht.vqbet.as-it-is.s0") == 10
@@ -40,7 +41,7 @@ def test_the_table_comes_first_then_ablations_then_more_seeds(tmp_path: Path) ->
 
 
 def test_main_policies_have_more_episodes(tmp_path: Path) -> None:
-    plan = cells.plan(params(tmp_path, size="hours").paper)
+    plan = cells.plan(params(tmp_path, size="hours", main=MAIN).paper)
     assert {cell.episodes for cell in plan if cell.policy == "vqbet" and not cell.variant} == {500}
     assert {cell.episodes for cell in plan if cell.policy == "bc"} == {200}
 
