@@ -53,8 +53,8 @@ class Objective:
 
     offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
     code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
-    probability with which a past observation is hidden from those after it. observation_noise: standard deviation of
-    what is added to observations in training, in normalised units. supervise: at which of a window's positions a chunk
+    probability with which a past observation is hidden from those after it. observation_noise, goal_noise: standard
+    deviation of what is added to observations and to goals in training, in normalised units. supervise: at which of a window's positions a chunk
     is asked for: "all", as in the paper, or the "last", which is the one that acts; heads then cost 1 / T.
     """
 
@@ -66,6 +66,7 @@ class Objective:
     temperature: float = 1.0
     mask_observation: float = 0.0
     observation_noise: float = 0.0
+    goal_noise: float = 0.0
     supervise: Literal["all", "last"] = "all"
 
 
@@ -283,6 +284,8 @@ class Prior(nn.Module):
         if self.training and self.objective.observation_noise:
             noise = self.objective.observation_noise * self.normalizer.half_range
             observation = observation + noise * torch.randn_like(observation)
+        if self.training and self.objective.goal_noise and self.goal is not None and goal is not None:
+            goal = goal + self.objective.goal_noise * self.goal.half_range * torch.randn_like(goal)
         if self.objective.supervise == "last" and visible is None:
             return self.last(observation, goal)[:, None]
         features = self.features(observation, goal, visible)

@@ -59,8 +59,8 @@ def test_goals_and_seeds_reach_the_parameters(tmp_path: Path) -> None:
         for goal in (False, True)
     )
     assert cells.resolved(chosen, plain)["prior"]["goal_steps"] == 0
-    assert "goal_as" in cells.resolved(chosen, asked)["prior"]
-    assert "goal_as" not in cells.resolved(chosen, plain)["prior"], "what plays no part makes no cell anew"
+    assert set(cells.TOLD) <= set(cells.resolved(chosen, asked)["prior"])
+    assert not set(cells.TOLD) & set(cells.resolved(chosen, plain)["prior"]), "what plays no part makes no cell anew"
     found = cells.resolved(chosen, replace(asked, seed=2))
     assert found["prior"]["goal_steps"] == 1
     assert found["prior"]["dropout"] == 0.25

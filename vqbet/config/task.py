@@ -96,6 +96,7 @@ class PriorParams(Transformer):
     temperature: Positive
     mask_observation: Share
     observation_noise: Weight
+    goal_noise: Weight
     supervise: Literal["all", "last"]
     seed: Seed
 

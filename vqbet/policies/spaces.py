@@ -23,7 +23,8 @@ APART = ("spaces",)  # what of a policy is not in its component "model"
 class Spaces(nn.Module):
     """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
 
-    observation_noise: standard deviation of what is added to observations in training, in normalised units.
+    observation_noise, goal_noise: standard deviation of what is added to observations and to goals in training, in
+    normalised units.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class Spaces(nn.Module):
         goal: Normalizer | None = None,
         *,
         observation_noise: float = 0.0,
+        goal_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.observation, self.action, self.goal = observation, action, goal
-        self.observation_noise = observation_noise
+        self.observation_noise, self.goal_noise = observation_noise, goal_noise
 
     @classmethod
     def fit(
@@ -46,6 +48,7 @@ class Spaces(nn.Module):
         *,
         unseen: Sequence[str] = (),
         observation_noise: float = 0.0,
+        goal_noise: float = 0.0,
     ) -> Spaces:
         """The ranges of the demonstrations; `goal` names the observation channels that make a goal, and patterns of
         `unseen` those that the policy does not look at."""
@@ -55,7 +58,7 @@ class Spaces(nn.Module):
         wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
         looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
         acted = Normalizer.fit(demos.action, spec.action)
-        return cls(looked_at, acted, wanted, observation_noise=observation_noise)
+        return cls(looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise)
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -96,8 +99,9 @@ class Spaces(nn.Module):
             torch.as_tensor(batch["observation"]), None if goal is None else torch.as_tensor(goal)
         )
         if self.training and self.observation_noise:
-            moves = (self.observation.half_range > 0).to(observation.dtype)
-            observation = observation + self.observation_noise * moves * torch.randn_like(observation)
+            observation = _disturbed(observation, self.observation, self.observation_noise)
+        if self.training and self.goal_noise and goal is not None and self.goal is not None:
+            goal = _disturbed(goal, self.goal, self.goal_noise)
         action = self.action.normalize(torch.as_tensor(batch["action"]))
         target = rearrange(action.unfold(1, chunk, 1), "b t a h -> b t h a")
         weight = torch.as_tensor(batch["valid"]).unfold(1, chunk, 1).all(-1).to(target.dtype)
@@ -118,6 +122,11 @@ class Spaces(nn.Module):
         spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
         unpack(values, observation=spaces.observation, action=spaces.action, goal=spaces.goal)
         return spaces
+
+
+def _disturbed(values: Float[Tensor, "... D"], normalizer: Normalizer, noise: float) -> Float[Tensor, "... D"]:
+    """Normalised values with noise on the channels that move in the demonstrations."""
+    return values + noise * (normalizer.half_range > 0).to(values.dtype) * torch.randn_like(values)
 
 
 def parts(policy: nn.Module, spaces: Spaces) -> dict[str, dict[str, np.ndarray]]:

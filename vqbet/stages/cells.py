@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
+TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
 SHARED = ("unseen", "mirrored", "observation_noise")  # of the section prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
@@ -64,11 +65,12 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
             raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task).prior
-        return found | {name: getattr(shared, name) for name in SHARED}
+        names = (*SHARED, "goal_noise") if cell.goal else SHARED
+        return found | {name: getattr(shared, name) for name in names}
     task = sections(params, cell)
     found = {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
     if not cell.goal:
-        del found["prior"]["goal_as"]  # plays no part, so changing it makes no cell anew
+        found["prior"] = {name: value for name, value in found["prior"].items() if name not in TOLD}
     return found
 
 

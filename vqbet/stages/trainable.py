@@ -74,7 +74,8 @@ def baseline(
     shape = dict(chosen["shape"])
     seed_everything(seed)
     demos = mirror.seen(demos, chosen["mirrored"], f"{demos.spec.task}.prior.mirrored")
-    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], observation_noise=chosen["observation_noise"])
+    noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
+    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
     windows = goals.windows(demos, window=shape["window"], chunk=chunk, goal=goal, goal_steps=goal_steps)
