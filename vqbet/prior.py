@@ -54,8 +54,9 @@ class Objective:
     offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
     code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
     probability with which a past observation is hidden from those after it. observation_noise, goal_noise: standard
-    deviation of what is added to observations and to goals in training, in normalised units. supervise: at which of a window's positions a chunk
-    is asked for: "all", as in the paper, or the "last", which is the one that acts; heads then cost 1 / T.
+    deviation of what is added to observations and to goals in training, in normalised units. supervise: at which of a
+    window's positions a chunk is asked for: "all", as in the paper, or the "last", which is the one that acts; heads
+    then cost 1 / T.
     """
 
     focal_gamma: float = 2.0
