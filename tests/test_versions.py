@@ -298,8 +298,9 @@ class TestRepro:
         assert sleepers(graph) == []
 
     def test_interrupt_leaves_no_process(self, graph: Path) -> None:
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # not where tests run behind &
         code = f"from pathlib import Path; from vqbet import versions; versions.repro(Path({str(graph)!r}), 'slow')"
-        ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=ROOT)
+        ours = subprocess.Popen([sys.executable, "-c", heard + code], stderr=subprocess.PIPE, cwd=ROOT)
         started(graph)
         ours.send_signal(signal.SIGINT)
         assert b"KeyboardInterrupt" in ours.communicate(timeout=60)[1]
