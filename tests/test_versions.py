@@ -298,7 +298,8 @@ class TestRepro:
         assert sleepers(graph) == []
 
     def test_interrupt_leaves_no_process(self, graph: Path) -> None:
-        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # not where tests run behind &
+        # A shell tells what it runs in the background to ignore interrupts, and tests may run there.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         code = f"from pathlib import Path; from vqbet import versions; versions.repro(Path({str(graph)!r}), 'slow')"
         ours = subprocess.Popen([sys.executable, "-c", heard + code], stderr=subprocess.PIPE, cwd=ROOT)
         started(graph)
