@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from project import Project
@@ -29,6 +30,8 @@ def shrink(content: dict) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The copy, with its demonstrations, and the comparison made once."""
     project = Project(tmp_path_factory.mktemp("paper") / "project")
+    shutil.rmtree(project.root / "docs" / "results", ignore_errors=True)  # the committed ones
+    (project.root / "docs" / "results.md").unlink(missing_ok=True)
     project.edit(shrink)
     project.commit()
     project.run("vqbet", "ingest", "blockpush")
