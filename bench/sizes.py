@@ -87,8 +87,14 @@ def _chunks(length: int, action: int) -> np.ndarray:
 SIZES = {
     VQBET: Sized(vqbet, (20, 2, 0)),
     "MLP-BC": Sized(lambda: BehaviorCloning(_spaces(20, 2), MLP), (20, 2, 0)),
-    "BeT, Kitchen": Sized(lambda: bet(60, 9, BeTShape(10, 64, 6, 6, 120, 0.1), acting_window=3), (60, 9, 0)),
-    "BeT, BlockPush": Sized(lambda: bet(16, 2, BeTShape(5, 24, 4, 4, 72, 0.1), acting_window=3), (16, 2, 0)),
+    "BeT, Kitchen": Sized(
+        lambda: bet(60, 9, BeTShape(window=10, bins=64, depth=6, heads=6, width=120, dropout=0.1), acting_window=3),
+        (60, 9, 0),
+    ),
+    "BeT, BlockPush": Sized(
+        lambda: bet(16, 2, BeTShape(window=5, bins=24, depth=4, heads=4, width=72, dropout=0.1), acting_window=3),
+        (16, 2, 0),
+    ),
     "Diffusion, CNN": Sized(lambda: DiffusionPolicy(_spaces(20, 2), CNNShape(2, 16, 8)), (20, 2, 0), "chunk"),
     "Diffusion, transformer": Sized(
         lambda: DiffusionPolicy(_spaces(20, 2), TransformerShape(2, 16, 8)), (20, 2, 0), "chunk"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqbet.nets import Decoder
+from vqbet.nets import Decoder, DecoderShape
 from vqbet.tokenizer import Tokenizer
 
 WIDTH, FEATURES, HIDDEN, LR = 120, 256, 1024, 5.5e-5
@@ -39,7 +39,7 @@ class StandIn:
         self.layers, self.codes, self.chunk = shape.layers, shape.codes, shape.chunk
         self.size = shape.chunk * tokenizer.normalizer.channels
         self.gpt = nn.Sequential(
-            Decoder(observation, window=window, depth=6, heads=6, width=WIDTH, dropout=0.0),
+            Decoder(observation, DecoderShape(window=window, depth=6, heads=6, width=WIDTH, dropout=0.0)),
             nn.Linear(WIDTH, FEATURES, bias=False),
         )
         self.code_head = head(self.layers * self.codes)

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from vqbet.contract import BundleError
-from vqbet.nets import MLP, SHORT, Decoder, attended, restore, tensors
+from vqbet.nets import MLP, SHORT, Decoder, DecoderShape, attended, restore, tensors
 
 
 def decoder(dropout: float = 0.0, depth: int = 2) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(3, window=6, depth=depth, heads=2, width=8, dropout=dropout)
+    return Decoder(3, DecoderShape(6, depth, 2, 8, dropout))
 
 
 def test_a_position_sees_no_later_observation() -> None:
@@ -75,7 +75,7 @@ def test_dropout_is_active_in_training_and_off_otherwise() -> None:
 
 
 def test_initial_scales_are_gpt2s() -> None:
-    model = Decoder(20, window=10, depth=8, heads=4, width=128, dropout=0.0)
+    model = Decoder(20, DecoderShape(window=10, depth=8, heads=4, width=128, dropout=0.0))
     block = model.blocks[3]
     assert block.expand.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert block.contract.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
@@ -90,8 +90,8 @@ def test_a_mlp_is_orthogonal_at_first() -> None:
 
 def goal_decoder(depth: int, goals: int, goal_as: str = "tokens") -> Decoder:
     torch.manual_seed(0)
-    settings = {"goal_inputs": 2, "goal_steps": goals, "goal_as": goal_as} if goals else {}
-    model = Decoder(3, window=6, depth=depth, heads=2, width=8, dropout=0.5, **settings)
+    shape = DecoderShape(window=6, depth=depth, heads=2, width=8, dropout=0.5, goal_steps=goals)
+    model = Decoder(3, shape, goal_inputs=2, goal_as=goal_as)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -115,7 +115,7 @@ def test_the_last_position_alone_is_the_last_of_all(goals: int, goal_as: str, de
 def test_goals_as_features_are_goals_joined_with_every_observation() -> None:
     """A decoder of wider observations is the same function; no token and no position is a goal's."""
     model, observation, goal = goal_decoder(2, 2, "features"), torch.randn(5, 4, 3), torch.randn(5, 2, 2)
-    wide = Decoder(3 + 2 * 2, window=6, depth=2, heads=2, width=8, dropout=0.5).eval()
+    wide = Decoder(3 + 2 * 2, DecoderShape(window=6, depth=2, heads=2, width=8, dropout=0.5)).eval()
     values = model.state_dict()
     values["embed.weight"] = torch.cat([values["embed.weight"], values.pop("embed_goal.weight")], dim=1)
     values["embed.bias"] = values["embed.bias"] + values.pop("embed_goal.bias")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -136,6 +137,18 @@ class Block(nn.Module):
         return x + self.dropout(self.contract(hidden))
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """window T observations; depth, heads and width of a causal transformer; goal_steps G goals (0: unconditional)."""
+
+    window: int
+    depth: int
+    heads: int
+    width: int
+    dropout: float
+    goal_steps: int = 0
+
+
 class Decoder(nn.Module):
     """A causal transformer over G goal vectors and T <= window observation vectors; a feature vector for each of the T.
 
@@ -144,35 +157,24 @@ class Decoder(nn.Module):
     those that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        *,
-        window: int,
-        depth: int,
-        heads: int,
-        width: int,
-        dropout: float,
-        goal_inputs: int = 0,
-        goal_steps: int = 0,
-        goal_as: GoalAs = "tokens",
-    ) -> None:
+    def __init__(self, inputs: int, shape: DecoderShape, *, goal_inputs: int = 0, goal_as: GoalAs = "tokens") -> None:
         super().__init__()
-        self.conditional = goal_steps > 0
-        self.goal_tokens = goal_steps if goal_as == "tokens" else 0
+        width = shape.width
+        self.conditional = shape.goal_steps > 0
+        self.goal_tokens = shape.goal_steps if goal_as == "tokens" else 0
         self.embed = nn.Linear(inputs, width)
         if self.conditional:
-            self.embed_goal = nn.Linear(goal_inputs if self.goal_tokens else goal_steps * goal_inputs, width)
-        self.position = nn.Parameter(torch.zeros(self.goal_tokens + window, width))
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+            self.embed_goal = nn.Linear(goal_inputs if self.goal_tokens else shape.goal_steps * goal_inputs, width)
+        self.position = nn.Parameter(torch.zeros(self.goal_tokens + shape.window, width))
+        self.dropout = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(Block(width, shape.heads, shape.dropout) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(width)
-        self.heads, self.weights = heads, [tuple(block.parameters()) for block in self.blocks]
+        self.heads, self.weights = shape.heads, [tuple(block.parameters()) for block in self.blocks]
         self.apply(_initialise)
         nn.init.normal_(self.position, std=0.02)
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.out.weight", "contract.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * shape.depth))
 
     def forward(
         self,

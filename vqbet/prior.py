@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqbet.contract import TrainingError
-from vqbet.nets import MLP, Decoder, GoalAs, restore, tensors
+from vqbet.nets import MLP, Decoder, DecoderShape, GoalAs, restore, tensors
 from vqbet.normalizer import Normalizer, packed, unpack
 from vqbet.tokenizer import Tokenizer
 
@@ -26,24 +26,17 @@ APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "pri
 Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> codes (N,): of each row, its layers
 
 
-@dataclass(frozen=True, slots=True)
-class PriorShape:
-    """window T observations; depth, heads and width of the decoder; width of the hidden layers of both heads.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorShape(DecoderShape):
+    """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' hidden layers.
 
     sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
-    offset: whether there is an offset head. goal_steps: G future observations that it is told; 0: unconditional.
-    goal_as: how, see `Decoder`.
+    offset: whether there is an offset head. goal_as: how goals are told, see `Decoder`.
     """
 
-    window: int
-    depth: int
-    heads: int
-    width: int
     head_hidden: int
-    dropout: float
     sequential: bool
     offset: bool = True
-    goal_steps: int = 0
     goal_as: GoalAs = "tokens"
 
 
@@ -164,17 +157,8 @@ class Prior(nn.Module):
         self.tokenizer = tokenizer.requires_grad_(False).eval()
         self.register_buffer("decoded", _table(tokenizer), persistent=False)
         self.normalizer, self.goal = normalizer, goal
-        self.decoder = Decoder(
-            normalizer.channels,
-            window=shape.window,
-            depth=shape.depth,
-            heads=shape.heads,
-            width=shape.width,
-            dropout=shape.dropout,
-            goal_inputs=goal.channels if goal is not None else 0,
-            goal_steps=shape.goal_steps,
-            goal_as=shape.goal_as,
-        )
+        goal_inputs = goal.channels if goal is not None else 0
+        self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
         size = tokenizer.shape.chunk * tokenizer.normalizer.channels
         hidden = shape.head_hidden

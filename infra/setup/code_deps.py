@@ -15,7 +15,7 @@ from vqbet.stages import sources  # noqa: E402  # the project is not installed, 
 
 def main() -> None:
     path = ROOT / "dvc.yaml"
-    yaml = YAML()
+    yaml = YAML()  # keeps comments; builds mappings, lists and scalars only
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     graph = yaml.load(path.read_text(encoding="utf-8"))

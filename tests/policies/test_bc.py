@@ -13,7 +13,7 @@ import small
 import torch
 from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, alike, learn, observations, part, plan, play, untold
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.policies.acting import Actor
@@ -242,4 +242,5 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
-    small.refused("bc", Actor(SPEC, model().eval(), execute="first"), fault, sentence)
+    with pytest.raises(BundleError, match=sentence):
+        small.build_with(fault, "bc", Actor(SPEC, model().eval(), execute="first"))

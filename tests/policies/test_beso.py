@@ -13,7 +13,7 @@ import torch
 from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, observations, plan, play
 from torch import Tensor
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
 from vqbet.policies import beso as module
 from vqbet.policies.acting import Actor
 from vqbet.policies.beso import Beso, BesoShape
@@ -324,7 +324,8 @@ def test_goals_and_goal_steps_come_together(goal: bool) -> None:
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
-    small.refused("beso", actor_of({}, WANTED), fault, sentence)
+    with pytest.raises(BundleError, match=sentence):
+        small.build_with(fault, "beso", actor_of({}, WANTED))
 
 
 def test_its_arguments_say_what_it_is() -> None:

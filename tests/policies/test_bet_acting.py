@@ -12,7 +12,7 @@ import torch
 from bet_model import SHAPE, SMALL, SPEC, H, K, T, fitted, plan, unfitted, windows
 from small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, alike, learn, observations, part, play, untold
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.windows import Windows
 from vqbet.policies.acting import Actor
 from vqbet.policies.bet import BeT
@@ -210,4 +210,5 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
-    small.refused("bet", Actor(SPEC, fitted().eval(), execute="first"), fault, sentence)
+    with pytest.raises(BundleError, match=sentence):
+        small.build_with(fault, "bet", Actor(SPEC, fitted().eval(), execute="first"))

@@ -13,7 +13,7 @@ import torch
 from diffusion_model import BOTH, SPEC, H, T, model, shape, spaces, windows
 from small import FAULTS, GOALS, SEEDS, WANTED, A, D, Fault, draws, observations, play
 
-from vqbet.contract import TrainingError
+from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.windows import Windows
 from vqbet.policies.acting import Actor
 from vqbet.policies.diffusion import DiffusionPolicy
@@ -112,4 +112,5 @@ def test_what_does_not_belong_together_is_refused(wrong: Callable[[], Any], sent
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
-    small.refused("diffusion_cnn", Actor(SPEC, model("cnn"), execute="chunk"), fault, sentence)
+    with pytest.raises(BundleError, match=sentence):
+        small.build_with(fault, "diffusion_cnn", Actor(SPEC, model("cnn"), execute="chunk"))

@@ -305,7 +305,8 @@ def test_what_components_gave_does_not_change_with_the_policy() -> None:
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
-    small.refused("vqbet", build(), fault, sentence)
+    with pytest.raises(BundleError, match=sentence):
+        small.build_with(fault, "vqbet", build())
 
 
 def test_a_spec_with_other_channels_is_refused() -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import TrainingError
-from vqbet.nets import Block
+from vqbet.nets import Block, DecoderShape
 from vqbet.policies.acting import normals
 from vqbet.policies.spaces import Spaces, parts, rebuilt
 
@@ -31,19 +31,31 @@ Schedule = Literal["karras", "exponential"]
 
 
 @dataclass(frozen=True, slots=True)
-class BesoShape:
-    """window T observations and actions; depth, heads and width of the transformer; goal_steps G (0: unconditional).
+class BesoShape(DecoderShape):
+    """The transformer's shape. chunk is 1: each action of the window belongs to its own observation."""
 
-    chunk is 1: each action of the window belongs to its own observation.
+    chunk: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How goals are told and actions are drawn.
+
+    guidance: lambda of unconditional + lambda (conditional - unconditional); 1 is the conditional model (C-BESO), which
+    computes nothing else. goal_dropout: the probability with which training does not tell a row its goal (0.1 for
+    CFG-BESO). sampler: "ddim" and "euler" are one and the same step here, see `sample`; "euler_ancestral" adds noise on
+    the way. steps: evaluations, from sigma_max to sigma_min on the schedule ("karras" with rho) and then to 0. Training
+    draws noise levels between the same two.
     """
 
-    window: int
-    depth: int
-    heads: int
-    width: int
-    dropout: float
-    goal_steps: int = 0
-    chunk: int = 1
+    guidance: float = 1.0
+    goal_dropout: float = 0.0
+    sampler: Sampler = "ddim"
+    schedule: Schedule = "exponential"
+    rho: float = 5.0
+    steps: int = 3
+    sigma_min: float = 0.005
+    sigma_max: float = 1.0
 
 
 class ScoreNetwork(nn.Module):
@@ -104,40 +116,25 @@ class ScoreNetwork(nn.Module):
 class Beso(nn.Module):
     """Observations and a goal -> the actions of the whole window, from noise; the newest observation's is acted.
 
-    guidance: lambda of unconditional + lambda (conditional - unconditional); 1 is the conditional model (C-BESO), which
-    computes nothing else. goal_dropout: the probability with which training does not tell a row its goal (0.1 for
-    CFG-BESO). sampler: "ddim" and "euler" are one and the same step here, see `sample`; "euler_ancestral" adds noise on
-    the way. steps: evaluations, from sigma_max to sigma_min on the schedule ("karras" with rho) and then to 0. Training
-    draws noise levels between the same two. Raises TrainingError where these do not fit together.
+    settings: those of `Sampling`. Raises TrainingError where these do not fit together.
     """
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        shape: BesoShape,
-        *,
-        guidance: float = 1.0,
-        goal_dropout: float = 0.0,
-        sampler: Sampler = "ddim",
-        schedule: Schedule = "exponential",
-        rho: float = 5.0,
-        steps: int = 3,
-        sigma_min: float = 0.005,
-        sigma_max: float = 1.0,
-    ) -> None:
+    def __init__(self, spaces: Spaces, shape: BesoShape, **settings: Any) -> None:
         super().__init__()
-        _check_goal(spaces, shape, guidance, goal_dropout)
-        self.spaces, self.shape = spaces, shape
-        self.guidance, self.goal_dropout = guidance, goal_dropout
-        self.sampler, self.schedule, self.rho, self.steps = sampler, schedule, rho, steps
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.sigmas = noise_levels(schedule, steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
-        if sampler not in get_args(Sampler):
-            raise TrainingError(f"beso: sampler: expected one of {', '.join(get_args(Sampler))}, got {sampler!r}")
+        sampling = Sampling(**settings)
+        _check(spaces, shape, sampling)
+        self.spaces, self.shape, self.sampling = spaces, shape, sampling
+        self.sigmas = noise_levels(
+            sampling.schedule,
+            sampling.steps,
+            sigma_min=sampling.sigma_min,
+            sigma_max=sampling.sigma_max,
+            rho=sampling.rho,
+        )
         self.channels = spaces.channels
-        self.network = ScoreNetwork(self.channels, shape, maskable=goal_dropout > 0)
+        self.network = ScoreNetwork(self.channels, shape, maskable=sampling.goal_dropout > 0)
         self.window, self.chunk, self.goal_steps, self.tags = shape.window, shape.chunk, shape.goal_steps, 0
-        self.noises = steps if sampler == "euler_ancestral" else 1  # the last of its steps adds none
+        self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last of its steps adds none
         self.draws = self.noises * shape.window * self.channels[1]
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -153,10 +150,10 @@ class Beso(nn.Module):
         action = torch.where(weight[:, :, None] > 0, action, SIGMA_DATA * torch.randn_like(action))  # (B, T, A)
         uniform, noise = torch.rand(len(action), device=action.device), torch.randn_like(action)
         masked = None
-        if self.training and self.goal_dropout:
-            masked = torch.rand(len(action), device=action.device) < self.goal_dropout
+        if self.training and self.sampling.goal_dropout:
+            masked = torch.rand(len(action), device=action.device) < self.sampling.goal_dropout
 
-        sigma = training_sigma(uniform, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        sigma = training_sigma(uniform, sigma_min=self.sampling.sigma_min, sigma_max=self.sampling.sigma_max)
         out = preconditioning(sigma)[1]
         noised = action + sigma[:, None, None] * noise
         error = self.denoise(noised, sigma, observation, goal, masked) - action
@@ -187,12 +184,12 @@ class Beso(nn.Module):
 
         Guiding D is guiding the score (D - x) / sigma^2: the weights of the two models add up to one.
         """
-        if goal is None or self.guidance == 1:
+        if goal is None or self.sampling.guidance == 1:
             return self.denoise(noised, sigma, observation, goal)
         masked = torch.arange(2, device=noised.device).repeat_interleave(len(noised)) == 1
         noised, sigma, observation, goal = (torch.cat([value, value]) for value in (noised, sigma, observation, goal))
         told, untold = self.denoise(noised, sigma, observation, goal, masked).chunk(2)
-        return untold + self.guidance * (told - untold)
+        return untold + self.sampling.guidance * (told - untold)
 
     def plan(
         self,
@@ -211,11 +208,11 @@ class Beso(nn.Module):
         return self.spaces.action.unnormalize(action), action.new_zeros(len(action), 0, dtype=torch.int64)
 
     def arguments(self) -> dict[str, Any]:
-        sampling = {
-            name: getattr(self, name)
-            for name in ("guidance", "goal_dropout", "sampler", "schedule", "rho", "steps", "sigma_min", "sigma_max")
+        return {
+            "spaces": self.spaces.arguments(),
+            "shape": asdict(self.shape),
+            "sampling": asdict(self.sampling),
         }
-        return {"spaces": self.spaces.arguments(), "shape": asdict(self.shape), "sampling": sampling}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors of "model" and "normalizer"."""
@@ -292,7 +289,10 @@ def sample(
     return x
 
 
-def _check_goal(spaces: Spaces, shape: BesoShape, guidance: float, goal_dropout: float) -> None:
+def _check(spaces: Spaces, shape: BesoShape, sampling: Sampling) -> None:
+    guidance, goal_dropout = sampling.guidance, sampling.goal_dropout
+    if sampling.sampler not in get_args(Sampler):
+        raise TrainingError(f"beso: sampler: expected one of {', '.join(get_args(Sampler))}, got {sampling.sampler!r}")
     if shape.chunk != 1:
         raise TrainingError(f"beso: chunk: expected 1, an action for each observation of the window, got {shape.chunk}")
     spaces.expect_goal("beso", shape.goal_steps)

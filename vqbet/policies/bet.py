@@ -16,25 +16,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import TrainingError
-from vqbet.nets import Decoder
+from vqbet.nets import Decoder, DecoderShape
 from vqbet.policies.spaces import Spaces, parts, rebuilt
 from vqbet.prior import pick
 from vqbet.quantizers import BINS_ITERATIONS, kmeans, nearest
 
 
-@dataclass(frozen=True, slots=True)
-class BeTShape:
-    """window T observations, K bins; depth, heads and width of the decoder; chunk H actions, which is 1 in the paper;
-    goal_steps G future observations before the others (0: unconditional)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeTShape(DecoderShape):
+    """The decoder's shape, with future observations for goals; K bins; chunk H actions, which is 1 in the paper."""
 
-    window: int
     bins: int
-    depth: int
-    heads: int
-    width: int
-    dropout: float
     chunk: int = 1
-    goal_steps: int = 0
 
 
 @final
@@ -69,16 +62,7 @@ class BeT(nn.Module):
         self.chunk, self.goal_steps = shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 1, 1
         seen, acted, wanted = spaces.channels
-        self.decoder = Decoder(
-            seen,
-            window=shape.window,
-            depth=shape.depth,
-            heads=shape.heads,
-            width=shape.width,
-            dropout=shape.dropout,
-            goal_inputs=wanted,
-            goal_steps=shape.goal_steps,
-        )
+        self.decoder = Decoder(seen, shape, goal_inputs=wanted)
         size = shape.chunk * acted
         self.head = nn.Linear(shape.width, shape.bins * (1 + size))
         nn.init.normal_(self.head.weight, std=0.02)
