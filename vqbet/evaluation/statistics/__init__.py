@@ -1,0 +1,56 @@
+"""What episodes prove: intervals, paired comparisons, rules for stopping, sample sizes.
+
+`means` of scores and proportions, `pairs` of successes, `sequences` that may be looked at while they grow, `power`.
+"""
+
+from vqbet.evaluation.statistics.means import (
+    Interval,
+    clopper_pearson,
+    episodes_to_decide,
+    mean_interval,
+    mean_z,
+    mode_entropy,
+    paired_difference,
+    paired_episodes_to_decide,
+    wilson,
+)
+from vqbet.evaluation.statistics.pairs import (
+    Pairs,
+    bootstrap_difference,
+    exchange,
+    holm,
+    mcnemar,
+    stratified,
+    tango,
+    tango_z,
+)
+from vqbet.evaluation.statistics.power import Retraining, mean_needed, mean_power, pairs_needed, pairs_power
+from vqbet.evaluation.statistics.sequences import betting_interval, boundaries, log_wealth
+
+__all__ = [
+    "Interval",
+    "Pairs",
+    "Retraining",
+    "betting_interval",
+    "bootstrap_difference",
+    "boundaries",
+    "clopper_pearson",
+    "episodes_to_decide",
+    "exchange",
+    "holm",
+    "log_wealth",
+    "mcnemar",
+    "mean_interval",
+    "mean_needed",
+    "mean_power",
+    "mean_z",
+    "mode_entropy",
+    "paired_difference",
+    "paired_episodes_to_decide",
+    "pairs_needed",
+    "pairs_power",
+    "stratified",
+    "tango",
+    "tango_z",
+    "wilson",
+]
