@@ -19,8 +19,8 @@ TINY: Mapping[str, Mapping[str, object]] = {
     "demos": {"episodes": 120},
     "tokenizer": {"steps": 400, "batch": 256, "health": {"max_mean_error": 0.5, "max_p99_error": 2.0, "min_used": 0.3}},
     "prior": {"steps": 600, "batch": 256, "width": 48, "depth": 2, "head_hidden": 128, "warmup": 20, "ema": 0.95},
-    "evaluate": {"episodes": 24, "videos": 1, "baselines": ["noop"]},
-    "gate": {"floor": 0.0, "min_modes": 0},
+    "evaluate": {"episodes": 24, "videos": 1},
+    "gate": {"floor": 0.0, "min_modes": 0, "baselines": ["noop"], "looks": [24, 48]},
 }
 
 

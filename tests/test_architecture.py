@@ -45,7 +45,7 @@ def outputs(stage: dict) -> list:
 
 def test_a_stage_receives_exactly_its_section() -> None:
     for name, stage in graph().items():
-        sections = {"evaluate": ["evaluate", "gate"], "gate": [], "report": []}.get(name, [name])
+        sections = {"gate": ["demos", "evaluate", "gate"], "report": []}.get(name, [name])
         assert stage.get("params", []) == [f"${{item}}.{section}" for section in sections]
         assert stage["cmd"] == f"infra/vqbet stage {name} ${{item}}"
 

@@ -224,6 +224,8 @@ class EpisodeRecord:
     success: bool
     score: float  # 0..1
     mode: str = ""
+    slice: str = ""  # of the plan, under whose conditions the episode was played
+    machine: str = ""  # where it was played
     metrics: Mapping[str, float] = field(default_factory=dict)
     guard: Mapping[str, int] = field(default_factory=dict)  # counters of the guard; empty where none ran
     video: str = ""  # path inside the report; empty where none was made

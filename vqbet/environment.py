@@ -7,6 +7,8 @@ that is already there is never touched. Telemetry is the exception: it is off, w
 from __future__ import annotations
 
 import os
+import platform
+from importlib import metadata
 from pathlib import Path
 
 SILENCE = {
@@ -51,6 +53,22 @@ def prepare(root: Path | None = None) -> Path:
         os.environ.setdefault(name, value)
     (root / ".vqbet" / "dvc-site").mkdir(parents=True, exist_ok=True, mode=0o700)
     return root
+
+
+def processor() -> str:
+    """The processor's name and the number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def machine() -> str:
+    """What decides how a policy's numbers are rounded: processor, and versions of what computes. Imports none of it."""
+    made_with = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy"))
+    return f"{processor()}, {platform.system()}, Python {platform.python_version()}, {made_with}"
 
 
 def find_root() -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vqbet.contract import Channel, EpisodeRecord, Spec
-from vqbet.evaluation.plan import Plan, spec_sha256
+from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 
 POINT = Spec(
     task="point",
@@ -116,14 +116,21 @@ def plan() -> Plan:
         task="point",
         world="point",
         spec=spec_sha256(POINT),
+        candidate="c" * 64,
+        champion="d" * 64,
+        machine="this one",
         first_seed=1000,
-        episodes=200,
+        looks=(200,),
+        reserved={"selection": (0, 1000)},
+        slices=(Slice("undisturbed", 0.8), Slice("disturbed", 0.2, action_noise=0.1)),
         metric="score",
+        question="better",
+        stopping="fixed",
         margin=0.05,
         alpha=0.05,
+        power=0.9,
         floor=0.5,
         min_modes=2,
-        max_episodes=2000,
         baselines=("noop",),
     )
 
@@ -149,6 +156,8 @@ def arm() -> Arm:
                     success=bool(score == 1),
                     score=float(score),
                     mode=("left", "right")[index % 2],
+                    slice=plan.slice_of(plan.first_seed + index).name,
+                    machine=plan.machine,
                 ),
                 **fields,
             )

@@ -25,6 +25,8 @@ GOOD = EpisodeRecord(
     success=True,
     score=0.5,
     mode="left",
+    slice="undisturbed",
+    machine="this one",
     metrics={"distance_m": 0.25},
     guard={"refused": 2},
     video="films/seed-7.webm",
@@ -35,8 +37,9 @@ def test_the_format_is_canonical_and_does_not_change(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "records.jsonl"
     records.write(path, [GOOD])
     assert path.read_bytes() == (
-        b'{"digest":"' + b"c" * 64 + b'","guard":{"refused":2},"metrics":{"distance_m":0.25},"mode":"left","plan":"'
-        b"" + b"p" * 64 + b'","policy":"candidate","score":0.5,"seed":7,"steps":20,"success":true,'
+        b'{"digest":"' + b"c" * 64 + b'","guard":{"refused":2},"machine":"this one","metrics":{"distance_m":0.25},'
+        b'"mode":"left","plan":"' + b"p" * 64 + b'","policy":"candidate","score":0.5,"seed":7,"slice":"undisturbed",'
+        b'"steps":20,"success":true,'
         b'"video":"films/seed-7.webm","world":"point"}\n'
     )
     assert [item.name for item in path.parent.iterdir()] == ["records.jsonl"]

@@ -16,9 +16,10 @@ import pytest
 
 from vqbet.contract import Channel, EpisodeRecord, GateError, Spec
 from vqbet.evaluation import gate, records, report
-from vqbet.evaluation.plan import Plan, spec_sha256
+from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 
 EPISODES = 40
+CHANCES = {"candidate": 0.9, "champion": 0.4, "noop": 0.0, "nearest": 0.3}
 TABLE = Spec(
     task="table",
     observation=tuple(Channel(f"{thing}_{axis}", "m", -1.0, 1.0) for thing in ("effector", "block") for axis in "xy"),
@@ -40,28 +41,48 @@ def _plan() -> Plan:
         task="table",
         world="table",
         spec=spec_sha256(TABLE),
-        first_seed=1000,
-        episodes=EPISODES,
+        candidate="c" * 64,
+        champion="d" * 64,
+        machine="this one",
+        first_seed=2000,
+        looks=(EPISODES,),
+        reserved={"selection": (1000, 1000 + EPISODES)},
+        slices=(Slice("undisturbed", 0.8), Slice("disturbed", 0.2, action_noise=0.1)),
         metric="score",
+        question="better",
+        stopping="fixed",
         margin=0.05,
         alpha=0.05,
+        power=0.9,
         floor=0.5,
         min_modes=2,
-        max_episodes=400,
         baselines=("noop", "nearest"),
     )
 
 
-def _arm(plan: Plan, policy: str, chance: float) -> list[EpisodeRecord]:
+def _arm(plan: Plan, policy: str, chance: float, first: int = 2000) -> list[EpisodeRecord]:
     random = np.random.default_rng(len(policy))
     digest = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, "")
     found = []
-    for seed in plan.seeds:
+    for seed in range(first, first + EPISODES):
         success = bool(random.random() < chance)
         mode = ("left", "right", "")[int(random.integers(3))] if success else ""
         score = 1.0 if success else float(random.random() * chance)
         found.append(
-            EpisodeRecord(plan.world, policy, digest, plan.sha256, seed, 30, success, score, mode, {"distance_m": 0.1})
+            EpisodeRecord(
+                world=plan.world,
+                policy=policy,
+                digest=digest,
+                plan=plan.sha256,
+                seed=seed,
+                steps=30,
+                success=success,
+                score=score,
+                mode=mode,
+                slice=plan.slice_of(seed).name,
+                machine=plan.machine,
+                metrics={"distance_m": 0.1},
+            )
         )
     return found
 
@@ -70,16 +91,13 @@ def _arm(plan: Plan, policy: str, chance: float) -> list[EpisodeRecord]:
 def files(tmp_path: Path) -> Path:
     """What the stages of a run leave behind, small."""
     root, plan, random = tmp_path / "artifacts", _plan(), np.random.default_rng(0)
-    candidate, champion = _arm(plan, "candidate", 0.9), _arm(plan, "champion", 0.4)
-    noop, nearest = _arm(plan, "noop", 0.0), _arm(plan, "nearest", 0.3)
+    arms = {name: _arm(plan, name, chance) for name, chance in CHANCES.items()}
     for name in ("evaluation/films", "gate", "plots", "policy", "validation"):
         (root / name).mkdir(parents=True)
-    plan.write(root / "evaluation" / "plan.json")
-    records.write(root / "evaluation" / "records.jsonl", [*candidate, *noop, *nearest])
-    records.write(root / "gate" / "champion.jsonl", champion)
-    gate.write(
-        root / "gate" / "verdict.json", gate.decide(plan, candidate, champion, {"noop": noop, "nearest": nearest})
-    )
+    plan.write(root / "gate" / "plan.json")
+    records.write(root / "evaluation" / "records.jsonl", _arm(plan, "candidate", 0.9, first=1000))
+    records.write(root / "gate" / "records.jsonl", [record for arm in arms.values() for record in arm])
+    gate.write(root / "gate" / "verdict.json", gate.decide(plan, arms))
     lengths = np.full(EPISODES, 30)
     np.save(root / "evaluation" / "paths.npy", random.normal(size=(lengths.sum(), 4)).cumsum(axis=0).astype(np.float32))
     np.save(root / "evaluation" / "path_ends.npy", lengths.cumsum())
@@ -128,7 +146,7 @@ def test_the_page_says_what_happened(files: Path) -> None:
         assert f"{numbers['score']:.3f}" in row[: row.index("</tr>")]
     for words in (
         "better than champion", "better than noop", "code accuracy", "perplexity", "effector", "bits",
-        "left (", "seed 1000", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "1000 to 1039", "0.001 m", "0.02 m",
+        "left (", "seed 1000", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "2000 to 2039", "0.001 m", "0.02 m",
     ):  # fmt: skip
         assert words in page, words
     assert page.count("<svg") > 10
@@ -170,7 +188,8 @@ def test_what_was_not_left_is_left_out(files: Path) -> None:
 
 
 def test_records_of_another_plan_get_no_numbers(files: Path) -> None:
-    verdict = gate.decide(_plan(), _arm(_plan(), "candidate", 0.9)[1:], None, {"noop": [], "nearest": []})
+    arms = {name: _arm(_plan(), name, chance) for name, chance in CHANCES.items()}
+    verdict = gate.decide(_plan(), {**arms, "candidate": arms["candidate"][1:]})
     gate.write(files / "gate" / "verdict.json", verdict)
     page = _page(files)
     assert '<span class="badge none">NOT_COMPARABLE</span>' in page
@@ -203,7 +222,7 @@ def _with(name: str, text: str) -> Callable[[Path], None]:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no plan": (_without("evaluation/plan.json"), "plan.json"),
+    "no plan": (_without("gate/plan.json"), "plan.json"),
     "no records": (_without("evaluation/records.jsonl"), "records.jsonl"),
     "no verdict": (_without("gate/verdict.json"), "verdict.json"),
     "half a verdict": (_with("gate/verdict.json", '{"outcome": "PRO'), "verdict.json"),

@@ -11,14 +11,14 @@ import pytest
 
 from vqbet.contract import Channel, WorldError
 from vqbet.evaluation import records, rollout
-from vqbet.evaluation.rollout import Play
+from vqbet.evaluation.rollout import Label, Play
 
 SEEDS = range(1000, 1012)
 
 
 def play(env: Any, policy: Any, seeds: Any = SEEDS, **options: Any) -> Play:
-    labels: dict[str, Any] = {"world": "point", "name": "candidate", "digest": "c" * 64, "plan": "p" * 64}
-    return rollout.play(env, policy, seeds, **labels, **options)
+    label = Label("point", "candidate", "c" * 64, "p" * 64, "this machine", "undisturbed")
+    return rollout.play(env, policy, seeds, label, **options)
 
 
 def test_episodes_are_played_to_their_end(env: Any, seeker: Any) -> None:
@@ -26,6 +26,7 @@ def test_episodes_are_played_to_their_end(env: Any, seeker: Any) -> None:
     assert [record.seed for record in played.records] == list(SEEDS)
     for row, record in enumerate(played.records):
         assert (record.world, record.policy, record.digest, record.plan) == ("point", "candidate", "c" * 64, "p" * 64)
+        assert (record.machine, record.slice) == ("this machine", "undisturbed")
         assert record.success
         assert record.score == env.metrics()["score"][row]
         assert record.steps == env.steps[row]

@@ -170,7 +170,7 @@ def test_one_changed_number_runs_what_follows_and_the_champion_again(project: Pr
     assert ran == ["prior", "bundle", "evaluate", "gate", "report"]
     verdict = read(project, "gate/verdict.json")
     assert verdict["champion"], "the present champion is played again"
-    rivals = (project.root / "artifacts" / "blockpush" / "gate" / "champion.jsonl").read_text(encoding="utf-8")
+    rivals = (project.root / "artifacts" / "blockpush" / "gate" / "records.jsonl").read_text(encoding="utf-8")
     assert verdict["champion"] in rivals
     assert "blockpush" in project.run("dvc", "metrics", "diff").stdout
 

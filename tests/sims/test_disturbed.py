@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vqbet.contract import Channel, Demonstrations, Env, Spec, WorldError
 from vqbet.evaluation import rollout
+from vqbet.evaluation.rollout import Label
 from vqbet.policies.noop import NoOp
 from vqbet.sims.blockpush import BlockPush
 from vqbet.sims.disturbed import Disturbed
@@ -157,11 +158,11 @@ def test_demonstrations_say_how_far_channels_go() -> None:
 
 def test_a_disturbed_world_is_played_like_any_other() -> None:
     env = disturbed(PushT(max_steps=5), 0.01, 0.01)
-    labels: dict[str, Any] = {"world": "pusht", "name": "noop", "digest": "", "plan": "p"}
-    played = rollout.play(env, NoOp(env.spec), [7, 8, 9], film=[0], **labels)
+    label = Label("pusht", "noop", "", "p", "this machine")
+    played = rollout.play(env, NoOp(env.spec), [7, 8, 9], label, film=[0])
     assert [record.steps for record in played.records] == [5, 5, 5]
-    assert played.records == rollout.play(env, NoOp(env.spec), [7, 8, 9], **labels).records
-    calm = rollout.play(PushT(max_steps=5), NoOp(env.spec), [7, 8, 9], **labels)
+    assert played.records == rollout.play(env, NoOp(env.spec), [7, 8, 9], label).records
+    calm = rollout.play(PushT(max_steps=5), NoOp(env.spec), [7, 8, 9], label)
     error = played.paths[0][0] - calm.paths[0][0]
     assert 0.3 < np.abs(error).mean() < 10  # px
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqbet.config.section import Count, Fraction, Positive, Section, Seed, Share, Transformer, Weight
+from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Share, Transformer, Weight
 
 
 class DemosParams(Section):
@@ -110,23 +110,37 @@ class BundleParams(Section):
 
 
 class EvaluateParams(Section):
-    """Rollouts of the candidate and of the baselines, on seeds first_seed, first_seed + 1, ..."""
+    """Rollouts of the candidate to look at and to choose by, on seeds first_seed, first_seed + 1, ..."""
 
     episodes: Count
     first_seed: Seed
     videos: Annotated[int, Field(ge=0, le=32)]
-    baselines: list[Literal["noop", "nearest"]]
+
+
+class SliceParams(Section):
+    """Conditions under which a share of the gate's episodes is played."""
+
+    share: Fraction
+    observation_noise: Fraction = 0.0
+    action_noise: Fraction = 0.0
 
 
 class GateParams(Section):
-    """The plan a verdict is read from, fixed before the first episode."""
+    """The plan a verdict is read from, fixed before the first episode. `Plan` checks how its parts fit together."""
 
     metric: Literal["score", "success"]
+    question: Literal["better", "not_worse"]
     margin: Annotated[float, Field(gt=0, lt=1)]
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    power: Annotated[float, Field(gt=0.5, lt=1)]
     floor: Fraction
     min_modes: Annotated[int, Field(ge=0)]
-    max_episodes: Count
+    baselines: list[Literal["noop", "nearest"]]
+    stopping: Literal["fixed", "group_sequential", "anytime"]
+    looks: Annotated[list[Count], Field(min_length=1)]
+    first_seed: Seed
+    audit_seed: Seed
+    slices: Annotated[dict[Name, SliceParams], Field(min_length=1)]
 
 
 class TaskParams(Section):

@@ -1,23 +1,26 @@
 """From a plan and episode records to a verdict. Nothing else is read, so a verdict can be replayed byte for byte.
 
-    NOT_COMPARABLE  the records do not answer the plan's question: other plan, world, digest or seeds
+    NOT_COMPARABLE  the records do not answer the plan's question: other plan, world, machine, digest or seeds
     PROMOTE         every check passed
-    REJECT          a check failed, or the plan's most episodes were played and one is still undecided
+    REJECT          a check failed
     HOLD            no check failed and one is undecided; `more_episodes` says how many more would decide
 
-Checks: the score above the floor, enough modes visited, better than each baseline and, where there is a champion,
-better than it. "Better" and "above" mean that the lower end of the two-sided 1 - alpha interval is. A comparison with
-the champion fails only where the interval lies below the margin: no improvement worth having is possible any more. A
-certain improvement is promoted however small. Since all checks must pass, their error rates do not add up; since the
-interval is two-sided, one look promotes an equal policy with probability alpha / 2, and a second, larger one after
-HOLD keeps the sum within alpha. The second look is a new plan with every episode played again.
+Checks: the score above the floor, enough modes visited, better than each baseline, in no slice worse, and, where there
+is a champion, better than it or not worse by the margin, as the plan asks. "Above" and "better" mean that the lower end
+of the interval is; a check has failed where its upper end shows that it cannot pass: for "better", where no improvement
+by the margin is possible any more. A certain improvement is promoted however small.
+
+Error rates: the intervals at all of the plan's looks together err with probability alpha at each end (`looks`), and
+all checks must pass, so a policy that does not deserve it is promoted with probability alpha at most. Small numbers of
+differing pairs are no match for a normal distribution, so "better" also asks for the exact test of exchanging the two.
+The records end with the first look that decides: whoever plays on in the hope of another verdict gets none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,17 +28,16 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import records, statistics
-from vqbet.evaluation.plan import GATE_VERSION, Plan, spec_sha256
-from vqbet.evaluation.statistics import Interval
-
-__all__ = ["Check", "Plan", "Verdict", "arms", "decide", "replay", "spec_sha256", "write"]
+from vqbet.evaluation import looks, records, statistics
+from vqbet.evaluation.plan import GATE_VERSION, Plan
+from vqbet.evaluation.statistics import Interval, Pairs
 
 DIGITS = 6  # of every number in a verdict, so that the last bits of a processor's arithmetic do not show
 
 Outcome = Literal["PROMOTE", "REJECT", "HOLD", "NOT_COMPARABLE"]
 State = Literal["passed", "failed", "undecided"]
 Arm = Sequence[EpisodeRecord]
+Arms = Mapping[str, Arm]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Check:
     high: float
     limit: float
     needed: int | None  # episodes, those played included, that would decide at the observed rates; None: unknown
+    chance: float | None = None  # the p-value of the exact test, where there is one
 
     @property
     def passed(self) -> bool:
@@ -56,7 +59,8 @@ class Check:
 
     def sentence(self) -> str:
         interval = "" if self.low == self.high else f" ({self.low:.3f} to {self.high:.3f})"
-        return f"{self.name} {self.state}: {self.value:.3f}{interval}, limit {self.limit:.3f}"
+        exact = "" if self.chance is None else f", exact p {self.chance:.3g}"
+        return f"{self.name} {self.state}: {self.value:.3f}{interval}, limit {self.limit:.3f}{exact}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +70,58 @@ class Verdict:
     outcome: Outcome
     reason: str
     plan: str  # sha256
-    candidate: str  # digest; empty where the records do not agree on one
+    candidate: str  # digest
     champion: str  # digest; empty where there is none
-    more_episodes: int  # 0 unless HOLD
+    episodes: int  # of each arm
+    more_episodes: int  # 0 unless HOLD, and where no number would decide
     checks: tuple[Check, ...] = ()
+    looked: tuple[Check, ...] = ()  # what was asked of the champion (the floor, where there is none) at each look
     numbers: Mapping[str, Mapping[str, float]] | None = None  # per arm; None where NOT_COMPARABLE
+    comparison: Mapping[str, float] | None = None  # with the champion, by other methods; None where there is none
+    slices: Mapping[str, Mapping[str, float]] | None = None  # the same by slice
     version: int = GATE_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "checks": [asdict(check) for check in self.checks]}
+        return {
+            **asdict(self),
+            "checks": [asdict(check) for check in self.checks],
+            "looked": [asdict(check) for check in self.looked],
+        }
 
 
-def decide(plan: Plan, candidate: Arm, champion: Arm | None, baselines: Mapping[str, Arm]) -> Verdict:
-    """The verdict on a candidate. Without a champion (None) only the absolute checks are made, and the reason says so.
+def decide(plan: Plan, arms: Arms) -> Verdict:
+    """The verdict at the last look that the records reach. `arms`: by name, "candidate", "champion" and baselines.
 
-    Raises GateError where a record is not valid in itself or the plan is of another version of these rules.
+    Without a champion only the absolute checks are made, and the reason says so. Raises GateError where a record is
+    not valid in itself or the plan is of another version of these rules.
     """
     if plan.version != GATE_VERSION:
         raise GateError(f"the plan is of gate version {plan.version}, this is {GATE_VERSION}; make a new plan")
-    digests = _digest(candidate), _digest(champion or ())
-    problem = _incomparable(plan, candidate, champion, baselines)
+    problem = _incomparable(plan, arms)
     if problem:
-        return Verdict("NOT_COMPARABLE", problem, plan.sha256, *digests, more_episodes=0)
-    checks = tuple(_checks(plan, candidate, champion, baselines))
-    outcome, reason, more = _outcome(plan, checks, first=champion is None)
-    played = {"candidate": candidate, **({} if champion is None else {"champion": champion}), **baselines}
-    numbers = {name: _numbers(plan, arm) for name, arm in played.items()}
-    return Verdict(outcome, reason, plan.sha256, *digests, more, checks, numbers)
+        return _nothing(plan, problem)
+    ordered = {name: sorted(arm, key=lambda record: record.seed) for name, arm in arms.items()}
+    played, looked = len(ordered["candidate"]), list[Check]()
+    for look in (look for look in plan.looks if look <= played):
+        checks = tuple(_checks(plan, {name: arm[:look] for name, arm in ordered.items()}))
+        outcome, reason, more = _outcome(plan, checks, look)
+        looked.append(_question(checks))
+        if outcome != "HOLD" and look < played:
+            return _nothing(plan, f"the verdict was {outcome} after {look} episodes, and {played} were played")
+    return replace(
+        _nothing(plan, reason),
+        outcome=outcome,
+        episodes=played,
+        more_episodes=more,
+        checks=checks,
+        looked=tuple(looked),
+        numbers={name: _numbers(plan, arm) for name, arm in ordered.items()},
+        comparison=_comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None,
+        slices=_slices(plan, ordered),
+    )
 
 
-def arms(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
+def by_policy(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
     """Records by the policy that played them, in order."""
     found: dict[str, list[EpisodeRecord]] = {}
     for record in episodes:
@@ -109,64 +135,70 @@ def write(path: Path, verdict: Verdict) -> None:
 
 
 def replay(folder: Path) -> Verdict:
-    """Decide again from the evidence in a task's artefact folder, and compare with the verdict that lies there.
+    """Decide again from plan.json and records.jsonl, and compare with the verdict.json that lies beside them.
 
-    Reads evaluation/plan.json, evaluation/records.jsonl (candidate and baselines), gate/champion.jsonl (where there was
-    a champion) and gate/verdict.json. Raises GateError where one is missing or damaged, or the verdict's bytes differ.
+    Where nothing was played there are no records. Raises GateError where plan or verdict are missing or something is
+    damaged, or where the verdict's bytes differ.
     """
-    plan = Plan.read(folder / "evaluation" / "plan.json")
-    played = arms(records.read(folder / "evaluation" / "records.jsonl"))
-    rival = folder / "gate" / "champion.jsonl"
-    champion = records.read(rival) if rival.exists() else None
-    verdict = decide(plan, played.pop("candidate", []), champion, played)
-    path = folder / "gate" / "verdict.json"
+    plan, played = Plan.read(folder / "plan.json"), folder / "records.jsonl"
+    verdict = decide(plan, by_policy(records.read(played)) if played.exists() else {})
+    path = folder / "verdict.json"
     if records.load(path) != records.document(verdict.to_json()):
         raise GateError(
             f"{path}: the evidence beside it gives another verdict ({verdict.outcome}: {verdict.reason}); "
-            "plan, records or verdict were changed after the fact: evaluate again"
+            "plan, records or verdict were changed after the fact: run the gate again"
         )
     return verdict
 
 
-def _incomparable(plan: Plan, candidate: Arm, champion: Arm | None, baselines: Mapping[str, Arm]) -> str:
+def _nothing(plan: Plan, reason: str) -> Verdict:
+    """A verdict that says why there is none."""
+    return Verdict("NOT_COMPARABLE", reason, plan.sha256, plan.candidate, plan.champion, episodes=0, more_episodes=0)
+
+
+def _incomparable(plan: Plan, arms: Arms) -> str:
     """Why these records do not answer the plan's question; empty where they do."""
-    if set(baselines) != set(plan.baselines):
-        return f"the plan names the baselines {sorted(plan.baselines)}, the records hold {sorted(baselines)}"
-    named = [("candidate", candidate), *sorted(baselines.items())]
-    if champion is not None:
-        named.insert(1, ("champion", champion))
-    for name, arm in named:
-        problem = _foreign(plan, name, arm) or _seeds(plan, arm)
+    if plan.candidate == plan.champion:
+        return f"candidate and champion are the same policy, digest {plan.candidate}"
+    names = ("candidate", *(("champion",) if plan.champion else ()), *plan.baselines)
+    if set(arms) != set(names):
+        return f"the plan compares {', '.join(names)}; the records are of {', '.join(sorted(arms)) or 'nobody'}"
+    digests = {"candidate": plan.candidate, "champion": plan.champion}
+    for name in names:
+        problem = _foreign(plan, name, digests.get(name, ""), arms[name]) or _seeds(plan, arms[name])
         if problem:
             return f"{name}: {problem}"
-    if champion is not None and _digest(candidate) == _digest(champion):
-        return f"candidate and champion are the same policy, digest {_digest(candidate)}"
+    sizes = {len(arms[name]) for name in names}
+    if len(sizes) > 1:
+        return "the arms differ in length: " + ", ".join(f"{name} {len(arms[name])}" for name in names)
     return ""
 
 
-def _foreign(plan: Plan, name: str, arm: Arm) -> str:
+def _foreign(plan: Plan, name: str, digest: str, arm: Arm) -> str:
     for record in arm:
         records.check(record, f"{name}, seed {record.seed}")
-        if record.policy != name:
-            return f"seed {record.seed} was played by {record.policy!r}"
-        if record.plan != plan.sha256:
-            return f"seed {record.seed} was played under plan {record.plan}, not {plan.sha256}"
-        if record.world != plan.world:
-            return f"seed {record.seed} was played in world {record.world!r}, not {plan.world!r}"
-    digests = sorted({record.digest for record in arm})
-    if len(digests) > 1:
-        return f"the records mix the digests {', '.join(repr(digest) for digest in digests)}"
-    if name in ("candidate", "champion") and digests == [""]:
-        return "the records name no bundle digest"
+        for what, found, expected in (
+            ("by", record.policy, name),
+            ("under plan", record.plan, plan.sha256),
+            ("in world", record.world, plan.world),
+            ("by the digest", record.digest, digest),
+            ("on the machine", record.machine, plan.machine),
+            ("in the slice", record.slice, plan.slice_of(record.seed).name),
+        ):
+            if found != expected:
+                return f"seed {record.seed} was played {what} {found!r}, expected {expected!r}"
     return ""
 
 
 def _seeds(plan: Plan, arm: Arm) -> str:
+    """An arm's seeds are the plan's first ones, each once, up to one of its looks."""
     seeds = Counter(record.seed for record in arm)
+    upto = next((look for look in plan.looks if look >= len(seeds)), plan.most)
+    wanted = set(range(plan.first_seed, plan.first_seed + upto))
     for what, found in (
-        ("missing", sorted(set(plan.seeds) - set(seeds))),
-        ("outside the plan", sorted(set(seeds) - set(plan.seeds))),
         ("played twice", sorted(seed for seed, count in seeds.items() if count > 1)),
+        ("outside the plan", sorted(set(seeds) - set(plan.seeds))),
+        (f"missing of the first {upto}", sorted(wanted - set(seeds))),
     ):
         if found:
             first = ", ".join(str(seed) for seed in found[:5])
@@ -174,66 +206,161 @@ def _seeds(plan: Plan, arm: Arm) -> str:
     return ""
 
 
-def _checks(plan: Plan, candidate: Arm, champion: Arm | None, baselines: Mapping[str, Arm]) -> list[Check]:
-    mine = _values(plan.metric, candidate)
-    interval = statistics.mean_interval(mine, plan.confidence)
-    needed = statistics.episodes_to_decide(mine, above=plan.floor, below=plan.floor, confidence=plan.confidence)
-    found = [_check("floor", interval, limit=plan.floor, hopeless=plan.floor, needed=needed)]
-    found.append(_modes_check(plan, candidate))
-    rivals = [(name, baselines[name], 0.0) for name in plan.baselines]
-    if champion is not None:
-        rivals.append(("champion", champion, plan.margin))
-    for name, arm, hopeless in rivals:
-        theirs = _values(plan.metric, arm)
-        interval = statistics.paired_difference(mine, theirs, plan.confidence)
-        needed = statistics.paired_episodes_to_decide(
-            mine, theirs, above=0.0, below=hopeless, confidence=plan.confidence
-        )
-        found.append(_check(f"better than {name}", interval, limit=0.0, hopeless=hopeless, needed=needed))
+def _checks(plan: Plan, arms: Arms) -> list[Check]:
+    mine = _values(plan.metric, arms["candidate"])
+    needed = looks.needed(plan, mine, above=plan.floor, below=plan.floor)
+    found = [_check("floor", looks.interval(plan, mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
+    found.append(_modes_check(plan, arms["candidate"]))
+    found += [_better(plan, name, mine, _values(plan.metric, arms[name]), hopeless=0.0) for name in plan.baselines]
+    if "champion" in arms:
+        theirs = _values(plan.metric, arms["champion"])
+        if plan.question == "better":
+            found.append(_better(plan, "champion", mine, theirs, hopeless=plan.margin))
+        else:
+            found.append(_not_worse(plan, mine, theirs))
+        if len(plan.slices) > 1:
+            found.append(_no_slice_worse(plan, arms))
     return found
 
 
-def _check(name: str, interval: Interval, *, limit: float, hopeless: float, needed: int | None) -> Check:
+def _check(
+    name: str, interval: Interval, *, limit: float, hopeless: float, needed: int | None, chance: float | None = None
+) -> Check:
     """Passed where the interval lies above `limit`, failed where it lies below `hopeless`."""
     value, low, high = (_rounded(number) for number in (interval.estimate, interval.low, interval.high))
     state: State = "passed" if low > limit else "failed" if high < hopeless else "undecided"
-    return Check(name, state, value, low, high, limit, needed)
+    return Check(name, state, value, low, high, _rounded(limit), needed, chance)
+
+
+def _better(plan: Plan, name: str, mine: np.ndarray, theirs: np.ndarray, *, hopeless: float) -> Check:
+    pairs = statistics.halves(mine, theirs)
+    needed = looks.needed(plan, pairs, above=0.5, below=(hopeless + 1) / 2)
+    interval = looks.difference(plan, mine, theirs)
+    check = _check(f"better than {name}", interval, limit=0.0, hopeless=hopeless, needed=needed)
+    if plan.stopping == "anytime" or not check.passed:
+        return check
+    chance = statistics.exchange(mine, theirs)
+    state: State = "passed" if chance <= looks.chance(plan, len(mine)) else "undecided"
+    return replace(check, state=state, chance=_rounded(chance))
+
+
+def _not_worse(plan: Plan, mine: np.ndarray, theirs: np.ndarray) -> Check:
+    pairs, limit = statistics.halves(mine, theirs), -plan.margin
+    needed = looks.needed(plan, pairs, above=(limit + 1) / 2, below=(limit + 1) / 2)
+    interval = looks.difference(plan, mine, theirs)
+    return _check("not worse than champion", interval, limit=limit, hopeless=limit, needed=needed)
+
+
+def _no_slice_worse(plan: Plan, arms: Arms) -> Check:
+    """Fails where the candidate is shown to be worse in some slice, over all of them at this look (Holm).
+
+    Where the plan asks for "not_worse": worse by more than the margin.
+    """
+    found = _slices(plan, arms)
+    name, worst = min(found.items(), key=lambda item: item[1]["worse_p"])
+    state: State = "failed" if worst["worse_p"] <= looks.chance(plan, len(arms["candidate"])) else "passed"
+    value, low, high = worst["difference"], worst["difference_low"], worst["difference_high"]
+    return Check(f"no slice worse (worst: {name})", state, value, low, high, 0.0, None, worst["worse_p"])
 
 
 def _modes_check(plan: Plan, candidate: Arm) -> Check:
-    """How many modes were visited is counted, not estimated: it passes or fails."""
-    visited = float(_modes(candidate))
-    state: State = "passed" if visited >= plan.min_modes else "failed"
-    return Check("modes", state, visited, visited, visited, float(plan.min_modes), plan.episodes)
+    """How many modes were visited is counted, not estimated. Those that are missing may come until the last look."""
+    visited, last = float(_modes(candidate)), len(candidate) == plan.most
+    state: State = "passed" if visited >= plan.min_modes else "failed" if last else "undecided"
+    return Check("modes", state, visited, visited, visited, float(plan.min_modes), plan.most)
 
 
-def _outcome(plan: Plan, checks: Sequence[Check], *, first: bool) -> tuple[Outcome, str, int]:
+def _question(checks: Sequence[Check]) -> Check:
+    """What the plan asks of the champion; without one, the floor."""
+    asked = [check for check in checks if check.name.endswith("than champion")]
+    return asked[0] if asked else checks[0]
+
+
+def _outcome(plan: Plan, checks: Sequence[Check], episodes: int) -> tuple[Outcome, str, int]:
     """Outcome, reason and how many more episodes."""
-    against = "no champion yet, so only absolute floors were checked" if first else "against the champion, same seeds"
+    first = "no champion yet, so only absolute floors were checked"
+    against = "against the champion, same seeds" if plan.champion else first
     failed = [check for check in checks if check.state == "failed"]
     undecided = [check for check in checks if check.state == "undecided"]
     if failed:
         return "REJECT", f"{against}; " + "; ".join(check.sentence() for check in failed), 0
     if not undecided:
         return "PROMOTE", f"{against}; " + "; ".join(check.sentence() for check in checks), 0
-    sentences = "; ".join(check.sentence() for check in undecided)
-    left = plan.max_episodes - plan.episodes
-    if not left:
-        return "REJECT", f"{against}; after the plan's most episodes ({plan.max_episodes}) still {sentences}", 0
+    sentences = f"{against}; " + "; ".join(check.sentence() for check in undecided)
     needed = [check.needed for check in undecided]
-    known = [number - plan.episodes for number in needed if number is not None]
-    more = min(max([*known, 1]), left) if len(known) == len(needed) else left
-    return "HOLD", f"{against}; {sentences}; {more} more episodes, played under a new plan, may decide", more
+    known = [number for number in needed if number is not None]
+    if len(known) < len(needed):
+        return "HOLD", f"{sentences}; at the observed rates no number of episodes would decide", 0
+    more = max([*known, episodes + 1]) - episodes
+    where = "of this plan" if episodes + more <= plan.most else "under a new plan"
+    return "HOLD", f"{sentences}; {more} more episodes, {where}, may decide", more
 
 
 def _numbers(plan: Plan, arm: Arm) -> dict[str, float]:
-    interval = statistics.mean_interval(_values(plan.metric, arm), plan.confidence)
     numbers = {"episodes": float(len(arm)), "modes": float(_modes(arm))}
     for metric in ("score", "success"):
-        interval = statistics.mean_interval(_values(metric, arm), plan.confidence)
+        interval = looks.interval(plan, _values(metric, arm))
         numbers |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     numbers["mode_entropy_bits"] = statistics.mode_entropy(record.mode for record in arm)
     return {name: _rounded(number) for name, number in numbers.items()}
+
+
+def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
+    """Candidate and champion by methods that the verdict does not rest on, at 95 %, as if this was the only look."""
+    mine, theirs = (_values("success", arm) for arm in (candidate, champion))
+    pairs = Pairs.count(mine > 0, theirs > 0)
+    exact = statistics.clopper_pearson(int(mine.sum()), len(mine))
+    tango = statistics.tango(pairs)
+    one, two = (_values("score", arm) for arm in (candidate, champion))
+    bootstrap = statistics.bootstrap_difference(one, two)
+    numbers = {
+        "gained": float(pairs.gained),
+        "lost": float(pairs.lost),
+        "mcnemar_p": statistics.mcnemar(pairs),
+        "success_difference": tango.estimate,
+        "tango_low": tango.low,
+        "tango_high": tango.high,
+        "clopper_pearson_low": exact.low,
+        "clopper_pearson_high": exact.high,
+        "score_difference": bootstrap.estimate,
+        "score_spread": float(np.std(one - two)),
+        "bootstrap_low": bootstrap.low,
+        "bootstrap_high": bootstrap.high,
+        "unpaired_p": statistics.stratified(_tables(plan, candidate, champion)),
+    }
+    return {name: _rounded(number) for name, number in numbers.items()}
+
+
+def _tables(plan: Plan, candidate: Arm, champion: Arm) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Successes and failures of both, by slice."""
+    found = []
+    for part in plan.slices:
+        rows = [[record.success for record in arm if record.slice == part.name] for arm in (candidate, champion)]
+        found.append(tuple((sum(row), len(row) - sum(row)) for row in rows))
+    return [(one, two) for one, two in found]
+
+
+def _slices(plan: Plan, arms: Arms) -> dict[str, dict[str, float]]:
+    """By slice: the candidate's mean, and where there is a champion the difference and the p-value of "worse" (Holm).
+
+    Intervals at 95 %, as if each slice had been the only one.
+    """
+    found, worse, allowed = {}, list[float](), plan.margin if plan.question == "not_worse" else 0.0
+    for part in plan.slices:
+        mine = _values(plan.metric, [record for record in arms["candidate"] if record.slice == part.name])
+        if not len(mine):
+            continue
+        numbers = {"episodes": float(len(mine)), "candidate": float(mine.mean())}
+        if "champion" in arms:
+            theirs = _values(plan.metric, [record for record in arms["champion"] if record.slice == part.name])
+            interval = statistics.paired_difference(mine, theirs)
+            worse.append(statistics.exchange(theirs - allowed, mine))
+            numbers |= {"champion": float(theirs.mean()), "difference": interval.estimate}
+            numbers |= {"difference_low": interval.low, "difference_high": interval.high}
+        found[part.name] = numbers
+    for numbers, chance in zip(found.values(), statistics.holm(worse), strict=False):
+        numbers["worse_p"] = chance
+    return {name: {key: _rounded(value) for key, value in numbers.items()} for name, numbers in found.items()}
 
 
 def _rounded(number: float) -> float:
@@ -241,16 +368,9 @@ def _rounded(number: float) -> float:
 
 
 def _values(metric: str, arm: Arm) -> Float[np.ndarray, " E"]:
-    """One metric, by seed."""
-    ordered = sorted(arm, key=lambda record: record.seed)
-    return np.array([float(getattr(record, metric)) for record in ordered])
+    """One metric, in the order of the records, which is that of the seeds."""
+    return np.array([float(getattr(record, metric)) for record in arm])
 
 
 def _modes(arm: Arm) -> int:
     return len({record.mode for record in arm} - {""})
-
-
-def _digest(arm: Arm) -> str:
-    """The digest that all records of an arm name; empty where they do not agree on one."""
-    digests = {record.digest for record in arm}
-    return digests.pop() if len(digests) == 1 else ""

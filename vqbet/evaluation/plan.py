@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vqbet.contract import GateError, Spec
 from vqbet.evaluation import records
 
-GATE_VERSION = 1  # of the rules in gate.py; raised whenever the same records could give another verdict
+GATE_VERSION = 2  # of the rules in gate.py; raised whenever the same records could give another verdict
+GOLDEN_RATIO = 0.6180339887498949  # of the circle between one seed and the next: all prefixes are spread evenly
+
+Question = Literal["better", "not_worse"]
+Metric = Literal["score", "success"]
+Stopping = Literal["fixed", "group_sequential", "anytime"]
 
 
 def spec_sha256(spec: Spec) -> str:
@@ -19,73 +26,140 @@ def spec_sha256(spec: Spec) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """Conditions under which a share of the episodes is played, and reported on its own.
+
+    Noise: standard deviations, as fractions of half of each channel's range (`sims.disturbed`).
+    """
+
+    name: str
+    share: float
+    observation_noise: float = 0.0
+    action_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name):
+            raise GateError(f"slices: expected a name, got {self.name!r}")
+        for name in ("share", "observation_noise", "action_noise"):
+            value = getattr(self, name)
+            if type(value) is not float or not 0 <= value <= 1 or (name == "share" and value == 0):
+                raise GateError(f"slices: {self.name}: {name}: expected a float in 0..1, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A comparison, before it is made. Raises GateError where a value makes no sense.
 
-    Episodes have the seeds first_seed .. first_seed + episodes - 1, the same for candidate, champion and baselines.
-    margin: the smallest improvement worth having; alpha: the error rate of the intervals (two-sided 1 - alpha);
-    floor: what the candidate must score above in any case; min_modes: how many modes its episodes must visit;
-    max_episodes: where asking for more ends.
+    candidate, champion: digests of the two policies; champion is empty where there is none yet. Episodes have the seeds
+    first_seed, first_seed + 1, ..., the same for all arms, and belong to `slices` by their seed.
+
+    question: must the candidate be shown to be "better" than the champion, by however little, or "not_worse" by
+    `margin` or more. margin is also the smallest improvement worth having: where a larger one is excluded, asking for
+    "better" ends. alpha: the probability with which a policy is promoted that is just not good enough; power: the
+    probability with which an improvement by the margin should be found.
+
+    looks: after how many episodes of each arm a verdict is sought, ascending; the last is the most that are played.
+    stopping: how looking more than once is paid for: "fixed" allows one look, "group_sequential" spends alpha over the
+    looks, "anytime" bets. floor: what the candidate must score above in any case; min_modes: how many modes its
+    episodes must visit. reserved: seeds of other purposes, name -> (first, end), which no episode may have. machine:
+    where all arms are played.
     """
 
     task: str
     world: str
     spec: str  # spec_sha256 of the world's spec
+    candidate: str
+    champion: str
+    machine: str
     first_seed: int
-    episodes: int
-    metric: Literal["score", "success"]
+    looks: tuple[int, ...]
+    reserved: Mapping[str, tuple[int, int]]
+    slices: tuple[Slice, ...]
+    metric: Metric
+    question: Question
+    stopping: Stopping
     margin: float
     alpha: float
+    power: float
     floor: float
     min_modes: int
-    max_episodes: int
     baselines: tuple[str, ...]
     version: int = GATE_VERSION
 
     def __post_init__(self) -> None:
-        for name in ("task", "world", "spec"):
+        for name in ("task", "world", "spec", "candidate", "machine"):
             self._expect(name, isinstance(getattr(self, name), str) and getattr(self, name) != "", "a name")
-        for name, low in (("first_seed", 0), ("episodes", 1), ("min_modes", 0), ("max_episodes", 1), ("version", 1)):
+        self._expect("champion", isinstance(self.champion, str), "a digest, or nothing")
+        for name, low in (("first_seed", 0), ("min_modes", 0), ("version", 1)):
             value = getattr(self, name)
             self._expect(name, type(value) is int and value >= low, f"a whole number >= {low}")
-        for name, high in (("margin", 1.0), ("alpha", 0.5)):
+        for name, above, below in (("margin", 0.0, 1.0), ("alpha", 0.0, 0.5), ("power", 0.5, 1.0)):
             value = getattr(self, name)
-            self._expect(name, type(value) is float and 0 < value < high, f"a float between 0 and {high}")
+            self._expect(name, type(value) is float and above < value < below, f"a float between {above} and {below}")
         self._expect("floor", type(self.floor) is float and 0 <= self.floor <= 1, "a float in 0..1")
-        self._expect("metric", self.metric in ("score", "success"), "'score' or 'success'")
-        self._expect("max_episodes", self.max_episodes >= self.episodes, f"at least episodes = {self.episodes}")
-        names = self.baselines
-        valid = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
-        reserved = {"candidate", "champion"} & set(names) if valid else set()
-        self._expect("baselines", valid and not reserved and len(set(names)) == len(names), "distinct names")
+        for name, words in (("metric", Metric), ("question", Question), ("stopping", Stopping)):
+            self._expect(name, getattr(self, name) in get_args(words), f"one of {', '.join(get_args(words))}")
+        whole = isinstance(self.looks, tuple) and self.looks and all(type(look) is int for look in self.looks)
+        ascending = whole and all(earlier < later for earlier, later in pairwise((0, *self.looks)))
+        self._expect("looks", bool(ascending), "ascending numbers of episodes")
+        self._expect("looks", self.stopping != "fixed" or len(self.looks) == 1, "one look, as stopping is 'fixed'")
+        self._distinct("baselines", self.baselines, without={"candidate", "champion"})
+        self._distinct("slices", tuple(part.name for part in self.slices))
+        total = sum(part.share for part in self.slices)
+        self._expect("slices", abs(total - 1) < 1e-9, "shares that add up to 1")
+        self._reserved()
+
+    @property
+    def most(self) -> int:
+        return self.looks[-1]
 
     @property
     def seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.episodes)
+        return range(self.first_seed, self.first_seed + self.most)
 
-    @property
-    def confidence(self) -> float:
-        return 1 - self.alpha
+    def slice_of(self, seed: int) -> Slice:
+        """The slice that a seed belongs to; of any run of consecutive seeds each slice has very nearly its share."""
+        place, upto = (seed - self.first_seed + 1) * GOLDEN_RATIO % 1.0, 0.0
+        for part in self.slices:
+            upto += part.share
+            if place < upto:
+                return part
+        return self.slices[-1]
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(records.canonical(self.to_json()).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "baselines": list(self.baselines)}
+        return {
+            **asdict(self),
+            "looks": list(self.looks),
+            "baselines": list(self.baselines),
+            "slices": [asdict(part) for part in self.slices],
+            "reserved": {name: list(seeds) for name, seeds in self.reserved.items()},
+        }
 
     @classmethod
     def from_json(cls, value: Any, where: str = "plan") -> Plan:
         """The inverse of `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
-        if not isinstance(value, dict):
-            raise GateError(f"{where}: expected an object, got {type(value).__name__}")
-        names = {item.name for item in fields(cls)}
-        if set(value) != names:
-            raise GateError(f"{where}: unknown {sorted(set(value) - names)}, missing {sorted(names - set(value))}")
-        if not isinstance(value["baselines"], list):
-            raise GateError(f"{where}: baselines: expected a list of names, got {value['baselines']!r}")
+        _expect_fields(value, cls, where)
+        for name in ("baselines", "looks", "slices"):
+            if not isinstance(value[name], list):
+                raise GateError(f"{where}: {name}: expected a list, got {value[name]!r}")
+        for part in value["slices"]:
+            _expect_fields(part, Slice, f"{where}: slices")
+        if not isinstance(value["reserved"], dict):
+            raise GateError(f"{where}: reserved: expected an object, got {value['reserved']!r}")
         try:
-            return cls(**{**value, "baselines": tuple(value["baselines"])})
+            return cls(
+                **{
+                    **value,
+                    "looks": tuple(value["looks"]),
+                    "baselines": tuple(value["baselines"]),
+                    "slices": tuple(Slice(**part) for part in value["slices"]),
+                    "reserved": {name: _pair(seeds) for name, seeds in value["reserved"].items()},
+                }
+            )
         except GateError as error:
             raise GateError(f"{where}: {error}") from error
 
@@ -98,6 +172,38 @@ class Plan:
         """Raises GateError naming the file where it is not a plan."""
         return cls.from_json(records.parse(records.load(path), str(path)), str(path))
 
+    def _reserved(self) -> None:
+        """The seeds of every purpose, this one's included, have none in common."""
+        ranges = {**self.reserved, "gate": (self.first_seed, self.first_seed + self.most)}
+        for name, (first, end) in ranges.items():
+            whole = type(first) is int and type(end) is int
+            self._expect("reserved", whole and 0 <= first < end, f"{name}: a first seed below its end")
+        ordered = sorted(ranges.items(), key=lambda item: item[1])
+        for (one, (_, end)), (two, (first, _)) in pairwise(ordered):
+            if first < end:
+                raise GateError(
+                    f"seeds: those of {one!r} end before {end}, those of {two!r} begin with {first}: a seed that "
+                    "a policy was chosen by says nothing about it; move one of them in params.yaml"
+                )
+
+    def _distinct(self, name: str, names: Any, without: frozenset[str] | set[str] = frozenset()) -> None:
+        valid = isinstance(names, tuple) and all(isinstance(word, str) and word for word in names)
+        self._expect(name, valid and not without & set(names) and len(set(names)) == len(names), "distinct names")
+
     def _expect(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise GateError(f"{name}: expected {what}, got {getattr(self, name)!r}")
+
+
+def _expect_fields(value: Any, kind: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise GateError(f"{where}: expected an object, got {type(value).__name__}")
+    names = {item.name for item in fields(kind)}
+    if set(value) != names:
+        raise GateError(f"{where}: unknown {sorted(set(value) - names)}, missing {sorted(names - set(value))}")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise GateError(f"reserved: expected a first seed and an end, got {value!r}")
+    return value[0], value[1]

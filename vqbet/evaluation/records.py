@@ -27,6 +27,8 @@ KINDS: Mapping[str, type] = {
     "success": bool,
     "score": float,
     "mode": str,
+    "slice": str,
+    "machine": str,
     "metrics": dict,
     "guard": dict,
     "video": str,

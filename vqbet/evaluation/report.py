@@ -51,9 +51,8 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     from markupsafe import Markup
 
     files = inputs.artifacts
-    plan = Plan.read(files / "evaluation" / "plan.json")
-    played = records.read(files / "evaluation" / "records.jsonl")
-    candidate = [record for record in played if record.policy == "candidate"]
+    plan = Plan.read(files / "gate" / "plan.json")
+    candidate = records.read(files / "evaluation" / "records.jsonl")
     verdict = _json(files / "gate" / "verdict.json")
     bundle = _optional(files / "policy" / "bundle.json") or {}
     trainings = {name: _curves(files / "plots" / f"{name}.csv") for name in ("prior", "tokenizer")}
@@ -189,7 +188,8 @@ def _provenance(
         "candidate": verdict["candidate"] or "–",
         "champion": verdict["champion"] or "none",
         "plan": verdict["plan"],
-        "seeds": f"{plan.first_seed} to {plan.first_seed + plan.episodes - 1}",
+        "seeds": f"{plan.first_seed} to {plan.first_seed + max(verdict['episodes'], 1) - 1}",
+        "machine": plan.machine,
         **{name: str(value) for name, value in named.items() if isinstance(value, str | int | float)},
         **facts,
     }
@@ -199,8 +199,8 @@ def _links(files: Path, folder: Path) -> dict[str, str]:
     places = {
         "validation of the demonstrations": files / "validation" / "index.html",
         "verdict": files / "gate" / "verdict.json",
-        "plan": files / "evaluation" / "plan.json",
-        "episode records": files / "evaluation" / "records.jsonl",
+        "plan": files / "gate" / "plan.json",
+        "episode records": files / "gate" / "records.jsonl",
         "bundle": files / "policy" / "bundle.json",
     }
     return {name: _relative(path, folder) for name, path in places.items() if path.is_file()}

@@ -21,6 +21,18 @@ MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 chan
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """What all records of a rollout say alike; see `EpisodeRecord`."""
+
+    world: str
+    policy: str
+    digest: str
+    plan: str
+    machine: str
+    slice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Film:
     """Pictures of one episode, `fps` per second of the world's time; the last one shows how it ended."""
 
@@ -51,11 +63,8 @@ def play(
     env: Env,
     policy: Policy,
     seeds: Sequence[int] | Int[np.ndarray, " E"],
+    label: Label,
     *,
-    world: str,
-    name: str,
-    digest: str,
-    plan: str,
     progress: Callable[[int, int], None] | None = None,
     film: Sequence[int] = (),
 ) -> Play:
@@ -67,10 +76,11 @@ def play(
     numbers = _numbers(seeds, film)
     differences = env.spec.differences(policy.spec)
     if differences:
-        raise WorldError(f"the policy {name!r} was not made for the world {world!r}: {'; '.join(differences)}")
+        names = f"the policy {label.policy!r} was not made for the world {label.world!r}"
+        raise WorldError(f"{names}: {'; '.join(differences)}")
     if policy.goal and policy.goal != env.goal:
         raise WorldError(
-            f"the policy {name!r} must be told {', '.join(policy.goal)}, the world {world!r} asks for "
+            f"the policy {label.policy!r} must be told {', '.join(policy.goal)}, the world {label.world!r} asks for "
             f"{', '.join(env.goal) or 'nothing: evaluate it in the task that has goals'}"
         )
     run = _Run(env, policy, numbers, film)
@@ -89,10 +99,12 @@ def play(
     metrics = _metrics(env, numbers)
     records = [
         EpisodeRecord(
-            world=world,
-            policy=name,
-            digest=digest,
-            plan=plan,
+            world=label.world,
+            policy=label.policy,
+            digest=label.digest,
+            plan=label.plan,
+            slice=label.slice,
+            machine=label.machine,
             seed=int(seed),
             steps=int(run.lengths[row]),
             success=bool(metrics["success"][row]),

@@ -1,20 +1,23 @@
-"""Stage: fix the plan, then play the candidate and the baselines on the plan's seeds."""
+"""Stage: play the candidate where people may look and choose, on other seeds than those it will be judged by."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqbet import bundle, playable, sims
-from vqbet.contract import Demonstrations, Env, EpisodeRecord, Policy, Spec, WorldError
+from vqbet import bundle, environment, playable, sims
+from vqbet.contract import Demonstrations, Env, EpisodeRecord, Policy, WorldError
 from vqbet.demos import store
 from vqbet.evaluation import records, rollout, statistics, video
-from vqbet.evaluation.plan import Plan, spec_sha256
+from vqbet.evaluation.plan import Slice
+from vqbet.evaluation.rollout import Label
 from vqbet.policies.nearest import NearestDemonstration
 from vqbet.policies.noop import NoOp
+from vqbet.sims.disturbed import Disturbed
 from vqbet.stages import files
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -22,6 +25,7 @@ from vqbet.stages.watch import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for no verdict
 ASKING = "+goals"  # after a task's name: its world that asks each episode for a goal
 
 
@@ -29,33 +33,18 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
     candidate, packed = playable.load(paths.policy)
     bundle.expect(packed, demos.spec)
-    plan = make_plan(paths.task, params, demos.spec, asked=bool(candidate.goal))
-    plan.write(paths.evaluation / "plan.json")
-    filmed = range(min(params.evaluate.videos, plan.episodes))
-    played = play(plan, demos, candidate, "candidate", packed.digest, watch, film=filmed)
-    found = list(played.records)
-    for name in plan.baselines:
-        found += play(plan, demos, _baseline(name, demos), name, "", watch).records
-    records.write(paths.evaluation / "records.jsonl", found)
+    world = world_name(paths.task, asked=bool(candidate.goal))
+    label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
+    first, episodes = params.evaluate.first_seed, params.evaluate.episodes
+    filmed = range(min(params.evaluate.videos, episodes))
+    played = play(label, candidate, range(first, first + episodes), demos, watch, film=filmed)
+    records.write(paths.evaluation / "records.jsonl", played.records)
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)
     files.write_json(paths.metrics("evaluate"), metrics)
     timing = played.timing
     watch.say(f"{timing.steps_per_s:.0f} steps/s, policy call {timing.act_ms_p50:.1f} ms (p99 {timing.act_ms_p99:.1f})")
     return metrics
-
-
-def make_plan(task: str, params: TaskParams, spec: Spec, *, asked: bool) -> Plan:
-    """The comparison, before any episode of it was played; asked: in the world that asks for goals."""
-    return Plan(
-        task=task,
-        world=world_name(task, asked=asked),
-        spec=spec_sha256(spec),
-        first_seed=params.evaluate.first_seed,
-        episodes=params.evaluate.episodes,
-        baselines=tuple(params.evaluate.baselines),
-        **params.gate.model_dump(),
-    )
 
 
 def world_name(task: str, *, asked: bool) -> str:
@@ -79,29 +68,30 @@ def world(name: str, demos: Demonstrations | None = None) -> Env:
     return sims.GOAL_WORLDS[task](demos)
 
 
+def disturbed(env: Env, demos: Demonstrations, *, observation_noise: float, action_noise: float) -> Env:
+    """The world as it is, or behind noise where there is some."""
+    if not (observation_noise or action_noise):
+        return env
+    return Disturbed(env, observation_noise=observation_noise, action_noise=action_noise, demos=demos)
+
+
 def play(
-    plan: Plan,
-    demos: Demonstrations,
+    label: Label,
     policy: Policy,
-    name: str,
-    digest: str,
+    seeds: Sequence[int],
+    demos: Demonstrations,
     watch: Watch,
     *,
+    within: Slice | None = None,
     film: Sequence[int] = (),
 ) -> rollout.Play:
-    """Every episode of the plan, by one policy, in a fresh world."""
-    with watch.bar(f"{plan.world}: {name}") as advance:
-        return rollout.play(
-            world(plan.world, demos),
-            policy,
-            plan.seeds,
-            world=plan.world,
-            name=name,
-            digest=digest,
-            plan=plan.sha256,
-            progress=lambda done, total: advance(done, total, {}),
-            film=film,
-        )
+    """One episode per seed in a fresh world, under the conditions of a slice where one is given."""
+    env = world(label.world, demos)
+    if within is not None:
+        noise = {"observation_noise": within.observation_noise, "action_noise": within.action_noise}
+        env, label = disturbed(env, demos, **noise), replace(label, slice=within.name)
+    with watch.bar(f"{label.world}: {label.policy}") as advance:
+        return rollout.play(env, policy, seeds, label, progress=lambda done, total: advance(done, total, {}), film=film)
 
 
 def summary(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
@@ -128,7 +118,7 @@ def _means(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
     return {f"mean_{name}": float(np.mean(found)) for name, found in values.items()}
 
 
-def _baseline(name: str, demos: Demonstrations) -> Policy:
+def baseline(name: str, demos: Demonstrations) -> Policy:
     return NoOp(demos.spec) if name == "noop" else NearestDemonstration(demos)
 
 

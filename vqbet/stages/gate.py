@@ -1,14 +1,18 @@
-"""Stage: play the present champion on the candidate's seeds, on this machine, now; then decide."""
+"""Stage: fix the plan, play candidate, champion and baselines on its seeds, here and now, until a look decides."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import playable
-from vqbet.contract import EpisodeRecord
+from vqbet import bundle, environment, playable
+from vqbet.contract import Demonstrations, EpisodeRecord, Policy
 from vqbet.demos import store
 from vqbet.evaluation import gate, records
-from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.gate import Verdict
+from vqbet.evaluation.plan import Plan, Slice, spec_sha256
+from vqbet.evaluation.rollout import Label
 from vqbet.stages import evaluate, files
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -18,20 +22,17 @@ if TYPE_CHECKING:
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    """The plan carries the parameters; the champion's bundle is where the runner has put it, if there is one."""
-    plan = Plan.read(paths.evaluation / "plan.json")
-    arms = gate.arms(records.read(paths.evaluation / "records.jsonl"))
-    candidate = arms.pop("candidate", [])
-    champion = _champion(paths, plan, watch)
-    verdict = gate.decide(plan, candidate, champion, arms)
-    paths.gate.mkdir(parents=True, exist_ok=True)
-    if champion is not None:
-        records.write(paths.gate / "champion.jsonl", champion)
-    gate.write(paths.gate / "verdict.json", verdict)
-    gate.replay(paths.artifacts)
+    """The champion's bundle is where the runner has put it, if there is one."""
+    demos = store.read(paths.store)
+    policies = _policies(paths, params, demos)
+    world = evaluate.world_name(paths.task, asked=bool(policies["candidate"][0].goal))
+    plan = make_plan(world, params, demos, {name: digest for name, (_, digest) in policies.items()})
+    plan.write(paths.gate / "plan.json")
+    verdict = _decided(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
     watch.say(f"{verdict.outcome}: {verdict.reason}")
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
+        "episodes": float(verdict.episodes),
         "more_episodes": float(verdict.more_episodes),
         "checks": float(len(verdict.checks)),
         "checks_passed": float(sum(check.passed for check in verdict.checks)),
@@ -40,9 +41,81 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def _champion(paths: Paths, plan: Plan, watch: Watch) -> list[EpisodeRecord] | None:
-    folder = paths.scratch("champion")
-    if not folder.is_dir():
-        return None
+def make_plan(world: str, params: TaskParams, demos: Demonstrations, digests: Mapping[str, str]) -> Plan:
+    """The comparison, before any episode of it was played. Raises GateError where the parameters do not fit together.
+
+    digests: of "candidate" and, where there is one, "champion".
+    """
+    chosen, most = params.gate, params.gate.looks[-1]
+    named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
+    return Plan(
+        task=demos.spec.task,
+        world=world,
+        spec=spec_sha256(demos.spec),
+        candidate=digests["candidate"],
+        champion=digests.get("champion", ""),
+        machine=environment.machine(),
+        first_seed=chosen.first_seed,
+        looks=tuple(chosen.looks),
+        reserved={
+            "demonstrations": _span(params.demos.seed, params.demos.episodes),
+            "selection": _span(params.evaluate.first_seed, params.evaluate.episodes),
+            "audit": _span(chosen.audit_seed, most),
+        },
+        slices=tuple(Slice(name, **part.model_dump()) for name, part in chosen.slices.items()),
+        stopping=chosen.stopping,
+        min_modes=chosen.min_modes,
+        baselines=tuple(chosen.baselines),
+        **named,
+    )
+
+
+def _decided(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: Demonstrations, watch: Watch) -> Verdict:
+    """Play from look to look until one decides; what was played is on disk after each of them."""
+    played: list[EpisodeRecord] = []
+    verdict = gate.decide(plan, {})  # NOT_COMPARABLE
+    first = plan.first_seed
+    for look in plan.looks if plan.candidate != plan.champion else ():
+        for name, policy in policies.items():
+            played += _play(plan, name, policy, range(first, plan.first_seed + look), demos, watch)
+        records.write(paths.gate / "records.jsonl", played)
+        verdict = gate.decide(plan, gate.by_policy(played))
+        if verdict.outcome != "HOLD":
+            break
+        first = plan.first_seed + look
+        watch.say(f"after {look} episodes: {verdict.reason}")
+    gate.write(paths.gate / "verdict.json", verdict)
+    return gate.replay(paths.gate)
+
+
+def _play(
+    plan: Plan, name: str, policy: Policy, seeds: range, demos: Demonstrations, watch: Watch
+) -> list[EpisodeRecord]:
+    """One arm's episodes of one look, each under the conditions of its slice, in the order of their seeds."""
+    digest = {"candidate": plan.candidate, "champion": plan.champion}.get(name, "")
+    label = Label(plan.world, name, digest, plan.sha256, plan.machine)
+    found: list[EpisodeRecord] = []
+    for part in plan.slices:
+        own = [seed for seed in seeds if plan.slice_of(seed) == part]
+        if own:
+            found += evaluate.play(label, policy, own, demos, watch, within=part).records
+    return sorted(found, key=lambda record: record.seed)
+
+
+def _policies(paths: Paths, params: TaskParams, demos: Demonstrations) -> dict[str, tuple[Policy, str]]:
+    """The arms by name, each with the digest of its bundle, in the order in which they play."""
+    found: dict[str, tuple[Policy, str]] = {"candidate": _loaded(paths.policy, demos)}
+    champion = paths.scratch("champion")
+    if champion.is_dir():
+        found["champion"] = _loaded(champion, demos)
+    return found | {name: (evaluate.baseline(name, demos), "") for name in params.gate.baselines}
+
+
+def _loaded(folder: Path, demos: Demonstrations) -> tuple[Policy, str]:
     policy, packed = playable.load(folder)
-    return evaluate.play(plan, store.read(paths.store), policy, "champion", packed.digest, watch).records
+    bundle.expect(packed, demos.spec)
+    return policy, packed.digest
+
+
+def _span(first: int, count: int) -> tuple[int, int]:
+    return first, first + count

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vqbet import train, versions
+from vqbet import environment, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
 from vqbet.demos import mirror, store
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.results import Result
+from vqbet.evaluation.rollout import Label
 from vqbet.policies.acting import Actor
-from vqbet.sims.disturbed import Disturbed
 from vqbet.stages import cells, evaluate, files, tokenizer, training
 from vqbet.stages.cells import VQBET, Cell
 from vqbet.stages.paths import Paths
@@ -58,15 +58,13 @@ def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
     actor = training.actor(job)
     world = _world(cell, demos)
     first, found = params.paper.first_seed, _key(params, cell, chosen, demos.digest)
+    world_name = evaluate.world_name(cell.task, asked=cell.goal)
     with watch.bar(f"{cell.name}: evaluate") as advance:
         played = rollout.play(
             world,
             actor,
             range(first, first + cell.episodes),
-            world=evaluate.world_name(cell.task, asked=cell.goal),
-            name=cell.policy,
-            digest=trained["digest"],
-            plan=found,
+            Label(world_name, cell.policy, trained["digest"], found, environment.machine()),
             progress=lambda done, total: advance(done, total, {}),
         )
     records.write(job.folder / f"{cell.name}.jsonl", played.records)
@@ -144,7 +142,7 @@ def _key(params: Params, cell: Cell, chosen: Mapping[str, Any], digest: str) -> 
 def _world(cell: Cell, demos: Demonstrations) -> Env:
     world = evaluate.world(evaluate.world_name(cell.task, asked=cell.goal), demos)
     seen, done = float(cell.change("observation_noise", 0.0)), float(cell.change("action_noise", 0.0))
-    return Disturbed(world, observation_noise=seen, action_noise=done, demos=demos) if seen or done else world
+    return evaluate.disturbed(world, demos, observation_noise=seen, action_noise=done)
 
 
 def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float]:

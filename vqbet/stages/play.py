@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vqbet import playable, registry
+from vqbet import environment, playable, registry
 from vqbet.demos import store
 from vqbet.evaluation import rollout, video
+from vqbet.evaluation.rollout import Label
 from vqbet.stages import evaluate
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
-
-UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for nothing
 
 
 def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: Watch) -> dict[str, str]:
@@ -28,10 +27,7 @@ def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: 
             evaluate.world(world, demos),
             policy,
             range(seed, seed + episodes),
-            world=world,
-            name="candidate",
-            digest=version.digest,
-            plan=UNPLANNED,
+            Label(world, "candidate", version.digest, evaluate.UNPLANNED, environment.machine()),
             progress=lambda done, total: advance(done, total, {}),
             film=range(episodes),
         )

@@ -21,7 +21,7 @@ def register(root: Path, task: str) -> dict[str, str]:
     """
     paths = Paths(root, task)
     registry.check()
-    verdict = gate.replay(paths.artifacts)
+    verdict = gate.replay(paths.gate)
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     if verdict.candidate != policy.digest:
         raise GateError(
@@ -69,7 +69,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
     paths = Paths(root, task)
     registry.check()
-    verdict = gate.replay(paths.artifacts)
+    verdict = gate.replay(paths.gate)
     version = registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version
     entry = registry.promote(
         task,

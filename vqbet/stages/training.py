@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vqbet import bundle, checkpoint, playable, train
+from vqbet import bundle, checkpoint, environment, playable, train
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.demos.goals import GOALS
 from vqbet.policies.acting import Actor
@@ -163,7 +162,7 @@ def _write(job: Job, ready: Trainable) -> str:
 
 
 def _made_with() -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else environment.processor()
     return {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -171,12 +170,3 @@ def _made_with() -> dict[str, Any]:
         "python": platform.python_version(),
         "code": sources.digest(__name__),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"

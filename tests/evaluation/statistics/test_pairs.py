@@ -122,6 +122,8 @@ def test_equal_policies_are_rarely_called_better_by_exchange() -> None:
 
 def test_exchange_is_one_where_nothing_differs() -> None:
     assert exchange(np.full(9, 0.3), np.full(9, 0.3)) == 1.0
+    assert exchange(np.array([0.3, 0.8]), np.array([0.3, 0.7])) == 0.5
+    assert exchange(np.array([0.3, 0.7]), np.array([0.3, 0.8])) == 1.0
 
 
 def test_holm_is_that_of_another_library() -> None:

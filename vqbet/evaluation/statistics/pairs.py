@@ -134,8 +134,8 @@ def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E
     if set(np.unique(pairs)) <= {0.0, 1.0}:
         return mcnemar(Pairs.count(candidate > 0, champion > 0))
     differing = np.sort((candidate - champion)[candidate != champion])
-    if not len(differing):
-        return 1.0
+    if len(differing) < 2:
+        return 0.5 if differing.sum() > 0 else 1.0
     found = stats.permutation_test(
         (differing,),
         np.sum,
