@@ -17,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From robot demonstrations to a policy that is allowed on a robot, with the evidence kept.",
 )
+verdict = typer.Typer(no_args_is_help=True, help="What a verdict rests on.")
+app.add_typer(verdict, name="verdict")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 
@@ -96,6 +98,22 @@ def history(task: Task) -> None:
     _project(task)
     for entry in release.history(task):
         console.table(entry)
+
+
+@verdict.command("replay")
+def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of its id")]) -> None:
+    """Recompute a verdict from its evidence alone, byte for byte."""
+    from vqbet.stages import evidence
+
+    console.table(evidence.replay(_root(), verdict_id))
+
+
+@verdict.command("list")
+def verdicts() -> None:
+    """All verdicts whose evidence is here."""
+    from vqbet.stages import evidence
+
+    console.table(evidence.listing(_root()))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,24 @@ def test_a_changed_policy_is_not_registered(project: Project, committed: bytes) 
     path.write_bytes(good)
     assert done.returncode != 0
     assert "component 'prior'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_verdict_is_replayed_by_its_id_here_and_from_the_registry(project: Project, committed: bytes) -> None:
+    store = project.root / ".vqbet" / "verdicts"
+    (packed,) = [path for path in store.iterdir() if len(path.name) == 64]
+    assert packed.name[:12] in project.run("vqbet", "verdict", "list").stdout
+    assert packed.name in project.run("vqbet", "history", "blockpush").stdout.replace("\n", "").replace(" ", "")
+    assert "byte for byte the same" in project.run("vqbet", "verdict", "replay", packed.name[:8]).stdout
+    shutil.rmtree(packed)
+    assert "byte for byte the same" in project.run("vqbet", "verdict", "replay", packed.name[:8]).stdout
+    played = packed / "records.jsonl"
+    good = played.read_bytes()
+    played.write_bytes(good.replace(b'"score":', b'"score" :', 1))
+    done = project.run("vqbet", "verdict", "replay", packed.name[:8], check=False)
+    played.write_bytes(good)
+    assert done.returncode != 0
+    assert "records.jsonl: was changed" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
 

@@ -5,6 +5,7 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.connection import check
+from vqbet.registry.evidence import fetch, keep
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import (
     CANDIDATE,
@@ -31,7 +32,9 @@ __all__ = [
     "champion",
     "check",
     "download",
+    "fetch",
     "history",
+    "keep",
     "promote",
     "register",
     "repair",

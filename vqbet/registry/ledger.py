@@ -31,7 +31,7 @@ class LedgerEntry:
     who: str
     why: str
     when: str  # UTC, ISO 8601
-    evidence: str  # sha256 of the verdict file; empty for a rollback
+    evidence: str  # id of the verdict's evidence; empty for a rollback
     prev: str = ""  # hash of entry seq - 1; empty for the first
     hash: str = ""  # sha256 of this entry's canonical JSON without this field
 

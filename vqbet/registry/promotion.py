@@ -34,7 +34,7 @@ def promote(
     """Make `version` the champion of `task`; gives the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
-    evidence: sha256 of the verdict's file. expected_champion: refuse unless the champion's digest is this one.
+    evidence: the id of the verdict's evidence. expected_champion: refuse unless the champion's digest is this one.
     Raises RegistryError where the verdict is no PROMOTE, is about other digests, or was used before.
     """
     with connection.locked(task):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, environment, playable
 from vqbet.contract import Demonstrations, EpisodeRecord, Policy
 from vqbet.demos import store
-from vqbet.evaluation import gate, records
+from vqbet.evaluation import evidence, gate, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
@@ -27,6 +27,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     policies = _policies(paths, params, demos)
     world = evaluate.world_name(paths.task, asked=bool(policies["candidate"][0].goal))
     plan = make_plan(world, params, demos, {name: digest for name, (_, digest) in policies.items()})
+    evidence.used_seeds(paths.verdicts, plan)
     plan.write(paths.gate / "plan.json")
     verdict = _decided(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
     watch.say(f"{verdict.outcome}: {verdict.reason}")

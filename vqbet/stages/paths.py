@@ -57,6 +57,11 @@ class Paths:
     def health(self) -> Path:
         return self.artifacts / "health.json"
 
+    @property
+    def verdicts(self) -> Path:
+        """The evidence of all verdicts about all tasks, named by hash."""
+        return self.root / ".vqbet" / "verdicts"
+
     def metrics(self, stage: str) -> Path:
         return self.artifacts / "metrics" / f"{stage}.json"
 

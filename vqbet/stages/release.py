@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 from pathlib import Path
 
 from vqbet import bundle, registry, versions
-from vqbet.contract import GateError
-from vqbet.evaluation import gate
 from vqbet.registry import LedgerEntry, Signature
-from vqbet.stages import files
+from vqbet.stages import evidence, files
 from vqbet.stages.paths import Paths
 
 
@@ -21,14 +18,15 @@ def register(root: Path, task: str) -> dict[str, str]:
     """
     paths = Paths(root, task)
     registry.check()
-    verdict = gate.replay(paths.gate)
+    proof, verdict = evidence.pack(root, task)
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
-    if verdict.candidate != policy.digest:
-        raise GateError(
-            f"{paths.gate}: the verdict is about {verdict.candidate[:12] or 'no policy'}, {paths.policy} is "
-            f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
-        )
     score = files.read_json(paths.metrics("evaluate"))
+    registry.keep(
+        task,
+        paths.verdicts / proof,
+        metrics=files.read_json(paths.metrics("gate")),
+        tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
+    )
     common = {
         "data_version": versions.data_version(root),
         "store": policy.provenance["data"],
@@ -52,7 +50,7 @@ def register(root: Path, task: str) -> dict[str, str]:
             "digest": policy.digest,
             "tokenizer": tokenizer.digest,
             "verdict": f"{verdict.outcome}: {verdict.reason}",
-            "evidence": evidence(paths),
+            "evidence": proof,
             "score": f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})",
         },
         spec=policy.spec,
@@ -67,15 +65,14 @@ def register(root: Path, task: str) -> dict[str, str]:
 
 def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
-    paths = Paths(root, task)
     registry.check()
-    verdict = gate.replay(paths.gate)
+    proof, verdict = evidence.pack(root, task)
     version = registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version
     entry = registry.promote(
         task,
         version,
         verdict=verdict.to_json(),
-        evidence=evidence(paths),
+        evidence=proof,
         who=getpass.getuser(),
         why=why,
     )
@@ -97,11 +94,6 @@ def show(reference: str) -> dict[str, str]:
 def history(task: str) -> list[dict[str, str]]:
     """The ledger of a task, oldest first, its chain checked."""
     return [described(entry) for entry in registry.history(task)]
-
-
-def evidence(paths: Paths) -> str:
-    """sha256 of the verdict's file, which names plan, candidate and champion."""
-    return hashlib.sha256((paths.gate / "verdict.json").read_bytes()).hexdigest()
 
 
 def described(entry: LedgerEntry) -> dict[str, str]:

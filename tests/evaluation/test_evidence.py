@@ -1,0 +1,126 @@
+"""Evidence: packed once, recomputed from itself alone, every planted change named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqbet.contract import EpisodeRecord, GateError
+from vqbet.evaluation import evidence, gate, records
+from vqbet.evaluation.plan import Plan
+
+Arm = Callable[..., list[EpisodeRecord]]
+FACTS = {"data_version": "d" * 32, "packages": {"torch": "2"}}
+
+
+def made(plan: Plan, arm: Arm, folder: Path) -> dict[str, Path]:
+    """What a gate leaves behind, and a film."""
+    scores = {"candidate": np.linspace(0.6, 1.0, plan.most), "champion": np.full(plan.most, 0.4)}
+    arms = {name: arm(plan, name, scores.get(name, np.zeros(plan.most))) for name in ("candidate", "champion", "noop")}
+    folder.mkdir()
+    plan.write(folder / "plan.json")
+    records.write(folder / "records.jsonl", [record for played in arms.values() for record in played])
+    gate.write(folder / "verdict.json", gate.decide(plan, arms))
+    (folder / "seed-1.webm").write_bytes(b"film")
+    files = {name: folder / name for name in ("plan.json", "records.jsonl", "verdict.json")}
+    return {**files, "films/seed-1.webm": folder / "seed-1.webm"}
+
+
+@pytest.fixture
+def files(plan: Plan, arm: Arm, tmp_path: Path) -> dict[str, Path]:
+    return made(plan, arm, tmp_path / "gate")
+
+
+def test_a_verdict_is_recomputed_from_its_evidence_alone(files: dict[str, Path], tmp_path: Path) -> None:
+    packed = evidence.pack(tmp_path / "store", files, FACTS)
+    for path in files.values():
+        path.unlink()
+    folder = evidence.find(tmp_path / "store", packed[:8])
+    assert folder.name == packed
+    assert evidence.replay(folder).outcome == "PROMOTE"
+    assert records.parse((folder / "facts.json").read_text(), "facts") == FACTS
+    assert (folder / "films" / "seed-1.webm").read_bytes() == b"film"
+
+
+def test_a_verdict_is_packed_once(files: dict[str, Path], tmp_path: Path) -> None:
+    """Whatever else is known by then: its id is what the ledger names, and what may be used once."""
+    store = tmp_path / "store"
+    one = evidence.pack(store, files, FACTS)
+    assert evidence.pack(store, files, {**FACTS, "data_version": "another"}) == one
+    assert [folder.name for folder in evidence.folders(store)] == [one]
+
+
+def test_the_same_files_have_the_same_id(files: dict[str, Path], tmp_path: Path) -> None:
+    assert evidence.pack(tmp_path / "one", files, FACTS) == evidence.pack(tmp_path / "two", files, FACTS)
+
+
+def test_a_verdict_that_does_not_follow_is_not_packed(files: dict[str, Path], tmp_path: Path) -> None:
+    path = files["verdict.json"]
+    path.write_text(path.read_text().replace("PROMOTE", "HOLD"))
+    with pytest.raises(GateError, match="the evidence beside it gives another verdict"):
+        evidence.pack(tmp_path / "store", files, FACTS)
+    assert evidence.folders(tmp_path / "store") == []
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_one_byte_anywhere_is_detected(files: dict[str, Path], tmp_path: Path) -> None:
+    packed = evidence.pack(tmp_path / "store", files, FACTS)
+    folder, random = tmp_path / "store" / packed, np.random.default_rng(0)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        good = path.read_bytes()
+        for place in random.choice(len(good), min(len(good), 6), replace=False).tolist():
+            path.write_bytes(good[:place] + bytes([good[place] ^ (1 << int(random.integers(8)))]) + good[place + 1 :])
+            with pytest.raises(GateError, match=path.name.replace(".", r"\.")):
+                evidence.replay(folder)
+        path.write_bytes(good)
+    assert evidence.replay(folder).outcome == "PROMOTE"
+
+
+def test_what_is_missing_or_added_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "store" / evidence.pack(tmp_path / "store", files, FACTS)
+    (folder / "note.txt").write_text("fine")
+    with pytest.raises(GateError, match=r"note\.txt: was added"):
+        evidence.replay(folder)
+    (folder / "note.txt").unlink()
+    os.symlink("/etc/hostname", folder / "link")
+    with pytest.raises(GateError, match="link: is a link"):
+        evidence.replay(folder)
+    (folder / "link").unlink()
+    (folder / "films" / "seed-1.webm").unlink()
+    with pytest.raises(GateError, match=r"seed-1\.webm: is missing"):
+        evidence.replay(folder)
+
+
+def test_a_manifest_that_names_too_little_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    """Records left out and the manifest made anew: the id is another, and what is needed is not there."""
+    folder = tmp_path / "store" / evidence.pack(tmp_path / "store", files, FACTS)
+    (folder / "records.jsonl").unlink()
+    manifest = records.parse((folder / "manifest.json").read_text(), "manifest")
+    del manifest["files"]["records.jsonl"]
+    records.save(folder / "manifest.json", records.document(manifest))
+    with pytest.raises(GateError, match=r"manifest\.json: was changed"):
+        evidence.replay(folder)
+
+
+def test_evidence_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="'abc': expected the beginning of one verdict's id, found 0; there are: none"):
+        evidence.find(tmp_path / "store", "abc")
+
+
+def test_seeds_are_used_once(plan: Plan, files: dict[str, Path], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    evidence.pack(store, files, FACTS)
+    evidence.used_seeds(store, plan)  # the same plan, played again, gives the same
+    edited = replace(plan, floor=0.4)
+    sentence = "was judged on the seeds 1000 to 1199 before .* set it to 1200 or more"
+    with pytest.raises(GateError, match=sentence):
+        evidence.used_seeds(store, edited)
+    with pytest.raises(GateError, match=sentence):
+        evidence.used_seeds(store, replace(plan, champion=""))
+    evidence.used_seeds(store, replace(edited, first_seed=1200))
+    evidence.used_seeds(store, replace(edited, candidate="e" * 64))

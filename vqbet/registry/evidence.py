@@ -1,0 +1,56 @@
+"""Evidence of verdicts as artefacts of runs: one run a verdict, found again by the verdict's id."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import RegistryError
+from vqbet.registry import connection, runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG = "evidence"
+
+
+def keep(task: str, folder: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    """Upload the evidence `folder`, which is named by its id, into a run of its own, once; gives the run's id."""
+    client = connection.client()
+    found = _runs(client, folder.name)
+    if found:
+        return str(found[0].info.run_id)
+    with runs.run(task, "verdict", params={}, tags={**tags, "to_be": folder.name}) as record:
+        record.finish(metrics, [folder])
+        record.tag(TAG, folder.name)  # last: a run that was interrupted is no evidence
+    return record.id
+
+
+def fetch(prefix: str, store: Path) -> Path:
+    """The evidence whose id begins with `prefix`, copied into `store`. Its bytes are the caller's to check.
+
+    Raises RegistryError where there is none, or more than one.
+    """
+    client = connection.client()
+    found = {run.data.tags[TAG]: run for run in _runs(client, prefix)}
+    if len(found) != 1:
+        raise RegistryError(f"{connection.shown()}: {len(found)} verdicts have an id that begins with {prefix!r}")
+    name, run = found.popitem()
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=".fetching-") as scratch:
+        with connection.refused(f"download the evidence {name[:12]}"):
+            client.download_artifacts(run.info.run_id, name, scratch)
+        shutil.move(Path(scratch) / name, store / name)
+    return store / name
+
+
+def _runs(client: MlflowClient, prefix: str) -> list[Any]:
+    """Runs that hold evidence whose id begins with `prefix`, in all experiments."""
+    if not prefix or not set(prefix) <= set("0123456789abcdef"):
+        raise RegistryError(f"{prefix!r}: expected the beginning of a verdict's id, which is hexadecimal")
+    with connection.refused("search for evidence"):
+        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(everywhere, filter_string=f"tags.{TAG} LIKE '{prefix}%'", max_results=100))

@@ -1,0 +1,74 @@
+"""What a verdict rests on, put into the store of evidence and taken out again."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vqbet import bundle, registry, versions
+from vqbet.contract import GateError
+from vqbet.evaluation import evidence, records
+from vqbet.evaluation.gate import Verdict
+from vqbet.stages import sources
+from vqbet.stages.paths import Paths
+
+PACKAGES = ("torch", "numpy", "scipy", "statsmodels", "zarr", "mlflow", "dvc", "prefect")
+
+
+def pack(root: Path, task: str) -> tuple[str, Verdict]:
+    """The evidence of the verdict in the task's artefacts, as it was packed or is now; gives its id and the verdict.
+
+    Raises GateError where the verdict is not about the policy in the artefacts, or cannot be recomputed.
+    """
+    paths = Paths(root, task)
+    policy = bundle.read(paths.policy)
+    spoken = records.parse(records.load(paths.gate / "verdict.json"), str(paths.gate / "verdict.json"))
+    if spoken.get("candidate") != policy.digest:
+        raise GateError(
+            f"{paths.gate}: the verdict is about {str(spoken.get('candidate'))[:12] or 'no policy'}, {paths.policy} is "
+            f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
+        )
+    files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
+    films = sorted((paths.evaluation / "films").glob("*.webm"))
+    files |= {f"films/{film.name}": film for film in films}
+    files["policy.json"] = paths.policy / "bundle.json"
+    packed = evidence.pack(paths.verdicts, files, _facts(root, policy))
+    return packed, evidence.replay(paths.verdicts / packed)
+
+
+def replay(root: Path, prefix: str) -> dict[str, str]:
+    """Recompute a verdict from its evidence alone; `prefix`: the beginning of its id. Not here: from the registry."""
+    store = Paths(root, "").verdicts
+    here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
+    folder = evidence.find(store, prefix) if here else registry.fetch(prefix, store)
+    verdict = evidence.replay(folder)
+    return {
+        "verdict": f"{verdict.outcome}: {verdict.reason}",
+        "evidence": f"{folder.name}, unchanged",
+        "recomputed": "byte for byte the same",
+        "candidate": verdict.candidate,
+        "champion": verdict.champion or "none",
+        "episodes": f"{verdict.episodes} of each policy, {len(verdict.looked)} looks",
+        "files": str(folder),
+    }
+
+
+def listing(root: Path) -> dict[str, str]:
+    """All verdicts: the beginning of the id, and outcome, task and candidate."""
+    found = {}
+    for folder in evidence.folders(Paths(root, "").verdicts):
+        verdict = evidence.replay(folder)
+        task = records.parse(records.load(folder / "plan.json"), str(folder))["task"]
+        found[folder.name[:12]] = f"{verdict.outcome}, {task}, candidate {verdict.candidate[:12]}"
+    return found or {"verdicts": "none yet; run the pipeline once"}
+
+
+def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:
+    return {
+        "data_version": versions.data_version(root),
+        "git_commit": versions.git_commit(root),
+        "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
+        "gate_code": sources.digest("vqbet.stages.gate"),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
