@@ -102,6 +102,9 @@ def files(tmp_path: Path) -> Path:
     np.save(root / "evaluation" / "paths.npy", random.normal(size=(lengths.sum(), 4)).cumsum(axis=0).astype(np.float32))
     np.save(root / "evaluation" / "path_ends.npy", lengths.cumsum())
     (root / "evaluation" / "films" / "seed-1000.webm").write_bytes(b"film")
+    (root / "gate" / "films").mkdir()
+    for name in ("candidate", "champion"):
+        (root / "gate" / "films" / f"{name}-2007.webm").write_bytes(b"film")
     (root / "evaluation" / "films" / "seed-1000.png").write_bytes(PNG)
     rows = "\n".join(f"{step},{2.0**-step:.6g},{0.5 + step / 40:.6g}" for step in range(20))
     for name in ("prior", "tokenizer"):
@@ -146,10 +149,10 @@ def test_the_page_says_what_happened(files: Path) -> None:
         assert f"{numbers['score']:.3f}" in row[: row.index("</tr>")]
     for words in (
         "better than champion", "better than noop", "code accuracy", "perplexity", "effector", "bits",
-        "left (", "seed 1000", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "2000 to 2039", "0.001 m", "0.02 m",
+        "left (", "seed 1000", "seed 2007", "decided after 40 of 40", "p of worse (Holm)", "exact McNemar p", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "2000 to 2039", "0.001 m", "0.02 m",
     ):  # fmt: skip
         assert words in page, words
-    assert page.count("<svg") > 10
+    assert page.count("<svg") > 13
 
 
 def test_references_are_local_and_there(files: Path) -> None:
@@ -180,7 +183,8 @@ def test_equal_files_give_equal_bytes(files: Path, tmp_path: Path) -> None:
 def test_what_was_not_left_is_left_out(files: Path) -> None:
     for name in ("health.json", "plots/prior.csv", "plots/tokenizer.csv", "evaluation/paths.npy", "policy/bundle.json"):
         (files / name).unlink()
-    (files / "evaluation" / "films" / "seed-1000.webm").unlink()
+    for name in ("evaluation/films/seed-1000", "gate/films/candidate-2007", "gate/films/champion-2007"):
+        (files / f"{name}.webm").unlink()
     page = _page(files)
     for words in ("Tokenizer health", "Training of", "Rollouts", "<video"):
         assert words not in page
@@ -195,6 +199,7 @@ def test_records_of_another_plan_get_no_numbers(files: Path) -> None:
     assert '<span class="badge none">NOT_COMPARABLE</span>' in page
     assert "Side by side" not in page
     assert "seeds are missing" in page
+    assert "What the gate saw" not in page
 
 
 def test_a_world_without_modes_is_coloured_by_success(files: Path) -> None:

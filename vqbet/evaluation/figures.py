@@ -53,10 +53,10 @@ def curves(rows: Mapping[str, Sequence[float]], *, name: str) -> str:
             values = np.asarray(rows[metric])
             axes.plot(rows["step"], values, color=COLOURS[0], linewidth=1.4)
             axes.set_title(metric.replace("_", " "))
-            _grid(axes)
+            grid(axes)
             if len(values) and values.min() > 0 and values.max() > 30 * values.min():
                 axes.set_yscale("log")
-        return _svg(figure, name)
+        return svg(figure, name)
 
 
 def code_usage(usage: Float[np.ndarray, "Q K"], *, name: str) -> str:
@@ -87,7 +87,7 @@ def code_usage(usage: Float[np.ndarray, "Q K"], *, name: str) -> str:
         axes.set_xlabel("code, with its share of all chunks in %")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return _svg(figure, name)
+        return svg(figure, name)
 
 
 def trajectories(
@@ -112,13 +112,13 @@ def trajectories(
             axes.set_title(title)
             axes.set_aspect("equal", adjustable="box")
             axes.set_xlabel(f"x ({unit})")
-            _grid(axes)
+            grid(axes)
         for group in names:
             axes.plot(
                 [], [], color=colours[group], linewidth=3, label=f"{group or 'none'} ({list(groups).count(group)})"
             )
         figure.legend(loc="outside lower left", ncols=min(len(names), 6), frameon=False)
-        return _svg(figure, name)
+        return svg(figure, name)
 
 
 def _thinned(path: Float[np.ndarray, "T 2"]) -> Float[np.ndarray, "T2 2"]:
@@ -126,12 +126,13 @@ def _thinned(path: Float[np.ndarray, "T 2"]) -> Float[np.ndarray, "T2 2"]:
     return path[np.linspace(0, len(path) - 1, min(len(path), POINTS)).round().astype(int)]
 
 
-def _grid(axes: Axes) -> None:
+def grid(axes: Axes) -> None:
+    """Faint lines and small numbers."""
     axes.grid(color=INK, alpha=0.12, linewidth=0.5)
     axes.tick_params(length=2, width=0.5, labelsize=8)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """The figure's <svg> element alone. `name` keeps its ids apart from those of the page's other figures."""
     from matplotlib import rc_context
 
@@ -139,8 +140,8 @@ def _svg(figure: Figure, name: str) -> str:
     with rc_context({**STYLE, "svg.hashsalt": name, "svg.id": name}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing, bbox_inches="tight", pad_inches=0.05)
-    svg = text.getvalue()
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
-    svg = re.sub(r' id="((?:figure|axes|patch|line2d|xtick|ytick|matplotlib|text|legend)[^"]*)"', "", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace(INK, "currentColor")
+    drawn = text.getvalue()
+    drawn = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawn[drawn.index("<svg") :])
+    drawn = re.sub(r' id="((?:figure|axes|patch|line2d|xtick|ytick|matplotlib|text|legend)[^"]*)"', "", drawn)
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    return drawn.replace(INK, "currentColor")

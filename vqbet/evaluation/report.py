@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import figures, records
+from vqbet.evaluation import figures, gate, gate_figures, records
 from vqbet.evaluation.plan import Plan
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -54,6 +54,8 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     plan = Plan.read(files / "gate" / "plan.json")
     candidate = records.read(files / "evaluation" / "records.jsonl")
     verdict = _json(files / "gate" / "verdict.json")
+    played = files / "gate" / "records.jsonl"
+    judged = gate.by_policy(records.read(played)) if played.is_file() else {}
     bundle = _optional(files / "policy" / "bundle.json") or {}
     trainings = {name: _curves(files / "plots" / f"{name}.csv") for name in ("prior", "tokenizer")}
     health = _optional(files / "health.json")
@@ -69,6 +71,8 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
         modes=_modes(candidate),
         metrics=_means(candidate),
         films=_films(files / "evaluation" / "films", folder, candidate),
+        pictures={title: Markup(picture) for title, picture in _gate_pictures(plan, verdict, judged).items()},
+        worst=_worst(files / "gate" / "films", folder, judged),
         trajectories=Markup(_trajectories(files / "evaluation", inputs.tracks, bundle, candidate)),
         curves={name: Markup(figures.curves(rows, name=f"curves-{name}")) for name, rows in trainings.items() if rows},
         health=health,
@@ -139,6 +143,37 @@ def _films(source: Path, folder: Path, candidate: Sequence[EpisodeRecord]) -> li
             continue
         picture = base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else ""
         found.append({"record": record, "film": _relative(film, folder), "strip": picture})
+    return found
+
+
+def _gate_pictures(
+    plan: Plan, verdict: Mapping[str, Any], judged: Mapping[str, Sequence[EpisodeRecord]]
+) -> dict[str, str]:
+    """What the gate saw, by caption; nothing where the records could not be compared."""
+    if not verdict["looked"]:
+        return {}
+    rivals = "the candidate's score above the champion's" if plan.champion else "the candidate's score"
+    other = f"; a dot: not {plan.slices[0].name}" if len(plan.slices) > 1 else ""
+    found = {
+        "Where the interval stood at each look; the dashed line is what it must exceed.": gate_figures.looked(
+            plan, verdict["looked"], name="looked"
+        ),
+    }
+    if verdict["comparison"]:
+        caption = "Dashed: no difference, and the margin. Dotted: alpha and the power asked for. Paler: earlier looks."
+        found[caption] = gate_figures.power(plan, verdict["comparison"], name="power")
+    found[f"Every seed, in order: {rivals}{other}."] = gate_figures.outcomes(plan, judged, name="outcomes")
+    return found
+
+
+def _worst(source: Path, folder: Path, judged: Mapping[str, Sequence[EpisodeRecord]]) -> list[dict[str, Any]]:
+    """The candidate's worst episodes beside the champion's: films named <policy>-<seed>.webm."""
+    found = []
+    for film in sorted(source.glob("*.webm"), key=lambda film: (film.stem.split("-")[1], film.stem)):
+        policy, seed = film.stem.split("-")
+        record = next((record for record in judged.get(policy, ()) if record.seed == int(seed)), None)
+        if record is not None:
+            found.append({"record": record, "film": _relative(film, folder)})
     return found
 
 

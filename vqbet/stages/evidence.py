@@ -30,7 +30,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
             f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
         )
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
-    films = sorted((paths.evaluation / "films").glob("*.webm"))
+    films = [film for folder in (paths.evaluation, paths.gate) for film in sorted((folder / "films").glob("*.webm"))]
     files |= {f"films/{film.name}": film for film in films}
     files["policy.json"] = paths.policy / "bundle.json"
     packed = evidence.pack(paths.verdicts, files, _facts(root, policy))

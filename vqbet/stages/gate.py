@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, environment, playable
 from vqbet.contract import Demonstrations, EpisodeRecord, Policy
 from vqbet.demos import store
-from vqbet.evaluation import evidence, gate, records
+from vqbet.evaluation import evidence, gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
@@ -19,6 +19,8 @@ from vqbet.stages.watch import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
+
+WORST = 3  # episodes that are filmed
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -30,6 +32,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     evidence.used_seeds(paths.verdicts, plan)
     plan.write(paths.gate / "plan.json")
     verdict = _decided(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
+    _film(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
     watch.say(f"{verdict.outcome}: {verdict.reason}")
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
@@ -87,6 +90,21 @@ def _decided(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: De
         watch.say(f"after {look} episodes: {verdict.reason}")
     gate.write(paths.gate / "verdict.json", verdict)
     return gate.replay(paths.gate)
+
+
+def _film(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: Demonstrations, watch: Watch) -> None:
+    """The seeds on which the candidate did worst, played again by it and the champion for people to look at."""
+    if plan.candidate == plan.champion:
+        return
+    played = gate.by_policy(records.read(paths.gate / "records.jsonl"))
+    others = {record.seed: record.score for record in played.get("champion", ())}
+    worst = sorted(played["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
+    for record in worst[:WORST]:
+        part = next(part for part in plan.slices if part.name == record.slice)
+        for name in ("candidate", "champion") if others else ("candidate",):
+            label = Label(plan.world, name, "", evaluate.UNPLANNED, plan.machine)
+            again = evaluate.play(label, policies[name], [record.seed], demos, watch, within=part, film=[0])
+            video.write(paths.gate / "films" / f"{name}-{record.seed}.webm", again.films[0].frames, again.films[0].fps)
 
 
 def _play(
