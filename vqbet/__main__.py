@@ -64,12 +64,26 @@ def promote(
     task: Task,
     candidate: Annotated[int, typer.Option(help="a version of the model; 0: the one with alias candidate")] = 0,
     why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
+    force: Annotated[bool, typer.Option("--force", help="without a verdict")] = False,
 ) -> None:
     """Make a candidate the champion, if a verdict about exactly this pair allows it."""
     from vqbet.stages import release
 
     root, _ = _project(task)
-    console.table(release.promote(root, task, candidate=candidate, why=why))
+    if force:
+        reason = "" if why == "the gate's verdict" else why
+        console.table(release.force(task, candidate=candidate, why=reason))
+    else:
+        console.table(release.promote(root, task, candidate=candidate, why=why))
+
+
+@app.command()
+def approve(task: Task, why: Annotated[str, typer.Option(help="written down beside your name")]) -> None:
+    """Agree that the task's present verdict may be acted upon; needed where promotion.approvals asks for it."""
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    console.table(release.approve(root, task, why=why))
 
 
 @app.command()

@@ -149,7 +149,8 @@ def test_the_page_says_what_happened(files: Path) -> None:
         assert f"{numbers['score']:.3f}" in row[: row.index("</tr>")]
     for words in (
         "better than champion", "better than noop", "code accuracy", "perplexity", "effector", "bits",
-        "left (", "seed 1000", "seed 2007", "decided after 40 of 40", "p of worse (Holm)", "exact McNemar p", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "2000 to 2039", "0.001 m", "0.02 m",
+        "left (", "seed 1000", "seed 2007", "decided after 40 of 40", "p of worse (Holm)",
+        "exact McNemar p", "abc123.dir", "e" * 64, "c" * 64, verdict["plan"], "2000 to 2039", "0.001 m", "0.02 m",
     ):  # fmt: skip
         assert words in page, words
     assert page.count("<svg") > 13

@@ -143,6 +143,13 @@ class GateParams(Section):
     slices: Annotated[dict[Name, SliceParams], Field(min_length=1)]
 
 
+class PromotionParams(Section):
+    """What a promotion needs beside its verdict."""
+
+    approvals: Annotated[int, Field(ge=0, le=5)]
+    approval_hours: Annotated[float, Field(gt=0, le=8760)]
+
+
 class TaskParams(Section):
     """One task: a section per stage, named as the stage."""
 
@@ -153,3 +160,4 @@ class TaskParams(Section):
     bundle: BundleParams
     evaluate: EvaluateParams
     gate: GateParams
+    promotion: PromotionParams

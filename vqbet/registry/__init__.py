@@ -4,6 +4,7 @@ The store is the one MLFLOW_TRACKING_URI names: an SQLite file (embedded) or a s
 MLflow itself is imported inside functions, for it costs seconds.
 """
 
+from vqbet.registry.approvals import Approval, approve
 from vqbet.registry.connection import check
 from vqbet.registry.evidence import fetch, keep
 from vqbet.registry.ledger import LedgerEntry
@@ -18,21 +19,24 @@ from vqbet.registry.models import (
     resolve,
     set_candidate,
 )
-from vqbet.registry.promotion import history, promote, repair, rollback
+from vqbet.registry.promotion import force, history, promote, repair, rollback
 from vqbet.registry.runs import Run, run
 from vqbet.registry.summary import show
 
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
+    "Approval",
     "LedgerEntry",
     "Run",
     "Signature",
     "Version",
+    "approve",
     "champion",
     "check",
     "download",
     "fetch",
+    "force",
     "history",
     "keep",
     "promote",

@@ -15,6 +15,7 @@ from typing import Any
 
 from vqbet.contract import RegistryError
 from vqbet.registry import connection, ledger, models
+from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
 
@@ -29,13 +30,15 @@ def promote(
     evidence: str,
     who: str,
     why: str,
+    approvals: int = 0,
     expected_champion: str | None = None,
 ) -> LedgerEntry:
     """Make `version` the champion of `task`; gives the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
-    evidence: the id of the verdict's evidence. expected_champion: refuse unless the champion's digest is this one.
-    Raises RegistryError where the verdict is no PROMOTE, is about other digests, or was used before.
+    evidence: the id of the verdict's evidence. approvals: how many people must have approved it.
+    expected_champion: refuse unless the champion's digest is this one. Raises RegistryError where the verdict is no
+    PROMOTE, is about other digests, was used before, or lacks approvals.
     """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
@@ -49,7 +52,21 @@ def promote(
                 f"{task}: expected champion {_short(expected_champion)}, but it is {_short(present)} now: somebody "
                 "else promoted; run the gate again"
             )
-        return _enact(task, "promote", candidate, champion, who, why, evidence)
+        consent = approved(task, evidence, needed=approvals) if approvals else []
+        names = ", ".join(sorted(one.who for one in consent))
+        return _enact(task, "promote", candidate, champion, who, why, evidence, names)
+
+
+def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
+    """Make `version` the champion without a verdict. Needs a reason, and is written down as what it is."""
+    if not why.strip():
+        raise RegistryError(f"{task}: a forced promotion needs a reason; say why")
+    with connection.locked(task):
+        candidate = models.resolve(f"{task}/{version}")
+        entries, champion = _settled(task)
+        if champion is not None and champion.digest == candidate.digest:
+            return entries[-1]
+        return _enact(task, "force", candidate, champion, who, why, "")
 
 
 def rollback(task: str, why: str, who: str) -> LedgerEntry:
@@ -156,7 +173,14 @@ def _head(task: str) -> str:
 
 
 def _enact(
-    task: str, action: Any, target: Version, champion: Version | None, who: str, why: str, evidence: str
+    task: str,
+    action: Any,
+    target: Version,
+    champion: Version | None,
+    who: str,
+    why: str,
+    evidence: str,
+    approved_by: str = "",
 ) -> LedgerEntry:
     entry = ledger.append(
         _path(task),
@@ -172,6 +196,7 @@ def _enact(
             why=why,
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             evidence=evidence,
+            approved=approved_by,
         ),
     )
     _move(task, entry)

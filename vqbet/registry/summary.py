@@ -32,7 +32,9 @@ def _reign(version: models.Version) -> dict[str, str]:
 def _sentence(entry: ledger.LedgerEntry) -> str:
     before = f" after version {entry.previous_version}" if entry.previous_version else " as the first"
     proof = f"; evidence {entry.evidence[:12]}" if entry.evidence else ""
-    return f"{entry.action} {entry.when} by {entry.who}{before}: {entry.why}{proof}"
+    proof += f"; approved by {entry.approved}" if entry.approved else ""
+    action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
+    return f"{action} {entry.when} by {entry.who}{before}: {entry.why}{proof}"
 
 
 def _run(run_id: str) -> dict[str, str]:

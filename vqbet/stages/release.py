@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from pathlib import Path
 
-from vqbet import bundle, registry, versions
+from vqbet import bundle, config, registry, versions
 from vqbet.registry import LedgerEntry, Signature
 from vqbet.stages import evidence, files
 from vqbet.stages.paths import Paths
@@ -67,7 +67,8 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
     registry.check()
     proof, verdict = evidence.pack(root, task)
-    version = registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version
+    version = _version(task, candidate)
+    needed = config.task(root / "params.yaml", task).promotion.approvals
     entry = registry.promote(
         task,
         version,
@@ -75,8 +76,30 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
         evidence=proof,
         who=getpass.getuser(),
         why=why,
+        approvals=needed,
     )
     return described(entry)
+
+
+def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
+    """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
+    registry.check()
+    proof, verdict = evidence.pack(root, task)
+    hours = config.task(root / "params.yaml", task).promotion.approval_hours
+    given = registry.approve(task, proof, who=getpass.getuser(), why=why, hours=hours)
+    return {
+        "approved": f"{verdict.outcome}: {verdict.reason}",
+        "evidence": given.evidence,
+        "by": given.who,
+        "until": given.until,
+        "why": given.why,
+    }
+
+
+def force(task: str, *, candidate: int, why: str) -> dict[str, str]:
+    """Make `candidate` the champion without a verdict; the ledger says so for ever."""
+    registry.check()
+    return described(registry.force(task, _version(task, candidate), who=getpass.getuser(), why=why))
 
 
 def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
@@ -98,10 +121,16 @@ def history(task: str) -> list[dict[str, str]]:
 
 def described(entry: LedgerEntry) -> dict[str, str]:
     previous = f"version {entry.previous_version}, digest {entry.previous_digest[:12]}"
+    action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
     return {
-        "entry": f"{entry.seq} {entry.action} {entry.when} by {entry.who}",
+        "entry": f"{entry.seq} {action} {entry.when} by {entry.who}",
         "champion": f"{entry.task}/{entry.version}, digest {entry.digest[:12]}",
         "before": previous if entry.previous_version else "none",
         "why": entry.why,
         "evidence": entry.evidence or "none",
+        **({"approved by": entry.approved} if entry.approved else {}),
     }
+
+
+def _version(task: str, candidate: int) -> int:
+    return registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import sqlite3
@@ -15,67 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shelf import SPEC, bundle, registered, verdict
 
 from vqbet import registry
-from vqbet.contract import Channel, RegistryError, Spec
-from vqbet.registry import connection, ledger, models, promotion, runs
-
-SPEC = Spec(
-    task="tiny",
-    observation=tuple(Channel(f"o{i}", "m", -1.0, 1.0) for i in range(3)),
-    action=tuple(Channel(f"a{i}", "m", -1.0, 1.0) for i in range(2)),
-    control_hz=10.0,
-    action_kind="relative",
-    frame="world",
-)
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once: MLflow takes seconds to make its tables."""
-    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{path}"
-    connection.client()
-    if before is None:
-        del os.environ["MLFLOW_TRACKING_URI"]
-    else:
-        os.environ["MLFLOW_TRACKING_URI"] = before
-    return path
-
-
-@pytest.fixture
-def home(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A private copy of it, in a folder with a space."""
-    folder = tmp_path / "a project" / ".vqbet"
-    folder.mkdir(parents=True)
-    with sqlite3.connect(template) as source, sqlite3.connect(folder / "mlflow.db") as target:
-        source.backup(target)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
-def bundle(folder: Path, content: str) -> str:
-    """A stand-in bundle; gives its digest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bundle.json").write_text(content)
-    (folder / "policy.safetensors").write_bytes(content.encode() * 3)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def registered(folder: Path, *contents: str, name: str = "tiny") -> list[tuple[int, str]]:
-    """One version per content; gives number and digest."""
-    found = []
-    for content in contents:
-        digest = bundle(folder / content, content)
-        tags = {"digest": digest, "data_version": "d1.dir", "verdict": "PROMOTE: good"}
-        found.append((registry.register(name, folder / content, tags=tags, spec=SPEC), digest))
-    return found
-
-
-def verdict(candidate: str, champion: str = "", outcome: str = "PROMOTE") -> dict[str, Any]:
-    return {"outcome": outcome, "candidate": candidate, "champion": champion}
+from vqbet.contract import RegistryError
+from vqbet.registry import chain, connection, ledger, models, promotion, runs
 
 
 def promote(version: int, candidate: str, champion: str = "", evidence: str = "e1") -> registry.LedgerEntry:
@@ -629,7 +572,7 @@ class TestLedger:
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(ledger.os, "fsync", full)
+        monkeypatch.setattr(chain.os, "fsync", full)
         with pytest.raises(RegistryError, match="No space left on device; nothing was promoted"):
             promote(one, digest)
         assert registry.champion("tiny") is None

@@ -1,0 +1,41 @@
+"""Bundles that stand for policies, registered, and verdicts about them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from vqbet import registry
+from vqbet.contract import Channel, Spec
+
+SPEC = Spec(
+    task="tiny",
+    observation=tuple(Channel(f"o{i}", "m", -1.0, 1.0) for i in range(3)),
+    action=tuple(Channel(f"a{i}", "m", -1.0, 1.0) for i in range(2)),
+    control_hz=10.0,
+    action_kind="relative",
+    frame="world",
+)
+
+
+def bundle(folder: Path, content: str) -> str:
+    """A stand-in bundle; gives its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bundle.json").write_text(content)
+    (folder / "policy.safetensors").write_bytes(content.encode() * 3)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def registered(folder: Path, *contents: str, name: str = "tiny") -> list[tuple[int, str]]:
+    """One version per content; gives number and digest."""
+    found = []
+    for content in contents:
+        digest = bundle(folder / content, content)
+        tags = {"digest": digest, "data_version": "d1.dir", "verdict": "PROMOTE: good"}
+        found.append((registry.register(name, folder / content, tags=tags, spec=SPEC), digest))
+    return found
+
+
+def verdict(candidate: str, champion: str = "", outcome: str = "PROMOTE") -> dict[str, Any]:
+    return {"outcome": outcome, "candidate": candidate, "champion": champion}
