@@ -169,6 +169,18 @@ def test_a_plain_case_is_decided_early_and_a_close_one_later(plan: Plan, arm: Ar
     assert len(late.looked) == 3 or late.outcome == "NOT_COMPARABLE"
 
 
+def test_scores_that_are_plainly_better_pass_at_a_tenth_of_the_plan(plan: Plan, arm: Arm) -> None:
+    """The look asks for a p-value of 0.0005, which the exact test must be able to find."""
+    looking = replace(plan, stopping="group_sequential", looks=(50, 500))
+    random = np.random.default_rng(2)
+    champion, candidate = 0.5 * random.random(50), 0.5 + 0.5 * random.random(50)
+    verdict = _against(looking, arm, candidate, champion)
+    assert (verdict.outcome, verdict.episodes) == ("PROMOTE", 50)
+    check = next(check for check in verdict.checks if check.name == "better than champion")
+    assert check.chance is not None
+    assert check.chance <= 0.0005
+
+
 def test_each_look_has_its_own_interval(plan: Plan, arm: Arm) -> None:
     """Of the first looks they are wider than of a single one, and what they showed is in the verdict."""
     looking = replace(plan, stopping="group_sequential", looks=(100, 200), margin=0.01)

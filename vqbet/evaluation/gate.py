@@ -239,7 +239,7 @@ def _better(plan: Plan, name: str, mine: np.ndarray, theirs: np.ndarray, *, hope
     check = _check(f"better than {name}", interval, limit=0.0, hopeless=hopeless, needed=needed)
     if plan.stopping == "anytime" or not check.passed:
         return check
-    chance = statistics.exchange(mine, theirs)
+    chance = statistics.exchange(mine, theirs, draws=looks.draws(plan, len(mine)))
     state: State = "passed" if chance <= looks.chance(plan, len(mine)) else "undecided"
     return replace(check, state=state, chance=_rounded(chance))
 

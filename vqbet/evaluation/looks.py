@@ -16,6 +16,8 @@ from vqbet.evaluation import statistics
 from vqbet.evaluation.plan import Plan
 from vqbet.evaluation.statistics import Interval
 
+FEWEST_DRAWS, MOST_DRAWS = 9_999, 99_999
+
 
 def interval(plan: Plan, values: Float[np.ndarray, " E"]) -> Interval:
     """Of the mean of values in 0..1, in the order of their seeds, E one of the plan's looks."""
@@ -35,6 +37,11 @@ def chance(plan: Plan, episodes: int) -> float:
     if plan.stopping == "anytime":
         return plan.alpha
     return 1 - NormalDist().cdf(_boundaries(plan.looks, plan.alpha)[plan.looks.index(episodes)])
+
+
+def draws(plan: Plan, episodes: int) -> int:
+    """How many exchanges an exact test must try, so that the p-value which this look asks for can be found."""
+    return min(max(FEWEST_DRAWS, math.ceil(10 / chance(plan, episodes))), MOST_DRAWS)
 
 
 def confidence(plan: Plan, episodes: int) -> float:
@@ -60,4 +67,4 @@ def needed(plan: Plan, values: Float[np.ndarray, " E"], *, above: float, below: 
 
 @lru_cache(maxsize=64)
 def _boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    return tuple(statistics.boundaries([look / looks[-1] for look in looks], alpha))
+    return tuple(statistics.boundaries([look / looks[-1] for look in looks], alpha, "quadratic"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,15 +29,25 @@ def test_boundaries_are_the_published_ones(spending: str, published: list[float]
     assert boundaries([0.25, 0.5, 0.75, 1.0], 0.025, spending) == pytest.approx(published, abs=1e-3)
 
 
+def test_quadratic_spending_is_between_the_two() -> None:
+    shares = [0.1, 0.25, 0.5, 1.0]
+    late, even, found = (boundaries(shares, ALPHA, name) for name in ("obrien_fleming", "pocock", "quadratic"))
+    assert found[0] == pytest.approx(3.2905, abs=1e-3)  # of 0.05 / 100
+    assert late[0] > found[0] > even[0]
+    assert late[-1] < found[-1] < even[-1]
+    assert found[-1] < 1.76  # the last look costs as much as 12 % more episodes
+
+
 def test_one_look_is_the_fixed_test() -> None:
     assert boundaries([1.0], ALPHA) == pytest.approx([1.64485], abs=1e-4)
 
 
+@pytest.mark.parametrize("spending", ["obrien_fleming", "quadratic"])
 @pytest.mark.parametrize("shares", [[0.1, 0.2, 0.5, 1.0], [0.5, 1.0], [0.9, 1.0]])
-def test_looks_together_err_as_often_as_they_say(shares: list[float]) -> None:
+def test_looks_together_err_as_often_as_they_say(shares: list[float], spending: Any) -> None:
     steps = np.random.default_rng(1).standard_normal((40_000, len(shares))) * np.sqrt(np.diff([0.0, *shares]))
     z = steps.cumsum(axis=1) / np.sqrt(shares)
-    crossed = (z > boundaries(shares, ALPHA)).any(axis=1).mean()
+    crossed = (z > boundaries(shares, ALPHA, spending)).any(axis=1).mean()
     assert crossed == pytest.approx(ALPHA, abs=0.004)
     assert (z > 1.64485).any(axis=1).mean() > ALPHA + 0.01  # the planted fault: each look at the full error rate
 
@@ -110,7 +121,7 @@ def test_looks_that_are_none_are_refused(shares: list[float]) -> None:
 def test_impossible_questions_are_refused() -> None:
     with pytest.raises(GateError, match="alpha between 0 and 1"):
         boundaries([1.0], 1.0)
-    with pytest.raises(GateError, match="expected one of obrien_fleming, pocock, got 'bonferroni'"):
+    with pytest.raises(GateError, match="expected one of obrien_fleming, pocock, quadratic, got 'bonferroni'"):
         boundaries([1.0], ALPHA, "bonferroni")  # type: ignore[arg-type]
     with pytest.raises(GateError, match=r"scores in 0\.\.1, got 1\.5"):
         betting_interval(np.array([1.5]), alpha=ALPHA, most=9)

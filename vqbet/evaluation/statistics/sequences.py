@@ -20,7 +20,7 @@ from scipy import optimize, special
 from vqbet.contract import GateError
 from vqbet.evaluation.statistics.means import Interval, expect_scores, expect_share
 
-Spending = Literal["obrien_fleming", "pocock"]
+Spending = Literal["obrien_fleming", "pocock", "quadratic"]
 
 HORIZONS = (1.0, 1 / 4, 1 / 16)  # of the most episodes: for each, a third is bet as is best for deciding just there
 LARGEST_BET = 0.5  # of what the bettor has; all of it could be lost to one episode (c in the paper)
@@ -32,8 +32,9 @@ def boundaries(shares: Sequence[float], alpha: float, spending: Spending = "obri
     """What a z statistic must exceed at each look, so that under no difference it ever does with probability alpha.
 
     shares: of the most episodes, those seen at each look; ascending, the last is 1. "obrien_fleming" spends almost
-    nothing early, so that the last look is nearly that of a single one; "pocock" spends evenly. Looks that are skipped
-    make it conservative, never wrong. Raises GateError where shares or alpha are not such.
+    nothing early, so that the last look is nearly that of a single one; "pocock" spends evenly; "quadratic" lies
+    between: alpha times the squared share (Kim & DeMets 1987, Biometrika 74). Looks that are skipped make it conservative, never
+    wrong. Raises GateError where shares or alpha are not such.
     """
     expect_share("alpha", alpha)
     ascending = all(earlier < later for earlier, later in zip([0.0, *shares], shares, strict=False))
@@ -109,6 +110,8 @@ def _spent(share: float, alpha: float, spending: Spending) -> float:
         return 2 * (1 - NormalDist().cdf(NormalDist().inv_cdf(1 - alpha / 2) / math.sqrt(share)))
     if spending == "pocock":
         return alpha * math.log(1 + (math.e - 1) * share)
+    if spending == "quadratic":
+        return alpha * share**2
     raise GateError(f"spending: expected one of {', '.join(get_args(Spending))}, got {spending!r}")
 
 
