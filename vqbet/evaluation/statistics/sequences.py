@@ -33,8 +33,8 @@ def boundaries(shares: Sequence[float], alpha: float, spending: Spending = "obri
 
     shares: of the most episodes, those seen at each look; ascending, the last is 1. "obrien_fleming" spends almost
     nothing early, so that the last look is nearly that of a single one; "pocock" spends evenly; "quadratic" lies
-    between: alpha times the squared share (Kim & DeMets 1987, Biometrika 74). Looks that are skipped make it conservative, never
-    wrong. Raises GateError where shares or alpha are not such.
+    between, alpha times the squared share (Kim & DeMets 1987, Biometrika 74). Looks that are skipped make it
+    conservative, never wrong. Raises GateError where shares or alpha are not such.
     """
     expect_share("alpha", alpha)
     ascending = all(earlier < later for earlier, later in zip([0.0, *shares], shares, strict=False))
