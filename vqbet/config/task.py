@@ -140,6 +140,7 @@ class GateParams(Section):
     looks: Annotated[list[Count], Field(min_length=1)]
     first_seed: Seed
     audit_seed: Seed
+    latency_ms: Positive
     slices: Annotated[dict[Name, SliceParams], Field(min_length=1)]
 
 

@@ -13,7 +13,7 @@ from vqbet.evaluation import evidence, gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import evaluate, files
+from vqbet.stages import blessing, evaluate, files
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -24,8 +24,12 @@ WORST = 3  # episodes that are filmed
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    """The champion's bundle is where the runner has put it, if there is one."""
+    """Candidate and champion are where the runner has put them, both from the registry."""
     demos = store.read(paths.store)
+    candidate = bundle.read(paths.scratch("candidate"))
+    blessed = blessing.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
+    files.write_json(paths.blessing(candidate.digest), blessed.to_json())
+    watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
     policies = _policies(paths, params, demos)
     world = evaluate.world_name(paths.task, asked=bool(policies["candidate"][0].goal))
     plan = make_plan(world, params, demos, {name: digest for name, (_, digest) in policies.items()})
@@ -123,7 +127,7 @@ def _play(
 
 def _policies(paths: Paths, params: TaskParams, demos: Demonstrations) -> dict[str, tuple[Policy, str]]:
     """The arms by name, each with the digest of its bundle, in the order in which they play."""
-    found: dict[str, tuple[Policy, str]] = {"candidate": _loaded(paths.policy, demos)}
+    found: dict[str, tuple[Policy, str]] = {"candidate": _loaded(paths.scratch("candidate"), demos)}
     champion = paths.scratch("champion")
     if champion.is_dir():
         found["champion"] = _loaded(champion, demos)

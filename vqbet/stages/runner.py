@@ -42,7 +42,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> d
     section = getattr(params, "validate_" if name == "validate" else name, None)
     registry.check()
     if name == "gate":
-        fetch_champion(paths)
+        fetch(paths)
     started = time.monotonic()
     with registry.run(
         task,
@@ -57,13 +57,19 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> d
     return metrics
 
 
-def fetch_champion(paths: Paths) -> None:
-    """Lay the present champion's bundle where the gate looks for it, or nothing where the task has none."""
-    folder = paths.scratch("champion")
-    shutil.rmtree(folder, ignore_errors=True)
-    champion = registry.champion(paths.task)
-    if champion is not None:
-        registry.download(champion, folder)
+def fetch(paths: Paths) -> None:
+    """Lay candidate and champion, as the registry has them, where the gate looks for them.
+
+    The candidate is registered for that; it gets its alias with its verdict. A task may have no champion yet.
+    """
+    policy = bundle.read(paths.policy)
+    number = registry.register(paths.task, paths.policy, tags={"digest": policy.digest}, spec=policy.spec)
+    candidate, champion = registry.resolve(f"{paths.task}/{number}"), registry.champion(paths.task)
+    for name, version in (("candidate", candidate), ("champion", champion)):
+        folder = paths.scratch(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        if version is not None:
+            registry.download(version, folder)
 
 
 def _digest(paths: Paths, name: str) -> str:

@@ -1,0 +1,111 @@
+"""A bundle is rehearsed in a clean process before it counts, and each thing that can be wrong is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vqbet import bundle
+from vqbet.contract import BundleError, Demonstrations, GateError
+from vqbet.policies.acting import Actor
+from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
+from vqbet.policies.spaces import Spaces
+from vqbet.stages import blessing
+from vqbet.testing import synthetic
+
+AMPLE_MS = 10_000.0
+
+
+@pytest.fixture
+def demos() -> Demonstrations:
+    return synthetic(4, D=5, A=2)
+
+
+def written(folder: Path, demos: Demonstrations, *, goal: tuple[str, ...] = (), **edit: Any) -> str:
+    """A small policy's bundle; `edit` replaces tensors of its model by a function of them."""
+    torch.manual_seed(0)
+    shape = BehaviorCloningShape(window=2, chunk=3, depth=1, hidden=16, dropout=0.0, goal_steps=1 if goal else 0)
+    actor = Actor(demos.spec, BehaviorCloning(Spaces.fit(demos, goal), shape).eval(), execute="chunk", goal=goal)
+    components = {name: dict(tensors) for name, tensors in actor.components().items()}
+    for name, change in edit.items():
+        key = next(key for key in components["model"] if key.endswith(name))
+        components["model"][key] = change(components["model"][key])
+    return bundle.write(
+        folder, kind="bc", spec=demos.spec, arguments=actor.arguments(), components=components, provenance={}
+    )
+
+
+def test_a_good_bundle_is_blessed(demos: Demonstrations, tmp_path: Path) -> None:
+    digest = written(tmp_path / "policy", demos)
+    blessed = blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+    assert blessed.digest == digest
+    assert blessed.calls == np.minimum(demos.lengths[: blessing.EPISODES], blessing.STEPS).sum()
+    assert 0 < blessed.latency_ms < AMPLE_MS
+    assert json.loads(json.dumps(blessed.to_json()))["digest"] == digest
+
+
+def test_a_policy_that_is_told_a_goal_is_blessed(demos: Demonstrations, tmp_path: Path) -> None:
+    goal = tuple(channel.name for channel in demos.spec.observation[:2])
+    digest = written(tmp_path / "policy", demos, goal=goal)
+    assert blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls > 0
+
+
+def test_an_action_that_is_no_number_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
+    """Tensors that are finite and overflow when they meet; NaN passes every clamp on the way out."""
+    digest = written(tmp_path / "policy", demos, **{"network.0.weight": lambda tensor: 3e38 * np.sign(tensor)})
+    with pytest.raises(GateError, match=r"cannot be served: action 'target_\d' is not finite at call \d"):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+
+
+def test_a_slow_policy_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
+    digest = written(tmp_path / "policy", demos)
+    with pytest.raises(GateError, match=r"a call takes .* ms \(99th percentile\), gate.latency_ms allows 1e-06"):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=1e-6)
+
+
+def test_another_bundle_in_its_place_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
+    digest = written(tmp_path / "policy", demos)
+    written(tmp_path / "policy", demos, bias=lambda tensor: tensor + 1)
+    with pytest.raises(BundleError, match=digest[:12]):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+
+
+def test_other_actions_elsewhere_are_refused(
+    demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault: the clean process is given other observations, as if it computed otherwise."""
+    digest = written(tmp_path / "policy", demos)
+    real = blessing._elsewhere
+
+    def elsewhere(folder: Path, digest: str, recorded: dict[str, np.ndarray]) -> Any:
+        return real(folder, digest, {**recorded, "observation": recorded["observation"] + np.float32(1e-3)})
+
+    monkeypatch.setattr(blessing, "_elsewhere", elsewhere)
+    with pytest.raises(GateError, match=r"\d+ of \d+ actions differ from those of this process, by up to"):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+
+
+def test_a_process_with_more_than_acting_needs_is_refused(
+    demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault: a sitecustomize that imports a store."""
+    digest = written(tmp_path / "policy", demos)
+    (tmp_path / "vqbet").symlink_to(blessing.PACKAGE_ROOT / "vqbet")
+    (tmp_path / "sitecustomize.py").write_text("import zarr\n")
+    monkeypatch.setattr(blessing, "PACKAGE_ROOT", tmp_path)
+    with pytest.raises(GateError, match="the process that acts has imported zarr, which a robot does not have"):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+
+
+def test_a_process_that_dies_says_why(demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = written(tmp_path / "policy", demos)
+    (tmp_path / "vqbet").symlink_to(blessing.PACKAGE_ROOT / "vqbet")
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
+    monkeypatch.setattr(blessing, "PACKAGE_ROOT", tmp_path)
+    with pytest.raises(GateError, match="cannot be served: ImportError: no torch here"):
+        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)

@@ -1,0 +1,112 @@
+"""Can this bundle be served? A clean process must give, on recorded observations, the actions that it gives here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet import environment
+from vqbet.contract import Demonstrations, GateError
+from vqbet.serving.rehearse import rehearse
+from vqbet.serving.session import Session
+
+EPISODES, STEPS = 3, 100  # of the demonstrations, from their beginnings
+TIMEOUT_S = 300.0
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Blessing:
+    """What a rehearsal showed. latency_ms: the 99th percentile of a call, batch 1, one thread."""
+
+    digest: str
+    machine: str
+    calls: int
+    latency_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"digest": self.digest, "machine": self.machine, "calls": self.calls, "latency_ms": self.latency_ms}
+
+
+def bless(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float) -> Blessing:
+    """Rehearse the bundle in a clean process. Raises GateError, saying what is wrong, unless it can be served.
+
+    Refused: a bundle that does not load or is not the one of this digest, modules in the process that acting has no use
+    for, actions that are not finite, outside the spec's limits, or not bit for bit those of this process, and calls of
+    which one in a hundred takes longer than budget_ms.
+    """
+    session = Session(folder, digest)
+    recorded = _recorded(demos, session.goal)
+    expected, _ = rehearse(session, recorded)
+    action, seconds, foreign = _elsewhere(folder, digest, recorded)
+    latency_ms = round(1000 * float(np.percentile(seconds, 99)), 3)
+    low, high = (np.array([getattr(channel, end) for channel in session.spec.action]) for end in ("low", "high"))
+    problems = (
+        f"the process that acts has imported {', '.join(foreign)}, which a robot does not have" if foreign else "",
+        _first("is not finite", session, ~np.isfinite(action)),
+        _first("is beyond its limits", session, (action < low) | (action > high)),
+        _differs(action, expected),
+        f"a call takes {latency_ms} ms (99th percentile), gate.latency_ms allows {budget_ms}"
+        if latency_ms > budget_ms
+        else "",
+    )
+    for problem in filter(None, problems):
+        raise GateError(f"{folder}: {digest[:12]} cannot be served: {problem}")
+    return Blessing(digest, environment.machine(), len(action), latency_ms)
+
+
+def _recorded(demos: Demonstrations, goal: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The beginnings of the first demonstrations; the goal of each is what it showed at its end."""
+    names = [channel.name for channel in demos.spec.observation]
+    starts, ends = demos.episode_starts[:EPISODES], demos.episode_ends[:EPISODES]
+    kept = [slice(first, min(first + STEPS, end)) for first, end in zip(starts, ends, strict=True)]
+    return {
+        "observation": np.concatenate([demos.observation[part] for part in kept]),
+        "ends": np.cumsum([part.stop - part.start for part in kept]),
+        "seeds": np.arange(len(kept)),
+        "goal": demos.observation[ends - 1][:, [names.index(name) for name in goal]],
+    }
+
+
+def _elsewhere(folder: Path, digest: str, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Actions, seconds and foreign modules of a process that has nothing of this one's."""
+    with tempfile.TemporaryDirectory() as scratch:
+        given, acted = Path(scratch) / "recorded.npz", Path(scratch) / "acted.npz"
+        np.savez(given, allow_pickle=False, **recorded)
+        done = subprocess.run(
+            [sys.executable, "-m", "vqbet.serving.rehearse", str(folder.resolve()), digest, str(given), str(acted)],
+            cwd=scratch,
+            env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise GateError(f"{folder}: {digest[:12]} cannot be served: {reason}")
+        with np.load(acted, allow_pickle=False) as file:
+            return file["action"], file["seconds"], [str(name) for name in file["foreign"]]
+
+
+def _first(what: str, session: Session, wrong: np.ndarray) -> str:
+    """Names the first value that is wrong; empty where none is."""
+    places = np.argwhere(wrong)
+    if not len(places):
+        return ""
+    call, channel = places[0]
+    return f"action {session.spec.action[channel].name!r} {what} at call {call}"
+
+
+def _differs(action: np.ndarray, expected: np.ndarray) -> str:
+    calls = np.flatnonzero((action != expected).any(axis=1))
+    most = float(np.abs(action - expected).max())
+    sentence = f"{len(calls)} of {len(action)} actions differ from those of this process, by up to {most:.3g}"
+    return sentence if len(calls) else ""
