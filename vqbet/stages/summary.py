@@ -61,7 +61,11 @@ def _compared(root: Path, name: str) -> str:
     same = versions.as_committed(root, name)
     if same is None:
         return " (not committed yet)"
-    return " (as committed)" if same else " (differs from the committed one: other code or parameters, or a processor that rounds otherwise)"
+    return (
+        " (as committed)"
+        if same
+        else " (differs from the committed one: other code or parameters, or a processor that rounds otherwise)"
+    )
 
 
 def _relative(root: Path, path: Path) -> str:
