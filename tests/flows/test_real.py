@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = {
     "tokenizer": {"steps": 300, "batch": 256, "health": {"max_mean_error": 0.5, "max_p99_error": 2.0, "min_used": 0.3}},
     "prior": {"steps": 60, "batch": 64, "width": 32, "depth": 2, "head_hidden": 64, "warmup": 10, "ema": 0.9},
-    "evaluate": {"episodes": 6, "videos": 1, "baselines": ["noop", "nearest"]},
+    "evaluate": {"episodes": 6, "videos": 1},
+    "gate": {"baselines": ["noop", "nearest"]},
 }
 
 
