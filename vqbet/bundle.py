@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from vqbet import durable
 from vqbet.contract import BundleError, Spec
 
 SCHEMA_VERSION = 1
@@ -201,10 +202,10 @@ def _publish(folder: Path, files: Mapping[str, bytes], digest: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         staging.chmod(0o755)
-        _sync(staging)
+        durable.sync(staging)
         read(staging, digest)
         _replace(staging, folder)
-        _sync(folder.parent)
+        durable.sync(folder.parent)
     except OSError as error:
         raise BundleError(
             f"{folder}: cannot be written: {error.strerror}; what was there before is untouched"
@@ -231,14 +232,6 @@ def _replace(staging: Path, folder: Path) -> None:
         aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open(where: str, path: Path, limit: int) -> bytes:

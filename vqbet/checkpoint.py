@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vqbet import durable
 from vqbet.contract import TrainingError
 
 NAME = re.compile(r"step-(\d{10})")
@@ -76,10 +77,10 @@ def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
         state = {"key": key, "step": checkpoint.step, "state": checkpoint.state, "sha256": _sha256(staging / TENSORS)}
         (staging / STATE).write_text(json.dumps({"content": state, "sha256": _digest(state)}), encoding="utf-8")
         for path in (staging / TENSORS, staging / STATE, staging):
-            _sync(path)
+            durable.sync(path)
         shutil.rmtree(final, ignore_errors=True)
         staging.rename(final)
-        _sync(folder)
+        durable.sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise TrainingError(
@@ -133,11 +134,3 @@ def _digest(state: Mapping[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

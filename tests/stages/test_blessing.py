@@ -90,22 +90,20 @@ def test_other_actions_elsewhere_are_refused(
         blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
-def test_a_process_with_more_than_acting_needs_is_refused(
-    demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "content", "sentence"),
+    [
+        ("sitecustomize", "import zarr", "the process that acts has imported zarr, which a robot does not have"),
+        ("torch", "raise ImportError('no torch here')", "cannot be served: ImportError: no torch here"),
+    ],
+)
+def test_a_process_with_more_or_less_than_acting_needs_is_refused(
+    demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, content: str, sentence: str
 ) -> None:
-    """The planted fault: a sitecustomize that imports a store."""
+    """The planted fault: a module beside the project, which the clean process finds first."""
     digest = written(tmp_path / "policy", demos)
     (tmp_path / "vqbet").symlink_to(blessing.PACKAGE_ROOT / "vqbet")
-    (tmp_path / "sitecustomize.py").write_text("import zarr\n")
+    (tmp_path / f"{module}.py").write_text(content)
     monkeypatch.setattr(blessing, "PACKAGE_ROOT", tmp_path)
-    with pytest.raises(GateError, match="the process that acts has imported zarr, which a robot does not have"):
-        blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
-
-
-def test_a_process_that_dies_says_why(demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = written(tmp_path / "policy", demos)
-    (tmp_path / "vqbet").symlink_to(blessing.PACKAGE_ROOT / "vqbet")
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
-    monkeypatch.setattr(blessing, "PACKAGE_ROOT", tmp_path)
-    with pytest.raises(GateError, match="cannot be served: ImportError: no torch here"):
+    with pytest.raises(GateError, match=sentence):
         blessing.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)

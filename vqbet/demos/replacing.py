@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vqbet import durable
 from vqbet.contract import StoreError
 
 
@@ -52,11 +53,11 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _commit(staging: Path, target: Path) -> None:
     for folder, _, _ in os.walk(staging):
-        _sync(Path(folder))
+        durable.sync(Path(folder))
     if target.exists():
         target.rename(_beside(target, "old"))
     staging.rename(target)
-    _sync(target.parent)
+    durable.sync(target.parent)
 
 
 def _recover(target: Path) -> None:
@@ -103,11 +104,3 @@ def _is_current(path: Path, descriptor: int) -> bool:
 
 def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{suffix}")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

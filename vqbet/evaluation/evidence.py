@@ -75,7 +75,7 @@ def replay(folder: Path, expected: str = "") -> Verdict:
 
     Raises GateError naming the file that is missing, added or changed.
     """
-    _verify(folder, expected or folder.name)
+    verify(folder, expected)
     return gate.replay(folder)
 
 
@@ -98,7 +98,9 @@ def used_seeds(store: Path, plan: Plan) -> None:
             )
 
 
-def _verify(folder: Path, expected: str) -> None:
+def verify(folder: Path, expected: str = "") -> None:
+    """Check every byte. Raises as `replay`, which also decides again."""
+    expected = expected or folder.name
     manifest = folder / MANIFEST
     text = records.load(manifest)
     if _sha256(text.encode()) != expected:

@@ -38,6 +38,7 @@ Outcome = Literal["PROMOTE", "REJECT", "HOLD", "NOT_COMPARABLE"]
 State = Literal["passed", "failed", "undecided"]
 Arm = Sequence[EpisodeRecord]
 Arms = Mapping[str, Arm]
+Slices = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Verdict:
     looked: tuple[Check, ...] = ()  # what was asked of the champion (the floor, where there is none) at each look
     numbers: Mapping[str, Mapping[str, float]] | None = None  # per arm; None where NOT_COMPARABLE
     comparison: Mapping[str, float] | None = None  # with the champion, by other methods; None where there is none
-    slices: Mapping[str, Mapping[str, float]] | None = None  # the same by slice
+    slices: Slices | None = None  # the same by slice
     version: int = GATE_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +104,9 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
     ordered = {name: sorted(arm, key=lambda record: record.seed) for name, arm in arms.items()}
     played, looked = len(ordered["candidate"]), list[Check]()
     for look in (look for look in plan.looks if look <= played):
-        checks = tuple(_checks(plan, {name: arm[:look] for name, arm in ordered.items()}))
+        seen = {name: arm[:look] for name, arm in ordered.items()}
+        slices = _slices(plan, seen)
+        checks = tuple(_checks(plan, seen, slices))
         outcome, reason, more = _outcome(plan, checks, look)
         looked.append(_question(checks))
         if outcome != "HOLD" and look < played:
@@ -117,7 +120,7 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         looked=tuple(looked),
         numbers={name: _numbers(plan, arm) for name, arm in ordered.items()},
         comparison=_comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None,
-        slices=_slices(plan, ordered),
+        slices=slices,
     )
 
 
@@ -206,7 +209,7 @@ def _seeds(plan: Plan, arm: Arm) -> str:
     return ""
 
 
-def _checks(plan: Plan, arms: Arms) -> list[Check]:
+def _checks(plan: Plan, arms: Arms, slices: Slices) -> list[Check]:
     mine = _values(plan.metric, arms["candidate"])
     needed = looks.needed(plan, mine, above=plan.floor, below=plan.floor)
     found = [_check("floor", looks.interval(plan, mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
@@ -219,7 +222,7 @@ def _checks(plan: Plan, arms: Arms) -> list[Check]:
         else:
             found.append(_not_worse(plan, mine, theirs))
         if len(plan.slices) > 1:
-            found.append(_no_slice_worse(plan, arms))
+            found.append(_no_slice_worse(plan, slices, len(mine)))
     return found
 
 
@@ -251,14 +254,13 @@ def _not_worse(plan: Plan, mine: np.ndarray, theirs: np.ndarray) -> Check:
     return _check("not worse than champion", interval, limit=limit, hopeless=limit, needed=needed)
 
 
-def _no_slice_worse(plan: Plan, arms: Arms) -> Check:
+def _no_slice_worse(plan: Plan, slices: Slices, episodes: int) -> Check:
     """Fails where the candidate is shown to be worse in some slice, over all of them at this look (Holm).
 
     Where the plan asks for "not_worse": worse by more than the margin.
     """
-    found = _slices(plan, arms)
-    name, worst = min(found.items(), key=lambda item: item[1]["worse_p"])
-    state: State = "failed" if worst["worse_p"] <= looks.chance(plan, len(arms["candidate"])) else "passed"
+    name, worst = min(slices.items(), key=lambda item: item[1]["worse_p"])
+    state: State = "failed" if worst["worse_p"] <= looks.chance(plan, episodes) else "passed"
     value, low, high = worst["difference"], worst["difference_low"], worst["difference_high"]
     return Check(f"no slice worse (worst: {name})", state, value, low, high, 0.0, None, worst["worse_p"])
 
@@ -310,7 +312,7 @@ def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
     mine, theirs = (_values("success", arm) for arm in (candidate, champion))
     pairs = Pairs.count(mine > 0, theirs > 0)
     exact = statistics.clopper_pearson(int(mine.sum()), len(mine))
-    tango = statistics.tango(pairs)
+    tango = statistics.paired_difference(mine, theirs)
     one, two = (_values("score", arm) for arm in (candidate, champion))
     bootstrap = statistics.bootstrap_difference(one, two)
     numbers = {
@@ -354,7 +356,7 @@ def _slices(plan: Plan, arms: Arms) -> dict[str, dict[str, float]]:
         if "champion" in arms:
             theirs = _values(plan.metric, [record for record in arms["champion"] if record.slice == part.name])
             interval = statistics.paired_difference(mine, theirs)
-            worse.append(statistics.exchange(theirs - allowed, mine))
+            worse.append(statistics.exchange(theirs - allowed, mine) if len(plan.slices) > 1 else 1.0)
             numbers |= {"champion": float(theirs.mean()), "difference": interval.estimate}
             numbers |= {"difference_low": interval.low, "difference_high": interval.high}
         found[part.name] = numbers

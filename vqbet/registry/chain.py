@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vqbet import durable
 from vqbet.contract import RegistryError
 
 Link = dict[str, Any]
@@ -53,7 +54,7 @@ def append(path: Path, content: Mapping[str, Any]) -> Link:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        _sync(path.parent)
+        durable.sync(path.parent)
     except OSError as error:
         raise RegistryError(
             f"{path}: cannot be written: {error.strerror}; nothing was promoted. Free space or permissions"
@@ -77,11 +78,3 @@ def _canonical(value: Mapping[str, Any]) -> bytes:
 
 def _hash(link: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical({name: value for name, value in link.items() if name != "hash"})).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

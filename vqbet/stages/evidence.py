@@ -58,9 +58,9 @@ def listing(root: Path) -> dict[str, str]:
     """All verdicts: the beginning of the id, and outcome, task and candidate."""
     found = {}
     for folder in evidence.folders(Paths(root, "").verdicts):
-        verdict = evidence.replay(folder)
-        task = records.parse(records.load(folder / "plan.json"), str(folder))["task"]
-        found[folder.name[:12]] = f"{verdict.outcome}, {task}, candidate {verdict.candidate[:12]}"
+        evidence.verify(folder)
+        plan, verdict = (records.parse(records.load(folder / f"{name}.json"), name) for name in ("plan", "verdict"))
+        found[folder.name[:12]] = f"{verdict['outcome']}, {plan['task']}, candidate {verdict['candidate'][:12]}"
     return found or {"verdicts": "none yet; run the pipeline once"}
 
 

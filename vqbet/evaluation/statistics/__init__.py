@@ -22,7 +22,6 @@ from vqbet.evaluation.statistics.pairs import (
     holm,
     mcnemar,
     stratified,
-    tango,
     tango_z,
 )
 from vqbet.evaluation.statistics.power import Retraining, mean_needed, mean_power, pairs_needed, pairs_power
@@ -52,7 +51,6 @@ __all__ = [
     "pairs_needed",
     "pairs_power",
     "stratified",
-    "tango",
     "tango_z",
     "wilson",
 ]

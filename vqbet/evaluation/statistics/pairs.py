@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import optimize, stats
+from scipy import stats
 
 from vqbet.contract import GateError
-from vqbet.evaluation.statistics.means import Interval, expect_share
+from vqbet.evaluation.statistics.means import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +54,11 @@ def mcnemar(pairs: Pairs) -> float:
     return float(stats.binom.sf(pairs.gained - 1, differing, 0.5)) if differing else 1.0
 
 
-def tango(pairs: Pairs, confidence: float = 0.95) -> Interval:
-    """The score interval of the difference of success rates (Tango 1998, Statistics in Medicine 17, 891-908).
-
-    All differences that `tango_z` does not refuse at this confidence, two-sided. `means.paired_difference` finds the
-    same by another way.
-    """
-    expect_share("confidence", confidence)
-    limit = NormalDist().inv_cdf((1 + confidence) / 2)
-    estimate = pairs.difference
-
-    def ends(sign: float) -> float:
-        def beyond(difference: float) -> float:
-            return sign * tango_z(pairs, difference) - limit
-
-        outermost = -sign * (1 - 1e-12)  # z is zero at the estimate and grows towards there
-        return float(optimize.brentq(beyond, outermost, estimate, xtol=1e-12)) if beyond(outermost) > 0 else -sign
-
-    return Interval(estimate, ends(1.0), ends(-1.0))
-
-
 def tango_z(pairs: Pairs, difference: float) -> float:
-    """How many standard errors the observed difference lies above `difference`, estimated as if that were true."""
+    """How many standard errors the observed difference lies above `difference`, estimated as if that were true.
+
+    Tango's interval is the differences of which this is small: for successes, `means.paired_difference`.
+    """
     return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
 
 
