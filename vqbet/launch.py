@@ -1,7 +1,8 @@
-"""How one command becomes several training processes, and how none of them outlives the command. No torch here.
+"""How one command becomes several processes, and how none of them outlives the command. No torch here.
 
 `accelerate launch --cpu --num_processes 2` runs one process and says nothing; torchrun with ACCELERATE_USE_CPU=true
-runs two. How many is a matter of the machine: the environment variable VQBET_PROCESSES, never a parameter.
+runs two. How many is a matter of the machine: of the environment variables VQBET_PROCESSES (that train) and
+VQBET_WORKERS (that play episodes), never of a parameter.
 """
 
 from __future__ import annotations
@@ -14,18 +15,38 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from vqbet.contract import TrainingError
+from vqbet.contract import PipelineError, TrainingError
 
-VARIABLE = "VQBET_PROCESSES"
+VARIABLE, WORKERS = "VQBET_PROCESSES", "VQBET_WORKERS"
+MOST = 1024
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def processes() -> int:
     """How many processes a training should use: $VQBET_PROCESSES, else 1. Raises TrainingError for anything odd."""
-    value = os.environ.get(VARIABLE, "1")
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 1024:
-        raise TrainingError(f"environment variable {VARIABLE}: expected a number from 1 to 1024, got {value!r}")
-    return int(value)
+    if (count := _count(VARIABLE, 1)) is None:
+        raise TrainingError(_odd(VARIABLE))
+    return count
+
+
+def workers() -> int:
+    """How many processes play episodes: $VQBET_WORKERS, else one for each core this process may use.
+
+    Raises PipelineError for anything odd.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (count := _count(WORKERS, cores)) is None:
+        raise PipelineError(_odd(WORKERS))
+    return count
+
+
+def _count(variable: str, default: int) -> int | None:
+    value = os.environ.get(variable, str(default))
+    return int(value) if value.isascii() and value.isdigit() and 1 <= int(value) <= MOST else None
+
+
+def _odd(variable: str) -> str:
+    return f"environment variable {variable}: expected a number from 1 to {MOST}, got {os.environ[variable]!r}"
 
 
 def is_main() -> bool:
@@ -63,14 +84,15 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
     return 128 + received[0] if received else abs(code)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Ask Linux to send this process SIGTERM when the process that started it is gone; elsewhere nothing happens.
 
-    A training that is told so writes its checkpoint and ends, instead of racing with the next one.
+    parent: its number, for a process that takes so long to start that it may be gone already. A training that is told
+    so writes its checkpoint and ends, instead of racing with the next one.
     """
     if sys.platform != "linux":
         return
-    parent = os.getppid()
+    parent = parent or os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         signal.raise_signal(signal.SIGTERM)

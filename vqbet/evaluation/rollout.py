@@ -18,6 +18,7 @@ from vqbet.contract import Env, EpisodeRecord, Policy, WorldError
 
 MAX_FRAMES = 180  # per film: frames are skipped evenly so that the longest episode has no more
 MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels that is 42 MB
+UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for no verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,16 @@ class Film:
 class Timing:
     """How fast it went, on this machine, this time."""
 
-    act_ms_p50: float  # one policy call for all running episodes
-    act_ms_p99: float
-    steps_per_s: float  # of episodes, everything included
+    act_s: Float[np.ndarray, " calls"]  # each policy call, for all episodes running then
+    steps: int  # of all episodes
+    seconds: float  # everything included
+
+    def act_ms(self, percentile: float) -> float:
+        return float(1000 * np.percentile(self.act_s, percentile))
+
+    @property
+    def steps_per_s(self) -> float:
+        return self.steps / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +98,10 @@ def play(
         run.step()
         if progress is not None:
             progress(run.steps, env.max_steps)
-    elapsed = max(time.perf_counter() - started, 1e-9)
+    elapsed = time.perf_counter() - started
     if progress is not None:
         progress(env.max_steps, env.max_steps)
-    act_ms = 1000 * np.array(run.act_s)
-    p50, p99 = (float(value) for value in np.percentile(act_ms, (50, 99)))
-    timing = Timing(p50, p99, steps_per_s=float(run.lengths.sum()) / elapsed)
+    timing = Timing(np.array(run.act_s), int(run.lengths.sum()), elapsed)
     metrics = _metrics(env, numbers)
     records = [
         EpisodeRecord(
@@ -115,6 +121,17 @@ def play(
         for row, seed in enumerate(numbers)
     ]
     return Play(records, run.films, run.paths(), timing)
+
+
+def join(parts: Sequence[Play], seconds: float) -> Play:
+    """Rollouts of one policy as if they were one, in this order; `seconds`: how long they took, side by side or not."""
+    firsts = np.cumsum([0] + [len(part.records) for part in parts]).tolist()
+    films = {first + row: film for first, part in zip(firsts, parts, strict=False) for row, film in part.films.items()}
+    timing = Timing(
+        np.concatenate([part.timing.act_s for part in parts]), sum(part.timing.steps for part in parts), seconds
+    )
+    paths = [path for part in parts for path in part.paths][:MAX_PATHS]
+    return Play([record for part in parts for record in part.records], films, paths, timing)
 
 
 @dataclass(slots=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, environment, playable
-from vqbet.contract import Demonstrations, EpisodeRecord, Policy
+from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
 from vqbet.evaluation import evidence, gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import blessing, evaluate, files
+from vqbet.stages import blessing, files, worlds
+from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -30,13 +31,14 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     blessed = blessing.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
     files.write_json(paths.blessing(candidate.digest), blessed.to_json())
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
-    policies = _policies(paths, params, demos)
-    world = evaluate.world_name(paths.task, asked=bool(policies["candidate"][0].goal))
-    plan = make_plan(world, params, demos, {name: digest for name, (_, digest) in policies.items()})
+    policy, _ = playable.load(paths.scratch("candidate"), candidate.digest)
+    world = worlds.name(paths.task, asked=bool(policy.goal))
+    plan = make_plan(world, params, demos, _digests(paths))
     evidence.used_seeds(paths.verdicts, plan)
     plan.write(paths.gate / "plan.json")
-    verdict = _decided(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
-    _film(paths, plan, {name: policy for name, (policy, _) in policies.items()}, demos, watch)
+    with Arena(paths.store) as arena:
+        verdict, jobs = _decided(paths, plan, arena, watch)
+        _film(paths, plan, arena, jobs, watch)
     watch.say(f"{verdict.outcome}: {verdict.reason}")
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
@@ -78,14 +80,19 @@ def make_plan(world: str, params: TaskParams, demos: Demonstrations, digests: Ma
     )
 
 
-def _decided(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: Demonstrations, watch: Watch) -> Verdict:
+def _decided(paths: Paths, plan: Plan, arena: Arena, watch: Watch) -> tuple[Verdict, list[Job]]:
     """Play from look to look until one decides; what was played is on disk after each of them."""
     played: list[EpisodeRecord] = []
+    done: list[Job] = []
     verdict = gate.decide(plan, {})  # NOT_COMPARABLE
+    arms = _arms(plan)
     first = plan.first_seed
     for look in plan.looks if plan.candidate != plan.champion else ():
-        for name, policy in policies.items():
-            played += _play(plan, name, policy, range(first, plan.first_seed + look), demos, watch)
+        jobs = _jobs(paths, plan, range(first, plan.first_seed + look))
+        found = arena.play(f"{plan.world}: {', '.join(arms)}", jobs, watch)
+        played += [record for play in found for record in play.records]
+        played.sort(key=lambda record: (arms.index(record.policy), record.seed))
+        done += jobs
         records.write(paths.gate / "records.jsonl", played)
         verdict = gate.decide(plan, gate.by_policy(played))
         if verdict.outcome != "HOLD":
@@ -93,51 +100,59 @@ def _decided(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: De
         first = plan.first_seed + look
         watch.say(f"after {look} episodes: {verdict.reason}")
     gate.write(paths.gate / "verdict.json", verdict)
-    return gate.replay(paths.gate)
+    return gate.replay(paths.gate), done
 
 
-def _film(paths: Paths, plan: Plan, policies: Mapping[str, Policy], demos: Demonstrations, watch: Watch) -> None:
-    """The seeds on which the candidate did worst, played again by it and the champion for people to look at."""
-    if plan.candidate == plan.champion:
+def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch) -> None:
+    """The seeds on which the candidate did worst, played again by it and the champion for people to look at.
+
+    Whoever played together plays together again, so what is seen is what was judged. Raises GateError where it is not.
+    """
+    if not jobs:
         return
     played = gate.by_policy(records.read(paths.gate / "records.jsonl"))
     others = {record.seed: record.score for record in played.get("champion", ())}
     worst = sorted(played["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
-    for record in worst[:WORST]:
-        part = next(part for part in plan.slices if part.name == record.slice)
-        for name in ("candidate", "champion") if others else ("candidate",):
-            label = Label(plan.world, name, "", evaluate.UNPLANNED, plan.machine)
-            again = evaluate.play(label, policies[name], [record.seed], demos, watch, within=part, film=[0])
-            video.write(paths.gate / "films" / f"{name}-{record.seed}.webm", again.films[0].frames, again.films[0].fps)
+    wanted = {record.seed for record in worst[:WORST]}
+    shards = [shard for job in jobs for shard in job.shards() if job.label.policy in ("candidate", "champion")]
+    again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
+    for play in arena.play(f"{plan.world}: the worst {len(wanted)} again", again, watch):
+        for row, film in play.films.items():
+            record = play.records[row]
+            if record not in played[record.policy]:
+                raise GateError(
+                    f"seed {record.seed}: {record.policy} played it twice and scored otherwise; episodes that cannot "
+                    "be repeated on this machine cannot be paired"
+                )
+            video.write(paths.gate / "films" / f"{record.policy}-{record.seed}.webm", film.frames, film.fps)
 
 
-def _play(
-    plan: Plan, name: str, policy: Policy, seeds: range, demos: Demonstrations, watch: Watch
-) -> list[EpisodeRecord]:
-    """One arm's episodes of one look, each under the conditions of its slice, in the order of their seeds."""
-    digest = {"candidate": plan.candidate, "champion": plan.champion}.get(name, "")
-    label = Label(plan.world, name, digest, plan.sha256, plan.machine)
-    found: list[EpisodeRecord] = []
-    for part in plan.slices:
-        own = [seed for seed in seeds if plan.slice_of(seed) == part]
-        if own:
-            found += evaluate.play(label, policy, own, demos, watch, within=part).records
-    return sorted(found, key=lambda record: record.seed)
+def _jobs(paths: Paths, plan: Plan, seeds: range) -> list[Job]:
+    """Every arm's episodes of one look, each under the conditions of its slice."""
+    digests = {"candidate": plan.candidate, "champion": plan.champion}
+    parts = [(part, [seed for seed in seeds if plan.slice_of(seed) == part]) for part in plan.slices]
+    return [
+        Job(
+            Label(plan.world, name, digests.get(name, ""), plan.sha256, plan.machine),
+            own,
+            paths.scratch(name) if name in digests else None,
+            within=part,
+        )
+        for name in _arms(plan)
+        for part, own in parts
+        if own
+    ]
 
 
-def _policies(paths: Paths, params: TaskParams, demos: Demonstrations) -> dict[str, tuple[Policy, str]]:
-    """The arms by name, each with the digest of its bundle, in the order in which they play."""
-    found: dict[str, tuple[Policy, str]] = {"candidate": _loaded(paths.scratch("candidate"), demos)}
-    champion = paths.scratch("champion")
-    if champion.is_dir():
-        found["champion"] = _loaded(champion, demos)
-    return found | {name: (evaluate.baseline(name, demos), "") for name in params.gate.baselines}
+def _arms(plan: Plan) -> tuple[str, ...]:
+    """Who plays, in the order of the records."""
+    return ("candidate", *(("champion",) if plan.champion else ()), *plan.baselines)
 
 
-def _loaded(folder: Path, demos: Demonstrations) -> tuple[Policy, str]:
-    policy, packed = playable.load(folder)
-    bundle.expect(packed, demos.spec)
-    return policy, packed.digest
+def _digests(paths: Paths) -> dict[str, str]:
+    """Of the policies that the runner has laid down."""
+    folders = {name: paths.scratch(name) for name in ("candidate", "champion")}
+    return {name: bundle.read(folder).digest for name, folder in folders.items() if folder.is_dir()}
 
 
 def _span(first: int, count: int) -> tuple[int, int]:

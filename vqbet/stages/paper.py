@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from vqbet import environment, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
@@ -22,7 +21,7 @@ from vqbet.evaluation import records, rollout
 from vqbet.evaluation.results import Result
 from vqbet.evaluation.rollout import Label
 from vqbet.policies.acting import Actor
-from vqbet.stages import cells, evaluate, files, tokenizer, training
+from vqbet.stages import arena, cells, evaluate, files, tokenizer, training, worlds
 from vqbet.stages.cells import VQBET, Cell
 from vqbet.stages.paths import Paths
 from vqbet.stages.training import Job
@@ -58,7 +57,7 @@ def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
     actor = training.actor(job)
     world = _world(cell, demos)
     first, found = params.paper.first_seed, _key(params, cell, chosen, demos.digest)
-    world_name = evaluate.world_name(cell.task, asked=cell.goal)
+    world_name = worlds.name(cell.task, asked=cell.goal)
     with watch.bar(f"{cell.name}: evaluate") as advance:
         played = rollout.play(
             world,
@@ -140,22 +139,20 @@ def _key(params: Params, cell: Cell, chosen: Mapping[str, Any], digest: str) -> 
 
 
 def _world(cell: Cell, demos: Demonstrations) -> Env:
-    world = evaluate.world(evaluate.world_name(cell.task, asked=cell.goal), demos)
+    world = worlds.make(worlds.name(cell.task, asked=cell.goal), demos)
     seen, done = float(cell.change("observation_noise", 0.0)), float(cell.change("action_noise", 0.0))
-    return evaluate.disturbed(world, demos, observation_noise=seen, action_noise=done)
+    return worlds.disturbed(world, demos, observation_noise=seen, action_noise=done)
 
 
 def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float]:
     """Milliseconds on one thread, for 1 and 64 episodes: median of a call that plans, and of an executed action."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     every = actor.planner.chunk if actor.execute == "chunk" else 1
     found = {}
-    for batch in (1, 64):
-        times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
-        found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)
-        found[f"action_{batch}"] = round(1000 * float(np.median(times.reshape(-1, every).mean(axis=1))), 3)
-    torch.set_num_threads(threads)
+    with arena.one_thread():
+        for batch in (1, 64):
+            times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
+            found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)
+            found[f"action_{batch}"] = round(1000 * float(np.median(times.reshape(-1, every).mean(axis=1))), 3)
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from vqbet import environment, playable, registry
 from vqbet.demos import store
 from vqbet.evaluation import rollout, video
-from vqbet.evaluation.rollout import Label
-from vqbet.stages import evaluate
+from vqbet.evaluation.rollout import UNPLANNED, Label
+from vqbet.stages import evaluate, worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -21,13 +21,13 @@ def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: 
     with tempfile.TemporaryDirectory() as folder:
         policy, _ = playable.load(registry.download(version, Path(folder) / "bundle"), version.digest)
     demos = store.read(Paths(root, version.name).store) if policy.goal else None
-    world = evaluate.world_name(version.name, asked=bool(policy.goal))
+    world = worlds.name(version.name, asked=bool(policy.goal))
     with watch.bar(f"{version.name}/{version.version}") as advance:
         played = rollout.play(
-            evaluate.world(world, demos),
+            worlds.make(world, demos),
             policy,
             range(seed, seed + episodes),
-            Label(world, "candidate", version.digest, evaluate.UNPLANNED, environment.machine()),
+            Label(world, "candidate", version.digest, UNPLANNED, environment.machine()),
             progress=lambda done, total: advance(done, total, {}),
             film=range(episodes),
         )

@@ -1,0 +1,221 @@
+"""Episodes on all cores: the same records as on one, and nothing left behind when it goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from vqbet import bundle, launch
+from vqbet.contract import BundleError, Demonstrations, EpisodeRecord, GateError, PipelineError, WorldError
+from vqbet.demos import store
+from vqbet.evaluation import records, rollout
+from vqbet.evaluation.plan import Slice
+from vqbet.evaluation.rollout import UNPLANNED, Film, Label
+from vqbet.policies.acting import Actor
+from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
+from vqbet.policies.spaces import Spaces
+from vqbet.sims.blockpush_oracle import demonstrations
+from vqbet.stages import arena, gate
+from vqbet.stages.arena import Arena, Job
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Advance, Watch
+
+TASK = "blockpush"
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demos") / f"{TASK}.zarr"
+    store.write(folder, demonstrations(6, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(demos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An untrained network, wide enough that a matrix product is rounded by how many episodes it is made for."""
+    torch.manual_seed(0)
+    known: Demonstrations = store.read(demos)
+    shape = BehaviorCloningShape(window=1, chunk=2, depth=2, hidden=256, dropout=0.0, goal_steps=0)
+    actor = Actor(known.spec, BehaviorCloning(Spaces.fit(known, ()), shape).eval(), execute="chunk")
+    folder = tmp_path_factory.mktemp("policy") / "policy"
+    written = bundle.write(
+        folder,
+        kind="bc",
+        spec=known.spec,
+        arguments=actor.arguments(),
+        components=actor.components(),
+        provenance={},
+    )
+    return folder, written
+
+
+def label(policy: str, digest: str = "", world: str = TASK) -> Label:
+    return Label(world, policy, digest, UNPLANNED, "a machine")
+
+
+def jobs(policy: tuple[Path, str]) -> list[Job]:
+    folder, digest = policy
+    noisy = Slice("noisy", 0.5, observation_noise=0.05, action_noise=0.05)
+    return [
+        Job(label("candidate", digest), range(50, 65), folder, film=[62]),
+        Job(label("candidate", digest), range(80, 88), folder, within=noisy),
+        Job(label("nearest"), range(50, 62)),
+    ]
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "SHARD", 10)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_two_processes_play_what_one_plays(
+    demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv(launch.WORKERS, workers)
+        with Arena(demos) as place:
+            found.append(place.play("all", jobs(policy), Watch()))
+    for one, two in zip(*found, strict=True):
+        assert two.records == one.records
+        assert all(np.array_equal(*pair) for pair in zip(two.paths, one.paths, strict=True))
+        assert two.films.keys() == one.films.keys()
+        assert all(np.array_equal(two.films[row].frames, film.frames) for row, film in one.films.items())
+    candidate, noisy, _ = found[1]
+    assert [record.seed for record in candidate.records] == list(range(50, 65))
+    assert sorted(candidate.films) == [12]
+    assert candidate.timing.steps == sum(record.steps for record in candidate.records)
+    assert {record.slice for record in noisy.records} == {"noisy"}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_bar_counts_episodes_up_to_all_of_them(
+    demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launch.WORKERS, "2")
+    seen: list[tuple[int, int]] = []
+
+    @contextmanager
+    def bar(_: str) -> Iterator[Advance]:
+        yield lambda done, total, _numbers: seen.append((done, total))
+
+    with Arena(demos) as place:
+        place.play("bar", jobs(policy), Watch(bar=bar))
+    assert seen[-1] == (35, 35)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_wrong_is_said_in_the_same_words(
+    demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    monkeypatch.setenv(launch.WORKERS, workers)
+    with pytest.raises(BundleError, match="digest"), Arena(demos) as place:
+        place.play("other", [Job(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch())
+    with pytest.raises(WorldError, match="no world 'atlantis'"), Arena(demos) as place:
+        place.play("nowhere", [Job(label("noop", world="atlantis"), range(50, 62))], Watch())
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_process_that_is_killed_is_said(
+    demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launch.WORKERS, "2")
+    with Arena(demos) as place:
+        place.play("first", jobs(policy), Watch())
+        before = workers_of(psutil.Process())
+        assert len(before) == 2
+        before[0].kill()
+        with pytest.raises(PipelineError, match="VQBET_WORKERS to fewer than 2"):
+            place.play("second", jobs(policy), Watch())
+    assert all(ended(worker) for worker in before)
+
+
+def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, str]) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from vqbet.evaluation.rollout import Label\n"
+        "from vqbet.stages.arena import Arena, Job\n"
+        "from vqbet.stages.watch import Watch\n"
+        "if __name__ == '__main__':\n"
+        "    label = Label('blockpush', 'candidate', sys.argv[3], '0' * 64, '')\n"
+        "    with Arena(Path(sys.argv[1])) as place:\n"
+        "        place.play('long', [Job(label, range(100000), Path(sys.argv[2]))], Watch())\n"
+    )
+    file = demos.parent / "play.py"
+    file.write_text(script)
+    command = [sys.executable, str(file), str(demos), str(policy[0]), policy[1]]
+    environment = {**os.environ, launch.WORKERS: "2", "PYTHONPATH": str(Path.cwd())}
+    parent = subprocess.Popen(command, env=environment)
+    try:
+        found = waited(lambda: len(workers_of(psutil.Process(parent.pid))) == 2)
+        assert found
+        found = workers_of(psutil.Process(parent.pid))
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert waited(lambda: all(ended(worker) for worker in found))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "", "1025"])
+def test_an_odd_number_of_workers_is_refused(value: str, demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.WORKERS, value)
+    with pytest.raises(PipelineError, match=f"{launch.WORKERS}: expected a number from 1 to 1024, got {value!r}"):
+        Arena(demos)
+
+
+class Twice:
+    """An arena that gives what it was told."""
+
+    def __init__(self, *played: rollout.Play) -> None:
+        self.played = list(played)
+
+    def play(self, *_: object) -> list[rollout.Play]:
+        return self.played
+
+
+def test_a_film_of_another_episode_than_was_judged_is_refused(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, TASK)
+    judged = EpisodeRecord(TASK, "candidate", "d", "p", 7, 10, False, 0.25)
+    records.write(paths.gate / "records.jsonl", [judged])
+    film = Film([np.zeros((8, 8, 3), np.uint8)], 10.0)
+    timing = rollout.Timing(np.ones(1), 10, 1.0)
+    again = rollout.Play([replace(judged, score=0.5)], {0: film}, [], timing)
+    plan = type("Plan", (), {"world": TASK})
+    with pytest.raises(GateError, match="seed 7: candidate played it twice and scored otherwise"):
+        gate._film(paths, plan, Twice(again), [Job(label("candidate"), [7])], Watch())  # type: ignore[arg-type]
+    same = rollout.Play([judged], {0: film}, [], timing)
+    gate._film(paths, plan, Twice(same), [Job(label("candidate"), [7])], Watch())  # type: ignore[arg-type]
+    assert (paths.gate / "films" / "candidate-7.webm").is_file()
+
+
+def workers_of(parent: psutil.Process) -> list[psutil.Process]:
+    """The children that play: spawned, unlike the one that counts shared resources."""
+    return [child for child in parent.children() if any("spawn_main" in word for word in child.cmdline())]
+
+
+def ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def waited(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
