@@ -105,13 +105,36 @@ def show(reference: Reference) -> None:
 
 
 @app.command()
-def history(task: Task) -> None:
+def history(
+    task: Task,
+    at: Annotated[str, typer.Option(help="only who was champion then: 2026-05-01 or 2026-05-01T14:30, UTC")] = "",
+) -> None:
     """Who was champion when, and why: the ledger, checked link by link."""
     from vqbet.stages import release
 
     _project(task)
-    for entry in release.history(task):
+    entries = release.history(task, at)
+    for entry in entries:
         console.table(entry)
+    if not entries:
+        console.say(f"{task}: no champion{' then' if at else ' yet'}")
+
+
+@app.command()
+def audit(
+    task: Task,
+    repair: Annotated[bool, typer.Option("--repair", help="finish what a crash left half done")] = False,
+) -> None:
+    """Check ledger, registry, evidence and bundles against one another. Exits with 1 where something is wrong."""
+    from vqbet.stages import audit as stage
+
+    root, _ = _project(task)
+    found = stage.run(root, task, console.watch(), repair=repair)
+    console.table(
+        {one.what: f"{one.wrong or 'as it should be'}{'; ' + one.mended if one.mended else ''}" for one in found}
+    )
+    if any(one.open for one in found):
+        raise typer.Exit(1)
 
 
 @verdict.command("replay")

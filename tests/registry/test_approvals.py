@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,12 +70,12 @@ def test_an_approval_of_another_verdict_is_none(home: Path, tmp_path: Path) -> N
 
 
 def test_a_forged_approval_is_noticed(home: Path, tmp_path: Path) -> None:
-    """The planted fault: another name in the file."""
+    """The planted fault: another name in the table."""
     [(one, digest)] = registered(tmp_path, "one")
     approve("bob")
-    path = home / "ledger" / "tiny.approvals.jsonl"
-    path.write_text(path.read_text().replace("bob", "eve"))
-    with pytest.raises(RegistryError, match=r"approvals\.jsonl:1: the chain is broken"):
+    with closing(sqlite3.connect(home / "ledger.db")) as database, database:
+        database.execute("UPDATE vqbet_ledger SET line = replace(line, 'bob', 'eve')")
+    with pytest.raises(RegistryError, match=r"tiny\.approvals, entry 1: the chain is broken"):
         promote(one, digest, 1)
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from shelf import SPEC, bundle, registered, verdict
 
 from vqbet import registry
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, connection, ledger, models, promotion, runs
+from vqbet.registry import connection, models, promotion, runs
 
 
 def promote(version: int, candidate: str, champion: str = "", evidence: str = "e1") -> registry.LedgerEntry:
@@ -386,8 +386,8 @@ class TestPromotion:
         (one, first), (two, second) = registered(tmp_path, "one", "two")
         promote(one, first)
         promote(two, second, first, "e2")
-        path = home / "ledger" / "tiny.jsonl"
-        path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n")
+        with closing(sqlite3.connect(home / "ledger.db")) as database, database:
+            database.execute("DELETE FROM vqbet_ledger WHERE number = 2")
         with pytest.raises(RegistryError, match="entries are missing, or another machine's ledger"):
             registry.rollback("tiny", why="w", who="bob")
 
@@ -456,16 +456,6 @@ class TestCrash:
         assert registry.resolve("tiny@champion").version == last.version
         assert models.model_tags("tiny")[promotion.HEAD] == last.hash
 
-    def test_a_line_cut_short_never_took_effect(self, home: Path, tmp_path: Path) -> None:
-        (one, first), (two, second) = registered(tmp_path, "one", "two")
-        entry = promote(one, first)
-        path = home / "ledger" / "tiny.jsonl"
-        with path.open("ab") as file:
-            file.write(b'{"seq":2,"action":"pro')
-        assert registry.history("tiny") == [entry]
-        assert promote(two, second, first, "e2").seq == 2
-        assert len(path.read_bytes().splitlines()) == 2
-
 
 class TestRace:
     def test_eight_processes_four_rivals_one_effect(self, home: Path, tmp_path: Path) -> None:
@@ -527,57 +517,6 @@ def die_promoting(uri: str, version: int, candidate: str, champion: str) -> None
     promote(version, candidate, champion, "e2")
 
 
-class TestLedger:
-    ENTRY = ledger.LedgerEntry(0, "promote", "tiny", 1, "d", 0, "", "ann", "why", "2026-01-01T00:00:00+00:00", "e")
-
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        path = tmp_path / "ledger" / "tiny.jsonl"
-        for version in (1, 2, 3):
-            ledger.append(path, replace(self.ENTRY, version=version))
-        return path
-
-    def test_entries_are_chained(self, path: Path) -> None:
-        entries = ledger.read(path)
-        assert [entry.seq for entry in entries] == [1, 2, 3]
-        assert [entry.prev for entry in entries] == ["", entries[0].hash, entries[1].hash]
-
-    def test_any_change_breaks_the_chain(self, path: Path) -> None:
-        lines = path.read_bytes().splitlines(keepends=True)
-        faults = {
-            "edited": [lines[0].replace(b"ann", b"bob"), *lines[1:]],
-            "dropped first": lines[1:],
-            "dropped middle": [lines[0], lines[2]],
-            "swapped": [lines[1], lines[0], lines[2]],
-            "doubled": [lines[0], *lines],
-            "no JSON": [b"{\n", *lines[1:]],
-            "field missing": [b'{"seq":1}\n', *lines[1:]],
-        }
-        for name, content in faults.items():
-            path.write_bytes(b"".join(content))
-            with pytest.raises(RegistryError, match=r"tiny\.jsonl:[123]: .*restore"):
-                ledger.read(path)
-            assert name
-
-    def test_reigns_undo_rollbacks(self) -> None:
-        story = ["promote", "promote", "rollback", "promote"]
-        entries = [replace(self.ENTRY, seq=i, action=act) for i, act in enumerate(story)]  # type: ignore[arg-type]
-        assert [entry.seq for entry in ledger.reigns(entries)] == [0, 3]
-
-    def test_a_ledger_that_cannot_be_written_promotes_nothing(
-        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        [(one, digest)] = registered(tmp_path, "one")
-
-        def full(_: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(chain.os, "fsync", full)
-        with pytest.raises(RegistryError, match="No space left on device; nothing was promoted"):
-            promote(one, digest)
-        assert registry.champion("tiny") is None
-
-
 class TestServer:
     @pytest.fixture
     def address(self, home: Path) -> Iterator[str]:
@@ -608,6 +547,7 @@ class TestServer:
         assert (found.version, found.digest, found.aliases) == (1, first, ("champion",))
         assert (registry.download(found, tmp_path / "got") / "bundle.json").read_text() == "one"
         assert registry.show("tiny/1")["model"] == "tiny/1"
-        assert len((tmp_path / "team" / "ledger" / "tiny.jsonl").read_text().splitlines()) == 3
+        with closing(sqlite3.connect(tmp_path / "team" / "ledger.db")) as database:
+            assert database.execute("SELECT count(*) FROM vqbet_ledger").fetchone() == (3,)
         with pytest.raises(RegistryError, match="no such version"):
             registry.resolve("tiny@nobody")

@@ -4,7 +4,7 @@ The store is the one MLFLOW_TRACKING_URI names: an SQLite file (embedded) or a s
 MLflow itself is imported inside functions, for it costs seconds.
 """
 
-from vqbet.registry.approvals import Approval, approve
+from vqbet.registry.approvals import Approval, approve, approved_then
 from vqbet.registry.connection import check
 from vqbet.registry.evidence import fetch, keep
 from vqbet.registry.ledger import LedgerEntry
@@ -19,8 +19,8 @@ from vqbet.registry.models import (
     resolve,
     set_candidate,
 )
-from vqbet.registry.promotion import force, history, promote, repair, rollback
-from vqbet.registry.runs import Run, run
+from vqbet.registry.promotion import amiss, force, history, predecessor, promote, repair, rollback
+from vqbet.registry.runs import Run, abandoned, end, run
 from vqbet.registry.summary import show
 
 __all__ = [
@@ -31,14 +31,19 @@ __all__ = [
     "Run",
     "Signature",
     "Version",
+    "abandoned",
+    "amiss",
     "approve",
+    "approved_then",
     "champion",
     "check",
     "download",
+    "end",
     "fetch",
     "force",
     "history",
     "keep",
+    "predecessor",
     "promote",
     "register",
     "repair",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, connection
+from vqbet.registry import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,12 @@ def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Ap
         raise RegistryError(f"{task}: an approval is of one verdict; expected the id of its evidence, got {evidence!r}")
     now = datetime.now(UTC)
     given = Approval(task, evidence, who, why, _written(now), _written(now + timedelta(hours=hours)))
-    with connection.locked(task):
-        chain.append(_path(task), asdict(given))
-    return given
+    while True:
+        try:
+            chain.append(_chain(task), asdict(given), chain.read(_chain(task)))
+        except chain.OvertakenError:  # by another person's: this one stands behind it
+            continue
+        return given
 
 
 def approved(task: str, evidence: str, *, needed: int) -> list[Approval]:
@@ -55,14 +57,19 @@ def approved(task: str, evidence: str, *, needed: int) -> list[Approval]:
     )
 
 
+def approved_then(task: str, evidence: str, when: str) -> set[str]:
+    """Who had approved the verdict at that moment (UTC, ISO 8601). Raises RegistryError where the chain is broken."""
+    return {one.who for one in read(task) if one.evidence == evidence and one.when <= when < one.until}
+
+
 def read(task: str) -> list[Approval]:
     """All approvals of a task, oldest first. Raises RegistryError where the chain is broken."""
     names = Approval.__dataclass_fields__
-    return [Approval(**{name: link[name] for name in names}) for link in chain.read(_path(task))]
+    return [Approval(**{name: link[name] for name in names}) for link in chain.read(_chain(task))]
 
 
-def _path(task: str) -> Path:
-    return connection.home() / "ledger" / f"{task}.approvals.jsonl"
+def _chain(task: str) -> str:
+    return f"{task}.approvals"
 
 
 def _written(moment: datetime) -> str:

@@ -1,39 +1,38 @@
-"""Append-only files of JSON lines, each naming the hash of the one before: what was written once can only be added to.
-
-A line that a crash cut short has no newline and never took effect; it is dropped by the next append.
-"""
+"""Append-only chains of JSON lines, each naming the hash of the one before: what was written can only be added to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vqbet import durable
 from vqbet.contract import RegistryError
+from vqbet.registry import journal
 
 Link = dict[str, Any]
 
 
-def read(path: Path) -> list[Link]:
-    """All lines in order, oldest first; none where there is no file. Raises RegistryError naming a broken line."""
+class OvertakenError(RegistryError):
+    """Somebody else added the link that was to be added."""
+
+
+def read(name: str) -> list[Link]:
+    """All links in order, oldest first; none where there is no such chain. Raises RegistryError naming a broken one."""
+    place = journal.opened()
     links: list[Link] = []
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(place.lines(name), start=1):
+        where = f"{place.where}: {name}, entry {number}"
         try:
             link = json.loads(line)
         except ValueError as error:
-            raise RegistryError(
-                f"{path}:{number}: not a line of JSON: {error}; restore the file from a copy"
-            ) from error
+            raise RegistryError(f"{where}: not a line of JSON: {error}; restore it from a copy") from error
         if not isinstance(link, dict):
-            raise RegistryError(f"{path}:{number}: expected an object, got {link!r}; restore the file from a copy")
+            raise RegistryError(f"{where}: expected an object, got {link!r}; restore it from a copy")
         prev = links[-1]["hash"] if links else ""
         if (link.get("seq"), link.get("prev"), link.get("hash")) != (number, prev, _hash(link)):
             raise RegistryError(
-                f"{path}:{number}: the chain is broken: this is entry {link.get('seq')} after "
+                f"{where}: the chain is broken: this is entry {link.get('seq')} after "
                 f"{str(link.get('prev'))[:12] or 'none'}, expected entry {number} after {prev[:12] or 'none'} with "
                 "unchanged content; restore it from a copy"
             )
@@ -41,35 +40,20 @@ def read(path: Path) -> list[Link]:
     return links
 
 
-def append(path: Path, content: Mapping[str, Any]) -> Link:
-    """Chain `content` to the last line, durably; gives it with seq, prev and hash. The caller holds the lock."""
-    links = read(path)
-    link = {**content, "seq": len(links) + 1, "prev": links[-1]["hash"] if links else ""}
+def append(name: str, content: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> Link:
+    """Chain `content` to the links that were read, durably; gives it with seq, prev and hash.
+
+    Raises OvertakenError where there is a newer link by now; nothing was written then.
+    """
+    link = {**content, "seq": len(after) + 1, "prev": after[-1]["hash"] if after else ""}
     link["hash"] = _hash(link)
-    line = _canonical(link) + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.truncate(sum(len(earlier) + 1 for earlier in _lines(path)))
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        durable.sync(path.parent)
-    except OSError as error:
-        raise RegistryError(
-            f"{path}: cannot be written: {error.strerror}; nothing was promoted. Free space or permissions"
-        ) from error
+    place = journal.opened()
+    if not place.add(name, link["seq"], _canonical(link)):
+        raise OvertakenError(
+            f"{place.where}: {name}: somebody else wrote entry {link['seq']} at the same moment, nothing was done; "
+            "look at it, and begin again"
+        )
     return link
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Whole lines, without their newlines; what follows the last newline was cut short."""
-    try:
-        return path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RegistryError(f"{path}: cannot be read: {error.strerror}; give this user access") from error
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vqbet.contract import RegistryError
@@ -37,17 +36,17 @@ class LedgerEntry:
         return asdict(self)
 
 
-def read(path: Path) -> list[LedgerEntry]:
-    """All entries in order, oldest first; none where there is no file. Raises RegistryError naming a broken line."""
+def read(task: str) -> list[LedgerEntry]:
+    """All entries in order, oldest first; none where nothing was promoted. Raises RegistryError naming a broken one."""
     try:
-        return [LedgerEntry(**link) for link in chain.read(path)]
+        return [LedgerEntry(**link) for link in chain.read(task)]
     except TypeError as error:
-        raise RegistryError(f"{path}: not a ledger of this version: {error}; use the version that wrote it") from error
+        raise RegistryError(f"{task}: not a ledger of this version: {error}; use the version that wrote it") from error
 
 
-def append(path: Path, entry: LedgerEntry) -> LedgerEntry:
-    """Chain `entry` to the last one and make it durable; gives it with seq, prev, hash. The caller holds the lock."""
-    return LedgerEntry(**chain.append(path, entry.to_json()))
+def append(entry: LedgerEntry, after: Sequence[LedgerEntry]) -> LedgerEntry:
+    """Chain `entry` to those that were read, durably; gives it with seq, prev, hash. Raises as `chain.append`."""
+    return LedgerEntry(**chain.append(entry.task, entry.to_json(), [earlier.to_json() for earlier in after]))
 
 
 def reigns(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:

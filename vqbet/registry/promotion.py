@@ -1,20 +1,20 @@
-"""The champion alias moves here and nowhere else: under a lock, after a verdict, with the ledger written first.
+"""The champion alias moves here and nowhere else: after a verdict, with the ledger written first.
 
-MLflow's alias has no compare-and-set, so the order is ours: lock, read the champion, check that the verdict is about
-exactly these two digests, append to the ledger (durable), move the alias, read it back. A crash in between leaves a
-ledger one entry ahead of the alias, which the next promotion, rollback or `repair` completes. The lock and the ledger
-are this machine's; the registry keeps the hash of the last entry, so a second machine's ledger is noticed and refused.
+MLflow's alias has no compare-and-set, so the order is ours: read the champion, check that the verdict is about exactly
+these two digests, add the next entry to the ledger (durable; of all who try only one can), move the alias, read ledger
+and alias back. A crash in between leaves a ledger one entry ahead of the alias, which the next promotion, rollback or
+`repair` completes. Processes of one machine wait for one another; of several machines that share a ledger, the slower
+one is refused. The registry keeps the hash of the last entry, so another machine's ledger is noticed and refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vqbet.contract import RegistryError
-from vqbet.registry import connection, ledger, models
+from vqbet.registry import connection, journal, ledger, models
 from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
@@ -54,7 +54,7 @@ def promote(
             )
         consent = approved(task, evidence, needed=approvals) if approvals else []
         names = ", ".join(sorted(one.who for one in consent))
-        return _enact(task, "promote", candidate, champion, who, why, evidence, names)
+        return _enact(entries, "promote", candidate, champion, who, why, evidence, names)
 
 
 def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
@@ -66,7 +66,7 @@ def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
         entries, champion = _settled(task)
         if champion is not None and champion.digest == candidate.digest:
             return entries[-1]
-        return _enact(task, "force", candidate, champion, who, why, "")
+        return _enact(entries, "force", candidate, champion, who, why)
 
 
 def rollback(task: str, why: str, who: str) -> LedgerEntry:
@@ -86,7 +86,13 @@ def rollback(task: str, why: str, who: str) -> LedgerEntry:
                 f"{task}/{before.version}: the ledger says digest {_short(before.digest)}, the registry "
                 f"{_short(target.digest)}; this version was replaced and may not become champion"
             )
-        return _enact(task, "rollback", target, champion, who, why, "")
+        return _enact(entries, "rollback", target, champion, who, why)
+
+
+def predecessor(task: str) -> int:
+    """The version that a rollback would make champion; 0 where there is none."""
+    standing = ledger.reigns(ledger.read(task))
+    return standing[-2].version if len(standing) > 1 else 0
 
 
 def repair(task: str) -> LedgerEntry | None:
@@ -99,13 +105,18 @@ def repair(task: str) -> LedgerEntry | None:
         return entries[-1]
 
 
+def amiss(task: str) -> str:
+    """What is wrong between ledger and alias; empty where they agree. Raises RegistryError as `repair`."""
+    entries, champion = _read(task)
+    if not entries or (_agrees(entries[-1], champion) and _head(task) == entries[-1].hash):
+        return ""
+    found = f"version {champion.version}" if champion else "none"
+    return f"the champion is {found}, entry {entries[-1].seq} of the ledger says version {entries[-1].version}"
+
+
 def history(task: str) -> list[LedgerEntry]:
     """Who was champion of `task` when, and why; oldest first. Raises RegistryError where the chain is broken."""
-    return ledger.read(_path(task))
-
-
-def _path(task: str) -> Path:
-    return connection.home() / "ledger" / f"{task}.jsonl"
+    return ledger.read(task)
 
 
 def _admit(
@@ -144,21 +155,22 @@ def _settled(task: str) -> tuple[list[LedgerEntry], Version | None]:
         return entries, models.champion(task)
     found = f"version {champion.version}" if champion else "none"
     raise RegistryError(
-        f"{task}: the champion is {found}, entry {last.seq} of {_path(task)} says version {last.version}: the alias "
+        f"{task}: the champion is {found}, entry {last.seq} of {_place()} says version {last.version}: the alias "
         "was moved by something else; repair puts it back"
     )
 
 
 def _read(task: str) -> tuple[list[LedgerEntry], Version | None]:
-    entries, champion, head = ledger.read(_path(task)), models.champion(task), _head(task)
+    champion, head = models.champion(task), _head(task)
+    entries = ledger.read(task)  # last: it is never behind what was read before
     if head and head not in [entry.hash for entry in entries]:
         raise RegistryError(
-            f"{task}: the registry's last promotion {head[:12]} is not in {_path(task)}: entries are missing, or "
-            "another machine's ledger is in use; bring that ledger here"
+            f"{task}: the registry's last promotion {head[:12]} is not in {_place()}: entries are missing, or "
+            f"another machine's ledger is in use; bring that ledger here, or share one through {journal.VARIABLE}"
         )
     if champion is not None and not entries:
         raise RegistryError(
-            f"{task}: version {champion.version} is champion without a ledger entry; bring {_path(task)} back, or "
+            f"{task}: version {champion.version} is champion without a ledger entry; bring {_place()} back, or "
             "remove the alias"
         )
     return entries, champion
@@ -173,21 +185,20 @@ def _head(task: str) -> str:
 
 
 def _enact(
-    task: str,
-    action: Any,
+    entries: Sequence[LedgerEntry],
+    action: Literal["promote", "force", "rollback"],
     target: Version,
     champion: Version | None,
     who: str,
     why: str,
-    evidence: str,
+    evidence: str = "",
     approved_by: str = "",
 ) -> LedgerEntry:
     entry = ledger.append(
-        _path(task),
         LedgerEntry(
             seq=0,
             action=action,
-            task=task,
+            task=target.name,
             version=target.version,
             digest=target.digest,
             previous_version=champion.version if champion else 0,
@@ -198,22 +209,36 @@ def _enact(
             evidence=evidence,
             approved=approved_by,
         ),
+        entries,
     )
-    _move(task, entry)
+    _move(target.name, entry)
     return entry
 
 
 def _move(task: str, entry: LedgerEntry) -> None:
-    """The alias, then the head, then read back."""
+    """The alias, then the head, then both and the ledger read back.
+
+    Another machine may have gone on meanwhile; whoever is slower then sets what the ledger says now, not what it said.
+    """
     client = connection.client()
-    with connection.refused(f"move {task}@{CHAMPION}"):
-        client.set_registered_model_alias(task, CHAMPION, str(entry.version))
-        client.set_registered_model_tag(task, HEAD, entry.hash)
-    if not _agrees(entry, models.champion(task)):
+    last = entry
+    while True:
+        with connection.refused(f"move {task}@{CHAMPION}"):
+            client.set_registered_model_alias(task, CHAMPION, str(last.version))
+            client.set_registered_model_tag(task, HEAD, last.hash)
+        champion, newest = models.champion(task), ledger.read(task)[-1]
+        if newest.hash == last.hash:
+            break
+        last = newest
+    if not _agrees(last, champion):
         raise RegistryError(
-            f"{task}: the alias was set to version {entry.version} and reads back otherwise: something else writes it, "
+            f"{task}: the alias was set to version {last.version} and reads back otherwise: something else writes it, "
             "or the version was replaced; find out who, then repair"
         )
+
+
+def _place() -> str:
+    return journal.opened().where
 
 
 def _short(digest: object) -> str:

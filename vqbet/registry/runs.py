@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ FLUSH_S = 2.0
 BATCH_METRICS = 1000  # MLflow's limits per request
 BATCH_PARAMS = 100
 PATIENCE_S = 60.0  # between tries while the registry does not answer
+PROCESS = "process"  # tag of a run: host, number and start of the process that writes it
 
 
 class Run:
@@ -100,6 +102,21 @@ def run(task: str, stage: str, *, params: Mapping[str, Any], tags: Mapping[str, 
     record.close("FINISHED")
 
 
+def abandoned(task: str) -> list[str]:
+    """Runs that say RUNNING although the process that wrote them, on this machine, is gone: it was killed."""
+    client = connection.client()
+    number = experiment(client, task)
+    with connection.refused(f"list the runs of {task}"):
+        running = client.search_runs([number], filter_string="attributes.status = 'RUNNING'", max_results=1000)
+    return [run.info.run_id for run in running if _gone(run.data.tags.get(PROCESS, ""))]
+
+
+def end(run_id: str) -> None:
+    """Write down that the run was killed."""
+    with connection.refused(f"end run {run_id}"):
+        connection.client().set_terminated(run_id, status="KILLED")
+
+
 def experiment(client: MlflowClient, task: str) -> str:
     """The id of the experiment `task`, made on first use with its files beside the SQLite store."""
     from mlflow.exceptions import MlflowException
@@ -122,7 +139,7 @@ def experiment(client: MlflowClient, task: str) -> str:
 def _open(client: MlflowClient, task: str, stage: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     from mlflow.entities import Param
 
-    labels = {"task": task, "stage": stage, **tags}
+    labels = {"task": task, "stage": stage, PROCESS: _own(), **tags}
     if commit := tags.get("git_commit"):
         labels["mlflow.source.git.commit"] = commit  # the UI's "Source version"
     flat = [Param(name, str(value)) for name, value in flatten(params).items()]
@@ -132,6 +149,27 @@ def _open(client: MlflowClient, task: str, stage: str, params: Mapping[str, Any]
         for first in range(0, len(flat), BATCH_PARAMS):
             client.log_batch(run_id, params=flat[first : first + BATCH_PARAMS])
     return run_id
+
+
+def _own() -> str:
+    import psutil
+
+    process = psutil.Process()
+    return f"{platform.node()} {process.pid} {process.create_time():.2f}"
+
+
+def _gone(process: str) -> bool:
+    """Whether a process of this machine has ended; of another machine's, nothing is known."""
+    import psutil
+
+    node, _, rest = process.partition(" ")
+    number, _, born = rest.partition(" ")
+    if node != platform.node() or not number.isdigit():
+        return False
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" != born
+    except psutil.NoSuchProcess:
+        return True
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -37,12 +37,20 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     return packed, evidence.replay(paths.verdicts / packed)
 
 
-def replay(root: Path, prefix: str) -> dict[str, str]:
-    """Recompute a verdict from its evidence alone; `prefix`: the beginning of its id. Not here: from the registry."""
+def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
+    """Where the evidence is, fetched from the registry if not here, and its verdict, recomputed from it.
+
+    prefix: the beginning of its id. Raises GateError where a byte of it was changed, RegistryError where it is nowhere.
+    """
     store = Paths(root, "").verdicts
     here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
     folder = evidence.find(store, prefix) if here else registry.fetch(prefix, store)
-    verdict = evidence.replay(folder)
+    return folder, evidence.replay(folder)
+
+
+def replay(root: Path, prefix: str) -> dict[str, str]:
+    """Recompute a verdict from its evidence alone. Raises as `found`."""
+    folder, verdict = found(root, prefix)
     return {
         "verdict": f"{verdict.outcome}: {verdict.reason}",
         "evidence": f"{folder.name}, unchanged",
@@ -56,12 +64,12 @@ def replay(root: Path, prefix: str) -> dict[str, str]:
 
 def listing(root: Path) -> dict[str, str]:
     """All verdicts: the beginning of the id, and outcome, task and candidate."""
-    found = {}
+    rows = {}
     for folder in evidence.folders(Paths(root, "").verdicts):
         evidence.verify(folder)
         plan, verdict = (records.parse(records.load(folder / f"{name}.json"), name) for name in ("plan", "verdict"))
-        found[folder.name[:12]] = f"{verdict['outcome']}, {plan['task']}, candidate {verdict['candidate'][:12]}"
-    return found or {"verdicts": "none yet; run the pipeline once"}
+        rows[folder.name[:12]] = f"{verdict['outcome']}, {plan['task']}, candidate {verdict['candidate'][:12]}"
+    return rows or {"verdicts": "none yet; run the pipeline once"}
 
 
 def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vqbet import bundle, config, registry, versions
+from vqbet.contract import ConfigError
 from vqbet.registry import LedgerEntry, Signature
 from vqbet.stages import evidence, files
 from vqbet.stages.paths import Paths
@@ -68,6 +71,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
     registry.check()
     proof, verdict = evidence.pack(root, task)
     version = _version(task, candidate)
+    _refuse_changed(task, version)
     needed = config.task(root / "params.yaml", task).promotion.approvals
     entry = registry.promote(
         task,
@@ -99,12 +103,16 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
 def force(task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict; the ledger says so for ever."""
     registry.check()
-    return described(registry.force(task, _version(task, candidate), who=getpass.getuser(), why=why))
+    version = _version(task, candidate)
+    _refuse_changed(task, version)
+    return described(registry.force(task, version, who=getpass.getuser(), why=why))
 
 
 def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
     """The champion before this one, again."""
     registry.check()
+    if target := registry.predecessor(task):
+        _refuse_changed(task, target)
     return described(registry.rollback(task, why, getpass.getuser()))
 
 
@@ -114,9 +122,16 @@ def show(reference: str) -> dict[str, str]:
     return registry.show(reference)
 
 
-def history(task: str) -> list[dict[str, str]]:
-    """The ledger of a task, oldest first, its chain checked."""
-    return [described(entry) for entry in registry.history(task)]
+def history(task: str, at: str = "") -> list[dict[str, str]]:
+    """The ledger of a task, oldest first, its chain checked; `at`: only the entry that held at that moment.
+
+    at: ISO 8601, UTC where it names no offset; a date means its last second. Raises ConfigError for anything else.
+    """
+    entries = registry.history(task)
+    if at:
+        moment = _moment(at)
+        entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
+    return [described(entry) for entry in entries]
 
 
 def described(entry: LedgerEntry) -> dict[str, str]:
@@ -130,6 +145,23 @@ def described(entry: LedgerEntry) -> dict[str, str]:
         "evidence": entry.evidence or "none",
         **({"approved by": entry.approved} if entry.approved else {}),
     }
+
+
+def _refuse_changed(task: str, version: int) -> None:
+    """Raises BundleError, naming the component, where the registry's files are not those that were registered."""
+    registered = registry.resolve(f"{task}/{version}")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
+
+
+def _moment(at: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise ConfigError(f"--at: expected a date or a time such as 2026-05-01T14:30, got {at!r}") from error
+    if len(at) == len("2026-05-01"):
+        moment = moment.replace(hour=23, minute=59, second=59)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _version(task: str, candidate: int) -> int:

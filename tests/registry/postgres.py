@@ -1,0 +1,76 @@
+"""A real Postgres server on loopback, in a folder of its own, for as long as a test wants it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
+START_S = 60.0
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Gives its address. Skips the test where Postgres is not installed."""
+    binaries = installed()
+    if binaries is None:
+        pytest.skip("no Postgres server is installed (Debian: postgresql; macOS: brew install postgresql)")
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        user = None
+        if os.geteuid() == 0:  # the server refuses to run as root
+            user = "nobody"
+            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        data, port = Path(folder) / "data", free_port()
+        make = [binaries / "initdb", "-D", data, "-U", "vqbet", "--auth=trust", "--no-sync", "--encoding=UTF8"]
+        subprocess.run(make, check=True, capture_output=True, user=user, cwd=folder)
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-p", str(port)]
+        log = (Path(folder) / "log").open("wb")
+        server = subprocess.Popen(
+            [binaries / "postgres", "-D", data, *options], stdout=log, stderr=log, user=user, cwd=folder
+        )
+        try:
+            answers(port, server)
+            yield f"postgresql://vqbet@127.0.0.1:{port}/postgres"
+        finally:
+            server.terminate()
+            server.wait(30)
+            log.close()
+
+
+def installed() -> Path | None:
+    on_path = shutil.which("postgres")
+    places = [Path(on_path).resolve().parent] if on_path else []
+    places += [Path(found) for place in PLACES for found in sorted(glob.glob(place), reverse=True)]
+    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int, server: subprocess.Popen[bytes]) -> None:
+    import pg8000.dbapi
+
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            pg8000.dbapi.connect("vqbet", host="127.0.0.1", port=port, database="postgres").close()
+        except (pg8000.dbapi.Error, OSError):
+            assert server.poll() is None, "Postgres ended while starting"
+            assert time.monotonic() < until, "Postgres did not start in time"
+            time.sleep(0.1)
+        else:
+            return

@@ -1,0 +1,156 @@
+"""Where chains are kept: numbered lines that can only be added to, each number once, however many try at the same time.
+
+$VQBET_LEDGER names the place:
+
+    sqlite:///<file>                  the default, ledger.db beside the registry's own file: a transaction
+    postgresql://user:secret@host/db  one for all machines of a team: a transaction
+    s3://bucket/prefix                likewise: an object a line, put under the condition that there is none
+
+This is the compare-and-set that MLflow's alias lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vqbet import storage
+from vqbet.contract import RegistryError, StorageError
+from vqbet.registry import connection
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+VARIABLE = "VQBET_LEDGER"
+POSTGRES = "postgresql://"
+WAIT_S = 30  # for another process's transaction
+
+
+class Journal(Protocol):
+    """Lines by the name of their chain. `where`: the place, as it may be printed."""
+
+    where: str
+
+    def lines(self, name: str) -> list[bytes]:
+        """In the order of their numbers. Raises RegistryError where the place does not answer."""
+
+    def add(self, name: str, number: int, line: bytes) -> bool:
+        """Durably, as number 1, 2, 3 ...; False where that number is taken: nothing was written then."""
+
+
+def opened() -> Journal:
+    """The journal that VQBET_LEDGER names. Raises RegistryError for any other address than those above."""
+    address = os.environ.get(VARIABLE) or f"{connection.SQLITE}{connection.home() / 'ledger.db'}"
+    where = re.sub(r"//[^/@]*@", "//", address)
+    if address.startswith((connection.SQLITE, POSTGRES)):
+        return _Tables(address, where.removeprefix(connection.SQLITE))
+    if address.startswith("s3://"):
+        return _Objects(address, where)
+    raise RegistryError(
+        f"{VARIABLE}: expected {connection.SQLITE}<file>, {POSTGRES}<user>@<host>/<database> or "
+        f"s3://<bucket>/<prefix>, got {where!r}; unset it to keep the ledger beside the registry's own file"
+    )
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A table of SQLite or Postgres. Its primary key is what two writers of one number cannot share."""
+
+    address: str
+    where: str
+
+    def lines(self, name: str) -> list[bytes]:
+        from sqlalchemy import text
+
+        with self._transaction("read") as database:
+            found = database.execute(
+                text("SELECT line FROM vqbet_ledger WHERE chain = :name ORDER BY number"), {"name": name}
+            )
+            return [str(line).encode() for (line,) in found]
+
+    def add(self, name: str, number: int, line: bytes) -> bool:
+        from sqlalchemy import text
+        from sqlalchemy.exc import IntegrityError
+
+        with self._transaction("written") as database:
+            try:
+                database.execute(
+                    text("INSERT INTO vqbet_ledger (chain, number, line) VALUES (:name, :number, :line)"),
+                    {"name": name, "number": number, "line": line.decode()},
+                )
+            except IntegrityError:
+                return False
+            database.commit()
+        return True
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Connection]:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with _engine(self.address).connect() as database:
+                yield database
+        except (SQLAlchemyError, OSError) as error:
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+            raise RegistryError(
+                f"{self.where}: the ledger cannot be {what}: {reason}; nothing was promoted. Check {VARIABLE}, free "
+                "space and permissions"
+            ) from error
+
+
+@lru_cache(maxsize=4)
+def _engine(address: str) -> Engine:
+    """The database, with its table. No connection outlives its use, so a process that dies holds none."""
+    from sqlalchemy import NullPool, create_engine, inspect, text
+    from sqlalchemy.exc import DBAPIError
+
+    if address.startswith(POSTGRES):
+        engine = create_engine(address.replace(POSTGRES, "postgresql+pg8000://", 1), poolclass=NullPool)
+    else:
+        Path(address.removeprefix(connection.SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(address, poolclass=NullPool, connect_args={"timeout": WAIT_S})
+    if inspect(engine).has_table("vqbet_ledger"):
+        return engine
+    try:
+        with engine.begin() as database:
+            database.execute(
+                text(
+                    "CREATE TABLE vqbet_ledger (chain VARCHAR(255) NOT NULL, number INTEGER NOT NULL, "
+                    "line TEXT NOT NULL, PRIMARY KEY (chain, number))"
+                )
+            )
+    except DBAPIError:
+        if not inspect(engine).has_table("vqbet_ledger"):  # else: another process made it in the meantime
+            raise
+    return engine
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """One object a line: `<prefix>/ledger/<chain>/<number>.json`."""
+
+    address: str
+    where: str
+
+    def lines(self, name: str) -> list[bytes]:
+        with self._refused("read"):
+            bucket = storage.Bucket.at(self.address)
+            found = [bucket.read(key) for key in bucket.keys(f"ledger/{name}/")]
+        return [line for line in found if line is not None]
+
+    def add(self, name: str, number: int, line: bytes) -> bool:
+        with self._refused("written"):
+            return storage.Bucket.at(self.address).create(f"ledger/{name}/{number:08d}.json", line)
+
+    @contextmanager
+    def _refused(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageError as error:
+            raise RegistryError(f"the ledger cannot be {what}: {error}; nothing was promoted") from error
