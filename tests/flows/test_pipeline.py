@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from between import Between
 from project import Project
 
 from vqbet import versions
@@ -168,6 +169,23 @@ def test_a_verdict_is_replayed_by_its_id_here_and_from_the_registry(project: Pro
     assert done.returncode != 0
     assert "records.jsonl: was changed" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_verdict_in_a_bucket_is_replayed_where_nothing_else_is(
+    project: Project, committed: bytes, s3: Between, tmp_path: Path
+) -> None:
+    bucket = f"s3://{s3.bucket}/team"
+    stored = project.run("vqbet", "register", "blockpush", VQBET_STORAGE=bucket).stdout
+    (address,) = re.findall(rf"stored +({bucket}/evidence/[0-9a-f]{{64}})", stored)
+    assert address in project.run("vqbet", "show", "blockpush@champion").stdout
+    packed = project.root / ".vqbet" / "verdicts" / address.rpartition("/")[2]
+    shutil.rmtree(packed)
+    elsewhere = {"VQBET_STORAGE": bucket, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'empty.db'}"}
+    replayed = project.run("vqbet", "verdict", "replay", packed.name[:8], **elsewhere).stdout
+    assert "byte for byte the same" in replayed
+    done = project.run("vqbet", "register", "blockpush", check=False, VQBET_STORAGE="s3://nowhere-at-all")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: s3://nowhere-at-all/: cannot be listed: NoSuchBucket; .*\n", done.stderr)
 
 
 def test_a_damaged_store_stops_the_graph(project: Project, committed: bytes) -> None:

@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, versions
-from vqbet.contract import GateError
+from vqbet import bundle, registry, storage, versions
+from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.stages import sources
@@ -38,10 +38,13 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
 
 
 def replay(root: Path, prefix: str) -> dict[str, str]:
-    """Recompute a verdict from its evidence alone; `prefix`: the beginning of its id. Not here: from the registry."""
+    """Recompute a verdict from its evidence alone; `prefix`: the beginning of its id.
+
+    Evidence that is not here is fetched from the registry, else from the bucket where one is configured.
+    """
     store = Paths(root, "").verdicts
     here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
-    folder = evidence.find(store, prefix) if here else registry.fetch(prefix, store)
+    folder = evidence.find(store, prefix) if here else _fetched(prefix, store)
     verdict = evidence.replay(folder)
     return {
         "verdict": f"{verdict.outcome}: {verdict.reason}",
@@ -62,6 +65,19 @@ def listing(root: Path) -> dict[str, str]:
         plan, verdict = (records.parse(records.load(folder / f"{name}.json"), name) for name in ("plan", "verdict"))
         found[folder.name[:12]] = f"{verdict['outcome']}, {plan['task']}, candidate {verdict['candidate'][:12]}"
     return found or {"verdicts": "none yet; run the pipeline once"}
+
+
+def _fetched(prefix: str, store: Path) -> Path:
+    bucket = storage.configured()
+    try:
+        return registry.fetch(prefix, store)
+    except RegistryError as absent:
+        if bucket is None:
+            raise
+        try:
+            return bucket.fetch_folder(prefix, store)
+        except StorageError as error:
+            raise StorageError(f"{absent}; {error}") from error
 
 
 def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:
