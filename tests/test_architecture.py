@@ -13,6 +13,7 @@ from vqbet.stages import runner, sources
 from vqbet.stages.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent
+DOORS = {"boto3": "vqbet/storage/", "mlflow": "vqbet/registry/", "dvc": "vqbet/versions/", "prefect": "flows/"}
 SOURCES = sorted([*ROOT.glob("vqbet/**/*.py"), *ROOT.glob("flows/**/*.py")])
 
 
@@ -72,6 +73,15 @@ def test_nothing_unpickles_and_no_shell(path: Path) -> None:
         r"\bimport (pickle|dill|cloudpickle|joblib)\b|torch\.(load|save)\(|allow_pickle=True|shell=True|yaml\.load\("
     )
     assert not re.search(forbidden, text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_packages_have_one_door(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    for package in {name.partition(".")[0] for name in names} & DOORS.keys():
+        assert path.relative_to(ROOT).as_posix().startswith(DOORS[package]), package
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -17,6 +17,7 @@ The errors a user can meet; each message says what was expected, what came, wher
     |-- WorldError        a simulator was asked for something it does not have
     |-- GateError         records, plan and verdict do not belong together
     |-- RegistryError     the model registry cannot be reached, or refuses
+    |-- StorageError      the S3 bucket cannot be reached, refuses, or does not hold what it should
     `-- PipelineError     DVC or Prefect could not do what was asked
 """
 
@@ -64,6 +65,10 @@ class GateError(VqbetError):
 
 class RegistryError(VqbetError):
     """The model registry cannot be reached, or refuses."""
+
+
+class StorageError(VqbetError):
+    """The S3 bucket cannot be reached, refuses, or does not hold what it should."""
 
 
 class PipelineError(VqbetError):

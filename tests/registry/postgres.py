@@ -6,6 +6,7 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -43,7 +44,7 @@ def postgres() -> Iterator[str]:
             answers(port, server)
             yield f"postgresql://vqbet@127.0.0.1:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # does not wait for those who are connected
             server.wait(30)
             log.close()
 

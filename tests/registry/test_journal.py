@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +24,28 @@ ENTRY = ledger.LedgerEntry(0, "promote", "tiny", 1, "d", 0, "", "ann", "why", "2
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Callable[[], str]]]:
-    """How to get a fresh place of each kind; a server starts when it is first asked for."""
-    from contextlib import ExitStack
+def databases() -> Iterator[Iterator[str]]:
+    """Addresses of fresh databases of one Postgres server."""
 
-    with ExitStack() as stack:
-        started: dict[str, Any] = {}
-        count = 0
+    def fresh(server: str) -> Iterator[str]:
+        engine = create_engine(server.replace("postgresql", "postgresql+pg8000"), isolation_level="AUTOCOMMIT")
+        for number in count():
+            with engine.connect() as connected:
+                connected.execute(text(f"CREATE DATABASE ledger{number}"))
+            yield server.removesuffix("postgres") + f"ledger{number}"
 
-        def sqlite() -> str:
-            return f"sqlite:///{tmp_path_factory.mktemp('a ledger') / 'ledger.db'}"
-
-        def postgresql() -> str:
-            nonlocal count
-            if "postgres" not in started:
-                started["postgres"] = stack.enter_context(postgres())
-            count += 1
-            with create_engine(
-                started["postgres"].replace("postgresql", "postgresql+pg8000"), isolation_level="AUTOCOMMIT"
-            ).connect() as server:
-                server.execute(text(f"CREATE DATABASE ledger{count}"))
-            return started["postgres"].removesuffix("postgres") + f"ledger{count}"
-
-        def s3() -> str:
-            nonlocal count
-            if "s3" not in started:
-                started["s3"] = stack.enter_context(moto())
-            count += 1
-            return f"{started['s3']}/place{count}"
-
-        yield {"sqlite": sqlite, "postgres": postgresql, "s3": s3}
+    with postgres() as server:
+        yield fresh(server)
 
 
 @pytest.fixture(params=["sqlite", "postgres", "s3"])
-def place(request: pytest.FixtureRequest, servers: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    address: str = servers[request.param]()
+def place(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ledger's address. SQLite's is the default, and none."""
+    address = ""
+    if request.param == "postgres":
+        address = next(request.getfixturevalue("databases"))
+    elif request.param == "s3":
+        address = f"s3://{request.getfixturevalue('s3').bucket}/team"
     monkeypatch.setenv(journal.VARIABLE, address)
     return address
 

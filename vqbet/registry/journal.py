@@ -33,9 +33,11 @@ WAIT_S = 30  # for another process's transaction
 
 
 class Journal(Protocol):
-    """Lines by the name of their chain. `where`: the place, as it may be printed."""
+    """Lines by the name of their chain."""
 
-    where: str
+    @property
+    def where(self) -> str:
+        """The place, as it may be printed."""
 
     def lines(self, name: str) -> list[bytes]:
         """In the order of their numbers. Raises RegistryError where the place does not answer."""
@@ -140,13 +142,13 @@ class _Objects:
 
     def lines(self, name: str) -> list[bytes]:
         with self._refused("read"):
-            bucket = storage.Bucket.at(self.address)
+            bucket = _bucket(self.address)
             found = [bucket.read(key) for key in bucket.keys(f"ledger/{name}/")]
         return [line for line in found if line is not None]
 
     def add(self, name: str, number: int, line: bytes) -> bool:
         with self._refused("written"):
-            return storage.Bucket.at(self.address).create(f"ledger/{name}/{number:08d}.json", line)
+            return _bucket(self.address).create(f"ledger/{name}/{number:08d}.json", line)
 
     @contextmanager
     def _refused(self, what: str) -> Iterator[None]:
@@ -154,3 +156,8 @@ class _Objects:
             yield
         except StorageError as error:
             raise RegistryError(f"the ledger cannot be {what}: {error}; nothing was promoted") from error
+
+
+@lru_cache(maxsize=4)
+def _bucket(address: str) -> storage.Bucket:
+    return storage.Bucket.at(address)

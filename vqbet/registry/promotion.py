@@ -149,8 +149,9 @@ def _settled(task: str) -> tuple[list[LedgerEntry], Version | None]:
     head = _head(task)
     if _agrees(last, champion) and head == last.hash:
         return entries, champion
-    interrupted = (champion.version if champion else 0) == last.previous_version and head == last.prev
-    if _agrees(last, champion) or interrupted:
+    completed = next((entry for entry in entries if entry.hash == head), None)
+    behind = _agrees(completed, champion) if completed else champion is None
+    if _agrees(last, champion) or behind:
         _move(task, last)
         return entries, models.champion(task)
     found = f"version {champion.version}" if champion else "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vqbet import bundle, registry
@@ -47,12 +48,12 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
     checks: list[tuple[str, Callable[[], str]]] = []
     digests = {entry.version: entry.digest for entry in entries}
     for version, digest in sorted(digests.items()):
-        checks.append((f"{task}/{version}", lambda version=version, digest=digest: _bundle(task, version, digest)))
+        checks.append((f"{task}/{version}", partial(_bundle, task, version, digest)))
     for entry in entries:
         if entry.action == "promote":
-            checks.append((f"entry {entry.seq}, evidence", lambda entry=entry: _evidence(root, entry)))
+            checks.append((f"entry {entry.seq}, evidence", partial(_evidence, root, entry)))
         if entry.approved:
-            checks.append((f"entry {entry.seq}, approvals", lambda entry=entry: _approvals(entry)))
+            checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry)))
     with watch.bar(f"{task}: audit") as advance:
         for number, (what, check) in enumerate(checks, start=1):
             found.append(_looked(what, check))

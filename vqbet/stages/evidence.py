@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, versions
-from vqbet.contract import GateError
+from vqbet import bundle, registry, storage, versions
+from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.stages import sources
@@ -38,13 +38,14 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
 
 
 def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
-    """Where the evidence is, fetched from the registry if not here, and its verdict, recomputed from it.
+    """Where the evidence is, and its verdict, recomputed from it; `prefix`: the beginning of its id.
 
-    prefix: the beginning of its id. Raises GateError where a byte of it was changed, RegistryError where it is nowhere.
+    What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
+    a byte of it was changed, RegistryError or StorageError where it is nowhere.
     """
     store = Paths(root, "").verdicts
     here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
-    folder = evidence.find(store, prefix) if here else registry.fetch(prefix, store)
+    folder = evidence.find(store, prefix) if here else _fetched(prefix, store)
     return folder, evidence.replay(folder)
 
 
@@ -70,6 +71,19 @@ def listing(root: Path) -> dict[str, str]:
         plan, verdict = (records.parse(records.load(folder / f"{name}.json"), name) for name in ("plan", "verdict"))
         rows[folder.name[:12]] = f"{verdict['outcome']}, {plan['task']}, candidate {verdict['candidate'][:12]}"
     return rows or {"verdicts": "none yet; run the pipeline once"}
+
+
+def _fetched(prefix: str, store: Path) -> Path:
+    bucket = storage.configured()
+    try:
+        return registry.fetch(prefix, store)
+    except RegistryError as absent:
+        if bucket is None:
+            raise
+        try:
+            return bucket.fetch_folder(prefix, store)
+        except StorageError as error:
+            raise StorageError(f"{absent}; {error}") from error
 
 
 def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vqbet import bundle, config, registry, versions
+from vqbet import bundle, config, registry, storage, versions
 from vqbet.contract import ConfigError
 from vqbet.registry import LedgerEntry, Signature
 from vqbet.stages import evidence, files
@@ -17,10 +17,14 @@ from vqbet.stages.paths import Paths
 def register(root: Path, task: str) -> dict[str, str]:
     """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
 
-    The verdict is replayed from its evidence first. Raises GateError where it is not about this policy.
+    The verdict is replayed from its evidence first. Raises GateError where it is not about this policy. Where a bucket
+    is configured it gets the evidence too; "stored" says where.
     """
     paths = Paths(root, task)
     registry.check()
+    bucket = storage.configured()
+    if bucket is not None:
+        bucket.check()
     proof, verdict = evidence.pack(root, task)
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     score = files.read_json(paths.metrics("evaluate"))
@@ -30,6 +34,7 @@ def register(root: Path, task: str) -> dict[str, str]:
         metrics=files.read_json(paths.metrics("gate")),
         tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
     )
+    stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
     common = {
         "data_version": versions.data_version(root),
         "store": policy.provenance["data"],
@@ -54,6 +59,7 @@ def register(root: Path, task: str) -> dict[str, str]:
             "tokenizer": tokenizer.digest,
             "verdict": f"{verdict.outcome}: {verdict.reason}",
             "evidence": proof,
+            **stored,
             "score": f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})",
         },
         spec=policy.spec,
@@ -63,6 +69,7 @@ def register(root: Path, task: str) -> dict[str, str]:
         "policy": f"{task}/{version}",
         "tokenizer": f"{task}-tokenizer/{tokenizer_version}",
         "digest": policy.digest,
+        **stored,
     }
 
 

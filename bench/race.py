@@ -1,0 +1,223 @@
+"""Many processes promote at the same time and some are killed: is there one champion, and one entry for each effect?
+
+    python -m bench.race [--rounds 200] [--processes 16] [--kills 3] [--machines] [--ledger ADDRESS]
+
+In every round each process holds a good verdict about its own candidate and the present champion, so one of them may
+win. `--kills` of them get SIGKILL at random moments. `--machines`: nobody waits for the others' lock, as if each were a
+machine of its own, and only the ledger's compare-and-set is between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+TASK = "raced"
+ANSWER_S = 120.0
+
+
+@dataclass
+class Tally:
+    """What happened; the last four must stay empty."""
+
+    rounds: int = 0
+    promoted: int = 0
+    refused: int = 0
+    killed: int = 0
+    completed: int = 0  # rounds whose winner was killed between ledger and alias, and which `repair` finished
+    lost: list[str] = field(default_factory=list)  # somebody was told of a promotion that is not in the ledger
+    doubled: list[str] = field(default_factory=list)  # more than one entry, or more than one winner
+    idle: list[str] = field(default_factory=list)  # nobody won though somebody lived
+    astray: list[str] = field(default_factory=list)  # the alias is not what the ledger says
+    refusals: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.doubled or self.idle or self.astray)
+
+
+class Rivals:
+    """Processes with an open registry, one for each candidate; who was killed is replaced."""
+
+    def __init__(self, count: int, *, machines: bool) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["mlflow", "mlflow.store.tracking.sqlalchemy_store", "vqbet.registry"])
+        self._machines = machines
+        self.members: list[tuple[Any, Connection]] = [self._started() for _ in range(count)]
+        for _, answers in self.members:
+            answers.recv()
+
+    def _started(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=rival, args=(dict(os.environ), theirs, self._machines), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def replace_dead(self) -> None:
+        for place, (process, _) in enumerate(self.members):
+            if not process.is_alive():
+                self.members[place] = self._started()
+                self.members[place][1].recv()
+
+    def end(self) -> None:
+        for process, _ in self.members:
+            process.kill()
+            process.join()
+
+
+def rival(environment: dict[str, str], orders: Connection, machines: bool) -> None:
+    """Promotes whatever it is told to, and says how it went."""
+    os.environ.update(environment)
+    from vqbet import registry
+    from vqbet.contract import RegistryError
+    from vqbet.registry import connection, promotion
+
+    connection.client()
+    if machines:
+        promotion.connection.locked = lambda _name: nullcontext()  # type: ignore[assignment]
+    orders.send("ready")
+    while True:
+        version, verdict, evidence = orders.recv()
+        try:
+            made = registry.promote(TASK, version, verdict=verdict, evidence=evidence, who=str(os.getpid()), why="race")
+            orders.send(("promoted", made.hash))
+        except RegistryError as error:
+            orders.send(("refused", str(error)))
+
+
+def race(
+    rounds: int, processes: int, kills: int, seed: int = 0, *, machines: bool = False, told: bool = False
+) -> Tally:
+    """Play so many rounds in the registry that the environment names."""
+    from vqbet import registry
+
+    tally, drawn = Tally(), random.Random(seed)
+    versions = registered(processes + 1)
+    rivals = Rivals(processes, machines=machines)
+    try:
+        for number in range(rounds):
+            rivals.replace_dead()
+            before = registry.history(TASK)
+            champion = before[-1].digest if before else ""
+            candidates = [one for one in versions if one[1] != champion][:processes]
+            answers = one_round(rivals, candidates, champion, number, kills, drawn, tally)
+            judged(tally, number, len(before), answers)
+            if told:
+                sys.stdout.write(f"\r{number + 1}/{rounds} rounds, {tally.killed} killed")
+                sys.stdout.flush()
+    finally:
+        rivals.end()
+    return tally
+
+
+def one_round(
+    rivals: Rivals,
+    candidates: list[tuple[int, str]],
+    champion: str,
+    number: int,
+    kills: int,
+    drawn: random.Random,
+    tally: Tally,
+) -> list[tuple[str, str]]:
+    """Everybody promotes, some are killed at moments that are drawn; gives what the survivors say."""
+    for (version, digest), (_, orders) in zip(candidates, rivals.members, strict=True):
+        evidence = hashlib.sha256(f"{number} {version}".encode()).hexdigest()
+        orders.send((version, {"outcome": "PROMOTE", "candidate": digest, "champion": champion}, evidence))
+    for victim in drawn.sample(range(len(rivals.members)), kills):
+        time.sleep(drawn.random() * 0.05)
+        rivals.members[victim][0].kill()
+        tally.killed += 1
+    found, waiting = [], {answers: process for process, answers in rivals.members}
+    until = time.monotonic() + ANSWER_S
+    while waiting:
+        for ready in wait(list(waiting), timeout=max(0.0, until - time.monotonic())) or [None]:
+            assert ready is not None, f"round {number}: {len(waiting)} processes do not answer"
+            assert isinstance(ready, Connection)
+            with suppress(EOFError):  # it was killed
+                found.append(ready.recv())
+            del waiting[ready]
+    return found
+
+
+def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]]) -> None:
+    from vqbet import registry
+
+    tally.rounds += 1
+    tally.completed += registry.repair(TASK) is not None
+    entries = registry.history(TASK)
+    winners = [told for kind, told in answers if kind == "promoted"]
+    added = entries[before:]
+    for kind, told in answers:
+        if kind == "refused":
+            tally.refused += 1
+            word = told.split(": ", 1)[-1].split(",")[0][:60]
+            tally.refusals[word] = tally.refusals.get(word, 0) + 1
+    tally.promoted += len(added)
+    where = f"round {number}: {len(added)} entries, {len(winners)} winners, {len(answers)} alive"
+    if any(told not in [entry.hash for entry in added] for told in winners):
+        tally.lost.append(where)
+    if len(added) > 1 or len(winners) > 1:
+        tally.doubled.append(where)
+    if answers and not added:
+        tally.idle.append(where)
+    champion = registry.champion(TASK)
+    if (champion.version if champion else 0) != (entries[-1].version if entries else 0):
+        tally.astray.append(where)
+
+
+def registered(count: int) -> list[tuple[int, str]]:
+    """So many versions of a stand-in policy: number and digest."""
+    from vqbet import registry
+    from vqbet.testing import synthetic
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            (place / "bundle.json").write_text(str(number))
+            digest = hashlib.sha256(str(number).encode()).hexdigest()
+            spec = synthetic(1, D=1, A=1).spec
+            found.append((registry.register(TASK, place, tags={"digest": digest}, spec=spec), digest))
+    return found
+
+
+def main() -> None:
+    from vqbet import environment
+    from vqbet.registry import journal
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=16)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--machines", action="store_true")
+    parser.add_argument("--ledger", default="")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[journal.VARIABLE] = options.ledger
+        environment.prepare(Path(folder))
+        began = time.monotonic()
+        tally = race(
+            options.rounds, options.processes, options.kills, options.seed, machines=options.machines, told=True
+        )
+        print(f"\n{time.monotonic() - began:.0f} s")
+    for name, value in vars(tally).items():
+        print(f"{name:<12}{value}")
+    sys.exit(0 if tally.clean else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Processes that promote at once, some of them killed: one champion, one entry for each effect. `bench.race`, short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres import postgres
+
+from bench import race
+from vqbet import registry
+from vqbet.registry import connection, journal, promotion
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.mark.usefixtures("home")
+def test_of_processes_on_one_machine_one_wins() -> None:
+    tally = race.race(3, processes=4, kills=1)
+    assert tally.clean, vars(tally)
+    assert (tally.rounds, tally.promoted, tally.killed) == (3, 3, 3)
+
+
+def test_of_machines_that_share_a_ledger_one_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a lock; Postgres decides who was first."""
+    with postgres() as address:
+        monkeypatch.setenv(journal.VARIABLE, address)
+        tally = race.race(3, processes=4, kills=1, machines=True)
+    assert tally.clean, vars(tally)
+    assert tally.promoted == 3
+
+
+def test_the_judge_sees_what_must_not_happen(home: Path) -> None:
+    """The planted faults: an entry that is gone, one too many, an alias elsewhere, nobody though all live."""
+    versions = race.registered(3)
+    verdict: dict[str, Any] = {"outcome": "PROMOTE", "candidate": versions[0][1], "champion": ""}
+    made = registry.promote(race.TASK, versions[0][0], verdict=verdict, evidence="e", who="ann", why="w")
+
+    def judged(before: int, answers: list[tuple[str, str]]) -> race.Tally:
+        tally = race.Tally()
+        race.judged(tally, 0, before, answers)
+        return tally
+
+    assert judged(0, [("promoted", made.hash), ("refused", "late")]).clean
+    assert judged(0, [("promoted", "0" * 64)]).lost
+    assert judged(0, [("promoted", made.hash), ("promoted", made.hash)]).doubled
+    assert judged(1, [("refused", "late")]).idle
+    with pytest.MonkeyPatch.context() as patch:
+        connection.client().set_registered_model_alias(race.TASK, "champion", str(versions[1][0]))
+        patch.setattr(registry, "repair", lambda _task: None)
+        assert judged(0, [("promoted", made.hash)]).astray
+    assert promotion.repair(race.TASK) is not None

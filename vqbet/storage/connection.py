@@ -1,0 +1,103 @@
+"""Where the bucket is, how long to wait for it, and how its refusals become one sentence.
+
+Worst cases: three connections or three answers that do not come take 9 s and 18 s, and the pauses between them 3 s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vqbet.contract import StorageError
+
+VARIABLE = "VQBET_STORAGE"
+ATTEMPTS = 3  # of every request, the first one included
+CONNECT_TIMEOUT_S = 3.0  # also for sending each block of a body
+READ_TIMEOUT_S = 6.0  # without a byte of the answer
+
+ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(?:/[\w=-][\w.=-]*)*)/?", re.ASCII)
+
+CREDENTIALS = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+CHANGED = "bytes changed on the way or in the bucket; run it again, and look at the network and the bucket if it stays"
+ADVICE = {
+    "NoSuchBucket": f"there is no such bucket; correct {VARIABLE}, or make it",
+    "AccessDenied": "allow these credentials to list, read and write there, and to list and abort multipart uploads",
+    "InvalidAccessKeyId": CREDENTIALS,
+    "SignatureDoesNotMatch": CREDENTIALS,
+    "ExpiredToken": CREDENTIALS,
+    "InvalidToken": CREDENTIALS,
+    "NoCredentialsError": CREDENTIALS,
+    "PartialCredentialsError": CREDENTIALS,
+    "ProfileNotFound": CREDENTIALS,
+    "BadDigest": CHANGED,
+    "XAmzContentSHA256Mismatch": CHANGED,
+    "FlexibleChecksumError": CHANGED,
+    "NoSuchUpload": "another process is uploading the same file, or a server dropped it; run it again",
+}
+OTHERWISE = f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE} is right, then run it again"
+
+
+def parse(address: str) -> tuple[str, str]:
+    """Bucket and prefix ("" or "a/b/") of an address. Raises StorageError for anything but s3://<bucket>/<prefix>."""
+    match = ADDRESS.fullmatch(address)
+    if match is None:
+        raise StorageError(
+            f"{VARIABLE}: expected s3://<bucket> or s3://<bucket>/<prefix> in letters, digits and . _ = -, "
+            f"got {_clean(address)!r}; correct it, or unset it to store nothing in S3"
+        )
+    prefix = match["prefix"].strip("/")
+    return match["bucket"], f"{prefix}/" if prefix else ""
+
+
+def client(where: str) -> Any:
+    """A new client, safe to share between threads. Raises StorageError where boto3 cannot make one."""
+    import boto3.session
+    from botocore.config import Config
+
+    settings = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        request_checksum_calculation="when_supported",
+        response_checksum_validation="when_supported",
+    )
+    try:
+        with refused(where, "be opened"):
+            return boto3.session.Session().client("s3", config=settings)
+    except ValueError as error:  # botocore's word for an endpoint or a setting that it cannot read
+        raise StorageError(f"{where}: cannot be opened: {_clean(str(error))}; correct the AWS_ variables") from error
+
+
+@contextmanager
+def refused(where: str, action: str) -> Iterator[None]:
+    """What boto3, the network, the server or the disk say becomes one StorageError: "<where>: cannot <action>: ...".
+
+    A server is quoted by its code only: what else it says may hold what a credential can be told from.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClientError as error:
+        code = _code(error)
+        raise StorageError(f"{where}: cannot {action}: {code}; {ADVICE.get(code, OTHERWISE)}") from error
+    except (BotoCoreError, HTTPError) as error:
+        advice = ADVICE.get(type(error).__name__, OTHERWISE)
+        raise StorageError(f"{where}: cannot {action}: {_clean(str(error))}; {advice}") from error
+    except OSError as error:
+        reason = f"{error.filename or 'the disk'}: {error.strerror or error}"
+        raise StorageError(f"{where}: cannot {action}: {reason}; free space or permissions") from error
+
+
+def _code(error: Any) -> str:
+    """The server's code in capital-letter words; a HEAD has no body, so it only has a number."""
+    code = re.sub(r"\W", "", str(error.response["Error"].get("Code", "")))[:60]
+    return {"403": "AccessDenied", "404": "NotFound", "": "an answer without a code"}.get(code, code)
+
+
+def _clean(text: str) -> str:
+    """At most 300 characters in one line, without a user and password before a host, and without a query."""
+    return re.sub(r"\?\S*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]

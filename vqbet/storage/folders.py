@@ -1,0 +1,134 @@
+"""Folders of evidence in a bucket, each named by the sha256 of its manifest.json, whose names and sizes are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from vqbet import durable
+from vqbet.contract import StorageError
+from vqbet.storage import connection
+from vqbet.storage.objects import MAX_BYTES
+
+if TYPE_CHECKING:
+    from vqbet.storage.bucket import Bucket
+
+HOME, MANIFEST = "evidence", "manifest.json"
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FOLDER_BYTES = 4 * 2**30
+MAX_FILES = 10_000
+AGAIN = "put the evidence again from a machine that has it (vqbet register)"
+LISTED = 20  # ids that a message spells out
+NAME = re.compile(r"(?:[\w=-][\w.=-]*/)*[\w=-][\w.=-]*", re.ASCII)  # no part begins with a dot
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the manifest says of a file."""
+
+    size: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+def put(bucket: Bucket, name: str, folder: Path) -> str:
+    """As `Bucket.put_folder`."""
+    place = f"{HOME}/{name}"
+    with connection.refused(bucket.address(place), "be put"):
+        manifest = (folder / MANIFEST).read_bytes()
+        for file, entry in sorted(_listed(manifest, name, str(folder / MANIFEST)).items()):
+            data = (folder / file).read_bytes()
+            if Entry.of(data) != entry:
+                raise StorageError(f"{folder / file}: is not the file that {MANIFEST} lists; restore it from a copy")
+            bucket.object(f"{place}/{file}").put(data)
+        bucket.object(f"{place}/{MANIFEST}").put(manifest)
+    return bucket.address(place)
+
+
+def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
+    """As `Bucket.fetch_folder`."""
+    name = _find(bucket, prefix)
+    place = f"{HOME}/{name}"
+    manifest = _get(bucket, f"{place}/{MANIFEST}", MAX_MANIFEST_BYTES)
+    entries = _listed(manifest, name, bucket.address(f"{place}/{MANIFEST}"))
+    with connection.refused(bucket.address(place), f"be copied into {store}"):
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=store, prefix=".fetching-") as scratch:
+            staging = Path(scratch) / name
+            for file, entry in entries.items():
+                data = _get(bucket, f"{place}/{file}", entry.size)
+                if Entry.of(data) != entry:
+                    raise StorageError(
+                        f"{bucket.address(f'{place}/{file}')}: was changed: it is not what {MANIFEST} lists; {AGAIN}"
+                    )
+                _write(staging / file, data)
+            _write(staging / MANIFEST, manifest)
+            for folder, _, _ in os.walk(staging):
+                durable.sync(Path(folder))
+            staging.rename(store / name)
+        durable.sync(store)
+    return store / name
+
+
+def _find(bucket: Bucket, prefix: str) -> str:
+    """The one id that begins with `prefix`; only manifests count. Raises StorageError listing what there is."""
+    if not re.fullmatch(r"[0-9a-f]{1,64}", prefix):
+        raise StorageError(f"{prefix!r}: expected the beginning of a verdict's id, which is hexadecimal")
+    found = _ids(bucket.keys(f"{HOME}/{prefix}"))
+    if len(found) == 1:
+        return found[0]
+    shown = found or _ids(bucket.keys(f"{HOME}/"))
+    listed = ", ".join(name[:12] for name in shown[:LISTED]) or "none"
+    raise StorageError(
+        f"{bucket.address(HOME)}: expected one verdict whose id begins with {prefix!r}, found {len(found)}; "
+        f"there {'are' if not found else 'are of these'}: {listed}"
+    )
+
+
+def _ids(keys: list[str]) -> list[str]:
+    matches = [re.fullmatch(rf"{HOME}/([0-9a-f]{{64}})/{re.escape(MANIFEST)}", key) for key in keys]
+    return [match[1] for match in matches if match]
+
+
+def _listed(manifest: bytes, name: str, where: str) -> Mapping[str, Entry]:
+    """The files of a manifest, fit to be made into paths. Raises StorageError where it is not that of `name`."""
+    if hashlib.sha256(manifest).hexdigest() != name:
+        raise StorageError(f"{where}: was changed: its hash is not {name[:12]}, which names this evidence")
+    try:
+        files = {file: Entry(item["bytes"], item["sha256"]) for file, item in json.loads(manifest)["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"{where}: is not a manifest of evidence: {type(error).__name__}") from error
+    for file, entry in files.items():
+        if not NAME.fullmatch(file) or file == MANIFEST:
+            raise StorageError(f"{where}: lists {file!r}, which is no name for a file of evidence; do not trust it")
+        if type(entry.size) is not int or not 0 <= entry.size <= MAX_BYTES:
+            raise StorageError(f"{where}: {file}: expected 0 to {MAX_BYTES} bytes, got {entry.size!r}")
+    total = sum(entry.size for entry in files.values())
+    if len(files) > MAX_FILES or total > MAX_FOLDER_BYTES:
+        raise StorageError(
+            f"{where}: expected at most {MAX_FILES} files and {MAX_FOLDER_BYTES} bytes, got {len(files)} and {total}"
+        )
+    return files
+
+
+def _get(bucket: Bucket, key: str, limit: int) -> bytes:
+    found = bucket.object(key).get(limit)
+    if found is None:
+        raise StorageError(f"{bucket.address(key)}: is missing; {AGAIN}")
+    return found.data
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    durable.sync(path)
