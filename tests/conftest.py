@@ -15,6 +15,7 @@ from vqbet import environment
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: spinning threads would be in each other's way
+os.environ.pop("VQBET_STORAGE", None)  # a test stores where it says, or nowhere
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
 

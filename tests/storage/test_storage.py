@@ -250,7 +250,7 @@ class TestFaults:
 
     def test_no_user_or_password_is_shown(self) -> None:
         text = 'Could not connect to "http://ann:very-secret@host:9/b/k?X-Amz-Signature=very-secret"\n  now'
-        assert connection._clean(text) == 'Could not connect to "http://host:9/b/k now'
+        assert connection._clean(text) == 'Could not connect to "http://host:9/b/k" now'
 
     def test_a_server_that_is_gone(self, bucket: storage.Bucket, s3: Between) -> None:
         s3.stop()
@@ -268,6 +268,23 @@ class TestFaults:
         with pytest.raises(StorageError, match=r"/k: cannot be read: Read timeout on endpoint URL"):
             storage.Bucket.at(f"s3://{s3.bucket}").read("k")
         assert time.monotonic() - started < connection.ATTEMPTS * 0.3 + pauses_s + 1
+
+    def test_a_server_that_takes_no_connections(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its queue is full: what asks for a connection is not answered at all."""
+        monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.3)
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+            socket.socket() as first,
+            socket.socket() as one,
+        ):
+            for waiting in (first, one):
+                waiting.setblocking(False)
+                waiting.connect_ex(server.getsockname())
+            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.getsockname()))
+            started = time.monotonic()
+            with pytest.raises(StorageError, match="cannot be listed: Connect timeout on endpoint URL"):
+                storage.Bucket.at(f"s3://{s3.bucket}").check()
+            assert time.monotonic() - started < 6
 
     def test_a_slow_server_has_the_timeout_for_each_block(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not for the whole body, which one call of the socket would have to send within the connect timeout."""

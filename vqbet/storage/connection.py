@@ -100,4 +100,4 @@ def _code(error: Any) -> str:
 
 def _clean(text: str) -> str:
     """At most 300 characters in one line, without a user and password before a host, and without a query."""
-    return re.sub(r"\?\S*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]
+    return re.sub(r"\?[^\s\"]*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]
