@@ -198,7 +198,7 @@ class TestAudit:
         def unreachable(*_: object) -> bytes:
             raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
 
-        monkeypatch.setattr("vqbet.versions.remote._Stores.read", unreachable)
+        monkeypatch.setattr("vqbet.versions.objects.Stores.read", unreachable)
         with pytest.raises(PipelineError, match=r"cannot be audited: Could not connect .*check `dvc remote list`"):
             versions.audit(root)
 
