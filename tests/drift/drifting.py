@@ -1,4 +1,4 @@
-"""A process that makes demonstrations whose steps hang together, and a tokenizer that is a grid: no training, no torch."""
+"""A process that makes demonstrations whose steps hang together, and a tokenizer that is a grid: no training."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def coded(demos: Demonstrations, chunk: int = CHUNK) -> Coded:
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))
     starts = np.flatnonzero(left >= chunk)
     chunks = demos.action[starts[:, None] + np.arange(chunk)]
-    codes = np.clip(np.floor(np.nan_to_num(chunks[:, 0]) / 0.75) + CODES // 2, 0, CODES - 1).astype(np.int64)
+    codes = np.clip(np.floor(chunks[:, 0] / 0.75) + CODES // 2, 0, CODES - 1).astype(np.int64)
     centres = (codes - CODES // 2 + 0.5) * 0.75
     return Coded(
         codes=codes,

@@ -9,6 +9,7 @@ import pytest
 from drifting import LIMITS, chosen, coded, compared, joined, moved, process
 from statsmodels.stats.multitest import multipletests
 
+from vqbet.contract import Demonstrations
 from vqbet.drift import chance, compare, episodes
 from vqbet.drift.chance import ALPHA, Measure
 
@@ -22,8 +23,6 @@ def alarms(pairs, coder=coded) -> int:
         report = compare(old, new, (coder(old), coder(new)), LIMITS)
         found += min(report.p.values()) <= ALPHA
     return found
-
-
 
 
 @pytest.fixture
@@ -44,6 +43,26 @@ def test_versions_that_share_episodes_are_no_drift_either() -> None:
         return old, joined(chosen(old, range(12)), process(2 * index + 1, 8))
 
     assert alarms(grown(index) for index in range(60)) <= ALPHA * 60 + 2
+
+
+@pytest.mark.usefixtures("_fewer_deals")
+def test_recordings_made_again_are_no_drift_either() -> None:
+    """Everything changed, by a new draw from the process: pairs that have nothing in common but their label."""
+
+    def again(index: int):
+        old, new = process(2 * index, 12), process(2 * index + 1, 12)
+        return old, replace(new, columns=old.columns)
+
+    assert alarms(again(index) for index in range(60)) <= ALPHA * 60 + 2
+
+
+def test_a_small_offset_in_every_recording_is_more_than_chance() -> None:
+    """Hidden behind the variety of episodes where they are other ones, plain where they are the same ones changed."""
+    old = process(2, 20)
+    report = compared(old, moved(old, 3, by=0.1))
+    assert (len(report.difference.changed), report.p["action.a0"] <= ALPHA) == (20, True)
+    assert report.p["action.a1"] == 1
+    assert compared(old, moved(process(3, 20), 3, by=0.1)).p["action.a0"] > ALPHA
 
 
 @pytest.mark.usefixtures("_fewer_deals")
@@ -75,6 +94,10 @@ def test_the_order_of_episodes_changes_no_number() -> None:
     assert [each.distance for each in one.shifts] == pytest.approx([each.distance for each in two.shifts])
 
 
+def unlike(old: Demonstrations, new: Demonstrations) -> episodes.Pool:
+    return episodes.pool(old, new, episodes.difference(old, new).changed)
+
+
 def test_holm_is_holms() -> None:
     p = np.array([0.001, 0.04, 0.012, 0.9, 0.012, 0.03])
     np.testing.assert_allclose(chance.holm(p), multipletests(p, method="holm")[1])
@@ -84,7 +107,7 @@ def test_a_p_value_is_the_share_of_deals() -> None:
     """Two versions of two episodes each, six deals: two of them part ones from zeros."""
     demos = process(0, 4)
     old, new = chosen(demos, [0, 1]), chosen(demos, [2, 3])
-    distinct = episodes.pool(old, new)
+    distinct = unlike(old, new)
     ones = (distinct.old == 1).astype(int)
     counts = np.stack([1 - ones, ones], axis=1)
     found = chance.p_values([Measure(counts, lambda a, b: np.abs(a - b)[:, 0])], distinct)
@@ -93,6 +116,8 @@ def test_a_p_value_is_the_share_of_deals() -> None:
 
 def test_too_few_episodes_to_tell() -> None:
     demos = process(0, 12)
-    assert not chance.tellable(episodes.pool(chosen(demos, [0, 1]), chosen(demos, [2, 3])), 1)
-    assert chance.tellable(episodes.pool(chosen(demos, range(6)), chosen(demos, range(6, 12))), 9)
-    assert not chance.tellable(episodes.pool(demos, demos), 1)
+    assert not chance.tellable(unlike(chosen(demos, [0, 1]), chosen(demos, [2, 3])), 1)
+    assert chance.tellable(unlike(chosen(demos, range(6)), chosen(demos, range(6, 12))), 9)
+    assert not chance.tellable(unlike(demos, demos), 1)
+    assert not chance.tellable(unlike(chosen(demos, range(7)), moved(chosen(demos, range(7)), 0, by=1.0)), 9)
+    assert chance.tellable(unlike(chosen(demos, range(8)), moved(chosen(demos, range(8)), 0, by=1.0)), 9)

@@ -88,7 +88,7 @@ def test_where_an_episode_is_cut_is_part_of_it() -> None:
 
 def test_the_pool_holds_every_distinct_episode_once() -> None:
     new = joined(chosen(OLD, [4, 1, 1]), process(1, episodes=2))
-    found = pool(OLD, new)
+    found = pool(OLD, new, difference(OLD, new).changed)
     every = [*contents(OLD), *contents(new)]
     assert sorted(every[index] for index in found.first) == sorted(set(every))
     assert (len(found.first), found.old.sum(), found.new.sum()) == (8, 6, 5)
@@ -96,3 +96,15 @@ def test_the_pool_holds_every_distinct_episode_once() -> None:
         (1, 1),
         (1, 2),
     ]
+    assert not len(found.pairs)
+
+
+def test_the_pool_knows_changed_recordings_by_both_their_selves() -> None:
+    new = chosen(edited(edited(OLD, 3), 1), [5, 3, 1, 0, 2, 4])
+    found = pool(OLD, new, difference(OLD, new).changed)
+    before, after = contents(OLD), contents(new)
+    every = [*before, *after]
+    pairs = {(every[found.first[one]], every[found.first[two]]) for one, two in found.pairs}
+    assert pairs == {(before[3], after[1]), (before[1], after[2])}
+    twice = joined(OLD, chosen(OLD, [3]))
+    assert len(pool(twice, new, difference(twice, new).changed).pairs) == 1

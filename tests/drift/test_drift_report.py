@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting import LIMITS, chosen, compared, joined, moved, process
+from drifting import LIMITS, chosen, coded, compared, joined, moved, process
 
 from vqbet.contract import Channel, StoreError, ValidationError
-from vqbet.drift import Limits, page
+from vqbet.drift import Limits, compare, page
 
 OLD, NEW = process(2, 30), process(3, 30)
 
@@ -25,14 +25,15 @@ def test_another_seed_fits() -> None:
 def test_what_the_tokenizer_never_sees_asks_for_a_policy_only() -> None:
     report = compared(OLD, moved(NEW, 0, by=2.0))
     assert {each.asks for each in report.exceeded} == {"policy"}
-    assert report.conclusion.startswith(
-        "the champion's tokenizer still fits, but its policy sees other things: max_shift is 0.2, but observation.o0 has"
+    said = (
+        "the champion's tokenizer still fits, but its policy sees other things: max_shift is 0.2, but observation.o0 "
     )
+    assert report.conclusion.startswith(said)
 
 
 def test_an_action_that_moved_asks_for_a_tokenizer_first() -> None:
     report = compared(OLD, moved(moved(NEW, 0, by=3.0), 4, by=2.0))
-    assert [each.what for each in report.exceeded][0] == "action.a1"
+    assert report.exceeded[0].what == "action.a1"
     assert report.exceeded[-1].what == "observation.o0"
     assert report.conclusion.startswith("a new tokenizer is needed: max_shift is 0.2, but action.a1 has ")
 
@@ -73,7 +74,7 @@ def test_a_number_that_is_none_is_refused_by_episode_step_and_channel(value: flo
     action = NEW.action.copy()
     action[NEW.episode_starts[4] + 7, 1] = value
     with pytest.raises(ValidationError, match=rf"the new version: action\.a1 is {value} at episode 4, step 7"):
-        compared(OLD, replace(NEW, action=action))
+        compare(OLD, replace(NEW, action=action), (coded(OLD), coded(NEW)), LIMITS)
 
 
 class TestJson:

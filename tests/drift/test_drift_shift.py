@@ -71,7 +71,7 @@ def still(demos, value: float, noise: float = 0.0):
 
 
 def test_the_noise_of_a_channel_that_stands_still_is_no_unit() -> None:
-    """Deviation 1e-5 on a range of 18: moving by ten such deviations is nothing, by a hundredth of the range is much."""
+    """Deviation 1e-5 on a range of 18: ten such deviations are nothing, a hundredth of the range is much."""
     old = still(OLD, 1.0, noise=1e-5)
     quiet, loud = shifts(old, still(NEW, 1.0001, noise=1e-5))[0], shifts(old, still(NEW, 1.18, noise=1e-5))[0]
     assert quiet.distance < 0.01

@@ -2,8 +2,10 @@
 
 Steps of an episode follow from one another, so the unit is the episode, never the step: a test over steps would call
 every other seed of the same process a drift. The distinct episodes of both versions are shuffled over the places they
-hold (in the old version, in the new one, in both), which keeps how many the versions share. Where all come from one
-process every such deal is equally likely, so the test is exact (Phipson and Smyth, arXiv 1603.05766, for the p-value).
+hold (in the old version, in the new one, in both), which keeps how many the versions share; a recording that was
+changed may only change places with its former self, so that a small offset in all of them is seen behind all their
+variety. Where nothing drifted, every such deal is equally likely, so the test is exact (Phipson and Smyth, arXiv
+1603.05766, for the p-value).
 """
 
 from __future__ import annotations
@@ -55,8 +57,7 @@ def p_values(
     found = _statistics(measures, counts, held[:, None])
     reached = np.ones(len(measures))
     for first in range(0, deals, BATCH):
-        order = np.tile(np.arange(len(pool.first)), (min(BATCH, deals - first), 1))
-        dealt = held[:, generator.permuted(order, axis=1)]  # (2, P, U)
+        dealt = held[:, _orders(pool, min(BATCH, deals - first), generator)]  # (2, P, U)
         reached += (_statistics(measures, counts, dealt) >= found - 1e-12).sum(axis=1)
         if progress is not None:
             progress(min(first + BATCH, deals), deals)
@@ -65,9 +66,10 @@ def p_values(
 
 def tellable(pool: Pool, tests: int) -> bool:
     """Whether there are enough different deals for a p-value below ALPHA after correction for that many tests."""
-    _, sizes = np.unique(np.stack([pool.old, pool.new]), axis=1, return_counts=True)
-    deals = math.lgamma(len(pool.first) + 1) - sum(math.lgamma(size + 1) for size in sizes)
-    return deals >= math.log(tests / ALPHA)
+    free = _free(pool)
+    _, sizes = np.unique(np.stack([pool.old, pool.new])[:, free], axis=1, return_counts=True)
+    shuffles = math.lgamma(len(free) + 1) - sum(math.lgamma(size + 1) for size in sizes)
+    return shuffles + len(pool.pairs) * math.log(2) >= math.log(tests / ALPHA)
 
 
 def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
@@ -77,6 +79,21 @@ def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
+
+
+def _free(pool: Pool) -> Int[np.ndarray, " F"]:
+    """The episodes that are no pair's."""
+    return np.setdiff1d(np.arange(len(pool.first)), pool.pairs)
+
+
+def _orders(pool: Pool, deals: int, generator: np.random.Generator) -> Int[np.ndarray, "P U"]:
+    """For each deal and place, the episode whose membership in the versions it takes over."""
+    free, (before, after) = _free(pool), pool.pairs.T
+    order = np.tile(np.arange(len(pool.first)), (deals, 1))
+    order[:, free] = generator.permuted(order[:, free], axis=1)
+    swapped = generator.random((deals, len(before))) < 0.5
+    order[:, before], order[:, after] = np.where(swapped, after, before), np.where(swapped, before, after)
+    return order
 
 
 def _statistics(

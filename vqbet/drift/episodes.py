@@ -34,11 +34,14 @@ class Pool:
     """Every distinct episode of both versions once, in an order that depends on contents alone.
 
     first: its number among the old episodes followed by the new ones. old, new: how often each version holds it.
+    pairs: places in this pool of recordings that were changed, before and after; where a version holds one of the two
+    more than once, they are no pair here.
     """
 
     first: Int[np.ndarray, " U"]
     old: Int[np.ndarray, " U"]
     new: Int[np.ndarray, " U"]
+    pairs: Int[np.ndarray, "M 2"]
 
 
 def difference(old: Demonstrations, new: Demonstrations) -> Difference:
@@ -54,12 +57,14 @@ def difference(old: Demonstrations, new: Demonstrations) -> Difference:
     )
 
 
-def pool(old: Demonstrations, new: Demonstrations) -> Pool:
-    """The distinct episodes of both versions."""
+def pool(old: Demonstrations, new: Demonstrations, changed: Int[np.ndarray, "M 2"]) -> Pool:
+    """The distinct episodes of both versions; changed: of their `difference`."""
     before = contents(old)
     distinct, first, inverse = np.unique([*before, *contents(new)], return_index=True, return_inverse=True)
     counts = [np.bincount(part, minlength=len(distinct)) for part in np.split(inverse, [len(before)])]
-    return Pool(first, counts[0], counts[1])
+    pairs = inverse[changed + np.array([0, len(before)])].reshape(-1, 2)
+    once = (counts[0] + counts[1] == 1)[pairs].all(axis=1)
+    return Pool(first, counts[0], counts[1], pairs[once][np.argsort(pairs[once, 0])])
 
 
 def contents(demos: Demonstrations) -> list[str]:

@@ -142,7 +142,8 @@ def compare(
     StoreError where the specs differ, ValidationError where a number is not finite; both name what and where.
     """
     refuse_unlike(old, new, where)
-    distinct = episodes.pool(old, new)
+    differ = episodes.difference(old, new)
+    distinct = episodes.pool(old, new, differ.changed)
     counts = len(old.episode_ends), len(new.episode_ends)
     moved, used, errors = shift.shifts(old, new), coding.layers(*coded), coding.tails(*coded, old)
     names = [*(each.name for each in moved), *map(_layer, used), *map(_tail, errors)]
@@ -152,7 +153,7 @@ def compare(
         task=old.spec.task,
         episodes=counts,
         steps=(len(old.action), len(new.action)),
-        difference=episodes.difference(old, new),
+        difference=differ,
         shifts=moved,
         layers=used,
         tails=errors,

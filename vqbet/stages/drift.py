@@ -199,7 +199,8 @@ def _policy(version: Version, folder: Path) -> tuple[Tokenizer, str]:
 def _restored(root: Path, version: Version, digest: str, target: Path, watch: Watch) -> Demonstrations:
     """The store the policy was trained on, from the data version it was registered with."""
     where = f"{version.name}/{version.version}"
-    if not version.tags.get("data_version"):
+    md5 = version.tags.get("data_version", "")
+    if not md5:
         raise RegistryError(
             f"{where}: has no tag data_version, so its demonstrations cannot be found; register it again from the "
             f"commit that made it: python -m vqbet register {version.name}"
@@ -207,7 +208,7 @@ def _restored(root: Path, version: Version, digest: str, target: Path, watch: Wa
     with watch.bar(f"restore {version.name}") as advance:
         versions.restore(
             root,
-            version.tags["data_version"],
+            md5,
             version.name,
             target,
             progress=lambda done, total: advance(done, total, {}),
@@ -215,7 +216,7 @@ def _restored(root: Path, version: Version, digest: str, target: Path, watch: Wa
     demos = store.read(target)
     if demos.digest != digest:
         raise PipelineError(
-            f"{where}: was trained on the store {digest[:12]}, but data version {version.tags['data_version'][:12]} it "
-            f"was registered with holds {demos.digest[:12]}; register it from the commit that made it"
+            f"{where}: was trained on the store {digest[:12]}, but the data version {md5[:12]} it was registered with "
+            f"holds {demos.digest[:12]}; register it from the commit that made it"
         )
     return demos
