@@ -319,4 +319,3 @@ def test_changed_demonstrations_are_compared_with_the_champions(project: Project
     assert {"max_divergence"} <= {each["threshold"] for each in found["exceeded"]}
     assert found["against"]["data_version"] != found["present"]["data_version"] == versions.data_version(project.root)
     assert "NEW TOKENIZER NEEDED" in (project.root / "artifacts/blockpush/drift/index.html").read_text(encoding="utf-8")
-    assert project.run("vqbet", "drift", "blockpush", "--against", "blockpush/1").returncode == 0

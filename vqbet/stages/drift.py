@@ -1,5 +1,5 @@
 """Are today's demonstrations still the ones a registered policy was trained on? A report beside the graph, not a stage
-of it: which version is champion is nothing that DVC could depend on.
+of it: which version is champion is nothing that DVC could depend on. torch is imported once there is a champion.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from vqbet import playable, registry, versions
+from vqbet import registry, versions
 from vqbet.contract import (
     BundleError,
     ConfigError,
@@ -25,15 +24,14 @@ from vqbet.contract import (
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
 from vqbet.drift import Coded, Limits, Report, compare, page, refuse_unlike
-from vqbet.policies.vqbet import VQBeT
 from vqbet.registry import Version
 from vqbet.stages import files
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
-from vqbet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from vqbet.config import DriftParams
+    from vqbet.tokenizer import Tokenizer
 
 PART = 16384  # chunks encoded at a time
 SHOWN = 5  # channels in the terminal
@@ -118,6 +116,8 @@ def measured(
 
 def coded(tokenizer: Tokenizer, demos: Demonstrations, where: str, watch: Watch) -> Coded:
     """Every complete chunk of the demonstrations encoded and decoded. Raises StoreError where there is none."""
+    import torch
+
     length, normalizer = tokenizer.shape.chunk, tokenizer.normalizer
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))  # steps to the episode's end
     starts = np.flatnonzero(left >= length)
@@ -187,6 +187,9 @@ def _against(task: str, against: str) -> Version | None:
 
 def _policy(version: Version, folder: Path) -> tuple[Tokenizer, str]:
     """The policy's own tokenizer, and the digest of the store it was trained on. Raises BundleError."""
+    from vqbet import playable
+    from vqbet.policies.vqbet import VQBeT
+
     policy, bundle = playable.load(registry.download(version, folder), version.digest)
     where = f"{version.name}/{version.version}"
     if not isinstance(policy.planner, VQBeT):
