@@ -124,6 +124,16 @@ class TestPage:
         assert codes["what"] == "layer 0"
         assert errors["threshold"] == "max_tail"
 
+    def test_thresholds_name_what_exceeds_them_before_what_chance_moved_farther(self) -> None:
+        value = self.value(by=2.0)
+        value["shifts"][0] |= {"distance": 99.0, "p": 1.0}
+        assert page.checks(value)[0]["what"] == "action.a0"
+        drawn = page.dots(value["shifts"], value)["rows"]
+        assert [(row["over"], row["chance"]) for row in drawn if row["name"] in ("observation.o0", "action.a0")] == [
+            (False, True),
+            (True, False),
+        ]
+
     def test_a_hostile_name_is_escaped(self) -> None:
         value = self.value(by=2.0)
         value["shifts"][0]["name"] = "<script>alert(1)</script>"

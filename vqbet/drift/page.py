@@ -32,7 +32,7 @@ def render(report: Json) -> str:
     return environment.get_template("drift/page.html.j2").render(
         report=report,
         badge=badge(report),
-        dots=dots(ranked[:DOTS], report["limits"]["max_shift"], report["chance"]["alpha"]),
+        dots=dots(ranked[:DOTS], report),
         hidden=len(ranked[DOTS:]),
         histograms=[(each, bars(each["old_bars"], each["new_bars"], 330, 110)) for each in ranked[:WORST]],
         layers=[(each, bars(each["old"], each["new"], 1060, 120)) for each in report["layers"]],
@@ -55,16 +55,17 @@ def number(value: float) -> str:
 
 
 def checks(report: Json) -> list[dict[str, Any]]:
-    """The largest of each kind beside its threshold."""
+    """The largest of each kind beside its threshold; of what exceeds it, where anything does."""
     kinds = (
         ("max_shift", "standard deviations", report["shifts"], "distance", lambda each: each["name"]),
         ("max_divergence", "bits", report["layers"], "divergence", lambda each: f"layer {each['layer']}"),
-        ("max_tail", "times the old p99", report["tails"], "ratio", lambda each: f"error of {each['name']}"),
+        ("max_tail", "times the old p99", report["tails"], "ratio", lambda each: f"tail of {each['name']}"),
     )
     found = []
     for threshold, unit, rows, key, name in kinds:
-        worst = max(rows, key=itemgetter(key))
-        over = [each for each in report["exceeded"] if each["threshold"] == threshold]
+        exceeded = {each["what"] for each in report["exceeded"] if each["threshold"] == threshold}
+        over = [each for each in rows if name(each) in exceeded]
+        worst = max(over or rows, key=itemgetter(key))
         found.append(
             {
                 "threshold": threshold,
@@ -79,8 +80,9 @@ def checks(report: Json) -> list[dict[str, Any]]:
     return found
 
 
-def dots(shifts: Sequence[Json], limit: float, alpha: float) -> dict[str, Any]:
+def dots(shifts: Sequence[Json], report: Json) -> dict[str, Any]:
     """Where to draw each channel's distance and mean shift, the threshold and the axis, in pixels."""
+    limit, exceeded = report["limits"]["max_shift"], {each["what"] for each in report["exceeded"]}
     left, width, row = 250, 780, 22
     top = max([limit * 1.25, *(each["distance"] for each in shifts)])
     foot = 8 + row * len(shifts)
@@ -101,8 +103,8 @@ def dots(shifts: Sequence[Json], limit: float, alpha: float) -> dict[str, Any]:
                 "name": each["name"],
                 "x": at(each["distance"]),
                 "mean": at(min(abs(each["mean_shift"]), top)),
-                "chance": each["p"] > alpha,
-                "over": each["distance"] > limit and each["p"] <= alpha,
+                "chance": each["p"] > report["chance"]["alpha"],
+                "over": each["name"] in exceeded,
             }
             for place, each in enumerate(shifts)
         ],
