@@ -1,4 +1,7 @@
-"""Demonstrations into the project: collect, version, push, audit. A version counts once it has been audited."""
+"""Demonstrations into the project: collect, version, push, audit, and compare them with the champion's.
+
+A version counts once it has been audited; how far it has drifted is told, and stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import ROOT
 from vqbet import config, console
+from vqbet.stages import drift as drifting
 from vqbet.stages import ingest as stage
 
 
@@ -26,9 +30,16 @@ def publish() -> dict[str, Any]:
     return asdict(stage.publish(ROOT, console.watch()))
 
 
+@task(task_run_name="drift {task_name}")
+def drift(task_name: str) -> dict[str, Any]:
+    """How the new version differs from the champion's. A drift is a result, not a failure."""
+    params = config.task(ROOT / "params.yaml", task_name)
+    return asdict(drifting.after_ingest(ROOT, task_name, params.drift, console.watch()))
+
+
 @flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json")
 def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
-    """Bring a task's demonstrations in and give them a version. Does nothing where that was done already."""
+    """Bring a task's demonstrations in, give them a version, compare it. Makes nothing that is there already."""
     collected = collect(task_name, source)
     version = publish()
     create_markdown_artifact(
@@ -37,4 +48,17 @@ def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
         key=f"{task_name}-data",
         description=f"demonstrations of {task_name}",
     )
-    return {"collected": collected, "version": version}
+    drifted = drift(task_name)
+    _publish(task_name, drifted)
+    return {"collected": collected, "version": version, "drift": drifted}
+
+
+def _publish(task_name: str, drifted: dict[str, Any]) -> None:
+    """The conclusion and its table into the run page."""
+    lines = [f"| {name} | {value} |" for name, value in drifted["rows"].items()]
+    table = "\n".join(["", "", "| | |", "|---|---|", *lines]) if lines else ""
+    create_markdown_artifact(
+        markdown=f"# {drifted['conclusion']}{table}",
+        key=f"{task_name}-drift",
+        description=f"drift of {task_name} from its champion's demonstrations",
+    )

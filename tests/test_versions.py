@@ -198,7 +198,7 @@ class TestAudit:
         def unreachable(*_: object) -> bytes:
             raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
 
-        monkeypatch.setattr("vqbet.versions.remote._Stores.read", unreachable)
+        monkeypatch.setattr("vqbet.versions.objects.Stores.read", unreachable)
         with pytest.raises(PipelineError, match=r"cannot be audited: Could not connect .*check `dvc remote list`"):
             versions.audit(root)
 
@@ -219,6 +219,116 @@ class TestAudit:
         assert "up to date" in versions.dvc(root, "push", "data.dvc")
         with pytest.raises(PipelineError, match="missing"):
             versions.audit(root)
+
+
+class TestRestore:
+    """The fixture's version, after data/ has moved on to another one."""
+
+    @pytest.fixture(scope="class")
+    def later(self, pushed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        root = shutil.copytree(pushed, tmp_path_factory.mktemp("later") / "a project", symlinks=True)
+        store = root / "data" / "tiny.zarr" / "c"
+        (root / "data" / "other.zarr").mkdir()
+        (root / "data" / "other.zarr" / "0").write_bytes(b"another task")
+        versions.add(root)
+        versions.push(root)
+        (root / "past").write_text(versions.data_version(root))
+        overwrite(store / "1", b"changed")
+        (store / "9").write_bytes(b"added")
+        (store / "0").unlink()
+        versions.add(root)
+        return root
+
+    @pytest.fixture
+    def root(self, later: Path, tmp_path: Path) -> Path:
+        return shutil.copytree(later, tmp_path / "a project", symlinks=True)
+
+    @pytest.fixture
+    def past(self, root: Path) -> tuple[str, dict[str, bytes]]:
+        return (root / "past").read_text(), {f"c/{index}": bytes([index]) * (1000 + index) for index in range(3)}
+
+    def restored(self, root: Path, md5: str) -> dict[str, bytes]:
+        target = versions.restore(root, md5, "tiny", root / ".vqbet" / "past")
+        found = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+        shutil.rmtree(target)
+        assert not list((root / ".vqbet").glob(".past.*"))
+        return found
+
+    def object(self, root: Path, content: bytes, *, cached: bool = False) -> Path:
+        oid = hashlib.md5(content).hexdigest()
+        home = root / ".dvc" / "cache" if cached else root / ".vqbet" / "remote"
+        return home / "files" / "md5" / oid[:2] / oid[2:]
+
+    def test_byte_for_byte_from_the_remote_without_a_cache(self, root: Path, past: tuple[str, dict]) -> None:
+        shutil.rmtree(root / ".dvc" / "cache")
+        assert self.restored(root, past[0]) == past[1]
+        assert (root / "data" / "tiny.zarr" / "c" / "1").read_bytes() == b"changed"
+
+    @pytest.mark.parametrize("fault", ["gone", "no remote"])
+    def test_from_the_cache_without_the_remote(self, root: Path, past: tuple[str, dict], fault: str) -> None:
+        shutil.rmtree(root / ".vqbet" / "remote")
+        if fault == "no remote":
+            (root / ".dvc" / "config").write_text("[core]\n    site_cache_dir = .vqbet/dvc-site\n")
+        assert self.restored(root, past[0]) == past[1]
+
+    def test_one_flipped_bit_in_the_remote_is_refused(self, root: Path, past: tuple[str, dict]) -> None:
+        shutil.rmtree(root / ".dvc" / "cache")
+        path = self.object(root, past[1]["c/2"])
+        content = bytearray(path.read_bytes())
+        content[500] ^= 8
+        overwrite(path, content)
+        with pytest.raises(PipelineError, match=rf"{past[0]}: tiny\.zarr/c/2: the remote's .* is damaged, .*md5"):
+            self.restored(root, past[0])
+        assert not (root / ".vqbet" / "past").exists()
+
+    def test_a_damaged_cache_is_passed_over(self, root: Path, past: tuple[str, dict]) -> None:
+        overwrite(self.object(root, past[1]["c/2"], cached=True), b"rotten")
+        assert self.restored(root, past[0]) == past[1]
+
+    def test_a_changed_manifest_is_refused(self, root: Path, past: tuple[str, dict]) -> None:
+        shutil.rmtree(root / ".dvc" / "cache")
+        path = root / ".vqbet" / "remote" / "files" / "md5" / past[0][:2] / past[0][2:]
+        overwrite(path, json.dumps(json.loads(path.read_text())[:2]).encode())
+        with pytest.raises(PipelineError, match=r"its manifest: the remote's object .* is damaged"):
+            self.restored(root, past[0])
+
+    def test_a_version_that_is_nowhere(self, root: Path) -> None:
+        with pytest.raises(PipelineError, match=r"data version 0{32}\.dir: its manifest is neither .* nor .*dvc push"):
+            self.restored(root, "0" * 32 + ".dir")
+        with pytest.raises(PipelineError, match=r"ending in \.dir, got 'd1'"):
+            self.restored(root, "d1")
+
+    def test_a_file_that_is_nowhere(self, root: Path, past: tuple[str, dict]) -> None:
+        for cached in (True, False):
+            self.object(root, past[1]["c/2"], cached=cached).unlink()
+        with pytest.raises(PipelineError, match=r"tiny\.zarr/c/2 is neither in the local cache .* nor in the remote"):
+            self.restored(root, past[0])
+
+    def test_no_remote_and_no_cache(self, root: Path, past: tuple[str, dict]) -> None:
+        shutil.rmtree(root / ".dvc" / "cache")
+        (root / ".dvc" / "config").write_text("[core]\n    site_cache_dir = .vqbet/dvc-site\n")
+        with pytest.raises(PipelineError, match=rf"data version {past[0]} cannot be restored: .*no remote specified"):
+            self.restored(root, past[0])
+
+    def test_another_task_and_a_folder_in_use(self, root: Path, past: tuple[str, dict]) -> None:
+        with pytest.raises(PipelineError, match=r"holds no sofa\.zarr, it holds other\.zarr, tiny\.zarr"):
+            versions.restore(root, past[0], "sofa", root / "new")
+        with pytest.raises(PipelineError, match="expected a new folder"):
+            versions.restore(root, past[0], "tiny", root / "data")
+
+    def test_a_path_that_leads_out_is_refused(self, root: Path) -> None:
+        content = b"gotcha"
+        listing = json.dumps([{"md5": hashlib.md5(content).hexdigest(), "relpath": "tiny.zarr/../../escaped"}]).encode()
+        for blob in (content, listing):
+            path = self.object(root, blob)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(blob)
+        md5 = hashlib.md5(listing).hexdigest() + ".dir"
+        manifest = self.object(root, listing)
+        manifest.rename(f"{manifest}.dir")
+        with pytest.raises(PipelineError, match="leads out of the store"):
+            self.restored(root, md5)
+        assert not list(root.rglob("escaped"))
 
 
 class TestOutside:

@@ -21,6 +21,7 @@ verdict = typer.Typer(no_args_is_help=True, help="What a verdict rests on.")
 app.add_typer(verdict, name="verdict")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
+DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
 
 
 @app.command()
@@ -151,6 +152,23 @@ def verdicts() -> None:
     from vqbet.stages import evidence
 
     console.table(evidence.listing(_root()))
+
+
+@app.command()
+def drift(
+    task: Task,
+    against: Annotated[str, typer.Option(help="a registered policy of the task; none: its champion")] = "",
+    check: Annotated[bool, typer.Option("--check", help="exit code 3 where a threshold is exceeded")] = False,
+) -> None:
+    """Compare data/<task>.zarr with the demonstrations that the champion was trained on."""
+    from vqbet.stages import drift as stage
+
+    root, params = _project(task)
+    found = stage.run(root, task, params.drift, against, console.watch())
+    console.table(found.rows)
+    console.say(found.conclusion)
+    if check and found.exceeded:
+        raise typer.Exit(DRIFTED)
 
 
 @app.command()

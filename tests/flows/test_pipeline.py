@@ -434,3 +434,19 @@ def test_the_deployments_run_on_a_server_and_a_worker(project: Project, committe
         done = project.run("prefect", "deployment", "run", "pipeline/nightly", "--watch", check=False, **team)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Completed" in done.stdout
+
+
+def test_changed_demonstrations_are_compared_with_the_champions(project: Project, committed: bytes) -> None:
+    """The oracle moves more slowly: the flow tells what that means for the champion's tokenizer, and does not fail."""
+    oracle = project.root / "vqbet" / "sims" / "blockpush_oracle.py"
+    text = oracle.read_text(encoding="utf-8")
+    oracle.write_text(text.replace("FREE_M = 0.020", "FREE_M = 0.012").replace("PUSH_M = 0.012", "PUSH_M = 0.008"))
+    assert "drift: a new tokenizer is needed: " in project.run("flows", "ingest", "blockpush").stdout
+    done = project.run("vqbet", "drift", "blockpush", "--check", check=False)
+    assert done.returncode == 3, done.stderr
+    assert "a new tokenizer is needed: " in done.stdout
+    assert re.search(r"episodes +0 kept, 0 added, 0 removed, 120 changed", done.stdout)
+    found = read(project, "drift/drift.json")
+    assert {"max_divergence"} <= {each["threshold"] for each in found["exceeded"]}
+    assert found["against"]["data_version"] != found["present"]["data_version"] == versions.data_version(project.root)
+    assert "NEW TOKENIZER NEEDED" in (project.root / "artifacts/blockpush/drift/index.html").read_text(encoding="utf-8")

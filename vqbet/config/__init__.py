@@ -16,10 +16,10 @@ from ruamel.yaml.error import YAMLError
 
 from vqbet.config.paper import PaperParams
 from vqbet.config.section import Section
-from vqbet.config.task import BundleParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 
-__all__ = ["BundleParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
+__all__ = ["BundleParams", "DriftParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
 PAPER = "paper"
 RESERVED = ("tasks", PAPER)
 S = TypeVar("S", bound=Section)

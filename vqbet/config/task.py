@@ -151,6 +151,14 @@ class PromotionParams(Section):
     approval_hours: Annotated[float, Field(gt=0, le=8760)]
 
 
+class DriftParams(Section):
+    """How far new demonstrations may lie from the champion's before they ask for a new tokenizer or policy."""
+
+    max_shift: Positive
+    max_divergence: Annotated[float, Field(gt=0, le=1)]
+    max_tail: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
 class TaskParams(Section):
     """One task: a section per stage, named as the stage."""
 
@@ -162,3 +170,4 @@ class TaskParams(Section):
     evaluate: EvaluateParams
     gate: GateParams
     promotion: PromotionParams
+    drift: DriftParams

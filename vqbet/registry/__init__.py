@@ -5,7 +5,7 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then
-from vqbet.registry.connection import check
+from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import fetch, keep
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import (
@@ -38,6 +38,7 @@ __all__ = [
     "champion",
     "check",
     "download",
+    "empty",
     "end",
     "fetch",
     "force",

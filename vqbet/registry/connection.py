@@ -54,6 +54,12 @@ def home() -> Path:
     return Path(os.environ.get("VQBET_HOME", ".vqbet")).absolute()
 
 
+def empty() -> bool:
+    """Whether nothing can have been registered yet, since the SQLite file is not there. Makes none, asks no server."""
+    address = uri()
+    return address.startswith(SQLITE) and not Path(address.removeprefix(SQLITE)).is_file()
+
+
 def check() -> None:
     """Raises RegistryError, within seconds, where the registry cannot be written or reached. Imports no MLflow."""
     address = uri()

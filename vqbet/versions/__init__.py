@@ -1,10 +1,11 @@
-"""DVC behind one door: the version of data/, its audited copy in the remote, and single stages of the graph.
+"""DVC behind one door: versions of data/, past ones too, their audited copy in the remote, single stages of the graph.
 
 DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
 """
 
 from vqbet.versions.data import DataVersion, add, data_version, push, read
 from vqbet.versions.git import as_committed, git_commit
+from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, dvc, repro
 from vqbet.versions.remote import Audit, audit, repair
 
@@ -22,4 +23,5 @@ __all__ = [
     "read",
     "repair",
     "repro",
+    "restore",
 ]

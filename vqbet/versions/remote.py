@@ -6,18 +6,15 @@ objects, because both look at an index and at the manifest, and the manifest is 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vqbet.contract import PipelineError
-from vqbet.versions import data
+from vqbet.versions import data, objects
+from vqbet.versions.objects import Stores
 
-CHUNK_BYTES = 1 << 20
+FAILURE = "the DVC remote cannot be audited"
 NAMED = 5  # damaged objects that a message spells out
 
 
@@ -37,48 +34,13 @@ class _Damage:
     reason: str
 
 
-class _Stores:
-    """The default remote and the local cache of one repository, by object id."""
-
-    def __init__(self, repo: Any) -> None:
-        self._remote, self._cache = repo.cloud.get_remote_odb(), repo.cache.local
-
-    def path(self, oid: str) -> str:
-        return str(self._remote.oid_to_path(oid))
-
-    def size(self, oid: str) -> int:
-        """Bytes in the remote. Raises FileNotFoundError."""
-        return int(self._remote.fs.info(self.path(oid))["size"])
-
-    def md5(self, oid: str) -> str:
-        """Of the bytes in the remote. Raises FileNotFoundError."""
-        digest = hashlib.md5(usedforsecurity=False)
-        with self._remote.fs.open(self.path(oid), "rb") as file:
-            while block := file.read(CHUNK_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
-
-    def read(self, oid: str) -> bytes:
-        with self._remote.fs.open(self.path(oid), "rb") as file:
-            return bytes(file.read())
-
-    def remove(self, path: str) -> None:
-        if self._remote.fs.exists(path):
-            self._remote.fs.remove(path)
-
-    def expected_size(self, oid: str, file: Path) -> int | None:
-        """Bytes of the local cache's object, else of the file in data/; None where this clone has neither."""
-        cached = Path(self._cache.oid_to_path(oid))
-        return next((place.stat().st_size for place in (cached, file) if place.is_file()), None)
-
-
 def audit(root: Path, *, deep: bool = False) -> Audit:
     """Check that the remote holds every object of data.dvc in its size; with `deep`, also that its content has its md5.
 
     Raises PipelineError naming what is missing or damaged, and what to do.
     """
     version = data.read(root)
-    with _opened(root) as stores:
+    with objects.opened(root, FAILURE) as stores:
         damages, size = _inspect(root, version, stores, deep)
         manifest = stores.path(version.md5)
     if damages:
@@ -94,7 +56,7 @@ def audit(root: Path, *, deep: bool = False) -> Audit:
 def repair(root: Path, *, deep: bool = False) -> Audit:
     """Delete the remote's damaged objects and its manifest, push again, audit again. Needs data/ in the local cache."""
     version = data.read(root)
-    with _opened(root) as stores:
+    with objects.opened(root, FAILURE) as stores:
         damages, _ = _inspect(root, version, stores, deep)
         for damage in damages:
             stores.remove(damage.path)
@@ -105,14 +67,14 @@ def repair(root: Path, *, deep: bool = False) -> Audit:
     return audit(root, deep=deep)
 
 
-def _inspect(root: Path, version: data.DataVersion, stores: _Stores, deep: bool) -> tuple[list[_Damage], int]:
+def _inspect(root: Path, version: data.DataVersion, stores: Stores, deep: bool) -> tuple[list[_Damage], int]:
     """What is wrong with the remote's copy, and how many bytes it holds."""
     manifest = stores.path(version.md5)
     try:
         content = stores.read(version.md5)
     except FileNotFoundError:
         return [_Damage(manifest, "the manifest", "missing")], 0
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir" != version.md5:
+    if objects.md5(content) + ".dir" != version.md5:
         return [_Damage(manifest, "the manifest", "content changed")], 0
     damages, total = [], 0
     for entry in json.loads(content):
@@ -126,7 +88,7 @@ def _inspect(root: Path, version: data.DataVersion, stores: _Stores, deep: bool)
     return damages, total
 
 
-def _examine(stores: _Stores, oid: str, file: Path, deep: bool) -> tuple[str, int]:
+def _examine(stores: Stores, oid: str, file: Path, deep: bool) -> tuple[str, int]:
     """What is wrong with one object (nothing: empty) and its size in the remote."""
     try:
         size, expected = stores.size(oid), stores.expected_size(oid, file)
@@ -137,19 +99,3 @@ def _examine(stores: _Stores, oid: str, file: Path, deep: bool) -> tuple[str, in
     except FileNotFoundError:
         return "missing", 0
     return "", size
-
-
-@contextmanager
-def _opened(root: Path) -> Iterator[_Stores]:
-    """The repository's stores. What DVC or the network say against it becomes a PipelineError."""
-    from botocore.exceptions import BotoCoreError
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(root)) as repo:
-            yield _Stores(repo)
-    except (DvcException, BotoCoreError, OSError, ValueError) as error:
-        raise PipelineError(
-            f"{root}: the DVC remote cannot be audited: {' '.join(str(error).split())}; check `dvc remote list`"
-        ) from error

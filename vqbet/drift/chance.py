@@ -1,0 +1,108 @@
+"""How often chance alone would give a difference this large: whole episodes dealt out anew to both versions.
+
+Steps of an episode follow from one another, so the unit is the episode, never the step: a test over steps would call
+every other seed of the same process a drift. The distinct episodes of both versions are shuffled over the places they
+hold (in the old version, in the new one, in both), which keeps how many the versions share; a recording that was
+changed may only change places with its former self, so that a small offset in all of them is seen behind all their
+variety. Where nothing drifted, every such deal is equally likely, so the test is exact (Phipson and Smyth, arXiv
+1603.05766, for the p-value).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vqbet.drift.episodes import Pool
+
+ALPHA = 0.05  # over everything that is tested in one comparison
+LEAST = 1999  # deals, at least
+PER_TEST = 40  # deals for each test: the smallest p-value times the number of tests stays below ALPHA
+BATCH = 100
+EXACT_STEPS = 2**24  # float32 counts without rounding below this
+
+# (P, B) counts of the old and of the new version -> (P,), the larger the further apart
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A difference that depends on how many values of each episode fall into each of B bins."""
+
+    counts: Int[np.ndarray, "U B"]  # of the distinct episodes, in the pool's order
+    statistic: Statistic
+
+
+def counted(bins: Int[np.ndarray, " M"], owner: Int[np.ndarray, " M"], episodes: int, width: int) -> np.ndarray:
+    """How many values of each episode fall into each bin, (episodes, width); owner names the episode of each value."""
+    return np.bincount(owner * width + bins, minlength=episodes * width).reshape(episodes, width)
+
+
+def p_values(
+    measures: Sequence[Measure], pool: Pool, *, seed: int = 0, progress: Progress | None = None
+) -> Float[np.ndarray, " M"]:
+    """The share of deals that differ at least as much as what was found, for each measure, corrected by Holm's method
+    over all of them: where nothing drifted, any of them is below ALPHA in at most that share of comparisons.
+    """
+    deals = max(LEAST, PER_TEST * len(measures) - 1)
+    generator = np.random.default_rng(seed)
+    exact = np.float32 if sum(int(measure.counts.sum()) for measure in measures) < EXACT_STEPS else np.float64
+    held = np.stack([pool.old, pool.new]).astype(exact)  # (2, U)
+    counts = [measure.counts.astype(exact) for measure in measures]
+    found = _statistics(measures, counts, held[:, None])
+    reached = np.ones(len(measures))
+    for first in range(0, deals, BATCH):
+        dealt = held[:, _orders(pool, min(BATCH, deals - first), generator)]  # (2, P, U)
+        reached += (_statistics(measures, counts, dealt) >= found - 1e-12).sum(axis=1)
+        if progress is not None:
+            progress(min(first + BATCH, deals), deals)
+    return holm(reached / (deals + 1))
+
+
+def tellable(pool: Pool, tests: int) -> bool:
+    """Whether there are enough different deals for a p-value below ALPHA after correction for that many tests."""
+    free = _free(pool)
+    _, sizes = np.unique(np.stack([pool.old, pool.new])[:, free], axis=1, return_counts=True)
+    shuffles = math.lgamma(len(free) + 1) - sum(math.lgamma(size + 1) for size in sizes)
+    return shuffles + len(pool.pairs) * math.log(2) >= math.log(tests / ALPHA)
+
+
+def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
+    """Step-down correction (Holm 1979): p-values that bound the chance of any false finding among them."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def _free(pool: Pool) -> Int[np.ndarray, " F"]:
+    """The episodes that are no pair's."""
+    return np.setdiff1d(np.arange(len(pool.first)), pool.pairs)
+
+
+def _orders(pool: Pool, deals: int, generator: np.random.Generator) -> Int[np.ndarray, "P U"]:
+    """For each deal and place, the episode whose membership in the versions it takes over."""
+    free, (before, after) = _free(pool), pool.pairs.T
+    order = np.tile(np.arange(len(pool.first)), (deals, 1))
+    order[:, free] = generator.permuted(order[:, free], axis=1)
+    swapped = generator.random((deals, len(before))) < 0.5
+    order[:, before], order[:, after] = np.where(swapped, after, before), np.where(swapped, before, after)
+    return order
+
+
+def _statistics(
+    measures: Sequence[Measure], counts: Sequence[np.ndarray], dealt: Float[np.ndarray, "2 P U"]
+) -> Float[np.ndarray, "M P"]:
+    old, new = dealt
+    return np.stack(
+        [
+            measure.statistic((old @ count).astype(np.float64), (new @ count).astype(np.float64))
+            for measure, count in zip(measures, counts, strict=True)
+        ]
+    )

@@ -1,0 +1,147 @@
+"""What the champion's tokenizer makes of both versions: which codes it uses, and how well chunks survive it.
+
+Divergence is that of Jensen and Shannon (Lin 1991, IEEE Trans. Inf. Theory 37, 145) in bits: 0 where a layer's codes
+are used alike, 1 where no code is used by both versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vqbet.contract import Channel, Demonstrations
+from vqbet.drift.chance import Measure, counted
+from vqbet.drift.episodes import Pool
+from vqbet.drift.shift import below, deviation
+
+TAIL = 0.99  # of the errors
+LEAST_ERROR = 0.001  # of a channel's deviation: errors below it count as this much, so that no ratio is infinite
+CURVE = np.concatenate([np.arange(0.02, 0.9, 0.02), 1 - np.geomspace(0.1, 0.001, 31)])  # levels of an error's picture
+EDGES = 1 - np.geomspace(1.0, 1e-4, 129)  # levels at which errors are told apart when chance is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """The M chunks of a version, one or more, that lie whole within their episode, encoded and decoded again."""
+
+    codes: Int[np.ndarray, "M Q"]
+    error: Float[np.ndarray, "M H A"]  # absolute, in the channels' units
+    owner: Int[np.ndarray, " M"]  # the episode of each chunk
+    size: int  # K, codes per layer
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """How one quantiser layer's codes are used; shares are of the chunks."""
+
+    layer: int
+    divergence: float  # bits
+    old: Float[np.ndarray, " K"]
+    new: Float[np.ndarray, " K"]
+    unused: list[int]  # used by the old version only
+    used: list[int]  # used by the new version only
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The reconstruction error of one action channel, in its unit. ratio: of the p99 of the new version to the old."""
+
+    channel: Channel
+    scale: float  # the old version's deviation of the channel, see `shift.deviation`
+    old_mean: float
+    new_mean: float
+    old_p99: float
+    new_p99: float
+    ratio: float
+    old_curve: Float[np.ndarray, " levels"]  # the error at each level of CURVE
+    new_curve: Float[np.ndarray, " levels"]
+
+    @property
+    def name(self) -> str:
+        return f"action.{self.channel.name}"
+
+
+def layers(old: Coded, new: Coded) -> list[Layer]:
+    """The use of every layer's codes by both versions."""
+    found = []
+    for layer in range(old.codes.shape[1]):
+        before, after = (np.bincount(coded.codes[:, layer], minlength=coded.size) for coded in (old, new))
+        found.append(
+            Layer(
+                layer=layer,
+                divergence=float(divergence(before[None], after[None])[0]),
+                old=before / before.sum(),
+                new=after / after.sum(),
+                unused=np.flatnonzero((before > 0) & (after == 0)).tolist(),
+                used=np.flatnonzero((before == 0) & (after > 0)).tolist(),
+            )
+        )
+    return found
+
+
+def tails(old: Coded, new: Coded, demos: Demonstrations) -> list[Tail]:
+    """The error of every action channel on both versions; demos: the old one's, whose deviation is the unit."""
+    found = []
+    for index, channel in enumerate(demos.spec.action):
+        before, after = (coded.error[..., index].reshape(-1).astype(np.float64) for coded in (old, new))
+        scale = deviation(demos.action[:, index], channel)
+        p99 = [float(np.quantile(errors, TAIL)) for errors in (before, after)]
+        least = LEAST_ERROR * scale
+        found.append(
+            Tail(
+                channel=channel,
+                scale=scale,
+                old_mean=float(before.mean()),
+                new_mean=float(after.mean()),
+                old_p99=p99[0],
+                new_p99=p99[1],
+                ratio=max(p99[1], least) / max(p99[0], least),
+                old_curve=np.quantile(before, CURVE),
+                new_curve=np.quantile(after, CURVE),
+            )
+        )
+    return found
+
+
+def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int], demos: Demonstrations) -> list[Measure]:
+    """For each of `layers`, then of `tails`, its number as a function of the episodes' counts.
+
+    episodes: of the old and the new version; demos: the old one's.
+    """
+    owner, total = np.concatenate([old.owner, new.owner + episodes[0]]), sum(episodes)
+    codes = np.concatenate([old.codes, new.codes])
+    use = [Measure(counted(column, owner, total, old.size)[pool.first], divergence) for column in codes.T]
+    error = np.concatenate([old.error, new.error])
+    repeated = np.repeat(owner, error.shape[1])
+    tail = [
+        _tail(error[..., index].reshape(-1), repeated, total, pool, LEAST_ERROR * deviation(values, channel))
+        for index, (values, channel) in enumerate(zip(demos.action.T, demos.spec.action, strict=True))
+    ]
+    return [*use, *tail]
+
+
+def divergence(old: Float[np.ndarray, "P K"], new: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
+    """Between two distributions over K codes, given as counts, in bits."""
+    shares = [counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0) for counts in (old, new)]
+    middle = (shares[0] + shares[1]) / 2
+    return np.maximum(_entropy(middle) - (_entropy(shares[0]) + _entropy(shares[1])) / 2, 0.0)
+
+
+def _entropy(shares: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
+    """In bits."""
+    return -(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+
+
+def _tail(errors: np.ndarray, owner: np.ndarray, episodes: int, pool: Pool, least: float) -> Measure:
+    """The ratio of the p99 of both versions; within a bin the p99 is the bin's upper edge."""
+    edges = np.unique(np.quantile(errors, np.concatenate([EDGES, [1.0]]), method="nearest"))
+    bins = np.searchsorted(edges, errors, side="left")
+    upper = np.maximum(edges.astype(np.float64), least)
+
+    def ratio(old: Float[np.ndarray, "P B"], new: Float[np.ndarray, "P B"]) -> Float[np.ndarray, " P"]:
+        before, after = (upper[(below(counts) < TAIL).sum(axis=1).clip(max=len(upper) - 1)] for counts in (old, new))
+        return after / before
+
+    return Measure(counted(bins, owner, episodes, len(edges))[pool.first], ratio)

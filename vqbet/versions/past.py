@@ -1,0 +1,82 @@
+"""One task's store as it was in an earlier version of data/, laid beside the present one. data/ itself stays as it is.
+
+Read from the objects themselves, as the audit does: a checkout would touch data/, and DVC takes what a remote gives it
+for what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from vqbet.contract import PipelineError
+from vqbet.versions import objects
+from vqbet.versions.objects import Stores
+
+Progress = Callable[[int, int], None]
+
+
+def restore(root: Path, md5: str, task: str, target: Path, *, progress: Progress | None = None) -> Path:
+    """Lay `data/<task>.zarr` of the data version `md5` (of data.dvc, ends in ".dir") at the new folder `target`.
+
+    Every object comes from the local cache, else from the default remote, and has its md5 before it is written;
+    `target` appears when all of them are there. progress(done, files). Raises PipelineError where the version or a file
+    of it is nowhere or damaged, or where it holds no such store.
+    """
+    if not md5.endswith(".dir"):
+        raise PipelineError(f"expected a data version as data.dvc names it, ending in .dir, got {md5!r}")
+    if target.exists():
+        raise PipelineError(f"{target}: expected a new folder for data/{task}.zarr of {md5[:12]}; remove it first")
+    where = f"data version {md5}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        objects.opened(root, f"{where} cannot be restored") as stores,
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as staging,
+    ):
+        files = _files(_object(stores, md5, "its manifest", where), task, where)
+        for done, (name, oid) in enumerate(sorted(files.items()), start=1):
+            path = Path(staging) / "store" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_object(stores, oid, f"{task}.zarr/{name}", where))
+            if progress is not None:
+                progress(done, len(files))
+        (Path(staging) / "store").rename(target)
+    return target
+
+
+def _files(manifest: bytes, task: str, where: str) -> dict[str, str]:
+    """The object of each file of the task's store, by path within the store."""
+    try:
+        listed = {PurePosixPath(entry["relpath"]): str(entry["md5"]) for entry in json.loads(manifest)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"{where}: its manifest is not one of DVC's: {error}; restore data.dvc from git") from error
+    store = f"{task}.zarr"
+    found = {path: oid for path, oid in listed.items() if path.parts[:1] == (store,) and len(path.parts) > 1}
+    if wrong := [path for path in found if ".." in path.parts]:
+        raise PipelineError(f"{where}: {wrong[0]}: leads out of the store; nothing was written")
+    if not found:
+        stores = ", ".join(sorted({str(path).split("/")[0] for path in listed})) or "nothing"
+        raise PipelineError(f"{where}: holds no {store}, it holds {stores}; compare with a policy trained on this task")
+    return {path.relative_to(store).as_posix(): oid for path, oid in found.items()}
+
+
+def _object(stores: Stores, oid: str, name: str, where: str) -> bytes:
+    """The bytes whose md5 is `oid`, from the cache, else from the remote."""
+    wanted, cached = oid.removesuffix(".dir"), stores.cached(oid)
+    if cached.is_file() and objects.md5(content := cached.read_bytes()) == wanted:
+        return content
+    try:
+        content = stores.read(oid)
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"{where}: {name} is neither in the local cache ({cached}) nor in the remote ({stores.path(oid)}); push it "
+            "from the clone that has it: git checkout <the commit with that data.dvc> data.dvc && dvc push"
+        ) from error
+    if (found := objects.md5(content)) != wanted:
+        raise PipelineError(
+            f"{where}: {name}: the remote's object {stores.path(oid)} is damaged, its content has md5 {found}; delete "
+            "it there and push again from a clone that has that version"
+        )
+    return content
