@@ -145,7 +145,7 @@ def one_round(
         for ready in wait(list(waiting), timeout=max(0.0, until - time.monotonic())) or [None]:
             assert ready is not None, f"round {number}: {len(waiting)} processes do not answer"
             assert isinstance(ready, Connection)
-            with suppress(EOFError):  # it was killed
+            with suppress(EOFError, ConnectionResetError):  # it was killed
                 found.append(ready.recv())
             del waiting[ready]
     return found

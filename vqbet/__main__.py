@@ -52,6 +52,15 @@ def stage(
 
 
 @app.command()
+def plan(task: Task) -> None:
+    """What the gate will ask, on which seeds, and how large a difference it can show. Plays nothing."""
+    from vqbet.stages import plan as stage
+
+    root, params = _project(task)
+    console.table(stage.run(root, task, params))
+
+
+@app.command()
 def register(task: Task) -> None:
     """Put the task's tokenizer and policy, with their verdict, into the model registry as its candidate."""
     from vqbet.stages import release

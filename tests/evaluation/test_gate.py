@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import gate, records
@@ -58,6 +59,21 @@ def test_a_better_candidate_is_promoted_against_the_champion(plan: Plan, arm: Ar
     assert verdict.comparison is not None
     assert verdict.comparison["mcnemar_p"] < 0.001
     assert verdict.comparison["tango_low"] > 0
+
+
+def test_the_luck_of_training_again_is_told_and_decides_nothing(plan: Plan, arm: Arm) -> None:
+    alone, told = (_against(replace(plan, retrained=known), arm, GOOD, POOR) for known in ((), (0.8, 0.7, 0.75)))
+    assert (told.outcome, told.checks) == (alone.outcome, alone.checks)
+    assert alone.comparison is not None
+    assert told.comparison is not None
+    assert "trainings" not in alone.comparison
+    assert told.comparison["trainings"] == 3
+    assert told.comparison["retraining_deviation"] == pytest.approx(0.05)
+    expected = stats.t.sf(told.comparison["score_difference"] / (np.sqrt(2) * 0.05), 2)
+    assert told.comparison["retraining_p"] == pytest.approx(expected, abs=1e-6)
+    assert told.reason.startswith(alone.reason)
+    assert "the score moves by 0.050 when the recipe is trained again (3 trainings)" in told.reason
+    assert _against(replace(plan, retrained=(0.8,)), arm, GOOD, POOR).reason == alone.reason
 
 
 def test_a_worse_candidate_is_rejected(plan: Plan, arm: Arm) -> None:

@@ -18,7 +18,7 @@ def test_a_plan_comes_back_from_its_file_with_the_same_hash(plan: Plan, tmp_path
     back = Plan.read(tmp_path / "plan.json")
     assert (back, back.sha256) == (plan, plan.sha256)
     assert (
-        plan.sha256 == "4bdb27cd1a3a9750381db75f508c7fef53f3cd96b162f5ab3f0a56201d92c0dd"
+        plan.sha256 == "489d8901204d58b26c81b5837b6c42cde28ddc2c41edf451fdef88fd7499024a"
     )  # changes only together with GATE_VERSION
     assert list(plan.seeds)[::199] == [1000, 1199]
 
@@ -52,6 +52,8 @@ def one(share: float, **noise: Any) -> dict[str, Any]:
         ({"baselines": ["noop", "noop"]}, "baselines: expected distinct names"),
         ({"baselines": ["champion"]}, "baselines: expected distinct names"),
         ({"baselines": "noop"}, "baselines: expected a list"),
+        ({"retrained": [0.5, 1.5]}, "retrained: expected mean scores in 0..1"),
+        ({"retrained": 0.5}, "retrained: expected a list"),
         ({"slices": []}, "slices: expected shares that add up to 1"),
         ({"slices": [one(0.9)]}, "slices: expected shares that add up to 1"),
         ({"slices": [one(0.5), one(0.5)]}, "slices: expected distinct names"),

@@ -111,15 +111,16 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         looked.append(_question(checks))
         if outcome != "HOLD" and look < played:
             return _nothing(plan, f"the verdict was {outcome} after {look} episodes, and {played} were played")
+    comparison = _comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None
     return replace(
-        _nothing(plan, reason),
+        _nothing(plan, reason + _by_itself(comparison)),
         outcome=outcome,
         episodes=played,
         more_episodes=more,
         checks=checks,
         looked=tuple(looked),
         numbers={name: _numbers(plan, arm) for name, arm in ordered.items()},
-        comparison=_comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None,
+        comparison=comparison,
         slices=slices,
     )
 
@@ -330,7 +331,22 @@ def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
         "bootstrap_high": bootstrap.high,
         "unpaired_p": statistics.stratified(_tables(plan, candidate, champion)),
     }
+    if len(plan.retrained) > 1:
+        noise = statistics.Retraining(plan.retrained)
+        numbers |= {"trainings": float(len(plan.retrained)), "retraining_deviation": noise.deviation}
+        numbers |= {"retraining_p": noise.chance(abs(bootstrap.estimate))}
     return {name: _rounded(number) for name, number in numbers.items()}
+
+
+def _by_itself(comparison: Mapping[str, float] | None) -> str:
+    """How much of the difference another training would make, where that is known."""
+    if comparison is None or "trainings" not in comparison:
+        return ""
+    return (
+        f"; the score moves by {comparison['retraining_deviation']:.3f} when the recipe is trained again "
+        f"({comparison['trainings']:.0f} trainings), and by this difference or more with probability "
+        f"{comparison['retraining_p']:.2g}"
+    )
 
 
 def _tables(plan: Plan, candidate: Arm, champion: Arm) -> list[tuple[tuple[int, int], tuple[int, int]]]:

@@ -61,8 +61,9 @@ class Plan:
     looks: after how many episodes of each arm a verdict is sought, ascending; the last is the most that are played.
     stopping: how looking more than once is paid for: "fixed" allows one look, "group_sequential" spends alpha over the
     looks, "anytime" bets. floor: what the candidate must score above in any case; min_modes: how many modes its
-    episodes must visit. reserved: seeds of other purposes, name -> (first, end), which no episode may have. machine:
-    where all arms are played.
+    episodes must visit. retrained: mean scores of earlier trainings of the candidate's recipe, so that the verdict can
+    say how much of a difference is only the luck of training again; they decide nothing. reserved: seeds of other
+    purposes, name -> (first, end), which no episode may have. machine: where all arms are played.
     """
 
     task: str
@@ -84,6 +85,7 @@ class Plan:
     floor: float
     min_modes: int
     baselines: tuple[str, ...]
+    retrained: tuple[float, ...] = ()
     version: int = GATE_VERSION
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Plan:
         for name, above, below in (("margin", 0.0, 1.0), ("alpha", 0.0, 0.5), ("power", 0.5, 1.0)):
             value = getattr(self, name)
             self._expect(name, type(value) is float and above < value < below, f"a float between {above} and {below}")
+        self._expect("retrained", self._shares(self.retrained), "mean scores in 0..1")
         self._expect("floor", type(self.floor) is float and 0 <= self.floor <= 1, "a float in 0..1")
         for name, words in (("metric", Metric), ("question", Question), ("stopping", Stopping)):
             self._expect(name, getattr(self, name) in get_args(words), f"one of {', '.join(get_args(words))}")
@@ -135,6 +138,7 @@ class Plan:
             **asdict(self),
             "looks": list(self.looks),
             "baselines": list(self.baselines),
+            "retrained": list(self.retrained),
             "slices": [asdict(part) for part in self.slices],
             "reserved": {name: list(seeds) for name, seeds in self.reserved.items()},
         }
@@ -143,7 +147,7 @@ class Plan:
     def from_json(cls, value: Any, where: str = "plan") -> Plan:
         """The inverse of `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
         _expect_fields(value, cls, where)
-        for name in ("baselines", "looks", "slices"):
+        for name in ("baselines", "looks", "retrained", "slices"):
             if not isinstance(value[name], list):
                 raise GateError(f"{where}: {name}: expected a list, got {value[name]!r}")
         for part in value["slices"]:
@@ -156,6 +160,7 @@ class Plan:
                     **value,
                     "looks": tuple(value["looks"]),
                     "baselines": tuple(value["baselines"]),
+                    "retrained": tuple(value["retrained"]),
                     "slices": tuple(Slice(**part) for part in value["slices"]),
                     "reserved": {name: _pair(seeds) for name, seeds in value["reserved"].items()},
                 }
@@ -185,6 +190,10 @@ class Plan:
                     f"seeds: those of {one!r} end before {end}, those of {two!r} begin with {first}: a seed that "
                     "a policy was chosen by says nothing about it; move one of them in params.yaml"
                 )
+
+    @staticmethod
+    def _shares(values: Any) -> bool:
+        return isinstance(values, tuple) and all(type(value) is float and 0 <= value <= 1 for value in values)
 
     def _distinct(self, name: str, names: Any, without: frozenset[str] | set[str] = frozenset()) -> None:
         valid = isinstance(names, tuple) and all(isinstance(word, str) and word for word in names)

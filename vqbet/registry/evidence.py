@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "evidence"
+NOTE = "mlflow.note.content"  # what MLflow's page of a run shows as its description, in Markdown
 
 
-def keep(task: str, folder: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
-    """Upload the evidence `folder`, which is named by its id, into a run of its own, once; gives the run's id."""
+def keep(task: str, folder: Path, report: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    """Upload the evidence `folder`, which is named by its id, into a run of its own, once; gives the run's id.
+
+    report: a page about it, which the run's description links to.
+    """
     client = connection.client()
     found = _runs(client, folder.name)
     if found:
         return str(found[0].info.run_id)
     with runs.run(task, "verdict", params={}, tags={**tags, "to_be": folder.name}) as record:
-        record.finish(metrics, [folder])
+        record.finish(metrics, [folder, report])
+        record.tag(NOTE, f"**{tags['outcome']}**: {tags['reason']}\n\n[evaluation report]({record.page(report.name)})")
         record.tag(TAG, folder.name)  # last: a run that was interrupted is no evidence
     return record.id
 

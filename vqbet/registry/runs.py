@@ -63,6 +63,12 @@ class Run:
         with connection.refused(f"tag run {self.id}"):
             self._client.set_tag(self.id, name, value)
 
+    def page(self, artifact: str) -> str:
+        """The address of an artifact in MLflow's pages, as a link in them."""
+        with connection.refused(f"read run {self.id}"):
+            number = self._client.get_run(self.id).info.experiment_id
+        return f"#/experiments/{number}/runs/{self.id}/artifacts/{artifact}"
+
     def flush(self) -> None:
         """Send what is waiting. Raises RegistryError, keeping it, where the registry does not answer."""
         while self._waiting:

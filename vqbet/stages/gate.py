@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from vqbet.evaluation import evidence, gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import blessing, files, worlds
+from vqbet.stages import blessing, files, judged, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -33,7 +33,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
     policy, _ = playable.load(paths.scratch("candidate"), candidate.digest)
     world = worlds.name(paths.task, asked=bool(policy.goal))
-    plan = make_plan(world, params, demos, _digests(paths))
+    retrained = judged.retrained(paths.root, paths.task, candidate)
+    plan = make_plan(world, params, demos, _digests(paths), retrained)
     evidence.used_seeds(paths.verdicts, plan)
     plan.write(paths.gate / "plan.json")
     with Arena(paths.store) as arena:
@@ -51,10 +52,16 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def make_plan(world: str, params: TaskParams, demos: Demonstrations, digests: Mapping[str, str]) -> Plan:
+def make_plan(
+    world: str,
+    params: TaskParams,
+    demos: Demonstrations,
+    digests: Mapping[str, str],
+    retrained: Sequence[float] = (),
+) -> Plan:
     """The comparison, before any episode of it was played. Raises GateError where the parameters do not fit together.
 
-    digests: of "candidate" and, where there is one, "champion".
+    digests: of "candidate" and, where there is one, "champion". retrained: see `Plan`.
     """
     chosen, most = params.gate, params.gate.looks[-1]
     named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
@@ -76,6 +83,7 @@ def make_plan(world: str, params: TaskParams, demos: Demonstrations, digests: Ma
         stopping=chosen.stopping,
         min_modes=chosen.min_modes,
         baselines=tuple(chosen.baselines),
+        retrained=tuple(retrained),
         **named,
     )
 

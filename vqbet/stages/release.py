@@ -31,6 +31,7 @@ def register(root: Path, task: str) -> dict[str, str]:
     registry.keep(
         task,
         paths.verdicts / proof,
+        paths.report / "index.html",
         metrics=files.read_json(paths.metrics("gate")),
         tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
     )

@@ -1,0 +1,99 @@
+"""Episodes of candidate and champion on all cores, against the bare simulator doing the same actions on all cores.
+
+    python -m bench.evaluate <task> [--episodes 500] [--workers 1 2]
+
+In a project that has data/<task>.zarr and artifacts/<task>/policy, which plays both parts. The simulator alone replays
+what the policy did in the same shards, in as many processes; the share is what is left for everything else to take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet import environment, launch, playable
+from vqbet.contract import Env
+from vqbet.demos import store
+from vqbet.evaluation import rollout
+from vqbet.evaluation.rollout import UNPLANNED, Label
+from vqbet.stages import arena, worlds
+from vqbet.stages.arena import Arena, Job
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+
+FIRST_SEED = 7_000_000
+
+
+class Recorded:
+    """A world that remembers what was done in it."""
+
+    def __init__(self, env: Env) -> None:
+        self.env, self.done = env, list[tuple[np.ndarray, np.ndarray]]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, action: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.done.append((action.copy(), rows.copy()))
+        return self.env.step(action, rows)
+
+
+def alone(demos: Path, job: Job) -> tuple[int, float]:
+    """Steps, and the seconds that the simulator took for them without anybody."""
+    known = store.read(demos)
+    world = Recorded(worlds.make(job.label.world, known))
+    assert job.bundle is not None
+    with arena.one_thread():
+        rollout.play(world, playable.load(job.bundle)[0], job.seeds, job.label)
+    env = worlds.make(job.label.world, known)
+    began = time.perf_counter()
+    env.reset(np.array(job.seeds))
+    for action, rows in world.done:
+        env.step(action, rows)
+    return sum(len(rows) for _, rows in world.done), time.perf_counter() - began
+
+
+def measured(paths: Paths, jobs: list[Job], workers: int) -> tuple[float, float]:
+    """Steps per second of an evaluation, processes running, and of the simulator alone."""
+    os.environ[launch.WORKERS] = str(workers)
+    with Arena(paths.store) as place:
+        place.play("warm", [Job(job.label, job.seeds[: arena.SHARD], job.bundle) for job in jobs], Watch())
+        played = place.play("timed", jobs, Watch())
+    shards = [shard for job in jobs for shard in job.shards()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(alone, [paths.store] * len(shards), shards))
+    steps, seconds = (sum(column) for column in zip(*found, strict=True))
+    return sum(play.timing.steps for play in played) / played[0].timing.seconds, workers * steps / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task")
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    options = parser.parse_args()
+    os.environ |= arena.ONE_THREAD
+    paths = Paths(environment.prepare(), options.task)
+    policy, packed = playable.load(paths.policy)
+    world = worlds.name(options.task, asked=bool(policy.goal))
+    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    jobs = [
+        Job(Label(world, name, packed.digest, UNPLANNED, ""), seeds, paths.policy) for name in ("candidate", "champion")
+    ]
+    print(f"{world}: {options.episodes} episodes of two policies in shards of {arena.SHARD}; steps per second")
+    for workers in options.workers:
+        evaluated, simulated = measured(paths, jobs, workers)
+        print(
+            f"{workers} processes: {evaluated:8.0f}; simulator alone {simulated:8.0f}; share {evaluated / simulated:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
