@@ -1,9 +1,9 @@
 """Episodes of candidate and champion on all cores, against the bare simulator doing the same actions on all cores.
 
-    python -m bench.evaluate <task> [--episodes 500] [--workers 1 2]
+    python -m bench.evaluate <task> [--episodes 500] [--workers 1 2] [--rounds 3]
 
 In a project that has data/<task>.zarr and artifacts/<task>/policy, which plays both parts. The simulator alone replays
-what the policy did in the same shards, in as many processes; the share is what is left for everything else to take.
+what the policy did in the same shards, in as many processes; medians over rounds in which the two take turns.
 """
 
 from __future__ import annotations
@@ -60,17 +60,19 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
     return sum(len(rows) for _, rows in world.done), time.perf_counter() - began
 
 
-def measured(paths: Paths, jobs: list[Job], workers: int) -> tuple[float, float]:
-    """Steps per second of an evaluation, processes running, and of the simulator alone."""
+def measured(paths: Paths, jobs: list[Job], workers: int, rounds: int) -> np.ndarray:
+    """(rounds, 2) steps per second of an evaluation, processes running, and of the simulator alone; in turns."""
     os.environ[launch.WORKERS] = str(workers)
-    with Arena(paths.store) as place:
-        place.play("warm", [Job(job.label, job.seeds[: arena.SHARD], job.bundle) for job in jobs], Watch())
-        played = place.play("timed", jobs, Watch())
     shards = [shard for job in jobs for shard in job.shards()]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(alone, [paths.store] * len(shards), shards))
-    steps, seconds = (sum(column) for column in zip(*found, strict=True))
-    return sum(play.timing.steps for play in played) / played[0].timing.seconds, workers * steps / seconds
+    found = []
+    with Arena(paths.store) as place, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        place.play("warm", [Job(job.label, job.seeds[: arena.SHARD], job.bundle) for job in jobs], Watch())
+        for _ in range(rounds):
+            played = place.play("timed", jobs, Watch())
+            steps, seconds = np.sum(list(pool.map(alone, [paths.store] * len(shards), shards)), axis=0)
+            evaluated = sum(play.timing.steps for play in played) / played[0].timing.seconds
+            found.append((evaluated, workers * steps / seconds))
+    return np.array(found)
 
 
 def main() -> None:
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("task")
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ |= arena.ONE_THREAD
     paths = Paths(environment.prepare(), options.task)
@@ -89,10 +92,11 @@ def main() -> None:
     ]
     print(f"{world}: {options.episodes} episodes of two policies in shards of {arena.SHARD}; steps per second")
     for workers in options.workers:
-        evaluated, simulated = measured(paths, jobs, workers)
-        print(
-            f"{workers} processes: {evaluated:8.0f}; simulator alone {simulated:8.0f}; share {evaluated / simulated:.2f}"
-        )
+        rates = measured(paths, jobs, workers, options.rounds)
+        evaluated, simulated = np.median(rates, axis=0)
+        shares = np.sort(rates[:, 0] / rates[:, 1])
+        print(f"{workers} processes: {evaluated:8.0f}, simulator alone {simulated:8.0f}", end="; ")
+        print(f"share {np.median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f})")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Tally:
     promoted: int = 0
     refused: int = 0
     killed: int = 0
-    completed: int = 0  # rounds whose winner was killed between ledger and alias, and which `repair` finished
+    unheard: int = 0  # rounds whose winner was killed after its entry was written; others finished it, or `repair`
     lost: list[str] = field(default_factory=list)  # somebody was told of a promotion that is not in the ledger
     doubled: list[str] = field(default_factory=list)  # more than one entry, or more than one winner
     idle: list[str] = field(default_factory=list)  # nobody won though somebody lived
@@ -155,7 +155,7 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
     from vqbet import registry
 
     tally.rounds += 1
-    tally.completed += registry.repair(TASK) is not None
+    registry.repair(TASK)
     entries = registry.history(TASK)
     winners = [told for kind, told in answers if kind == "promoted"]
     added = entries[before:]
@@ -166,6 +166,7 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
             tally.refusals[word] = tally.refusals.get(word, 0) + 1
     tally.promoted += len(added)
     where = f"round {number}: {len(added)} entries, {len(winners)} winners, {len(answers)} alive"
+    tally.unheard += len(added) > len(winners)
     if any(told not in [entry.hash for entry in added] for told in winners):
         tally.lost.append(where)
     if len(added) > 1 or len(winners) > 1:

@@ -227,12 +227,15 @@ def newest(x: Float[Tensor, "B T W"], blocks: Sequence[tuple[Tensor, ...]], *, h
             block
         )
         seen = torch.layer_norm(x, (width,), norm, shift)
-        q, k, v = F.linear(seen, qkv, qkv_bias).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        last = block is blocks[-1]
-        if last:
-            q, x = q[:, :, -1:], x[:, -1:]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=not last)  # (B, heads, T, w)
-        x += F.linear(y.transpose(1, 2).flatten(2), out, out_bias)
+        if length == 1:  # it sees nothing but itself
+            y = F.linear(seen, qkv[2 * width :], qkv_bias[2 * width :])
+        else:
+            q, k, v = F.linear(seen, qkv, qkv_bias).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            last = block is blocks[-1]
+            if last:
+                q, x = q[:, :, -1:], x[:, -1:]
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=not last).transpose(1, 2).flatten(2)
+        x += F.linear(y, out, out_bias)
         seen = torch.layer_norm(x, (width,), norm_mlp, shift_mlp)
         x += F.linear(F.gelu(F.linear(seen, expand, expand_bias), approximate="tanh"), contract, contract_bias)
     return x
