@@ -15,9 +15,15 @@ from vqbet import environment
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: spinning threads would be in each other's way
-os.environ.pop("VQBET_STORAGE", None)  # a test stores where it says, or nowhere
+for name in ("VQBET_STORAGE", "VQBET_LEDGER", "VQBET_WORKERS"):  # a test says where and how many, or nothing
+    os.environ.pop(name, None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first: the processes that share the tests then end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

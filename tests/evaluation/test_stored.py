@@ -102,7 +102,7 @@ class TestRegister:
 
         for module, name, value in (
             (release.registry, "check", lambda: given.append(("check", ""))),
-            (release.registry, "keep", lambda task, path, **_: given.append(("keep", path.name))),
+            (release.registry, "keep", lambda _, path, report, **__: given.append(("keep", path.name))),
             (release.registry, "register", lambda name, _, **o: given.append((name, o["tags"])) or 1),
             (release.registry, "set_candidate", lambda *_: None),
             (release.bundle, "read", bundle),

@@ -412,12 +412,11 @@ class started:
         return self.process
 
     def __exit__(self, *_: object) -> None:
-        children = living(self.process.pid)
+        everybody = [*living(self.process.pid), psutil.Process(self.process.pid)]
         os.killpg(self.process.pid, signal.SIGTERM)
-        psutil.wait_procs([*children, psutil.Process(self.process.pid)], timeout=15)
-        for child in children:
-            if child.is_running():
-                child.kill()
+        _, left = psutil.wait_procs(everybody, timeout=15)
+        for process in left:  # a worker now and then waits for ever after it was asked to end
+            process.kill()
         self.process.wait()
 
 
