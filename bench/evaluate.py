@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ |= arena.ONE_THREAD
+    arena.START_S = 0.0  # the processes are there when the clock starts
     paths = Paths(environment.prepare(), options.task)
     policy, packed = playable.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))

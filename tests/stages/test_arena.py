@@ -78,6 +78,7 @@ def jobs(policy: tuple[Path, str]) -> list[Job]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arena, "SHARD", 10)
+    monkeypatch.setattr(arena, "START_S", 0.0)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -118,16 +119,33 @@ def test_the_bar_counts_episodes_up_to_all_of_them(
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_little_is_played_without_processes(
+    demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena, "SHARD", 2)
+    monkeypatch.setenv(launch.WORKERS, "2")
+    job = Job(label("nearest"), range(50, 56))
+    with Arena(demos) as place:
+        place.play("little", [job], Watch())
+        assert workers_of(psutil.Process()) == []
+        monkeypatch.setattr(arena, "START_S", 0.0)
+        place.play("the same, were they there at once", [job], Watch())
+        assert len(workers_of(psutil.Process())) == 2
+
+
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_what_is_wrong_is_said_in_the_same_words(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv(launch.WORKERS, workers)
-    with pytest.raises(BundleError, match="digest"), Arena(demos) as place:
-        place.play("other", [Job(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch())
-    with pytest.raises(WorldError, match="no world 'atlantis'"), Arena(demos) as place:
-        place.play("nowhere", [Job(label("noop", world="atlantis"), range(50, 62))], Watch())
+    with Arena(demos) as place:
+        place.play("good", [Job(label("nearest"), range(50, 62))], Watch())
+        assert len(workers_of(psutil.Process())) == (2 if workers == "2" else 0)
+        with pytest.raises(BundleError, match="digest"):
+            place.play("other", [Job(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch())
+        with pytest.raises(WorldError, match="no world 'atlantis'"):
+            place.play("nowhere", [Job(label("noop", world="atlantis"), range(50, 62))], Watch())
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -35,6 +35,7 @@ from vqbet.stages.watch import Advance, Watch
 
 SHARD = 100  # episodes that one process plays together; fewer cost the vectorised worlds more than they spread
 REPORT_S = 0.2
+START_S = 4.0  # until a new process has imported torch and read what it plays with
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 Report = Callable[[int, int], None]  # control steps done, of at most
@@ -98,7 +99,7 @@ class _Players:
 
 
 class Arena:
-    """A context: its processes are started by the first play that is large enough to gain from them, and end with it.
+    """A context: its processes are started when there is so much left to play that they gain time, and end with it.
 
     How many there are: $VQBET_WORKERS, else one for each core this process may use.
     """
@@ -123,13 +124,24 @@ class Arena:
         began = time.perf_counter()
         with watch.bar(title) as advance:
             progress = _Progress(advance, [len(shard.seeds) for shard in shards])
-            if self._workers == 1 or progress.total <= SHARD:
-                played = [self._here.play(shard, partial(progress.at, at)) for at, shard in enumerate(shards)]
-            else:
+            played: list[Play] = []
+            while len(played) < len(shards) and not self._spread(played, shards):
+                at = len(played)
+                played.append(self._here.play(shards[at], partial(progress.at, at)))
+            if len(played) < len(shards):
                 self._pool = self._pool or _Pool(self._store, self._workers)
-                played = self._pool.play(shards, progress)
+                played += self._pool.play(shards[len(played) :], progress, len(played))
         seconds, found = time.perf_counter() - began, iter(played)
         return [rollout.join(list(islice(found, len(part))), seconds) for part in parts]
+
+    def _spread(self, played: Sequence[Play], shards: Sequence[Job]) -> bool:
+        """Whether the shards that are left should be played by other processes, by how long the others took."""
+        if self._workers == 1 or self._pool or not played:
+            return self._pool is not None
+        done = sum(len(play.records) for play in played)
+        left = sum(len(shard.seeds) for shard in shards) - done
+        seconds = left * sum(play.timing.seconds for play in played) / done
+        return seconds * (1 - 1 / self._workers) > START_S
 
 
 class _Progress:
@@ -154,9 +166,10 @@ class _Pool:
         given = (os.getpid(), demonstrations, self._reports, self._stop)
         self._processes = ProcessPoolExecutor(count, mp_context=context, initializer=_enter, initargs=given)
 
-    def play(self, shards: Sequence[Job], progress: _Progress) -> list[Play]:
+    def play(self, shards: Sequence[Job], progress: _Progress, first: int) -> list[Play]:
+        """`first`: the number of the first shard in the bar."""
         with _environment(ONE_THREAD):  # what a child's BLAS reads while it is imported
-            waiting = {self._processes.submit(_play, at, shard): at for at, shard in enumerate(shards)}
+            waiting = {self._processes.submit(_play, at, shard): at for at, shard in enumerate(shards, first)}
         found: dict[int, Play] = {}
         while waiting:
             done, _ = wait(waiting, timeout=REPORT_S)
@@ -172,7 +185,7 @@ class _Pool:
                         f"set {launch.WORKERS} to fewer than {self._count}"
                     ) from error
                 progress.at(at, 1, 1)
-        return [found[at] for at in range(len(shards))]
+        return [found[at] for at in range(first, first + len(shards))]
 
     def end(self) -> None:
         self._stop.set()
