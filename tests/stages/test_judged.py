@@ -83,5 +83,5 @@ def test_the_plan_is_told_before_anything_is_played(tmp_path: Path) -> None:
     kept(tmp_path, "b", 0.8, made(1), task="blockpush", comparison=known)
     seen = plan.run(tmp_path, "blockpush", params)
     assert "differ by 0.100 (standard deviation), 5.0 % of successes differ; as in 1 verdicts" in seen["assumed"]
-    needed = [int(rows["for 90 %"].split(" ")[0]) for rows in (guessed, seen)]
+    needed = [int(rows["90 % with one look"].split(" ")[1]) for rows in (guessed, seen)]
     assert needed[0] == pytest.approx(9 * needed[1], abs=9)

@@ -40,9 +40,10 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
         chance = looks.chance(plan, look)
         power = statistics.mean_power(look, spread=spread, difference=aimed, limit=limit, alpha=chance)
         rows[f"power at {look}"] = f"{100 * power:.0f} % at a true difference of {aimed:+g}"
-    last = looks.chance(plan, plan.most)
-    scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=last)
-    rows[f"for {100 * plan.power:.0f} %"] = f"{scores} episodes by the score, {_by_success(plan, differing, last)}"
+    scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=plan.alpha)
+    rows[f"{100 * plan.power:.0f} % with one look"] = (
+        f"after {scores} episodes by the score, {_by_success(plan, differing)}"
+    )
     return rows
 
 
@@ -57,11 +58,11 @@ def _aim(plan: Plan) -> tuple[float, float]:
     return (plan.margin, 0.0) if plan.question == "better" else (0.0, -plan.margin)
 
 
-def _by_success(plan: Plan, differing: float, chance: float) -> str:
+def _by_success(plan: Plan, differing: float) -> str:
     aimed, limit = _aim(plan)
     share = max(differing, abs(aimed), 1 / plan.most)
     gained, lost = (share + aimed) / 2, (share - aimed) / 2
-    found = statistics.pairs_needed(plan.power, gained=gained, lost=lost, limit=limit, alpha=chance)
+    found = statistics.pairs_needed(plan.power, gained=gained, lost=lost, limit=limit, alpha=plan.alpha)
     return f"{found or 'more than 4000'} by success (exact)"
 
 
