@@ -71,5 +71,8 @@ def _publish(task_name: str) -> None:
         description=f"verdict about {task_name}",
     )
     create_link_artifact(
-        link=(paths.report / "index.html").as_uri(), key=f"{task_name}-report", link_text="evaluation report"
+        link=(paths.report / "index.html").as_uri(),
+        key=f"{task_name}-report",
+        link_text="evaluation report",
+        description=f"evaluation report of {task_name}",
     )

@@ -294,7 +294,8 @@ def _outcome(plan: Plan, checks: Sequence[Check], episodes: int) -> tuple[Outcom
     known = [number for number in needed if number is not None]
     if len(known) < len(needed):
         return "HOLD", f"{sentences}; at the observed rates no number of episodes would decide", 0
-    more = max([*known, episodes + 1]) - episodes
+    wanted = max([*known, episodes + 1])
+    more = next((look for look in plan.looks if look >= wanted), wanted) - episodes
     where = "of this plan" if episodes + more <= plan.most else "under a new plan"
     return "HOLD", f"{sentences}; {more} more episodes, {where}, may decide", more
 
