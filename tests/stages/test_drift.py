@@ -228,3 +228,14 @@ def test_after_an_ingest_an_obstacle_is_told_and_stops_nothing(root: Path, old: 
     assert found.conclusion.startswith("not compared with the champion's demonstrations: ")
     assert "control_hz: 10.0 here, 7.0 there" in found.conclusion
     assert heard == ["drift: the champion's tokenizer still fits", f"drift: {found.conclusion}"]
+
+
+def test_after_an_ingest_the_champions_own_store_is_not_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = drift.registry.champion(TASK)
+    assert champion is not None
+    tags = {**champion.tags, "store": store.digest(Paths(root, TASK).store)}
+    monkeypatch.setattr(drift, "_against", lambda *_: replace(champion, tags=tags))
+    monkeypatch.setattr(drift, "run", lambda *_: pytest.fail("measured"))
+    found = drift.after_ingest(root, TASK, LIMITS, Watch())
+    assert found.conclusion == f"none: {TASK}/{champion.version}, the champion, was trained on these demonstrations"
+    assert not found.exceeded
