@@ -1,6 +1,6 @@
 """Episodes of candidate and champion on all cores, against the bare simulator doing the same actions on all cores.
 
-    python -m bench.evaluate <task> [--episodes 500] [--workers 1 2] [--rounds 3]
+    python -m bench.evaluate <task> [--episodes 500] [--workers 1 2] [--rounds 3] [--shard 100]
 
 In a project that has data/<task>.zarr and artifacts/<task>/policy, which plays both parts. The simulator alone replays
 what the policy did in the same shards, in as many processes; medians over rounds in which the two take turns.
@@ -81,9 +81,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard", type=int, default=arena.SHARD)
     options = parser.parse_args()
     os.environ |= arena.ONE_THREAD
-    arena.START_S = 0.0  # the processes are there when the clock starts
+    arena.SHARD, arena.START_S = options.shard, 0.0  # the processes are there when the clock starts
     paths = Paths(environment.prepare(), options.task)
     policy, packed = playable.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))
