@@ -25,7 +25,7 @@ lint: setup
 	@.venv/bin/lint-imports
 
 test: lint
-	@$(python) -m pytest -n 2 --dist loadfile
+	@$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	@for name in windows blockpush pusht policies train training; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done

@@ -22,7 +22,7 @@ for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLC
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first: the processes that share the tests then end together."""
+    """What takes longest first, so that the processes which share the tests end together (see Makefile)."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
