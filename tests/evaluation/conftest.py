@@ -143,14 +143,14 @@ def arm() -> Arm:
     """Records of one policy under a plan, one per score; modes alternate. Further arguments replace fields."""
 
     def make(plan: Plan, policy: str, scores: Sequence[float], **fields: Any) -> list[EpisodeRecord]:
-        digest = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, "")
+        digest, planned = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, ""), plan.sha256
         return [
             replace(
                 EpisodeRecord(
                     world=plan.world,
                     policy=policy,
                     digest=digest,
-                    plan=plan.sha256,
+                    plan=planned,
                     seed=plan.first_seed + index,
                     steps=20,
                     success=bool(score == 1),

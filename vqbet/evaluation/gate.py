@@ -179,11 +179,12 @@ def _incomparable(plan: Plan, arms: Arms) -> str:
 
 
 def _foreign(plan: Plan, name: str, digest: str, arm: Arm) -> str:
+    planned = plan.sha256
     for record in arm:
         records.check(record, f"{name}, seed {record.seed}")
         for what, found, expected in (
             ("by", record.policy, name),
-            ("under plan", record.plan, plan.sha256),
+            ("under plan", record.plan, planned),
             ("in world", record.world, plan.world),
             ("by the digest", record.digest, digest),
             ("on the machine", record.machine, plan.machine),
