@@ -50,7 +50,7 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
     known = store.read(demos)
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
-    with arena.one_thread():
+    with launch.one_thread():
         rollout.play(world, playable.load(job.bundle)[0], job.seeds, job.label)
     env = worlds.make(job.label.world, known)
     began = time.perf_counter()

@@ -29,6 +29,7 @@ import numpy as np
 
 from vqbet import durable
 from vqbet.contract import BundleError, Spec
+from vqbet.fingerprint import Fingerprint
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -84,10 +85,7 @@ def write(
         "arguments": dict(arguments),
         "spec": spec.to_json(),
         "provenance": dict(provenance),
-        "components": {
-            name.removesuffix(SUFFIX): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in files.items()
-        },
+        "components": {name.removesuffix(SUFFIX): Fingerprint.of(data).to_json() for name, data in files.items()},
     }
     digest = hashlib.sha256(_canonical(folder, content)).hexdigest()
     files[MANIFEST] = _render(content | {"digest": digest})
@@ -313,11 +311,11 @@ def _inventory(folder: Path, components: set[str]) -> None:
 def _contents(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     where = f"{folder}: component {name!r}"
     data = _open(where, folder / f"{name}{SUFFIX}", entry["bytes"])
-    found = hashlib.sha256(data).hexdigest()
-    if len(data) != entry["bytes"] or found != entry["sha256"]:
+    found = Fingerprint.of(data)
+    if found.to_json() != entry:
         raise BundleError(
             f"{where}: was changed, damaged or swapped with another bundle's: expected {entry['bytes']} bytes with "
-            f"sha256 {entry['sha256']}, got {len(data)} with {found}; {MEND}"
+            f"sha256 {entry['sha256']}, got {found.size} with {found.sha256}; {MEND}"
         )
     return data
 

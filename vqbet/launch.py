@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from vqbet.contract import PipelineError, TrainingError
@@ -82,6 +83,19 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 128 + received[0] if received else abs(code)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: how many there are decides how sums are rounded, and how long a call takes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def die_with_parent(parent: int | None = None) -> None:

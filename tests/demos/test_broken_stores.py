@@ -16,7 +16,8 @@ import pytest
 
 from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.demos import store, validate
-from vqbet.demos.manifest import Entry, Manifest
+from vqbet.demos.manifest import Manifest
+from vqbet.fingerprint import Fingerprint
 from vqbet.testing import synthetic
 
 BOUNDS: dict[str, Any] = {
@@ -68,7 +69,7 @@ def _link(path: Path) -> None:
 def _resealed(folder: Path) -> None:
     """A manifest for whatever lies there now: what somebody does who changes a store on purpose."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
-    entries = {path.relative_to(folder).as_posix(): Entry.of(path.read_bytes()) for path in paths}
+    entries = {path.relative_to(folder).as_posix(): Fingerprint.of(path.read_bytes()) for path in paths}
     (folder / "manifest.json").write_bytes(Manifest(entries).encode())
 
 

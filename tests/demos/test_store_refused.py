@@ -15,7 +15,8 @@ import pytest
 
 from vqbet.contract import StoreError
 from vqbet.demos import inspection, manifest, schema, store
-from vqbet.demos.manifest import Entry, Manifest
+from vqbet.demos.manifest import Manifest
+from vqbet.fingerprint import Fingerprint
 from vqbet.testing import synthetic
 
 EPISODES = 40
@@ -42,7 +43,7 @@ def sign(folder: Path) -> None:
     """Write the manifest that fits what is in the folder now, as a forger would."""
     (folder / "manifest.json").unlink()
     files = [path for path in folder.rglob("*") if path.is_file()]
-    entries = {str(path.relative_to(folder)): Entry.of(path.read_bytes()) for path in files}
+    entries = {str(path.relative_to(folder)): Fingerprint.of(path.read_bytes()) for path in files}
     (folder / "manifest.json").write_bytes(Manifest(entries).encode())
 
 
@@ -192,7 +193,7 @@ MANIFESTS: dict[str, bytes] = {
     "a size as text": b'{"files": {"a": {"bytes": "1", "sha256": "x"}}}',
     "a size that is true": b'{"files": {"a": {"bytes": true, "sha256": "x"}}}',
     "a hash of itself that is wrong": Manifest({}).encode().replace(b'"sha256": "', b'"sha256": "0'),
-    "escaping": Manifest({"../../etc/passwd": Entry(1, "x")}).encode(),
+    "escaping": Manifest({"../../etc/passwd": Fingerprint(1, "x")}).encode(),
     "too long": b" " * (schema.MAX_DOCUMENT_BYTES + 1),
 }
 
@@ -334,7 +335,7 @@ def test_a_huge_store_is_refused_by_its_sizes_alone(folder: Path) -> None:
     path = folder / "data/action/c/0/0"
     os.truncate(path, 5 * 2**30)  # a sparse file: it takes no room
     listing = manifest.read(folder)
-    forged = Manifest({**listing.files, "data/action/c/0/0": Entry(5 * 2**30, "0" * 64)})
+    forged = Manifest({**listing.files, "data/action/c/0/0": Fingerprint(5 * 2**30, "0" * 64)})
     (folder / "manifest.json").write_bytes(forged.encode())
     assert "are more than the 4294967296 that are read into memory" in refused(folder)
 

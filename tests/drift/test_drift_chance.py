@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drifting import LIMITS, chosen, coded, compared, joined, moved, process
-from statsmodels.stats.multitest import multipletests
 
 from vqbet.contract import Demonstrations
 from vqbet.drift import chance, compare, episodes
@@ -96,11 +95,6 @@ def test_the_order_of_episodes_changes_no_number() -> None:
 
 def unlike(old: Demonstrations, new: Demonstrations) -> episodes.Pool:
     return episodes.pool(old, new, episodes.difference(old, new).changed)
-
-
-def test_holm_is_holms() -> None:
-    p = np.array([0.001, 0.04, 0.012, 0.9, 0.012, 0.03])
-    np.testing.assert_allclose(chance.holm(p), multipletests(p, method="holm")[1])
 
 
 def test_a_p_value_is_the_share_of_deals() -> None:

@@ -12,6 +12,7 @@ from vqbet.config import task as read_params
 from vqbet.contract import GateError
 from vqbet.demos import store
 from vqbet.evaluation import evidence, records
+from vqbet.fingerprint import Fingerprint
 from vqbet.sims.blockpush_oracle import demonstrations
 from vqbet.stages import judged, plan
 from vqbet.stages.paths import Paths
@@ -37,7 +38,7 @@ def kept(root: Path, digest: str, score: float, provenance: dict[str, Any], **ve
     records.save(folder / "facts.json", records.document({"policy": {"digest": digest, "provenance": provenance}}))
     listed = evidence._listed(folder)
     records.save(folder / "manifest.json", records.document({"version": 1, "files": listed}))
-    named = store / evidence._sha256((folder / "manifest.json").read_bytes())
+    named = store / Fingerprint.of((folder / "manifest.json").read_bytes()).sha256
     folder.rename(named)
     return named
 

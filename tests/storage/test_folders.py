@@ -131,7 +131,9 @@ class TestPut:
             bucket.put_folder("abc", folder)
         unseen(bucket, folder, tmp_path / "store")
 
-    def test_a_composite_checksum_may_say_its_parts(self, bucket: storage.Bucket, s3: Between, folder: Path) -> None:
+    def test_a_composite_checksum_may_say_its_parts(
+        self, bucket: storage.Bucket, s3: Between, folder: Path, tmp_path: Path
+    ) -> None:
         """S3 says "<hash>-<parts>" where moto says "<hash>"."""
 
         def says(request: Request, forward: Forward) -> Answer:
@@ -141,6 +143,10 @@ class TestPut:
 
         s3.plan("HEAD", "large.webm", says, 99)
         bucket.put_folder(folder.name, folder)
+        assert content(bucket.fetch_folder(folder.name, tmp_path / "store")) == content(folder)
+        s3.seen.clear()
+        bucket.put_folder(folder.name, folder)
+        assert {request.method for request in s3.seen} == {"HEAD"}, "it was not known again"
 
 
 class TestMultipart:
@@ -224,6 +230,10 @@ class TestMultipart:
         boto3.client("s3", endpoint_url=moto).create_multipart_upload(Bucket=s3.bucket, Key=key)
         s3.plan("DELETE", "large.webm", fails(404, "NoSuchUpload"))
         bucket.put_folder(folder.name, folder)
+        assert [path.split("?")[0] for path in s3.sent("DELETE")] == [f"/{s3.bucket}/{key}"]
+        assert bucket.keys(f"evidence/{folder.name}/") == sorted(
+            f"evidence/{folder.name}/{name}" for name in content(folder)
+        )
 
 
 def put_in_child(address: str, folder: Path) -> None:

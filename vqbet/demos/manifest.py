@@ -13,10 +13,11 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vqbet.contract import StoreError
 from vqbet.demos.schema import MAX_DOCUMENT_BYTES, MAX_FILES, MAX_STORE_BYTES
+from vqbet.fingerprint import Fingerprint
 
 NAME = "manifest.json"
 FORMAT = "vqbet demonstrations"
@@ -24,26 +25,14 @@ REPAIR = "fetch the store again (dvc checkout, dvc pull) or ingest the demonstra
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a store."""
-
-    size: int  # bytes
-    sha256: str
-
-    @classmethod
-    def of(cls, content: bytes) -> Self:
-        return cls(len(content), hashlib.sha256(content).hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """The files of a store by their path in it ("data/action/c/0/0")."""
 
-    files: Mapping[str, Entry]
+    files: Mapping[str, Fingerprint]
 
     def encode(self) -> bytes:
         """The one way to write this manifest: the same files always give the same bytes."""
-        files = {path: {"bytes": entry.size, "sha256": entry.sha256} for path, entry in self.files.items()}
+        files = {path: entry.to_json() for path, entry in self.files.items()}
         checksum = hashlib.sha256(_canonical(files)).hexdigest()
         return _canonical({"files": files, "format": FORMAT, "sha256": checksum})
 
@@ -83,7 +72,7 @@ def read(folder: Path) -> Manifest:
     content = _open(path, MAX_DOCUMENT_BYTES)
     value = document(content, path)
     try:
-        files = {name: Entry(entry["bytes"], entry["sha256"]) for name, entry in value["files"].items()}
+        files = {name: Fingerprint(entry["bytes"], entry["sha256"]) for name, entry in value["files"].items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a manifest of demonstrations; {REPAIR}") from error
     for name, entry in files.items():
@@ -99,7 +88,7 @@ def fetch(folder: Path, manifest: Manifest, name: str) -> bytes:
     """The bytes of one file. Raises StoreError where they are not the ones that the manifest lists."""
     entry = manifest.files[name]
     content = _open(folder / name, entry.size)
-    if Entry.of(content) != entry:
+    if Fingerprint.of(content) != entry:
         raise StoreError(f"{folder / name}: damaged: its sha256 is not the one in {NAME}; {REPAIR}")
     return content
 

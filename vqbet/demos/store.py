@@ -16,9 +16,10 @@ import numpy as np
 
 from vqbet.contract import COLUMNS, Demonstrations, StoreError
 from vqbet.demos import inspection, manifest, schema
-from vqbet.demos.manifest import Entry, Manifest
+from vqbet.demos.manifest import Manifest
 from vqbet.demos.replacing import replacing, settled, write_file
 from vqbet.demos.schema import Layout
+from vqbet.fingerprint import Fingerprint
 
 
 def write(path: Path, demos: Demonstrations) -> str:
@@ -72,16 +73,16 @@ def digest(path: Path) -> str:
 
 def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     """Arrays over steps, then columns, then `episode_ends`, and the manifest when all else is on the disk."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Fingerprint] = {}
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
             write_file(staging / key, content)
-            entries[key] = Entry.of(content)
+            entries[key] = Fingerprint.of(content)
     for name in reversed(schema.GROUPS):
         key = f"{name}/zarr.json".lstrip("/")
         content = _encode_group(schema.attributes(demos.spec) if not name else {})
         write_file(staging / key, content)
-        entries[key] = Entry.of(content)
+        entries[key] = Fingerprint.of(content)
     listing = Manifest(entries)
     write_file(staging / manifest.NAME, listing.encode())
     return listing

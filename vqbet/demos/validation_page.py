@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parent.parent
+from vqbet import page
+from vqbet.page import number
 
 SENTENCES = {
     "expect_table_row_count_to_equal": "has {value} rows",
@@ -21,28 +21,14 @@ SENTENCES = {
 
 def render(report: Mapping[str, Any]) -> str:
     """The page for `Report.to_json()`; equal reports give equal text."""
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(PACKAGE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    return page.render(
+        "demos/validation_page.html.j2", report=report, sentence=sentence, histogram=histogram, track=track, rows=rows
     )
-    environment.filters.update(number=number, sentence=sentence, thousands=lambda value: f"{value:,}")
-    environment.globals.update(histogram=histogram, track=track, rows=rows)
-    return environment.get_template("demos/validation_page.html.j2").render(report=report)
 
 
 def rows(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """A table of columns as a list of rows."""
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not finite."""
-    return "–" if value is None else f"{value:.4g}"
 
 
 def sentence(entry: Mapping[str, Any]) -> str:

@@ -49,6 +49,8 @@ def p_values(
     """The share of deals that differ at least as much as what was found, for each measure, corrected by Holm's method
     over all of them: where nothing drifted, any of them is below ALPHA in at most that share of comparisons.
     """
+    from statsmodels.stats.multitest import multipletests
+
     deals = max(LEAST, PER_TEST * len(measures) - 1)
     generator = np.random.default_rng(seed)
     exact = np.float32 if sum(int(measure.counts.sum()) for measure in measures) < EXACT_STEPS else np.float64
@@ -61,7 +63,7 @@ def p_values(
         reached += (_statistics(measures, counts, dealt) >= found - 1e-12).sum(axis=1)
         if progress is not None:
             progress(min(first + BATCH, deals), deals)
-    return holm(reached / (deals + 1))
+    return multipletests(reached / (deals + 1), method="holm")[1]
 
 
 def tellable(pool: Pool, tests: int) -> bool:
@@ -70,15 +72,6 @@ def tellable(pool: Pool, tests: int) -> bool:
     _, sizes = np.unique(np.stack([pool.old, pool.new])[:, free], axis=1, return_counts=True)
     shuffles = math.lgamma(len(free) + 1) - sum(math.lgamma(size + 1) for size in sizes)
     return shuffles + len(pool.pairs) * math.log(2) >= math.log(tests / ALPHA)
-
-
-def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
-    """Step-down correction (Holm 1979): p-values that bound the chance of any false finding among them."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
 
 
 def _free(pool: Pool) -> Int[np.ndarray, " F"]:

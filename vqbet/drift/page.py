@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parent.parent
+from vqbet import page
+from vqbet.page import number
+
 DOTS = 30  # channels in the dot plot
 WORST = 6  # channels with histograms
 LEAST_SHARE = 0.001  # of the errors: where the picture of a tail ends
@@ -18,18 +19,9 @@ Json = Mapping[str, Any]
 
 def render(report: Json) -> str:
     """The page for the content of drift.json; equal content gives equal text."""
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(PACKAGE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(number=number, thousands=lambda value: f"{value:,}")
     ranked = sorted(report["shifts"], key=lambda each: -each["distance"])
-    return environment.get_template("drift/page.html.j2").render(
+    return page.render(
+        "drift/page.html.j2",
         report=report,
         badge=badge(report),
         dots=dots(ranked[:DOTS], report),
@@ -47,11 +39,6 @@ def badge(report: Json) -> tuple[str, str]:
     if "tokenizer" in asks:
         return "bad", "NEW TOKENIZER NEEDED"
     return ("warn", "TOKENIZER FITS, OBSERVATIONS MOVED") if asks else ("good", "TOKENIZER STILL FITS")
-
-
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
 
 
 def checks(report: Json) -> list[dict[str, Any]]:

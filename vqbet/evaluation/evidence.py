@@ -10,7 +10,6 @@ Whoever has the folder needs nothing else to recompute the verdict, and one byte
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan
+from vqbet.fingerprint import Fingerprint
 
 MANIFEST, FACTS = "manifest.json", "facts.json"
 NEEDED = ("plan.json", "records.jsonl", "verdict.json", FACTS)
@@ -48,7 +48,7 @@ def pack(store: Path, files: Mapping[str, Path], facts: Mapping[str, Any]) -> st
             target.write_bytes(_bytes(source))
         records.save(staging / FACTS, records.document(dict(facts)))
         records.save(staging / MANIFEST, records.document({"version": VERSION, "files": _listed(staging)}))
-        made = _sha256((staging / MANIFEST).read_bytes())
+        made = Fingerprint.of((staging / MANIFEST).read_bytes()).sha256
         replay(staging, made)
         shutil.move(staging, store / made)
     return made
@@ -103,7 +103,7 @@ def verify(folder: Path, expected: str = "") -> None:
     expected = expected or folder.name
     manifest = folder / MANIFEST
     text = records.load(manifest)
-    if _sha256(text.encode()) != expected:
+    if Fingerprint.of(text.encode()).sha256 != expected:
         raise GateError(f"{manifest}: was changed: its hash is not {expected[:12]}, which names this evidence")
     listed = records.parse(text, str(manifest))["files"]
     found = _listed(folder)
@@ -123,8 +123,7 @@ def _listed(folder: Path) -> dict[str, dict[str, Any]]:
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         if name != MANIFEST:
-            data = _bytes(path)
-            found[name] = {"bytes": len(data), "sha256": _sha256(data)}
+            found[name] = Fingerprint.of(_bytes(path)).to_json()
     return found
 
 
@@ -143,7 +142,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise GateError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

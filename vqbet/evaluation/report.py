@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from vqbet import page
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import figures, gate, gate_figures, records
 from vqbet.evaluation.plan import Plan
 
-PACKAGE = Path(__file__).resolve().parent.parent
 BADGES = {"PROMOTE": "good", "REJECT": "bad", "HOLD": "warn", "NOT_COMPARABLE": "none"}
 MEANINGS = {
     "PROMOTE": "Every check passed: this policy may become champion.",
@@ -47,7 +47,6 @@ class ReportInputs:
 
 def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     """Write folder/index.html and give its path. Raises GateError naming the file that is missing or damaged."""
-    from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
     files = inputs.artifacts
@@ -59,8 +58,8 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     bundle = _optional(files / "policy" / "bundle.json") or {}
     trainings = {name: _curves(files / "plots" / f"{name}.csv") for name in ("prior", "tokenizer")}
     health = _optional(files / "health.json")
-    environment = Environment(loader=FileSystemLoader(PACKAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("evaluation/report.html.j2").render(
+    text = page.render(
+        "evaluation/report.html.j2",
         task=task,
         plan=plan,
         verdict=verdict,
@@ -81,7 +80,7 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
         links=_links(files, folder),
     )
     target = folder / "index.html"
-    records.save(target, page)
+    records.save(target, text)
     return target
 
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vqbet.contract import VqbetError
+from vqbet.launch import one_thread
 from vqbet.serving.session import Session
 
 FOREIGN = ("mlflow", "prefect", "dvc", "zarr", "great_expectations", "boto3", "accelerate")
@@ -23,21 +23,19 @@ WARM = 3  # calls before the clock counts: the first ones load kernels
 
 
 def rehearse(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Actions and seconds of every call, on one thread: how many there are decides how sums are rounded."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Actions and seconds of every call, on one thread."""
     actions, seconds = [], []
     starts = np.concatenate([[0], recorded["ends"][:-1]])
-    session.start(0, recorded["goal"][0] if session.goal else None)
-    for _ in range(WARM):
-        session.act(recorded["observation"][0])
-    for first, end, seed, goal in zip(starts, recorded["ends"], recorded["seeds"], recorded["goal"], strict=True):
-        session.start(int(seed), goal if session.goal else None)
-        for observation in recorded["observation"][first:end]:
-            began = time.perf_counter()
-            actions.append(session.act(observation))
-            seconds.append(time.perf_counter() - began)
-    torch.set_num_threads(threads)
+    with one_thread():
+        session.start(0, recorded["goal"][0] if session.goal else None)
+        for _ in range(WARM):
+            session.act(recorded["observation"][0])
+        for first, end, seed, goal in zip(starts, recorded["ends"], recorded["seeds"], recorded["goal"], strict=True):
+            session.start(int(seed), goal if session.goal else None)
+            for observation in recorded["observation"][first:end]:
+                began = time.perf_counter()
+                actions.append(session.act(observation))
+                seconds.append(time.perf_counter() - began)
     return np.array(actions), np.array(seconds)
 
 

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from vqbet import bundle, launch, playable
 from vqbet.contract import Demonstrations, PipelineError, Policy
 from vqbet.demos import store
@@ -75,7 +73,7 @@ class _Players:
             noise = {"observation_noise": job.within.observation_noise, "action_noise": job.within.action_noise}
             env, label = worlds.disturbed(env, self.demos, **noise), replace(label, slice=job.within.name)
         rows = [list(job.seeds).index(seed) for seed in job.film]
-        with one_thread():
+        with launch.one_thread():
             return rollout.play(env, self._policy(job), job.seeds, label, progress=report, film=rows)
 
     @property
@@ -221,17 +219,6 @@ def _play(at: int, shard: Job) -> Play:
             _reports.put((at, done, most))
 
     return _players.play(shard, report)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: the shards are what runs side by side, and rounding must not depend on the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

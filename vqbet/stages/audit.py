@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vqbet import bundle, registry
+from vqbet import registry
 from vqbet.contract import VqbetError
 from vqbet.registry import LedgerEntry
-from vqbet.stages import evidence
+from vqbet.stages import evidence, release
 from vqbet.stages.watch import Watch
 
 
@@ -79,11 +78,9 @@ def _moved(task: str) -> Callable[[], str]:
 
 def _bundle(task: str, version: int, digest: str) -> str:
     """The registry's files of a version that was champion once, byte by byte."""
-    registered = registry.resolve(f"{task}/{version}")
+    registered = release.unchanged(task, version)
     if registered.digest != digest:
         return f"the ledger says digest {digest[:12]}, the registry {registered.digest[:12]}: the version was replaced"
-    with tempfile.TemporaryDirectory() as folder:
-        bundle.read(registry.download(registered, Path(folder) / "bundle"), digest)
     return ""
 
 

@@ -27,11 +27,10 @@ WORST = 3  # episodes that are filmed
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     """Candidate and champion are where the runner has put them, both from the registry."""
     demos = store.read(paths.store)
-    candidate = bundle.read(paths.scratch("candidate"))
+    policy, candidate = playable.load(paths.scratch("candidate"))
     blessed = blessing.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
     files.write_json(paths.blessing(candidate.digest), blessed.to_json())
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
-    policy, _ = playable.load(paths.scratch("candidate"), candidate.digest)
     world = worlds.name(paths.task, asked=bool(policy.goal))
     retrained = judged.retrained(paths.root, paths.task, candidate)
     plan = make_plan(world, params, demos, _digests(paths), retrained)

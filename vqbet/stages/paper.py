@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqbet import environment, train, versions
+from vqbet import environment, launch, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
 from vqbet.demos import mirror, store
 from vqbet.demos.goals import GOALS
@@ -21,7 +21,7 @@ from vqbet.evaluation import records, rollout
 from vqbet.evaluation.results import Result
 from vqbet.evaluation.rollout import Label
 from vqbet.policies.acting import Actor
-from vqbet.stages import arena, cells, evaluate, files, tokenizer, training, worlds
+from vqbet.stages import cells, evaluate, files, tokenizer, training, worlds
 from vqbet.stages.cells import VQBET, Cell
 from vqbet.stages.paths import Paths
 from vqbet.stages.training import Job
@@ -148,7 +148,7 @@ def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float
     """Milliseconds on one thread, for 1 and 64 episodes: median of a call that plans, and of an executed action."""
     every = actor.planner.chunk if actor.execute == "chunk" else 1
     found = {}
-    with arena.one_thread():
+    with launch.one_thread():
         for batch in (1, 64):
             times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
             found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vqbet import bundle, config, registry, storage, versions
 from vqbet.contract import ConfigError
-from vqbet.registry import LedgerEntry, Signature
+from vqbet.registry import LedgerEntry, Signature, Version
 from vqbet.stages import evidence, files
 from vqbet.stages.paths import Paths
 
@@ -79,7 +79,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
     registry.check()
     proof, verdict = evidence.pack(root, task)
     version = _version(task, candidate)
-    _refuse_changed(task, version)
+    unchanged(task, version)
     needed = config.task(root / "params.yaml", task).promotion.approvals
     entry = registry.promote(
         task,
@@ -112,7 +112,7 @@ def force(task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict; the ledger says so for ever."""
     registry.check()
     version = _version(task, candidate)
-    _refuse_changed(task, version)
+    unchanged(task, version)
     return described(registry.force(task, version, who=getpass.getuser(), why=why))
 
 
@@ -120,7 +120,7 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
     """The champion before this one, again."""
     registry.check()
     if target := registry.predecessor(task):
-        _refuse_changed(task, target)
+        unchanged(task, target)
     return described(registry.rollback(task, why, getpass.getuser()))
 
 
@@ -155,11 +155,12 @@ def described(entry: LedgerEntry) -> dict[str, str]:
     }
 
 
-def _refuse_changed(task: str, version: int) -> None:
-    """Raises BundleError, naming the component, where the registry's files are not those that were registered."""
+def unchanged(task: str, version: int) -> Version:
+    """The version. Raises BundleError, naming the component, where the registry's files are not those registered."""
     registered = registry.resolve(f"{task}/{version}")
     with tempfile.TemporaryDirectory() as folder:
         bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
+    return registered
 
 
 def _moment(at: str) -> datetime:

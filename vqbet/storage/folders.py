@@ -8,12 +8,12 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from vqbet import durable
 from vqbet.contract import StorageError
+from vqbet.fingerprint import Fingerprint
 from vqbet.storage import connection
 from vqbet.storage.objects import MAX_BYTES
 
@@ -29,18 +29,6 @@ LISTED = 20  # ids that a message spells out
 NAME = re.compile(r"(?:[\w=-][\w.=-]*/)*[\w=-][\w.=-]*", re.ASCII)  # no part begins with a dot
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the manifest says of a file."""
-
-    size: int  # bytes
-    sha256: str
-
-    @classmethod
-    def of(cls, data: bytes) -> Self:
-        return cls(len(data), hashlib.sha256(data).hexdigest())
-
-
 def put(bucket: Bucket, name: str, folder: Path) -> str:
     """As `Bucket.put_folder`."""
     place = f"{HOME}/{name}"
@@ -48,7 +36,7 @@ def put(bucket: Bucket, name: str, folder: Path) -> str:
         manifest = (folder / MANIFEST).read_bytes()
         for file, entry in sorted(_listed(manifest, name, str(folder / MANIFEST)).items()):
             data = (folder / file).read_bytes()
-            if Entry.of(data) != entry:
+            if Fingerprint.of(data) != entry:
                 raise StorageError(f"{folder / file}: is not the file that {MANIFEST} lists; restore it from a copy")
             bucket.object(f"{place}/{file}").put(data)
         bucket.object(f"{place}/{MANIFEST}").put(manifest)
@@ -67,7 +55,7 @@ def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
             staging = Path(scratch) / name
             for file, entry in entries.items():
                 data = _get(bucket, f"{place}/{file}", entry.size)
-                if Entry.of(data) != entry:
+                if Fingerprint.of(data) != entry:
                     raise StorageError(
                         f"{bucket.address(f'{place}/{file}')}: was changed: it is not what {MANIFEST} lists; {AGAIN}"
                     )
@@ -100,12 +88,14 @@ def _ids(keys: list[str]) -> list[str]:
     return [match[1] for match in matches if match]
 
 
-def _listed(manifest: bytes, name: str, where: str) -> Mapping[str, Entry]:
+def _listed(manifest: bytes, name: str, where: str) -> Mapping[str, Fingerprint]:
     """The files of a manifest, fit to be made into paths. Raises StorageError where it is not that of `name`."""
     if hashlib.sha256(manifest).hexdigest() != name:
         raise StorageError(f"{where}: was changed: its hash is not {name[:12]}, which names this evidence")
     try:
-        files = {file: Entry(item["bytes"], item["sha256"]) for file, item in json.loads(manifest)["files"].items()}
+        files = {
+            file: Fingerprint(item["bytes"], item["sha256"]) for file, item in json.loads(manifest)["files"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{where}: is not a manifest of evidence: {type(error).__name__}") from error
     for file, entry in files.items():
