@@ -15,6 +15,7 @@ import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,7 @@ def shipped() -> Sized:
     params = config.task(Path(__file__).resolve().parent.parent / "params.yaml", "pusht")
     code, prior = params.tokenizer, params.prior
     codes = TokenizerShape(code.chunk, code.layers, code.codes, code.latent, code.hidden, code.kind)
-    shape = PriorShape(
-        prior.window, prior.depth, prior.heads, prior.width, prior.head_hidden, prior.dropout, prior.sequential
-    )
+    shape = PriorShape(**{field.name: getattr(prior, field.name) for field in fields(PriorShape)})
     return Sized(lambda: vqbet(codes, shape), (20, 2, 0), params.bundle.execute)
 
 

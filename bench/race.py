@@ -86,7 +86,7 @@ def rival(environment: dict[str, str], orders: Connection, machines: bool) -> No
 
     connection.client()
     if machines:
-        promotion.connection.locked = lambda _name: nullcontext()  # type: ignore[assignment]
+        promotion.connection.locked = lambda _name: nullcontext()  # type: ignore[assignment,return-value]
     orders.send("ready")
     while True:
         version, verdict, evidence = orders.recv()
@@ -142,12 +142,13 @@ def one_round(
     found, waiting = [], {answers: process for process, answers in rivals.members}
     until = time.monotonic() + ANSWER_S
     while waiting:
-        for ready in wait(list(waiting), timeout=max(0.0, until - time.monotonic())) or [None]:
-            assert ready is not None, f"round {number}: {len(waiting)} processes do not answer"
-            assert isinstance(ready, Connection)
+        ready = wait(list(waiting), timeout=max(0.0, until - time.monotonic()))
+        assert ready, f"round {number}: {len(waiting)} processes do not answer"
+        for answers in ready:
+            assert isinstance(answers, Connection)
             with suppress(EOFError, ConnectionResetError):  # it was killed
-                found.append(ready.recv())
-            del waiting[ready]
+                found.append(answers.recv())
+            del waiting[answers]
     return found
 
 

@@ -42,7 +42,9 @@ def trained(
     weights = [weight for weight in model.train().parameters() if weight.requires_grad]
     average = [torch.zeros_like(weight) for weight in weights]
     optimizer = torch.optim.AdamW(groups(model, RECIPE.weight_decay), lr=RECIPE.lr, fused=True)
-    loss_of = torch.compile(model.loss, dynamic=False) if compiled else model.loss
+    loss_of: Callable[..., Any] = model.loss  # type: ignore[assignment]  # a method, which nn.Module cannot know
+    if compiled:
+        loss_of = torch.compile(loss_of, dynamic=False)
     done = 0
 
     def step() -> float:
@@ -90,10 +92,9 @@ def others() -> dict[str, Step]:
         demos = synthetic(60, seed=0, D=observation, A=action)
         model = size.build()
         chunk = getattr(model, "horizon", model.chunk)
-        windows: Windows | GoalWindows = Windows(demos, window=model.shape.window, chunk=chunk)
-        if goal:
-            names = [channel.name for channel in demos.spec.observation[:goal]]
-            windows = GoalWindows(windows, demos, channels=names, steps=model.goal_steps)
+        plain = Windows(demos, window=model.shape.window, chunk=chunk)
+        names = [channel.name for channel in demos.spec.observation[:goal]]
+        windows = GoalWindows(plain, demos, channels=names, steps=model.goal_steps) if goal else plain
         found[name] = trained(model, windows, OTHERS)
     return found
 

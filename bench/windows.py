@@ -26,7 +26,7 @@ PEER_BATCH = 512
 WANTED = 1_000_000  # windows per second on one core
 
 
-def best_s(work: Callable[..., None], *arguments: Any) -> float:
+def best_s(work: Callable[..., object], *arguments: Any) -> float:
     """The shortest of several runs, in seconds."""
     durations = []
     for _ in range(EPOCHS):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.policies import measured
+from bench.policies import measured, shipped
 from bench.sizes import CODES, GPT, SIZES, vqbet
 from bench.slices import Slices, batches
 from bench.standin import StandIn
@@ -45,5 +45,6 @@ def test_a_measured_step_trains_as_the_training_loop_does() -> None:
 
 
 def test_a_measured_policy_plays() -> None:
-    times = measured({name: SIZES[name].actor() for name in ("VQ-BeT", "BeT, BlockPush", "BESO, BlockPush")}, 2, 1)
+    actors = {name: SIZES[name].actor() for name in ("VQ-BeT", "BeT, BlockPush", "BESO, BlockPush")}
+    times = measured(actors | {"shipped": shipped().actor()}, 2, 1)
     assert all(rows.shape == (1, 8) and (rows > 0).all() for rows in times.values())

@@ -112,7 +112,7 @@ class Reference:
 def reference() -> Reference:
     """FrankaKitchen-v1, built once per process and asked."""
     with redirect_stderr(StringIO()):  # importing it prints a notice about other worlds
-        from gymnasium_robotics.envs.franka_kitchen import kitchen_env as source  # type: ignore[import-untyped]
+        from gymnasium_robotics.envs.franka_kitchen import kitchen_env as source
 
     world = source.KitchenEnv()
     robot, objects = world.robot_env, world.object_noise_ratio
