@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Container
+from typing import Any
 
 import numpy as np
 import torch
