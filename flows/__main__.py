@@ -1,4 +1,4 @@
-"""`python -m flows demo|ingest|pipeline|promote`: the flows on the embedded server, started once for all of them."""
+"""`python -m flows demo|ingest|pipeline|promote|ui`: the flows on the embedded server, started once for all of them."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def promote(
 
     _serve()
     console.table(promotion.promote(task, candidate, why))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 4200) -> None:
+    """Show flow runs and what they left in Prefect's pages, with its telemetry off."""
+    from flows import ROOT
+    from vqbet.contract import ConfigError
+
+    if address := os.environ.get("PREFECT_API_URL"):
+        raise ConfigError(f"PREFECT_API_URL: is set, and that server has its own pages: {address.removesuffix('/api')}")
+    os.chdir(ROOT)
+    os.environ["PREFECT_UI_API_URL"] = f"http://127.0.0.1:{port}/api"  # the pages would ask the default port
+    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 def _serve() -> None:

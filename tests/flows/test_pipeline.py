@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -376,29 +377,27 @@ def server(project: Project) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(project, command, address):
-        until(lambda: project.run("prefect", "version", check=False, PREFECT_API_URL=address).returncode == 0, 60)
-        until(lambda: reachable(port), 120)
-        yield address
+    with started(project, [sys.executable, "-m", "flows", "ui", "--port", str(port)]):
+        until(lambda: asked(port, "api/health") is True, 120)
+        yield f"http://127.0.0.1:{port}/api"
 
 
-def reachable(port: int) -> bool:
+def asked(port: int, path: str) -> Any:
+    """What the server answers; None while there is none."""
     import urllib.request
 
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as answer:
-            return bool(answer.read() == b"true")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=2) as answer:
+            return json.load(answer)
     except OSError:
-        return False
+        return None
 
 
 class started:
     """A process of the project for the time of a `with`, ended with everything it started."""
 
-    def __init__(self, project: Project, command: list[str], address: str) -> None:
-        environment = project.environment(PREFECT_API_URL=address, VQBET_ROOT=str(project.root))
+    def __init__(self, project: Project, command: list[str], **variables: str) -> None:
+        environment = project.environment(**variables)
         self.process = subprocess.Popen(
             command,
             cwd=project.root,
@@ -424,12 +423,16 @@ def test_the_deployments_run_on_a_server_and_a_worker(project: Project, committe
     subprocess.run(["git", "-C", project.root, "checkout", "-q", "params.yaml", "dvc.lock"], check=True)
     project.run("dvc", "repro")
     team = {"PREFECT_API_URL": server, "VQBET_ROOT": str(project.root)}
+    assert asked(int(server.split(":")[2].split("/")[0]), "ui-settings")["api_url"] == server
+    refused = project.run("flows", "ui", check=False, **team)
+    assert refused.returncode == 1
+    assert f"that server has its own pages: {server.removesuffix('/api')}" in refused.stderr
     project.run("prefect", "work-pool", "create", "cpu", "--type", "process", **team)
     told = project.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml", **team)
     for name in ("pipeline/nightly", "ingest/on-demand", "promote/by-hand"):
         assert name in told.stdout.replace("\n", "")
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"]
-    with started(project, worker, server):
+    with started(project, worker, **team):
         done = project.run("prefect", "deployment", "run", "pipeline/nightly", "--watch", check=False, **team)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Completed" in done.stdout
