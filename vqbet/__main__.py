@@ -43,12 +43,25 @@ def ingest(
 def stage(
     name: Annotated[str, typer.Argument(help="validate, tokenizer, prior, bundle, evaluate, gate or report")],
     task: Task,
+    training: Annotated[int, typer.Option(min=0, hidden=True)] = 0,
 ) -> None:
     """Run one stage of the graph; this is what dvc.yaml calls."""
     from vqbet.stages import runner
 
     root, params = _project(task)
-    runner.run(root, task, name, params, console.watch())
+    runner.run(root, task, name, params, console.watch(), training=training)
+
+
+@app.command()
+def retrain(
+    task: Task,
+    times: Annotated[int, typer.Option(min=1, help="how many trainings; those that are there are kept")] = 3,
+) -> None:
+    """Train the recipe again with other seeds and play it: how far the score moves by itself. Verdicts then say so."""
+    from vqbet.stages import retrain as stage
+
+    root, params = _project(task)
+    console.table(stage.run(root, task, params, times, console.watch()))
 
 
 @app.command()

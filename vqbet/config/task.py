@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -171,3 +171,9 @@ class TaskParams(Section):
     gate: GateParams
     promotion: PromotionParams
     drift: DriftParams
+
+    def reseeded(self, by: int) -> Self:
+        """The same recipe with the seeds of its trainings higher by so much."""
+        tokenizer = self.tokenizer.model_copy(update={"seed": self.tokenizer.seed + by})
+        prior = self.prior.model_copy(update={"seed": self.prior.seed + by})
+        return self.model_copy(update={"tokenizer": tokenizer, "prior": prior})

@@ -1,28 +1,48 @@
-"""What the evidence of earlier verdicts says about the next one: other trainings of a recipe, and how scores spread."""
+"""What is known before the next verdict: how other trainings of the recipe scored, and how scores spread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vqbet import bundle
 from vqbet.bundle import Bundle
+from vqbet.contract import EpisodeRecord
 from vqbet.evaluation import evidence, records
 from vqbet.stages.paths import Paths
 
 
 def retrained(root: Path, task: str, policy: Bundle) -> list[float]:
-    """Mean scores of policies that were judged here and differ from this one in their training seeds only.
+    """Mean scores of policies that differ from this one in their training seeds only.
 
-    The same demonstrations and parameters; each policy once, in the order of their digests.
+    Those that `retrain` made; where there are none, those that were judged here. The demonstrations and the other
+    parameters are the same; each policy once, in the order of their digests.
     """
-    found = {}
-    for verdict, facts in judged(root, task):
+    found = dict(_trained_again(root, task, policy))
+    for verdict, facts in judged(root, task) if not found else ():
         made = facts["policy"]
-        same = _recipe(made["provenance"]) == _recipe(dict(policy.provenance))
-        if same and made["digest"] != policy.digest and verdict["numbers"]:
+        if made["digest"] != policy.digest and same_recipe(made["provenance"], policy) and verdict["numbers"]:
             found[made["digest"]] = float(verdict["numbers"]["candidate"]["score"])
     return [found[digest] for digest in sorted(found)]
+
+
+def _trained_again(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str, float]]:
+    for paths in Paths(root, task).trainings():
+        if not (paths.evaluation / "records.jsonl").exists():  # it is being made
+            continue
+        other = bundle.read(paths.policy)
+        scores = [record.score for record in played(paths, other)]
+        if other.digest != policy.digest and same_recipe(other.provenance, policy) and scores:
+            yield other.digest, float(np.mean(scores))
+
+
+def played(paths: Paths, policy: Bundle) -> list[EpisodeRecord]:
+    """What `evaluate` recorded of this policy; nothing where it recorded another."""
+    found = records.read(paths.evaluation / "records.jsonl")
+    return [record for record in found if record.digest == policy.digest]
 
 
 def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -35,7 +55,11 @@ def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, An
             yield verdict, facts
 
 
-def _recipe(provenance: dict[str, Any]) -> Any:
+def same_recipe(provenance: Mapping[str, Any], policy: Bundle) -> bool:
+    return bool(_recipe(provenance) == _recipe(policy.provenance))
+
+
+def _recipe(provenance: Mapping[str, Any]) -> Any:
     """Data and parameters, without the seeds of the trainings."""
     params = {
         stage: {name: value for name, value in chosen.items() if name != "seed"}

@@ -8,10 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The files of one task in the project at `root`."""
+    """The files of one task in the project at `root`.
+
+    training: 0 is the one that the graph makes; the others are the same recipe with other seeds, see `retrain`, and lie
+    outside the graph.
+    """
 
     root: Path
     task: str
+    training: int = 0
 
     @property
     def params(self) -> Path:
@@ -23,7 +28,7 @@ class Paths:
 
     @property
     def artifacts(self) -> Path:
-        return self.root / "artifacts" / self.task
+        return self.scratch("artifacts") if self.training else self.root / "artifacts" / self.task
 
     @property
     def validation(self) -> Path:
@@ -62,6 +67,12 @@ class Paths:
         """The evidence of all verdicts about all tasks, named by hash."""
         return self.root / ".vqbet" / "verdicts"
 
+    def trainings(self) -> list[Paths]:
+        """Those of the recipe with other seeds that are here, finished or not."""
+        numbers = [int(folder.name) for folder in (self.root / ".vqbet" / "retrained").glob("[0-9]*")]
+        found = [Paths(self.root, self.task, number) for number in sorted(numbers)]
+        return [paths for paths in found if paths.artifacts.exists()]
+
     def metrics(self, stage: str) -> Path:
         return self.artifacts / "metrics" / f"{stage}.json"
 
@@ -74,4 +85,5 @@ class Paths:
 
     def scratch(self, name: str) -> Path:
         """Outside every DVC output, so that it outlives the stage that writes it: checkpoints, timings, champions."""
-        return self.root / ".vqbet" / name / self.task
+        home = self.root / ".vqbet"
+        return (home / "retrained" / str(self.training) if self.training else home) / name / self.task

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqbet import bundle
 from vqbet.demos import store
 from vqbet.evaluation import looks, statistics
 from vqbet.evaluation.plan import Plan
@@ -44,7 +45,18 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
     rows[f"{100 * plan.power:.0f} % with one look"] = (
         f"after {scores} episodes by the score, {_by_success(plan, differing)}"
     )
-    return rows
+    return rows | _trained_again(Paths(root, task))
+
+
+def _trained_again(paths: Paths) -> dict[str, str]:
+    """How far the score of the policy that is here moves by training alone, where that is known."""
+    if not paths.policy.exists():
+        return {}
+    scores = judged.retrained(paths.root, paths.task, bundle.read(paths.policy))
+    if len(scores) < 2:
+        return {"trained again": f"too seldom to say how far that moves the score: vqbet retrain {paths.task}"}
+    deviation = statistics.Retraining(tuple(scores)).deviation
+    return {"trained again": f"{len(scores)} times, scores of a standard deviation of {deviation:.3f}"}
 
 
 def _question(plan: Plan) -> str:

@@ -25,15 +25,17 @@ Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 ORDER = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
 
 
-def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> dict[str, float]:
+def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, training: int = 0) -> dict[str, float]:
     """Run stage `name` of `task`; gives its metrics. Raises PipelineError where there is no such stage.
 
     With $VQBET_PROCESSES above 1 the prior is trained by that many child processes; only the first of them writes.
+    training: how far the seeds of tokenizer and prior are above those of `params`, see `Paths`.
     """
     launch.die_with_parent()
     stage = _stage(name)
-    paths = Paths(root, task)
-    if name == "prior" and (code := launch.relaunch(["stage", name, task])) is not None:
+    paths, params = Paths(root, task, training), params.reseeded(training)
+    arguments = ["stage", name, task, "--training", str(training)]
+    if name == "prior" and (code := launch.relaunch(arguments)) is not None:
         if code:
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
         return dict(files.read_json(paths.metrics(name)))
@@ -48,7 +50,11 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch) -> d
         task,
         name,
         params=section.model_dump() if section is not None else {},
-        tags={"data_version": versions.data_version(root), "git_commit": versions.git_commit(root)},
+        tags={
+            "data_version": versions.data_version(root),
+            "git_commit": versions.git_commit(root),
+            "training": str(training),
+        },
     ) as record:
         metrics = stage(paths, params, replace(watch, track=record.track))
         record.finish(metrics, [paths.metrics(name)])
