@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vqbet.drift.episodes import Pool
+from vqbet.holm import holm
 
 ALPHA = 0.05  # over everything that is tested in one comparison
 LEAST = 1999  # deals, at least
@@ -49,8 +50,6 @@ def p_values(
     """The share of deals that differ at least as much as what was found, for each measure, corrected by Holm's method
     over all of them: where nothing drifted, any of them is below ALPHA in at most that share of comparisons.
     """
-    from statsmodels.stats.multitest import multipletests
-
     deals = max(LEAST, PER_TEST * len(measures) - 1)
     generator = np.random.default_rng(seed)
     exact = np.float32 if sum(int(measure.counts.sum()) for measure in measures) < EXACT_STEPS else np.float64
@@ -63,7 +62,7 @@ def p_values(
         reached += (_statistics(measures, counts, dealt) >= found - 1e-12).sum(axis=1)
         if progress is not None:
             progress(min(first + BATCH, deals), deals)
-    return multipletests(reached / (deals + 1), method="holm")[1]
+    return holm(reached / (deals + 1))
 
 
 def tellable(pool: Pool, tests: int) -> bool:

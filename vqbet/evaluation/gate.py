@@ -31,6 +31,7 @@ from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import looks, records, statistics
 from vqbet.evaluation.plan import GATE_VERSION, Plan
 from vqbet.evaluation.statistics import Interval, Pairs
+from vqbet.holm import holm
 
 DIGITS = 6  # of every number in a verdict, so that the last bits of a processor's arithmetic do not show
 
@@ -378,7 +379,7 @@ def _slices(plan: Plan, arms: Arms) -> dict[str, dict[str, float]]:
             numbers |= {"champion": float(theirs.mean()), "difference": interval.estimate}
             numbers |= {"difference_low": interval.low, "difference_high": interval.high}
         found[part.name] = numbers
-    for numbers, chance in zip(found.values(), statistics.holm(worse), strict=False):
+    for numbers, chance in zip(found.values(), holm(np.array(worse)), strict=False):
         numbers["worse_p"] = chance
     return {name: {key: _rounded(value) for key, value in numbers.items()} for name, numbers in found.items()}
 

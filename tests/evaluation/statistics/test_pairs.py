@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
-from statsmodels.stats import contingency_tables, multitest
+from statsmodels.stats import contingency_tables
 
 from vqbet.contract import GateError
 from vqbet.evaluation.statistics import (
     Pairs,
     bootstrap_difference,
     exchange,
-    holm,
     mcnemar,
     paired_difference,
     stratified,
@@ -135,13 +134,6 @@ def test_exchange_is_one_where_nothing_differs() -> None:
     assert exchange(np.full(9, 0.3), np.full(9, 0.3)) == 1.0
     assert exchange(np.array([0.3, 0.8]), np.array([0.3, 0.7])) == 0.5
     assert exchange(np.array([0.3, 0.7]), np.array([0.3, 0.8])) == 1.0
-
-
-def test_holm_is_that_of_another_library() -> None:
-    values = [0.01, 0.04, 0.03, 0.5]
-    assert holm(values) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert holm(values) == pytest.approx(multitest.multipletests(values, method="holm")[1])
-    assert holm([]) == []
 
 
 def test_one_pair_a_slice_is_mcnemars_test() -> None:

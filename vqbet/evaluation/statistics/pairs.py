@@ -79,13 +79,6 @@ def tango_zs(
         return np.where(variance > 0, away / np.sqrt(variance), np.where(away == 0, 0.0, np.copysign(np.inf, away)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values, adjusted so that all below alpha may be believed at once (Holm 1979, Scand. J. of Statistics 6)."""
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(value) for value in multipletests(list(p_values), method="holm")[1]] if len(p_values) else []
-
-
 def stratified(tables: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
     """The one-sided p-value of "in no slice does the candidate succeed more often", for episodes that are not paired.
 

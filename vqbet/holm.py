@@ -1,0 +1,15 @@
+"""Several tests at once. Ours: the library collects garbage at every call, four fifths of what a comparison takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+
+def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
+    """p-values, adjusted so that all below alpha may be believed at once (Holm 1979, Scand. J. of Statistics 6)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
