@@ -34,7 +34,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     world = worlds.name(paths.task, asked=bool(policy.goal))
     retrained = judged.retrained(paths.root, paths.task, candidate)
     plan = make_plan(world, params, demos, _digests(paths), retrained)
-    evidence.used_seeds(paths.verdicts, plan)
+    if plan.candidate != plan.champion:  # else nothing is played
+        evidence.used_seeds(paths.verdicts, plan)
     plan.write(paths.gate / "plan.json")
     with Arena(paths.store) as arena:
         verdict, jobs = _decided(paths, plan, arena, watch)
