@@ -124,6 +124,18 @@ def test_promoting_the_champion_again_changes_nothing(project: Project, committe
     assert project.run("vqbet", "history", "blockpush").stdout == before
 
 
+def test_the_champion_before_the_gate_again_is_nothing_to_compare(project: Project, committed: bytes) -> None:
+    """As after a new version of the gate: no seed is used, and the champion keeps the verdict that made it one."""
+    shown = project.run("vqbet", "show", "blockpush@champion").stdout
+    project.run("dvc", "repro", "--force", "--single-item", "gate@blockpush")
+    assert "are the same policy" in read(project, "gate/verdict.json")["reason"]
+    project.run("flows", "pipeline")
+    assert "the same policy" in (project.root / "artifacts/blockpush/report/index.html").read_text(encoding="utf-8")
+    assert project.run("vqbet", "show", "blockpush@champion").stdout == shown
+    (project.root / "dvc.lock").write_bytes(committed)
+    project.run("dvc", "checkout")
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [

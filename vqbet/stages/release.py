@@ -18,15 +18,18 @@ def register(root: Path, task: str) -> dict[str, str]:
     """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
 
     The verdict is replayed from its evidence first. Raises GateError where it is not about this policy. Where a bucket
-    is configured it gets the evidence too; "stored" says where.
+    is configured it gets the evidence too; "stored" says where. The champion keeps the verdict that made it one.
     """
     paths = Paths(root, task)
     registry.check()
+    tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
+    champion = registry.champion(task)
+    if champion and files.read_json(paths.gate / "verdict.json")["champion"] == champion.digest == policy.digest:
+        return {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
     proof, verdict = evidence.pack(root, task)
-    tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     score = files.read_json(paths.metrics("evaluate"))
     registry.keep(
         task,
