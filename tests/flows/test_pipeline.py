@@ -129,7 +129,8 @@ def test_the_champion_before_the_gate_again_is_nothing_to_compare(project: Proje
     shown = project.run("vqbet", "show", "blockpush@champion").stdout
     project.run("dvc", "repro", "--force", "--single-item", "gate@blockpush")
     assert "are the same policy" in read(project, "gate/verdict.json")["reason"]
-    project.run("flows", "pipeline")
+    project.run("dvc", "repro", "--single-item", "report@blockpush")
+    assert "the champion already" in project.run("vqbet", "register", "blockpush").stdout
     assert "the same policy" in (project.root / "artifacts/blockpush/report/index.html").read_text(encoding="utf-8")
     assert project.run("vqbet", "show", "blockpush@champion").stdout == shown
     (project.root / "dvc.lock").write_bytes(committed)
