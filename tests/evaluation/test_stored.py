@@ -104,6 +104,7 @@ class TestRegister:
             (release.registry, "check", lambda: given.append(("check", ""))),
             (release.registry, "keep", lambda _, path, report, **__: given.append(("keep", path.name))),
             (release.registry, "register", lambda name, _, **o: given.append((name, o["tags"])) or 1),
+            (release.registry, "champion", lambda _: None),
             (release.registry, "set_candidate", lambda *_: None),
             (release.bundle, "read", bundle),
             (release.evidence, "pack", pack),
