@@ -14,6 +14,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -163,7 +164,7 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
     for kind, told in answers:
         if kind == "refused":
             tally.refused += 1
-            word = told.split(": ", 1)[-1].split(",")[0][:60]
+            word = re.sub(r"\b[0-9a-f]{12}\b|\d+", "..", told.split(": ", 1)[-1].split(",")[0])[:60]
             tally.refusals[word] = tally.refusals.get(word, 0) + 1
     tally.promoted += len(added)
     where = f"round {number}: {len(added)} entries, {len(winners)} winners, {len(answers)} alive"
