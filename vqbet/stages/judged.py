@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from vqbet import bundle
 from vqbet.bundle import Bundle
-from vqbet.contract import EpisodeRecord
 from vqbet.evaluation import evidence, records
 from vqbet.stages.paths import Paths
 
@@ -18,15 +18,20 @@ from vqbet.stages.paths import Paths
 def retrained(root: Path, task: str, policy: Bundle) -> list[float]:
     """Mean scores of policies that differ from this one in their training seeds only.
 
-    Those that `retrain` made; where there are none, those that were judged here. The demonstrations and the other
-    parameters are the same; each policy once, in the order of their digests.
+    Those that `retrain` made, which were all played alike; where it made fewer than two, those that were judged here.
+    The demonstrations and the other parameters are the same; each policy once, in the order of their digests.
     """
     found = dict(_trained_again(root, task, policy))
-    for verdict, facts in judged(root, task) if not found else ():
-        made = facts["policy"]
-        if made["digest"] != policy.digest and same_recipe(made["provenance"], policy) and verdict["numbers"]:
-            found[made["digest"]] = float(verdict["numbers"]["candidate"]["score"])
+    if len(found) < 2:
+        found = dict(_judged_before(root, task, policy))
     return [found[digest] for digest in sorted(found)]
+
+
+def _judged_before(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str, float]]:
+    for verdict, facts in judged(root, task):
+        made = facts["policy"]
+        if made["digest"] != policy.digest and _same_recipe(made["provenance"], policy) and verdict["numbers"]:
+            yield made["digest"], float(verdict["numbers"]["candidate"]["score"])
 
 
 def _trained_again(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str, float]]:
@@ -34,15 +39,15 @@ def _trained_again(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str,
         if not (paths.evaluation / "records.jsonl").exists():  # it is being made
             continue
         other = bundle.read(paths.policy)
-        scores = [record.score for record in played(paths, other)]
-        if other.digest != policy.digest and same_recipe(other.provenance, policy) and scores:
-            yield other.digest, float(np.mean(scores))
+        scores = played(paths, other)
+        if other.digest != policy.digest and _same_recipe(other.provenance, policy) and len(scores):
+            yield other.digest, float(scores.mean())
 
 
-def played(paths: Paths, policy: Bundle) -> list[EpisodeRecord]:
-    """What `evaluate` recorded of this policy; nothing where it recorded another."""
+def played(paths: Paths, policy: Bundle) -> Float[np.ndarray, " E"]:
+    """The scores that `evaluate` recorded of this policy; none where it recorded another."""
     found = records.read(paths.evaluation / "records.jsonl")
-    return [record for record in found if record.digest == policy.digest]
+    return np.array([record.score for record in found if record.digest == policy.digest])
 
 
 def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -55,7 +60,7 @@ def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, An
             yield verdict, facts
 
 
-def same_recipe(provenance: Mapping[str, Any], policy: Bundle) -> bool:
+def _same_recipe(provenance: Mapping[str, Any], policy: Bundle) -> bool:
     return bool(_recipe(provenance) == _recipe(policy.provenance))
 
 

@@ -69,8 +69,8 @@ class Paths:
 
     def trainings(self) -> list[Paths]:
         """Those of the recipe with other seeds that are here, finished or not."""
-        numbers = [int(folder.name) for folder in (self.root / ".vqbet" / "retrained").glob("[0-9]*")]
-        found = [Paths(self.root, self.task, number) for number in sorted(numbers)]
+        names = [folder.name for folder in (self.root / ".vqbet" / "retrained").glob("*") if folder.name.isdecimal()]
+        found = [Paths(self.root, self.task, number) for number in sorted(map(int, names))]
         return [paths for paths in found if paths.artifacts.exists()]
 
     def metrics(self, stage: str) -> Path:

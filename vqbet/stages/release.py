@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vqbet import bundle, config, registry, storage, versions
+from vqbet.bundle import Bundle
 from vqbet.contract import ConfigError
 from vqbet.registry import LedgerEntry, Signature, Version
 from vqbet.stages import evidence, files
@@ -30,7 +32,6 @@ def register(root: Path, task: str) -> dict[str, str]:
     if bucket is not None:
         bucket.check()
     proof, verdict = evidence.pack(root, task)
-    score = files.read_json(paths.metrics("evaluate"))
     registry.keep(
         task,
         paths.verdicts / proof,
@@ -44,30 +45,9 @@ def register(root: Path, task: str) -> dict[str, str]:
         "store": policy.provenance["data"],
         "git_commit": versions.git_commit(root),
     }
-    shape = tokenizer.arguments
-    tokenizer_version = registry.register(
-        f"{task}-tokenizer",
-        paths.tokenizer,
-        tags={**common, "digest": tokenizer.digest},
-        spec=tokenizer.spec,
-        signature=Signature(
-            {"chunk": ("float32", (-1, shape["chunk"], shape["channels"]))}, {"codes": ("int64", (-1, shape["layers"]))}
-        ),
-    )
-    version = registry.register(
-        task,
-        paths.policy,
-        tags={
-            **common,
-            "digest": policy.digest,
-            "tokenizer": tokenizer.digest,
-            "verdict": f"{verdict.outcome}: {verdict.reason}",
-            "evidence": proof,
-            **stored,
-            "score": f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})",
-        },
-        spec=policy.spec,
-    )
+    judged = {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}
+    tokenizer_version = _register_tokenizer(paths, tokenizer, common)
+    version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
     registry.set_candidate(task, version)
     return {
         "policy": f"{task}/{version}",
@@ -75,6 +55,23 @@ def register(root: Path, task: str) -> dict[str, str]:
         "digest": policy.digest,
         **stored,
     }
+
+
+def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]) -> int:
+    shape = tokenizer.arguments
+    signature = Signature(
+        {"chunk": ("float32", (-1, shape["chunk"], shape["channels"]))}, {"codes": ("int64", (-1, shape["layers"]))}
+    )
+    tags = {**tags, "digest": tokenizer.digest}
+    name = f"{paths.task}-tokenizer"
+    return registry.register(name, paths.tokenizer, tags=tags, spec=tokenizer.spec, signature=signature)
+
+
+def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> int:
+    score = files.read_json(paths.metrics("evaluate"))
+    scored = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
+    tags = {**tags, "digest": policy.digest, "score": scored}
+    return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
 
 
 def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ def run(root: Path, task: str, params: TaskParams, times: int, watch: Watch) -> 
             watch.say(f"training {training} of {times}")
             for name in STAGES:
                 runner.run(root, task, name, params, watch, training=training)
-        scores.append(float(np.mean([record.score for record in judged.played(paths, bundle.read(paths.policy))])))
+        scores.append(float(judged.played(paths, bundle.read(paths.policy)).mean()))
         rows[f"training {training}"] = f"score {scores[-1]:.3f}, {chosen.evaluate.episodes} episodes"
     if len(scores) > 1:
         deviation = statistics.Retraining(tuple(scores)).deviation
