@@ -45,6 +45,7 @@ class TokenizerParams(Section):
 
     kind: Literal["residual", "vq", "kmeans", "fsq"]
     mirrored: bool
+    goal_frame: bool
     chunk: Annotated[int, Field(ge=1, le=64)]
     layers: Annotated[int, Field(ge=1, le=4)]
     codes: Annotated[int, Field(ge=2, le=1024)]
@@ -73,6 +74,7 @@ class PriorParams(Transformer):
 
     unseen: list[str]
     mirrored: bool
+    goal_frame: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     goal_as: Literal["tokens", "features"]
     head_hidden: Count

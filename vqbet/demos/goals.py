@@ -29,45 +29,53 @@ GOALS: Mapping[str, tuple[str, ...]] = {
 
 
 def windows(
-    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int
+    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int, variants: int = VARIANTS
 ) -> Windows | GoalWindows:
     """The windows a policy trains on: with goals where `goal` names channels."""
     plain = Windows(demos, window=window, chunk=chunk)
-    return GoalWindows(plain, demos, channels=goal, steps=goal_steps) if goal else plain
+    return GoalWindows(plain, demos, channels=goal, steps=goal_steps, variants=variants) if goal else plain
 
 
 @final
 class GoalWindows:
-    """Every window of `windows` with VARIANTS goals, evenly spread from its next step to its episode's end.
+    """Every window of `windows` with V goals (`variants`), evenly spread from its next step to its episode's end.
 
-    Window i with variant v is number i * VARIANTS + v. With r steps left after the current one, variant v ends its goal
-    ceil((v + 1) r / VARIANTS) steps ahead: the last variant is always the episode's end, and what is near and far are
+    Window i with variant v is number i V + v. With r steps left after the current one, variant v ends its goal
+    ceil((v + 1) r / V) steps ahead: the last variant is always the episode's end, and what is near and far are
     asked for equally often. At the last step of an episode, where nothing is left, the goal is that step itself.
 
     Raises ValueError where windows and demonstrations are not of the same steps, or no such goal can be made.
     """
 
-    def __init__(self, windows: Windows, demos: Demonstrations, *, channels: Sequence[str], steps: int) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        demos: Demonstrations,
+        *,
+        channels: Sequence[str],
+        steps: int,
+        variants: int = VARIANTS,
+    ) -> None:
         names = [channel.name for channel in demos.spec.observation]
         if steps < 1 or not channels or not set(channels) <= set(names):
             raise ValueError(f"expected 1 goal step or more and channels among {names}, got {steps} of {channels}")
         if len(windows) != len(demos.observation):
             raise ValueError(f"expected windows of these {len(demos.observation)} steps, got {len(windows)}")
-        self._windows, self._steps = windows, steps
+        self._windows, self._steps, self._variants = windows, steps, variants
         self._goal = np.ascontiguousarray(demos.observation[:, [names.index(name) for name in channels]])
         self._first = np.repeat(demos.episode_starts, demos.lengths)
         self._last = np.repeat(demos.episode_ends - 1, demos.lengths)
 
     def __len__(self) -> int:
-        return len(self._windows) * VARIANTS
+        return len(self._windows) * self._variants
 
     def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
         """What `Windows.gather` gives, and "goal" (B, G, C) float32, oldest first. Raises IndexError likewise."""
         if index.dtype.kind != "i":  # a mask, divided, would pass for steps
             raise IndexError(f"expected a vector of signed integers, got {index.dtype}")
-        current, variant = index // VARIANTS, index % VARIANTS
+        current, variant = index // self._variants, index % self._variants
         batch = self._windows.gather(current)
         left = self._last[current] - current
-        end = current - (-(variant + 1) * left // VARIANTS)
+        end = current - (-(variant + 1) * left // self._variants)
         wanted = end[:, None] + np.arange(1 - self._steps, 1)
         return batch | {"goal": self._goal[np.maximum(wanted, self._first[current][:, None])]}

@@ -55,9 +55,10 @@ POLICIES: Mapping[str, Callable[[Mapping[str, Any], Components], Planner]] = {
 
 def build(kind: str, spec: Spec, arguments: Mapping[str, Any], components: Components) -> Actor:
     """The policy of this kind, ready to act. Raises BundleError where arguments, components and spec do not fit."""
-    rest = {name: value for name, value in arguments.items() if name not in ("execute", "goal")}
+    rest = {name: value for name, value in arguments.items() if name not in ("execute", "goal", "reference")}
     try:
         execute, goal = arguments["execute"], tuple(arguments["goal"])
-    except (KeyError, TypeError) as error:
+        reference = tuple(float(number) for number in arguments.get("reference", ()))
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{kind} policy: arguments are not those of this version: {error}") from error
-    return Actor(spec, POLICIES[kind](rest, components), execute=execute, goal=goal)
+    return Actor(spec, POLICIES[kind](rest, components), execute=execute, goal=goal, reference=reference)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vqbet import frame
 from vqbet.contract import BundleError, Spec, WorldError
 
 Execute = Literal["first", "chunk", "average"]
@@ -59,11 +60,22 @@ class Actor:
     "average": plan at every step, take the mean of what the last H chunks say about this step, over those with the
     same tags as the newest; chunks of other tags are other behaviours, and their mean is none.
 
-    Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal and planner
-    disagree.
+    reference: where the goal's points lie in the planner's frame; where there are any, the planner sees observations
+    and goals moved and turned into it, and its chunks are brought back (`vqbet.frame`).
+
+    Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference and
+    planner disagree.
     """
 
-    def __init__(self, spec: Spec, planner: Planner, *, execute: Execute, goal: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        planner: Planner,
+        *,
+        execute: Execute,
+        goal: tuple[str, ...] = (),
+        reference: tuple[float, ...] = (),
+    ) -> None:
         self.spec, self.goal, self.execute, self.planner = spec, tuple(goal), execute, planner
         if execute not in get_args(Execute):
             raise BundleError(f"execute: expected one of {', '.join(get_args(Execute))}, got {execute!r}")
@@ -74,6 +86,12 @@ class Actor:
                 raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
         if unknown := sorted(set(self.goal) - {channel.name for channel in spec.observation}):
             raise BundleError(f"goal: {', '.join(unknown)}: not among the observed channels of {spec.task!r}")
+        if reference and (len(reference) != len(goal) or any(count % 2 for count in expected)):
+            raise BundleError(
+                f"reference: expected x and y of each of the goal's points, and pairs of channels all through, got "
+                f"{len(reference)} numbers for (observation, action, goal) channels {expected}"
+            )
+        self.reference = tuple(reference)
         self._low = np.array([channel.low for channel in spec.action], np.float32)
         self._high = np.array([channel.high for channel in spec.action], np.float32)
         self._start(np.zeros(0, np.int64), np.zeros((0, len(self.goal)), np.float32))
@@ -103,14 +121,16 @@ class Actor:
 
     def arguments(self) -> dict[str, Any]:
         """What `policies.build` needs beside spec and tensors; JSON-clean."""
-        return {"execute": self.execute, "goal": list(self.goal), **self.planner.arguments()}
+        framed = {"reference": list(self.reference)} if self.reference else {}
+        return {"execute": self.execute, "goal": list(self.goal), **framed, **self.planner.arguments()}
 
     def components(self) -> Mapping[str, Mapping[str, np.ndarray]]:
         return self.planner.components()
 
     def _start(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"]) -> None:
         episodes, chunk = len(seeds), self.planner.chunk
-        self._seeds, self._goals = seeds, goals
+        self._motion = frame.onto(goals, np.array(self.reference)) if self.reference else None
+        self._seeds, self._goals = seeds, goals if self._motion is None else self._motion.there(goals)
         self._steps = np.zeros(episodes, np.int64)  # actions given so far
         self._history = np.zeros((episodes, self.planner.window, len(self.spec.observation)), np.float32)
         kept = chunk if self.execute == "average" else 1
@@ -141,11 +161,14 @@ class Actor:
         if self.goal:
             goal = torch.from_numpy(np.repeat(self._goals[rows][:, None], self.planner.goal_steps, axis=1))
         uniform = torch.from_numpy(uniforms(self._seeds[rows], self._steps[rows], self.planner.draws))
-        chunk, tags = self.planner.plan(torch.from_numpy(self._history[rows]), goal, uniform)
+        motion, observation = None if self._motion is None else self._motion[rows], self._history[rows]
+        seen = observation if motion is None else motion.there(observation)
+        planned, tags = self.planner.plan(torch.from_numpy(seen), goal, uniform)
+        chunk = planned.numpy() if motion is None else motion.back(planned.numpy())
         if self.execute == "average":
             self._chunks[rows, 1:] = self._chunks[rows, :-1]
             self._tags[rows, 1:] = self._tags[rows, :-1]
-        self._chunks[rows, 0] = chunk.numpy()
+        self._chunks[rows, 0] = chunk
         self._tags[rows, 0, :-1] = tags.numpy()
         self._tags[rows, 0, -1] = 0
 

@@ -27,10 +27,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             f"{tokenizer.digest}; train the prior again: dvc repro prior@{paths.task}"
         )
     parts = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
-    shape = {name: value for name, value in prior.arguments.items() if name != "goal"}
+    shape = {name: value for name, value in prior.arguments.items() if name not in ("goal", "reference")}
     model = Prior.from_components(shape, prior.components, tokenizer=parts)
     chosen = params.bundle
-    policy = acting(model, chosen, prior.spec, tuple(prior.arguments["goal"]))
+    goal, reference = tuple(prior.arguments["goal"]), tuple(prior.arguments["reference"])
+    policy = acting(model, chosen, prior.spec, goal, reference)
     digest = bundle.write(
         paths.policy,
         kind="vqbet",
@@ -55,7 +56,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def acting(prior: Prior, chosen: BundleParams, spec: Spec, goal: tuple[str, ...]) -> Actor:
+def acting(
+    prior: Prior, chosen: BundleParams, spec: Spec, goal: tuple[str, ...], reference: tuple[float, ...]
+) -> Actor:
     """The policy of a trained prior."""
     planner = VQBeT(prior, temperature=chosen.temperature, argmax=chosen.argmax)
-    return Actor(spec, planner, execute=chosen.execute, goal=goal)
+    return Actor(spec, planner, execute=chosen.execute, goal=goal, reference=reference)

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
-SHARED = ("unseen", "mirrored", "observation_noise")  # of the section prior, what holds for every policy of a task
+OPTIONAL = ("goal_frame",)  # of the sections tokenizer and prior, what plays no part where it is false
+SHARED = (
+    "unseen",
+    "mirrored",
+    *OPTIONAL,
+    "observation_noise",
+)  # of the section prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 
@@ -66,9 +72,9 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task).prior
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
-        return found | {name: getattr(shared, name) for name in names}
+        return found | _kept({name: getattr(shared, name) for name in names})
     task = sections(params, cell)
-    found = {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
+    found = {name: _kept(getattr(task, name).model_dump(mode="json")) for name in SECTIONS}
     if not cell.goal:
         found["prior"] = {name: value for name, value in found["prior"].items() if name not in TOLD}
     return found
@@ -102,6 +108,11 @@ def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
 def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> str:
     """sha256 of everything that decides the cell's result but the code, which a result names beside it."""
     return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
+
+
+def _kept(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what plays no part, so that results stay what they are when there is one switch more."""
+    return {name: value for name, value in section.items() if name not in OPTIONAL or value}
 
 
 def _hash(facts: list[Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vqbet import environment, launch, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
-from vqbet.demos import mirror, store
+from vqbet.demos import frames, mirror, store
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.evaluation import records, rollout
@@ -129,6 +129,8 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
         tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
         if task.prior.mirrored:
             mirror.refuse(cell.task, f"{cell.task}.prior.mirrored")
+        if task.prior.goal_frame:
+            frames.refuse(cell.task, f"{cell.task}.prior.goal_frame")
     else:
         training.baseline(params, cell, chosen, seen)
     return seen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import goals, mirror, store
+from vqbet.demos import frames, goals, mirror, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.policies.spaces import Spaces
@@ -29,6 +29,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     bundle.expect(tokenizer, demos.spec)
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
+    framed = reference(paths.task, goal, chosen.goal_frame)
     seed_everything(chosen.seed)
     model, windows = build(chosen, frozen, demos, goal)
     code = sources.digest(__name__)
@@ -50,7 +51,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         paths.prior,
         kind="prior",
         spec=demos.spec,
-        arguments={**model.arguments(), "goal": list(goal)},
+        arguments={**model.arguments(), "goal": list(goal), "reference": list(framed)},
         components=model.eval().components(),
         provenance={
             "code": code,
@@ -83,8 +84,8 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 def build(
     chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `mirror.seen`."""
-    demos = mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.prior.mirrored")
+    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `shown`."""
+    demos = shown(demos, chosen.mirrored, chosen.goal_frame)
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,
@@ -94,7 +95,27 @@ def build(
         goal=spaces.goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
-    return model, goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps)
+    return model, goals.windows(
+        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, variants=variants(chosen.goal_frame)
+    )
+
+
+def shown(demos: Demonstrations, mirrored: bool, goal_frame: bool) -> Demonstrations:
+    """The demonstrations as a policy of their task sees them, VQ-BeT or another. Raises ConfigError where their world
+    has no mirror, or none of its goals has a frame, and there should be one."""
+    task = demos.spec.task
+    demos = mirror.seen(demos, mirrored, f"{task}.prior.mirrored")
+    return frames.seen(demos, goal_frame, f"{task}.prior.goal_frame")
+
+
+def variants(goal_frame: bool) -> int:
+    """How many goals a window has: in the frame of what its demonstration reached, the one that is reached."""
+    return 1 if goal_frame else goals.VARIANTS
+
+
+def reference(task: str, goal: tuple[str, ...], goal_frame: bool) -> tuple[float, ...]:
+    """Where goals lie for a policy that acts in their frame; nowhere for one that does not, or is told none."""
+    return frames.AT[task] if goal and goal_frame else ()
 
 
 def recipe(chosen: PriorParams) -> Recipe:

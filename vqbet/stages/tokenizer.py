@@ -11,7 +11,7 @@ import torch
 
 from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
-from vqbet.demos import mirror, store
+from vqbet.demos import frames, mirror, store
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.quantizers import FROM_DATA
@@ -40,7 +40,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         watch=watch,
     )
     tokenizer = made.tokenizer
-    health = tokenizer.health(complete_chunks(demos, chosen.chunk))
+    health = tokenizer.health(complete_chunks(_framed(chosen, demos), chosen.chunk))
     files.write_curves(paths.plot("tokenizer"), made.history)
     files.write_json(paths.health, described(health, demos))
     check_health(health, **chosen.health.model_dump())
@@ -76,10 +76,10 @@ class Fit:
 def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
     """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
 
-    Raises ConfigError where the demonstrations are to be mirrored and their world has no mirror.
+    Raises ConfigError where the demonstrations are to be mirrored, or framed, and their world is not made for it.
     """
     began = train.clock()
-    demos = mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.tokenizer.mirrored")
+    demos = _framed(chosen, mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.tokenizer.mirrored"))
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -106,6 +106,8 @@ def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> N
     """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
     if chosen.mirrored:
         mirror.refuse(task, f"{task}.tokenizer.mirrored")
+    if chosen.goal_frame:
+        frames.refuse(task, f"{task}.tokenizer.goal_frame")
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(
@@ -121,6 +123,10 @@ def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> N
         raise TrainingError(
             f"{task}.tokenizer.codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
         )
+
+
+def _framed(chosen: TokenizerParams, demos: Demonstrations) -> Demonstrations:
+    return frames.seen(demos, chosen.goal_frame, f"{demos.spec.task}.tokenizer.goal_frame")
 
 
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqbet.contract import Demonstrations
-from vqbet.demos import goals, mirror
+from vqbet.demos import goals
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.policies.acting import Actor, Planner
@@ -61,7 +61,8 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
         return replace(prior.recipe(chosen), steps=steps, warmup=round(chosen.warmup / chosen.steps * steps))
 
     def actor() -> Actor:
-        return bundle.acting(model, params.bundle, demos.spec, goal)
+        reference = prior.reference(demos.spec.task, goal, chosen.goal_frame)
+        return bundle.acting(model, params.bundle, demos.spec, goal, reference)
 
     return Trainable("vqbet", model, windows, recipe, actor)
 
@@ -73,12 +74,20 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
-    demos = mirror.seen(demos, chosen["mirrored"], f"{demos.spec.task}.prior.mirrored")
+    framed = chosen.get("goal_frame", False)
+    demos = prior.shown(demos, chosen["mirrored"], framed)
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
-    windows = goals.windows(demos, window=shape["window"], chunk=chunk, goal=goal, goal_steps=goal_steps)
+    windows = goals.windows(
+        demos,
+        window=shape["window"],
+        chunk=chunk,
+        goal=goal,
+        goal_steps=goal_steps,
+        variants=prior.variants(framed),
+    )
     if isinstance(model, BeT):
         model.fit(complete_chunks(demos, chunk), torch.Generator().manual_seed(seed))
 
@@ -88,6 +97,7 @@ def baseline(
 
     def actor() -> Actor:
         planner: Planner = model.eval()
-        return Actor(demos.spec, planner, execute=chosen["execute"], goal=goal)
+        reference = prior.reference(demos.spec.task, goal, framed)
+        return Actor(demos.spec, planner, execute=chosen["execute"], goal=goal, reference=reference)
 
     return Trainable(kind, model, windows, recipe, actor)

@@ -94,8 +94,10 @@ def actor(job: Job) -> Actor:
     bundle.expect(packed, job.demos.spec)
     planner = policy.planner
     if not isinstance(planner, VQBeT):
-        return Actor(policy.spec, planner, execute=job.chosen["execute"], goal=policy.goal)
-    return acting(planner.prior, cells.sections(job.params, job.cell).bundle, policy.spec, policy.goal)
+        execute = job.chosen["execute"]
+        return Actor(policy.spec, planner, execute=execute, goal=policy.goal, reference=policy.reference)
+    chosen = cells.sections(job.params, job.cell).bundle
+    return acting(planner.prior, chosen, policy.spec, policy.goal, policy.reference)
 
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:

@@ -1,0 +1,68 @@
+"""The frame of a goal: points in a plane, moved and turned so that what is asked for always lies at the same place.
+
+Where a world's physics is the same wherever a scene lies and however it is turned, a policy that knows one goal then
+reaches every goal. What is lost are the world's edges, which are elsewhere in every frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+Points = Float[np.ndarray, "E *N xy"]  # xy: channels that come in pairs, x before y
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """One rigid motion per episode: a turn about `start`, which comes to lie at `end`. float64."""
+
+    cosine: Float[np.ndarray, " E"]
+    sine: Float[np.ndarray, " E"]
+    start: Float[np.ndarray, "E 2"]
+    end: Float[np.ndarray, " 2"]
+
+    def __getitem__(self, rows: np.ndarray) -> Motion:
+        return Motion(self.cosine[rows], self.sine[rows], self.start[rows], self.end)
+
+    def there(self, points: Points) -> Points:
+        """The points in the frame of their episode's goal."""
+        return self._turned(points, self.sine, self.start, self.end[None])
+
+    def back(self, points: Points) -> Points:
+        """The inverse of `there`."""
+        return self._turned(points, -self.sine, self.end[None], self.start)
+
+    def _turned(self, points: Points, sine: np.ndarray, start: np.ndarray, end: np.ndarray) -> Points:
+        """Number by number, so that an episode's numbers do not depend on how many others there are."""
+        lone = (slice(None), *[None] * (points.ndim - 1))
+        x, y = points[..., 0::2] - start[:, 0][lone], points[..., 1::2] - start[:, 1][lone]
+        cosine, sine = self.cosine[lone], sine[lone]
+        moved = np.empty(points.shape)
+        moved[..., 0::2] = cosine * x - sine * y + end[:, 0][lone]
+        moved[..., 1::2] = sine * x + cosine * y + end[:, 1][lone]
+        return moved.astype(points.dtype)
+
+
+def onto(goals: Float[np.ndarray, "E C"], reference: Float[np.ndarray, " C"]) -> Motion:
+    """The motions that bring each goal's points as near to the reference's as a rigid motion can, in least squares.
+
+    In the plane the best turn is known in closed form (Procrustes). Goals all of whose points coincide are not turned.
+    """
+    there = reference.astype(np.float64)
+    end = np.array([np.mean(there[0::2]), np.mean(there[1::2])])
+    start, along, across = np.zeros((len(goals), 2)), np.zeros(len(goals)), np.zeros(len(goals))
+    points = goals.astype(np.float64)
+    for axis in (0, 1):
+        for place in range(axis, len(there), 2):  # one by one: the order of a sum may not depend on E
+            start[:, axis] += points[:, place] / (len(there) // 2)
+    for place in range(0, len(there), 2):
+        x, y = points[:, place] - start[:, 0], points[:, place + 1] - start[:, 1]
+        to_x, to_y = there[place] - end[0], there[place + 1] - end[1]
+        along += x * to_x + y * to_y
+        across += x * to_y - y * to_x
+    size = np.hypot(along, across)
+    still = size == 0
+    size[still], along[still] = 1.0, 1.0
+    return Motion(along / size, across / size, start, end)
