@@ -86,6 +86,8 @@ class Actor:
                 raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
         if unknown := sorted(set(self.goal) - {channel.name for channel in spec.observation}):
             raise BundleError(f"goal: {', '.join(unknown)}: not among the observed channels of {spec.task!r}")
+        if not np.isfinite(reference).all():
+            raise BundleError(f"reference: expected finite numbers, got {reference}")
         if reference and (len(reference) != len(goal) or any(count % 2 for count in expected)):
             raise BundleError(
                 f"reference: expected x and y of each of the goal's points, and pairs of channels all through, got "
