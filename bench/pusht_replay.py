@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vqbet import environment
+from vqbet import environment, frame
+from vqbet.contract import Demonstrations
+from vqbet.demos import frames
+from vqbet.demos.goals import GOALS
 from vqbet.demos.importers import pusht
 
 
@@ -33,9 +36,19 @@ def main() -> None:
         f"max coverage: mean {best.mean():.4f}, median {np.median(best):.4f}, from {best.min():.4f} to {best.max():.4f}"
     )
     print(f"final coverage: mean {found['final_coverage'].mean():.4f}; above 0.95 at some time: {(best > 0.95).sum()}")
+    apart_px, turned = missed(demos)
+    print(f"recorded ends: {apart_px:.1f} px and {turned:.1f} degrees from the goal on average")
     print(f"within 1 px of the recording: {(deviation <= 1).sum()} of {len(best)}")
     for episode in np.flatnonzero(deviation > 1):
         print(f"  episode {episode} deviates by up to {deviation[episode]:.2f} px")
+
+
+def missed(demos: Demonstrations) -> tuple[float, float]:
+    """How far from the goal, px, and how much turned, degrees, the T was when a demonstration ended; means."""
+    reached = demos.observation[demos.episode_ends - 1][:, : len(GOALS["pusht"])]
+    motion = frame.onto(reached, np.array(frames.AT["pusht"]))
+    turned = np.degrees(np.abs(np.arctan2(motion.sine, motion.cosine)))
+    return float(np.linalg.norm(motion.start - motion.end, axis=1).mean()), float(turned.mean())
 
 
 if __name__ == "__main__":
