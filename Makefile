@@ -6,7 +6,7 @@ python := .venv/bin/python
 help:
 	@echo "make demo   demonstrations -> champion on an embedded default, about 10 minutes on 2 cores"
 	@echo "make test   lint, types, import contracts and every test"
-	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minutes|quarter|hours"
+	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
 
 setup:
