@@ -30,8 +30,9 @@ Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> c
 class PriorShape(DecoderShape):
     """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' hidden layers.
 
-    sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
-    offset: whether there is an offset head. goal_as: how goals are told, see `Decoder`.
+    dropout: of the decoder and of both heads. sequential: each layer's code is predicted from the codes of the layers
+    before it, instead of independently. offset: whether there is an offset head. goal_as: how goals are told, see
+    `Decoder`.
     """
 
     head_hidden: int
@@ -67,11 +68,11 @@ class Objective:
 class CodeHead(nn.Module):
     """Features -> the logits of each layer's code: one MLP for all layers, or in sequential mode one for each."""
 
-    def __init__(self, width: int, hidden: int, *, layers: int, codes: int, sequential: bool) -> None:
+    def __init__(self, shape: PriorShape, *, layers: int, codes: int) -> None:
         super().__init__()
-        self.layers, self.codes, self.sequential = layers, codes, sequential
-        sizes = [(width + layer * codes, codes) for layer in range(layers)] if sequential else [(width, layers * codes)]
-        self.heads = nn.ModuleList(_head(inputs, hidden, outputs) for inputs, outputs in sizes)
+        self.layers, self.codes, self.sequential = layers, codes, shape.sequential
+        sizes = [(layer * codes, codes) for layer in range(layers)] if self.sequential else [(0, layers * codes)]
+        self.heads = nn.ModuleList(_head(shape, outputs, given=given) for given, outputs in sizes)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M Q K"]:
         """Logits of every layer, in sequential mode given the true `codes` of the layers before it."""
@@ -105,10 +106,10 @@ class OffsetHead(nn.Module):
     FEW = 4
     first: Int[Tensor, " Q"]
 
-    def __init__(self, width: int, hidden: int, *, layers: int, codes: int, size: int) -> None:
+    def __init__(self, shape: PriorShape, *, layers: int, codes: int, size: int) -> None:
         super().__init__()
         self.layers, self.codes, self.size = layers, codes, size
-        self.head = _head(width, hidden, layers * codes * size)
+        self.head = _head(shape, layers * codes * size)
         self.register_buffer("first", codes * torch.arange(layers), persistent=False)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
@@ -161,11 +162,8 @@ class Prior(nn.Module):
         self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
         size = tokenizer.shape.chunk * tokenizer.normalizer.channels
-        hidden = shape.head_hidden
-        self.code_head = CodeHead(shape.width, hidden, layers=layers, codes=codes, sequential=shape.sequential)
-        self.offset_head = (
-            OffsetHead(shape.width, hidden, layers=layers, codes=codes, size=size) if shape.offset else None
-        )
+        self.code_head = CodeHead(shape, layers=layers, codes=codes)
+        self.offset_head = OffsetHead(shape, layers=layers, codes=codes, size=size) if shape.offset else None
 
     def train(self, mode: bool = True) -> Prior:
         super().train(mode)
@@ -327,8 +325,9 @@ def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
     return chunks.unflatten(0, [codes] * layers)
 
 
-def _head(inputs: int, hidden: int, outputs: int) -> MLP:
-    head = MLP(inputs, hidden, outputs)
+def _head(shape: PriorShape, outputs: int, *, given: int = 0) -> MLP:
+    """A head over features, joined with `given` other numbers."""
+    head = MLP(shape.width + given, shape.head_hidden, outputs, dropout=shape.dropout)
     with torch.no_grad():
         for parameter in head[-1].parameters():
             parameter.mul_(0.02)
