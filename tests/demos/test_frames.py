@@ -6,9 +6,10 @@ import copy
 
 import numpy as np
 import pytest
+from recorded import recorded
 
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import frames, goals
+from vqbet.demos import frames, goals, mirror
 from vqbet.demos.goals import GOALS, GoalWindows
 from vqbet.sims.pusht import PushT
 from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, placed
@@ -22,26 +23,11 @@ TASK = "pusht"
 @pytest.fixture(scope="module")
 def demos() -> Demonstrations:
     """Pushes that start at rest in the middle of the window, where no wall is near."""
-    env, rows, rng = PushT(), np.arange(EPISODES), np.random.default_rng(0)
+    env, rng = PushT(), np.random.default_rng(0)
     angle = rng.uniform(-np.pi, np.pi, EPISODES)
     finger = 256 + 90 * np.stack([np.cos(3 * angle), np.sin(3 * angle)], axis=1)
     state = np.column_stack([finger, rng.uniform(240, 272, (EPISODES, 2)), angle])
-    observation, steps = env.restore(state), []
-    for _ in range(STEPS):
-        action = (256 + rng.uniform(-40, 40, (EPISODES, 2))).astype(np.float32)
-        steps.append((observation, action, env.state()))
-        observation, _ = env.step(action, rows)
-    seen, done, states = (np.stack(values, axis=1).reshape(EPISODES * STEPS, -1) for values in zip(*steps, strict=True))
-    return Demonstrations(
-        spec=env.spec,
-        observation=seen,
-        action=done,
-        time_s=np.tile(np.arange(STEPS) / env.spec.control_hz, EPISODES),
-        episode_ends=STEPS * (1 + rows),
-        columns={},
-        state=states,
-        digest="data",
-    )
+    return recorded(env, env.restore(state), lambda _: 256 + rng.uniform(-40, 40, (EPISODES, 2)), STEPS)
 
 
 def last(demos: Demonstrations) -> np.ndarray:
@@ -59,6 +45,11 @@ def test_everything_ends_at_the_goal(demos: Demonstrations) -> None:
     np.testing.assert_allclose(last(seen)[:, :18], np.tile(frames.AT[TASK], (EPISODES, 1)), atol=1e-2)
     assert (seen.state, seen.digest, seen.spec, seen.observation.dtype) == (None, "data", demos.spec, np.float32)
     assert frames.seen(demos, False, "x") is demos
+
+
+def test_what_is_seen_in_the_mirror_ends_there_too(demos: Demonstrations) -> None:
+    seen = frames.seen(mirror.seen(demos, True, "x"), True, "x")
+    np.testing.assert_allclose(last(seen)[:, :18], np.tile(frames.AT[TASK], (2 * EPISODES, 1)), atol=1e-2)
 
 
 def test_the_world_moves_alike_in_every_frame(demos: Demonstrations) -> None:

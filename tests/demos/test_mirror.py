@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recorded import recorded
 
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import mirror
@@ -23,24 +24,10 @@ def towards_a_block(task: str, observation: np.ndarray, rng: np.random.Generator
     return (observation[:, :2] - observation[:, 8:10] + rng.uniform(-0.01, 0.01, (EPISODES, 2))).clip(-0.03, 0.03)
 
 
-def recorded(task: str) -> Demonstrations:
-    env, rows, rng = WORLDS[task](), np.arange(EPISODES), np.random.default_rng(0)
-    observation, steps = env.reset(rows), []
-    for _ in range(STEPS):
-        action = towards_a_block(task, observation, rng).astype(np.float32)
-        steps.append((observation, action, env.state()))
-        observation, _ = env.step(action, rows)
-    seen, done, states = (np.stack(values, axis=1).reshape(EPISODES * STEPS, -1) for values in zip(*steps, strict=True))
-    return Demonstrations(
-        spec=env.spec,
-        observation=seen,
-        action=done,
-        time_s=np.tile(np.arange(STEPS) / env.spec.control_hz, EPISODES),
-        episode_ends=STEPS * (1 + rows),
-        columns={"success": rows % 2 == 0},
-        state=states,
-        digest="data",
-    )
+def pushed(task: str) -> Demonstrations:
+    env, rng = WORLDS[task](), np.random.default_rng(0)
+    observation = env.reset(np.arange(EPISODES))
+    return recorded(env, observation, lambda seen: towards_a_block(task, seen, rng), STEPS)
 
 
 def mirrored_state(task: str, state: np.ndarray) -> np.ndarray:
@@ -55,7 +42,7 @@ def mirrored_state(task: str, state: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=mirror.MIRRORS)
 def demos(request: pytest.FixtureRequest) -> Demonstrations:
-    return recorded(request.param)
+    return pushed(request.param)
 
 
 def test_the_world_moves_alike_in_its_mirror(demos: Demonstrations) -> None:
@@ -103,7 +90,7 @@ def test_the_mirror_of_a_goal_reached_is_a_goal_reached() -> None:
     """Push-T's goal lies on the axis of its mirror: the T on it is the T on it."""
     from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, placed
 
-    demos = recorded("pusht")
+    demos = pushed("pusht")
     observation = demos.observation.copy()
     observation[-1, :-2] = placed(KEYPOINTS_PX, GOAL_POSE[None]).reshape(-1)
     shown = mirror.seen(replace(demos, observation=observation), True, "x").observation[-1, :-2].reshape(-1, 2)
@@ -119,4 +106,4 @@ def test_a_world_without_a_mirror_is_refused_by_the_parameter() -> None:
 
 def test_push_t_without_states_is_refused() -> None:
     with pytest.raises(ConfigError, match="pusht: its demonstrations have no states"):
-        mirror.seen(replace(recorded("pusht"), state=None), True, "x")
+        mirror.seen(replace(pushed("pusht"), state=None), True, "x")

@@ -120,7 +120,7 @@ def test_a_size_that_is_not_there_is_refused(size: str) -> None:
     if not size:
         assert config.comparison(PARAMS, size="hours").paper.size == "hours"
         return
-    with pytest.raises(ConfigError, match="size 'weeks' is none of smoke, minutes"):
+    with pytest.raises(ConfigError, match="size 'weeks' is none of smoke, minute, minutes"):
         config.comparison(PARAMS, size=size)
 
 

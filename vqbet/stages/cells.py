@@ -18,12 +18,7 @@ VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
 OPTIONAL = ("goal_frame",)  # of the sections tokenizer and prior, what plays no part where it is false
-SHARED = (
-    "unseen",
-    "mirrored",
-    *OPTIONAL,
-    "observation_noise",
-)  # of the section prior, what holds for every policy of a task
+SHARED = ("unseen", "mirrored", "goal_frame", "observation_noise")  # of prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 

@@ -101,8 +101,8 @@ def build(
 
 
 def shown(demos: Demonstrations, mirrored: bool, goal_frame: bool) -> Demonstrations:
-    """The demonstrations as a policy of their task sees them, VQ-BeT or another. Raises ConfigError where their world
-    has no mirror, or none of its goals has a frame, and there should be one."""
+    """The demonstrations as any policy of their task learns from them. Raises ConfigError where their world has no
+    mirror, or looks otherwise when it is moved."""
     task = demos.spec.task
     demos = mirror.seen(demos, mirrored, f"{task}.prior.mirrored")
     return frames.seen(demos, goal_frame, f"{task}.prior.goal_frame")
