@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vqbet import environment, frame
+from vqbet import environment
 from vqbet.contract import Demonstrations
 from vqbet.demos import frames
-from vqbet.demos.goals import GOALS
 from vqbet.demos.importers import pusht
 
 
@@ -45,8 +44,7 @@ def main() -> None:
 
 def missed(demos: Demonstrations) -> tuple[float, float]:
     """How far from the goal, px, and how much turned, degrees, the T was when a demonstration ended; means."""
-    reached = demos.observation[demos.episode_ends - 1][:, : len(GOALS["pusht"])]
-    motion = frame.onto(reached, np.array(frames.AT["pusht"]))
+    motion = frames.motion(demos)
     turned = np.degrees(np.abs(np.arctan2(motion.sine, motion.cosine)))
     return float(np.linalg.norm(motion.start - motion.end, axis=1).mean()), float(turned.mean())
 

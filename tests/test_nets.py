@@ -200,15 +200,6 @@ def test_a_mlp_is_the_sequence_of_its_layers() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_a_mlp_drops_hidden_numbers_in_training_alone() -> None:
-    torch.manual_seed(0)
-    head, x = MLP(4, 400, 400, dropout=0.25), torch.randn(50, 4)
-    plain = nn.Sequential.forward(head, x)
-    assert 0.58 < (head.hidden(x) == 0).float().mean() < 0.67  # the half that ReLU takes, a quarter of the other
-    assert not torch.allclose(head(x), plain)
-    assert torch.equal(head.eval()(x), plain)
-
-
 def test_tensors_are_copies_and_restore_is_their_inverse() -> None:
     one, two = decoder(), decoder(depth=2)
     values = tensors(one)

@@ -25,12 +25,12 @@ GoalAs = Literal["tokens", "features"]
 
 
 class MLP(nn.Sequential):
-    """inputs -> hidden -> hidden -> outputs with ReLU and dropout between; orthogonal weights, zero biases.
+    """inputs -> hidden -> hidden -> outputs with ReLU between; orthogonal weights, zero biases.
 
-    `forward` does what Sequential's would, with ReLU in place and dropout behind it.
+    `forward` does what Sequential's would, with ReLU in place.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         sizes = [inputs, hidden, hidden, outputs]
         layers: list[nn.Module] = []
         products = []
@@ -41,7 +41,7 @@ class MLP(nn.Sequential):
             layers += [linear, nn.ReLU()]
             products.append((linear.weight, linear.bias))
         super().__init__(*layers[:-1])
-        self.products, self.dropout = products, dropout
+        self.products = products
 
     def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         weight, bias = self.products[-1]
@@ -51,8 +51,6 @@ class MLP(nn.Sequential):
         """What the last product is given."""
         for weight, bias in self.products[:-1]:
             x = F.linear(x, weight, bias).relu_()
-            if self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
         return x
 
 

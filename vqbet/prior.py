@@ -30,9 +30,8 @@ Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> c
 class PriorShape(DecoderShape):
     """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' hidden layers.
 
-    dropout: of the decoder and of both heads. sequential: each layer's code is predicted from the codes of the layers
-    before it, instead of independently. offset: whether there is an offset head. goal_as: how goals are told, see
-    `Decoder`.
+    sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
+    offset: whether there is an offset head. goal_as: how goals are told, see `Decoder`.
     """
 
     head_hidden: int
@@ -327,7 +326,7 @@ def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
 
 def _head(shape: PriorShape, outputs: int, *, given: int = 0) -> MLP:
     """A head over features, joined with `given` other numbers."""
-    head = MLP(shape.width + given, shape.head_hidden, outputs, dropout=shape.dropout)
+    head = MLP(shape.width + given, shape.head_hidden, outputs)
     with torch.no_grad():
         for parameter in head[-1].parameters():
             parameter.mul_(0.02)

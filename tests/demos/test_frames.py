@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from recorded import recorded
 
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import Demonstrations
 from vqbet.demos import frames, goals, mirror
 from vqbet.demos.goals import GOALS, GoalWindows
 from vqbet.sims.pusht import PushT
 from vqbet.sims.pusht_geometry import GOAL_POSE, KEYPOINTS_PX, placed
-from vqbet.stages.prior import variants
-from vqbet.testing import synthetic
 
 STEPS, EPISODES = 12, 40
 TASK = "pusht"
@@ -40,21 +38,20 @@ def test_the_place_is_that_of_the_worlds_own_goal() -> None:
 
 
 def test_everything_ends_at_the_goal(demos: Demonstrations) -> None:
-    seen = frames.seen(demos, True, "x")
+    seen = frames.framed(demos)
     assert np.abs(last(demos)[:, :18] - np.array(frames.AT[TASK])).max() > 50
     np.testing.assert_allclose(last(seen)[:, :18], np.tile(frames.AT[TASK], (EPISODES, 1)), atol=1e-2)
     assert (seen.state, seen.digest, seen.spec, seen.observation.dtype) == (None, "data", demos.spec, np.float32)
-    assert frames.seen(demos, False, "x") is demos
 
 
 def test_what_is_seen_in_the_mirror_ends_there_too(demos: Demonstrations) -> None:
-    seen = frames.seen(mirror.seen(demos, True, "x"), True, "x")
+    seen = frames.framed(mirror.doubled(demos))
     np.testing.assert_allclose(last(seen)[:, :18], np.tile(frames.AT[TASK], (2 * EPISODES, 1)), atol=1e-2)
 
 
 def test_the_world_moves_alike_in_every_frame(demos: Demonstrations) -> None:
     """Whole episodes played from their framed beginning with the framed actions, far from the walls."""
-    seen, rows = frames.seen(demos, True, "x"), np.arange(EPISODES)
+    seen, rows = frames.framed(demos), np.arange(EPISODES)
     first = seen.observation[demos.episode_starts]
     points = first[:, :18].reshape(EPISODES, 9, 2).astype(np.float64)
     # The pose of the T from where its keypoints are: a frame is turned by the same angle as the T in it.
@@ -75,23 +72,15 @@ def test_the_world_moves_alike_in_every_frame(demos: Demonstrations) -> None:
 
 
 def test_a_window_asks_for_nothing_but_the_goal(demos: Demonstrations) -> None:
-    made = goals.windows(
-        frames.seen(demos, True, "x"), window=2, chunk=3, goal=GOALS[TASK], goal_steps=1, variants=variants(True)
-    )
+    made = goals.windows(frames.framed(demos), window=2, chunk=3, goal=GOALS[TASK], goal_steps=1, ends_only=True)
     assert isinstance(made, GoalWindows)
     assert len(made) == EPISODES * STEPS
     goal = made.gather(np.arange(len(made)))["goal"]
     np.testing.assert_allclose(goal, np.tile(frames.AT[TASK], (len(made), 1, 1)), atol=1e-2)
-    assert variants(False) == goals.VARIANTS
 
 
 def test_the_demonstrations_themselves_stay_as_they_are(demos: Demonstrations) -> None:
     before = copy.deepcopy((demos.observation, demos.action))
-    frames.seen(demos, True, "x")
+    frames.framed(demos)
     assert (before[0] == demos.observation).all()
     assert (before[1] == demos.action).all()
-
-
-def test_a_world_that_is_another_when_moved_is_refused_by_the_parameter() -> None:
-    with pytest.raises(ConfigError, match=r"kitchen\.prior\.goal_frame: true: the world of 'synthetic' does not look"):
-        frames.seen(synthetic(2), True, "kitchen.prior.goal_frame")

@@ -11,7 +11,6 @@ from recorded import recorded
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import mirror
 from vqbet.sims import WORLDS
-from vqbet.testing import synthetic
 
 STEPS, EPISODES = 16, 6
 SIDEWAYS = [0, 3, 4, 7, 8, 10, 13, 14, 17, 18, 20, 22, 24, 25, 27]  # of a state of BlockPush: every x, every yaw
@@ -51,9 +50,9 @@ def test_the_world_moves_alike_in_its_mirror(demos: Demonstrations) -> None:
     env = WORLDS[task]()
     before = env.restore(demos.state)
     after, _ = env.step(demos.action, rows)
-    expected = mirror.seen(replace(demos, observation=after, state=env.state()), True, "x").observation[half:]
+    expected = mirror.doubled(replace(demos, observation=after, state=env.state())).observation[half:]
     env.restore(mirrored_state(task, demos.state))
-    found, _ = env.step(mirror.seen(demos, True, "x").action[half:], rows)
+    found, _ = env.step(mirror.doubled(demos).action[half:], rows)
     unit = {"pusht": 1.0, "blockpush_drawn": 0.001}[task]
     errors, pushed = np.abs(found - expected).max(axis=1), np.abs(after - before)[:, :2].max(axis=1) > unit
     assert pushed.sum() > 20
@@ -61,27 +60,26 @@ def test_the_world_moves_alike_in_its_mirror(demos: Demonstrations) -> None:
 
 
 def test_what_was_recorded_comes_first_and_as_it_was(demos: Demonstrations) -> None:
-    both, half = mirror.seen(demos, True, "x"), len(demos.action)
+    both, half = mirror.doubled(demos), len(demos.action)
     assert (both.observation[:half] == demos.observation).all()
     assert (both.action[:half] == demos.action).all()
     assert both.observation.dtype == both.action.dtype == np.float32
     assert both.lengths.tolist() == 2 * demos.lengths.tolist()
     assert both.columns["success"].tolist() == 2 * demos.columns["success"].tolist()
     assert (both.state, both.digest, both.spec) == (None, "data", demos.spec)
-    assert mirror.seen(demos, False, "x") is demos
 
 
 def test_a_mirror_in_a_mirror_shows_what_was_there(demos: Demonstrations) -> None:
     task = demos.spec.task
     half = len(demos.action)
-    once = mirror.seen(demos, True, "x")
+    once = mirror.doubled(demos)
     turned = replace(
         demos,
         observation=once.observation[half:],
         action=once.action[half:],
         state=mirrored_state(task, demos.state),
     )
-    twice = mirror.seen(turned, True, "x")
+    twice = mirror.doubled(turned)
     np.testing.assert_allclose(twice.observation[half:], demos.observation, atol=1e-3)
     np.testing.assert_allclose(twice.action[half:], demos.action, atol=1e-4)
 
@@ -93,17 +91,12 @@ def test_the_mirror_of_a_goal_reached_is_a_goal_reached() -> None:
     demos = pushed("pusht")
     observation = demos.observation.copy()
     observation[-1, :-2] = placed(KEYPOINTS_PX, GOAL_POSE[None]).reshape(-1)
-    shown = mirror.seen(replace(demos, observation=observation), True, "x").observation[-1, :-2].reshape(-1, 2)
+    shown = mirror.doubled(replace(demos, observation=observation)).observation[-1, :-2].reshape(-1, 2)
     corners = placed(KEYPOINTS_PX * [-1.0, 1.0], GOAL_POSE[None])[0]
     np.testing.assert_allclose(512 - corners[:, ::-1], placed(KEYPOINTS_PX, GOAL_POSE[None])[0], atol=1e-9)
     np.testing.assert_allclose(shown, placed(KEYPOINTS_PX, GOAL_POSE[None])[0], atol=1e-3)
 
 
-def test_a_world_without_a_mirror_is_refused_by_the_parameter() -> None:
-    with pytest.raises(ConfigError, match=r"kitchen\.prior\.mirrored: true: the world of 'synthetic' has no mirror"):
-        mirror.seen(synthetic(2), True, "kitchen.prior.mirrored")
-
-
 def test_push_t_without_states_is_refused() -> None:
     with pytest.raises(ConfigError, match="pusht: its demonstrations have no states"):
-        mirror.seen(replace(pushed("pusht"), state=None), True, "x")
+        mirror.doubled(replace(pushed("pusht"), state=None))

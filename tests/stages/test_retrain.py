@@ -9,10 +9,9 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
+from shrunk import shrunk
 
 from vqbet import bundle, registry, versions
-from vqbet.config import TaskParams
-from vqbet.config import task as read_params
 from vqbet.demos import store
 from vqbet.evaluation import records
 from vqbet.sims.blockpush_oracle import demonstrations
@@ -22,22 +21,6 @@ from vqbet.stages.watch import Watch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = "blockpush"
-SMALL = {
-    "tokenizer": {
-        "steps": 20,
-        "batch": 64,
-        "health": {"max_mean_error": 9.0, "max_p99_error": 99.0, "min_used": 0.0},
-    },
-    "prior": {"steps": 4, "batch": 16, "width": 8, "heads": 1, "depth": 1, "head_hidden": 8, "warmup": 1},
-    "evaluate": {"episodes": 3, "videos": 0},
-}
-
-
-def small(**changed: dict[str, object]) -> TaskParams:
-    sections = read_params(ROOT / "params.yaml", TASK).model_dump(by_alias=True)
-    for name, values in (SMALL | changed).items():
-        sections[name] |= values
-    return TaskParams.model_validate(sections)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +38,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         store.write(Paths(root, TASK).store, demonstrations(6, 0))
         versions.add(root)
         for stage in retrain.STAGES[:3]:
-            runner.run(root, TASK, stage, small(), Watch())
-        retrain.run(root, TASK, small(), 2, Watch())
+            runner.run(root, TASK, stage, shrunk(TASK), Watch())
+        retrain.run(root, TASK, shrunk(TASK), 2, Watch())
         yield root
 
 
@@ -85,7 +68,7 @@ def test_the_next_verdict_knows_them(root: Path) -> None:
     scores = judged.retrained(root, TASK, mine(root))
     found = [records.read(paths.evaluation / "records.jsonl") for paths in Paths(root, TASK).trainings()]
     assert sorted(scores) == pytest.approx(sorted(sum(r.score for r in played) / 3 for played in found))
-    told = plan.run(root, TASK, small())["trained again"]
+    told = plan.run(root, TASK, shrunk(TASK))["trained again"]
     assert told == f"2 times, scores of a standard deviation of {stdev(scores):.3f}"
 
 
@@ -93,7 +76,7 @@ def test_what_is_there_is_not_made_again(root: Path) -> None:
     paths = Paths(root, TASK, 1)
     before = (paths.policy / bundle.MANIFEST).stat().st_mtime_ns
     said: list[str] = []
-    rows = retrain.run(root, TASK, small(), 2, Watch(say=said.append))
+    rows = retrain.run(root, TASK, shrunk(TASK), 2, Watch(say=said.append))
     assert not said
     assert (paths.policy / bundle.MANIFEST).stat().st_mtime_ns == before
     assert list(rows) == ["training 1", "training 2", "together"]
@@ -101,7 +84,7 @@ def test_what_is_there_is_not_made_again(root: Path) -> None:
 
 def test_another_recipe_is_another_matter(root: Path) -> None:
     """Trainings of before the change say nothing of the policy of after it, and are made again."""
-    wider = small(prior={**SMALL["prior"], "width": 16})
+    wider = shrunk(TASK, prior={"width": 16})
     for stage in retrain.STAGES[:3]:
         runner.run(root, TASK, stage, wider, Watch())
     assert judged.retrained(root, TASK, mine(root)) == []

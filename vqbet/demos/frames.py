@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet import frame
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import Demonstrations
 from vqbet.demos.goals import GOALS
 
 # Tasks whose observations, goals and actions are all points of a plane, x before y, and where the points of the world's
@@ -27,26 +27,14 @@ AT: Mapping[str, tuple[float, ...]] = {
 }
 
 
-def refuse(task: str, parameter: str) -> None:
-    """Raises ConfigError, naming the parameter that asks for it, where the task's world is another when moved."""
-    if task not in AT:
-        raise ConfigError(
-            f"{parameter}: true: the world of {task!r} does not look the same moved and turned, that of "
-            f"{', '.join(sorted(AT))} does; set it to false"
-        )
-
-
-def seen(demos: Demonstrations, framed: bool, parameter: str) -> Demonstrations:
-    """The demonstrations or, where asked for, each in the frame of what it reached, without states.
-
-    Raises what `refuse` raises.
-    """
-    if not framed:
-        return demos
-    task = demos.spec.task
-    refuse(task, parameter)
-    names = [channel.name for channel in demos.spec.observation]
+def motion(demos: Demonstrations) -> frame.Motion:
+    """Of each episode, what brings the place that it reached to the goal; the task is in AT."""
+    task, names = demos.spec.task, [channel.name for channel in demos.spec.observation]
     reached = demos.observation[demos.episode_ends - 1][:, [names.index(name) for name in GOALS[task]]]
-    episode = np.repeat(np.arange(len(demos.lengths)), demos.lengths)
-    motion = frame.onto(reached, np.array(AT[task]))[episode]
-    return replace(demos, observation=motion.there(demos.observation), action=motion.there(demos.action), state=None)
+    return frame.onto(reached, np.array(AT[task]))
+
+
+def framed(demos: Demonstrations) -> Demonstrations:
+    """Each demonstration in the frame of what it reached, without states."""
+    steps = motion(demos)[np.repeat(np.arange(len(demos.lengths)), demos.lengths)]
+    return replace(demos, observation=steps.there(demos.observation), action=steps.there(demos.action), state=None)

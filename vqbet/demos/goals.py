@@ -29,10 +29,10 @@ GOALS: Mapping[str, tuple[str, ...]] = {
 
 
 def windows(
-    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int, variants: int = VARIANTS
+    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int, ends_only: bool = False
 ) -> Windows | GoalWindows:
-    """The windows a policy trains on: with goals where `goal` names channels."""
-    plain = Windows(demos, window=window, chunk=chunk)
+    """The windows a policy trains on: with goals where `goal` names channels, with ends of episodes for goals alone."""
+    plain, variants = Windows(demos, window=window, chunk=chunk), 1 if ends_only else VARIANTS
     return GoalWindows(plain, demos, channels=goal, steps=goal_steps, variants=variants) if goal else plain
 
 

@@ -18,25 +18,9 @@ WINDOW_PX = 512.0  # of Push-T
 Mirrored = tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N A"]]  # observation and action
 
 
-def refuse(task: str, parameter: str) -> None:
-    """Raises ConfigError, naming the parameter that asks for it, where the task's world has no mirror."""
-    if task not in MIRRORS:
-        raise ConfigError(
-            f"{parameter}: true: the world of {task!r} has no mirror, those of {', '.join(sorted(MIRRORS))} have; "
-            "set it to false"
-        )
-
-
-def seen(demos: Demonstrations, mirrored: bool, parameter: str) -> Demonstrations:
-    """The demonstrations and, where asked for, then each of them as it looks in the mirror, without states.
-
-    Raises what `refuse` raises.
-    """
-    if not mirrored:
-        return demos
-    task = demos.spec.task
-    refuse(task, parameter)
-    observation, action = MIRRORS[task](demos)
+def doubled(demos: Demonstrations) -> Demonstrations:
+    """The demonstrations and then each of them as it looks in the mirror, without states; the task is in MIRRORS."""
+    observation, action = MIRRORS[demos.spec.task](demos)
     return replace(
         demos,
         observation=np.concatenate([demos.observation, observation.astype(np.float32)]),

@@ -14,14 +14,14 @@ import numpy as np
 
 from vqbet import environment, launch, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
-from vqbet.demos import frames, mirror, store
+from vqbet.demos import store, symmetry
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.results import Result
 from vqbet.evaluation.rollout import Label
 from vqbet.policies.acting import Actor
-from vqbet.stages import cells, evaluate, files, tokenizer, training, worlds
+from vqbet.stages import cells, evaluate, files, prior, tokenizer, training, worlds
 from vqbet.stages.cells import VQBET, Cell
 from vqbet.stages.paths import Paths
 from vqbet.stages.training import Job
@@ -127,10 +127,8 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
     if cell.policy == VQBET:
         task = cells.sections(params, cell)
         tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
-        if task.prior.mirrored:
-            mirror.refuse(cell.task, f"{cell.task}.prior.mirrored")
-        if task.prior.goal_frame:
-            frames.refuse(cell.task, f"{cell.task}.prior.goal_frame")
+        asked = task.prior
+        symmetry.refuse(cell.task, prior.SECTION, mirrored=asked.mirrored, goal_frame=asked.goal_frame)
     else:
         training.baseline(params, cell, chosen, seen)
     return seen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import frames, goals, mirror, store
+from vqbet.demos import frames, goals, store, symmetry
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.policies.spaces import Spaces
@@ -20,6 +20,9 @@ from vqbet.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from vqbet.config import PriorParams, TaskParams
+
+
+SECTION = "prior"  # of the task's parameters; some of it holds for every policy of the task
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -84,8 +87,9 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 def build(
     chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `shown`."""
-    demos = shown(demos, chosen.mirrored, chosen.goal_frame)
+    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `symmetry.seen`."""
+    framed = chosen.goal_frame
+    demos = symmetry.seen(demos, SECTION, mirrored=chosen.mirrored, goal_frame=framed)
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,
@@ -95,22 +99,7 @@ def build(
         goal=spaces.goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
-    return model, goals.windows(
-        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, variants=variants(chosen.goal_frame)
-    )
-
-
-def shown(demos: Demonstrations, mirrored: bool, goal_frame: bool) -> Demonstrations:
-    """The demonstrations as any policy of their task learns from them. Raises ConfigError where their world has no
-    mirror, or looks otherwise when it is moved."""
-    task = demos.spec.task
-    demos = mirror.seen(demos, mirrored, f"{task}.prior.mirrored")
-    return frames.seen(demos, goal_frame, f"{task}.prior.goal_frame")
-
-
-def variants(goal_frame: bool) -> int:
-    """How many goals a window has: in the frame of what its demonstration reached, the one that is reached."""
-    return 1 if goal_frame else goals.VARIANTS
+    return model, goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only=framed)
 
 
 def reference(task: str, goal: tuple[str, ...], goal_frame: bool) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import torch
 
 from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
-from vqbet.demos import frames, mirror, store
+from vqbet.demos import store, symmetry
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.quantizers import FROM_DATA
@@ -24,6 +24,7 @@ from vqbet.tokenizer import Tokenizer, TokenizerShape, check_health
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
+SECTION = "tokenizer"  # of the task's parameters
 FITTED_ON = 16384  # windows that the one row of a fit without training is about
 
 
@@ -40,7 +41,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         watch=watch,
     )
     tokenizer = made.tokenizer
-    health = tokenizer.health(complete_chunks(_framed(chosen, demos), chosen.chunk))
+    recorded = symmetry.seen(demos, SECTION, mirrored=False, goal_frame=chosen.goal_frame)
+    health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     files.write_curves(paths.plot("tokenizer"), made.history)
     files.write_json(paths.health, described(health, demos))
     check_health(health, **chosen.health.model_dump())
@@ -79,7 +81,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
     Raises ConfigError where the demonstrations are to be mirrored, or framed, and their world is not made for it.
     """
     began = train.clock()
-    demos = _framed(chosen, mirror.seen(demos, chosen.mirrored, f"{demos.spec.task}.tokenizer.mirrored"))
+    demos = symmetry.seen(demos, SECTION, mirrored=chosen.mirrored, goal_frame=chosen.goal_frame)
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -104,10 +106,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
     """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
-    if chosen.mirrored:
-        mirror.refuse(task, f"{task}.tokenizer.mirrored")
-    if chosen.goal_frame:
-        frames.refuse(task, f"{task}.tokenizer.goal_frame")
+    symmetry.refuse(task, SECTION, mirrored=chosen.mirrored, goal_frame=chosen.goal_frame)
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(
@@ -123,10 +122,6 @@ def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> N
         raise TrainingError(
             f"{task}.tokenizer.codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
         )
-
-
-def _framed(chosen: TokenizerParams, demos: Demonstrations) -> Demonstrations:
-    return frames.seen(demos, chosen.goal_frame, f"{demos.spec.task}.tokenizer.goal_frame")
 
 
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqbet.contract import Demonstrations
-from vqbet.demos import goals
+from vqbet.demos import goals, symmetry
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.policies.acting import Actor, Planner
@@ -75,7 +75,7 @@ def baseline(
     shape = dict(chosen["shape"])
     seed_everything(seed)
     framed = chosen.get("goal_frame", False)
-    demos = prior.shown(demos, chosen["mirrored"], framed)
+    demos = symmetry.seen(demos, prior.SECTION, mirrored=chosen["mirrored"], goal_frame=framed)
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
@@ -86,7 +86,7 @@ def baseline(
         chunk=chunk,
         goal=goal,
         goal_steps=goal_steps,
-        variants=prior.variants(framed),
+        ends_only=framed,
     )
     if isinstance(model, BeT):
         model.fit(complete_chunks(demos, chunk), torch.Generator().manual_seed(seed))
