@@ -357,12 +357,12 @@ def _both(cells: Sequence[Cell]) -> list[Place]:
 
 
 def _panels(cells: Sequence[Cell], places: Sequence[Place], height_in: float) -> tuple[Figure, Panels]:
-    """Two panels in a row, one for each place, titled, with the cells that belong there."""
+    """Up to two panels in a row, one for each place, titled, with the cells that belong there."""
     from matplotlib.figure import Figure
 
-    rows = math.ceil(len(places) / 2)
-    figure = Figure(figsize=(WIDTH_IN, height_in * rows), dpi=DPI, layout="constrained")
-    drawn = list(figure.subplots(rows, 2, squeeze=False).flat)
+    columns, rows = min(len(places), 2), math.ceil(len(places) / 2)
+    figure = Figure(figsize=(WIDTH_IN / 2 * columns, height_in * rows), dpi=DPI, layout="constrained")
+    drawn = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in drawn[len(places) :]:
         axes.set_visible(False)
     panels = []
