@@ -33,10 +33,15 @@ def tokenizer(layers: int = Q) -> Tokenizer:
 
 
 def build(
-    objective: Objective | None = None, *, layers: int = Q, dropout: float = 0.0, sequential: bool = False
+    objective: Objective | None = None,
+    *,
+    layers: int = Q,
+    dropout: float = 0.0,
+    sequential: bool = False,
+    head_hidden: int = 24,
 ) -> Prior:
     shape = PriorShape(
-        window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=dropout, sequential=sequential
+        window=T, depth=2, heads=2, width=16, head_hidden=head_hidden, dropout=dropout, sequential=sequential
     )  # fmt: skip
     frozen = tokenizer(layers)
     torch.manual_seed(2)
@@ -166,10 +171,11 @@ def test_the_offset_is_the_sum_of_one_vector_per_layer() -> None:
     torch.testing.assert_close(head(features, codes), expected)
 
 
+@pytest.mark.parametrize("head_hidden", [0, 24])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @torch.no_grad()
-def test_a_few_rows_get_the_offsets_of_the_full_product(layers: int) -> None:
-    head = build(layers=layers).offset_head
+def test_a_few_rows_get_the_offsets_of_the_full_product(layers: int, head_hidden: int) -> None:
+    head = build(layers=layers, head_hidden=head_hidden).offset_head
     for count in range(1, head.FEW + 3):
         features, codes = torch.randn(count, 16), torch.randint(K, (count, layers))
         torch.testing.assert_close(
@@ -180,6 +186,18 @@ def test_a_few_rows_get_the_offsets_of_the_full_product(layers: int) -> None:
             rtol=1e-4,
             atol=1e-6,
         )
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@torch.no_grad()
+def test_heads_without_hidden_layers_are_linear(sequential: bool) -> None:
+    model = build(sequential=sequential, head_hidden=0)
+    one, two, codes = torch.randn(5, 16), torch.randn(5, 16), torch.randint(K, (5, Q))
+    for head in (model.code_head, model.offset_head):
+        middle = (head(one, codes) + head(two, codes)) / 2
+        torch.testing.assert_close(head((one + two) / 2, codes), middle, rtol=1e-4, atol=1e-6)
+    curved = build(sequential=sequential).offset_head
+    assert (curved((one + two) / 2, codes) - (curved(one, codes) + curved(two, codes)) / 2).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -299,10 +317,11 @@ def test_metrics_are_scalars_in_physical_units_and_carry_no_graph() -> None:
     assert 50 < metrics["action_error"] < 500  # px: nothing is learnt yet
 
 
+@pytest.mark.parametrize("head_hidden", [0, 24])
 @pytest.mark.parametrize("sequential", [False, True])
 @torch.no_grad()
-def test_components_and_back_is_bitwise(sequential: bool) -> None:
-    model = build(sequential=sequential).eval()
+def test_components_and_back_is_bitwise(sequential: bool, head_hidden: int) -> None:
+    model = build(sequential=sequential, head_hidden=head_hidden).eval()
     arguments = json.loads(json.dumps(model.arguments()))
     again = Prior.from_components(arguments, model.components(), tokenizer=model.tokenizer)
     observation = torch.randn(7, T, D)

@@ -27,11 +27,11 @@ GoalAs = Literal["tokens", "features"]
 class MLP(nn.Sequential):
     """inputs -> hidden -> hidden -> outputs with ReLU between; orthogonal weights, zero biases.
 
-    `forward` does what Sequential's would, with ReLU in place.
+    hidden 0: one linear layer, inputs -> outputs. `forward` does what Sequential's would, with ReLU in place.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
-        sizes = [inputs, hidden, hidden, outputs]
+        sizes = [inputs, hidden, hidden, outputs] if hidden else [inputs, outputs]
         layers: list[nn.Module] = []
         products = []
         for fan_in, fan_out in itertools.pairwise(sizes):

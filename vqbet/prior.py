@@ -28,10 +28,11 @@ Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorShape(DecoderShape):
-    """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' hidden layers.
+    """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' two hidden layers.
 
-    sequential: each layer's code is predicted from the codes of the layers before it, instead of independently.
-    offset: whether there is an offset head. goal_as: how goals are told, see `Decoder`.
+    head_hidden 0: heads of one linear layer, as BeT's. sequential: each layer's code is predicted from the codes of the
+    layers before it, instead of independently. offset: whether there is an offset head. goal_as: how goals are told,
+    see `Decoder`.
     """
 
     head_hidden: int

@@ -77,7 +77,7 @@ class PriorParams(Transformer):
     goal_frame: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     goal_as: Literal["tokens", "features"]
-    head_hidden: Count
+    head_hidden: Annotated[int, Field(ge=0)]
     batch: Count
     steps: Count
     lr: Positive
