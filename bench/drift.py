@@ -75,7 +75,7 @@ def main() -> None:
     print("| what is different | max_shift | max_divergence | max_tail | asks for a new |")
     print("|---|---|---|---|---|")
     for name, new in versions(params.demos.episodes):
-        report = drift.measured(made.tokenizer, old, new, params.drift, ("the demo's", name), Watch())
+        report = drift.measured((made.tokenizer, ()), old, new, params.drift, ("the demo's", name), Watch())
         print(line(name, report), flush=True)
 
 

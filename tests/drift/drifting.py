@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.drift import Coded, Limits, Report, compare
+from vqbet.drift import Coded, Limits, Report, compare, deviation
 
 D, A, CHUNK, CODES = 3, 2, 2, 8
 LIMITS = Limits(max_shift=0.2, max_divergence=0.02, max_tail=1.25)
@@ -94,6 +94,8 @@ def coded(demos: Demonstrations, chunk: int = CHUNK) -> Coded:
         error=np.abs(chunks - centres[:, None]),
         owner=np.searchsorted(demos.episode_ends, starts, side="right"),
         size=CODES,
+        channels=demos.spec.action,
+        deviation=np.array([deviation(*each) for each in zip(demos.action.T, demos.spec.action, strict=True)]),
     )
 
 

@@ -63,7 +63,7 @@ def test_errors_that_grow_are_the_tail() -> None:
 
 def test_quantiles_are_those_of_all_errors() -> None:
     made = coded(OLD)
-    found = tails(made, made, OLD)[0]
+    found = tails(made, made)[0]
     assert found.old_p99 == pytest.approx(np.quantile(made.error[..., 0], 0.99))
     assert found.old_mean == pytest.approx(made.error[..., 0].mean())
     assert found.ratio == 1
@@ -72,6 +72,6 @@ def test_quantiles_are_those_of_all_errors() -> None:
 def test_no_error_before_is_no_division_by_nothing() -> None:
     made = coded(OLD)
     exact = replace(made, error=np.zeros_like(made.error))
-    found = tails(exact, made, OLD)[0]
+    found = tails(exact, made)[0]
     assert found.ratio == pytest.approx(found.new_p99 / (LEAST_ERROR * found.scale))
-    assert tails(exact, exact, OLD)[0].ratio == 1
+    assert tails(exact, exact)[0].ratio == 1

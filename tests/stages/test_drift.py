@@ -21,7 +21,7 @@ import torch
 from vqbet import bundle, registry, versions
 from vqbet.config import DriftParams
 from vqbet.contract import BundleError, ConfigError, Demonstrations, PipelineError, RegistryError, StoreError
-from vqbet.demos import store
+from vqbet.demos import positions, store, views
 from vqbet.demos.windows import complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.policies.acting import Actor
@@ -38,7 +38,7 @@ TASK = "synthetic"
 LIMITS = DriftParams(max_shift=0.2, max_divergence=0.05, max_tail=1.5)
 
 
-def policy(folder: Path, demos: Demonstrations, **provenance: str) -> str:
+def policy(folder: Path, demos: Demonstrations, **provenance: object) -> str:
     """A policy whose tokenizer knows these chunks by k-means, and whose prior knows nothing; gives its digest."""
     torch.manual_seed(0)
     shape = TokenizerShape(chunk=3, layers=2, codes=8, latent=8, hidden=8, kind="kmeans")
@@ -118,6 +118,25 @@ def test_other_seeds_of_the_process_fit(root: Path, old: Demonstrations) -> None
     page = (root / found.rows["open"]).read_text(encoding="utf-8")
     assert "TOKENIZER STILL FITS" in page
     assert not re.search(r"(src|href)=|https?://", page)
+
+
+def test_a_tokenizer_of_positions_is_asked_about_positions(
+    root: Path, old: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands of which each leads a tenth of a metre; asked about those themselves it would know none of them."""
+    monkeypatch.setitem(positions.COUNTED, TASK, (("feature_0", 0.1), ("feature_1", 0.1)))  # type: ignore[attr-defined]
+    put(root, old)
+    led = replace(views.seen(old, "tokenizer", {"absolute"}), spec=old.spec)
+    data, params = store.digest(Paths(root, TASK).store), {"tokenizer": {"absolute": True, "mirrored": True}}
+    digest = policy(tmp_path / "policy", led, data=data, params=params)
+    run(root, registered(tmp_path / "policy", old.spec, {"digest": digest}))
+    tails = told(root)["tails"]
+    assert [tail["name"] for tail in tails] == ["action.feature_0_wanted", "action.feature_1_wanted"]
+    assert max(tail["old_mean"] / tail["scale"] for tail in tails) < 0.3
+    assert [shift["name"] for shift in told(root)["shifts"] if shift["side"] == "action"] == [
+        "action.target_0",
+        "action.target_1",
+    ]
 
 
 def test_the_same_again_is_the_same_bytes(root: Path) -> None:

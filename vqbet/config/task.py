@@ -46,6 +46,7 @@ class TokenizerParams(Section):
     kind: Literal["residual", "vq", "kmeans", "fsq"]
     mirrored: bool
     goal_frame: bool
+    absolute: bool
     chunk: Annotated[int, Field(ge=1, le=64)]
     layers: Annotated[int, Field(ge=1, le=4)]
     codes: Annotated[int, Field(ge=2, le=1024)]
@@ -75,6 +76,7 @@ class PriorParams(Transformer):
     unseen: list[str]
     mirrored: bool
     goal_frame: bool
+    absolute: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     goal_as: Literal["tokens", "features"]
     head_hidden: Annotated[int, Field(ge=0)]
@@ -173,6 +175,15 @@ class TaskParams(Section):
     gate: GateParams
     promotion: PromotionParams
     drift: DriftParams
+
+    @model_validator(mode="after")
+    def one_kind_of_action(self) -> TaskParams:
+        if self.tokenizer.absolute != self.prior.absolute:
+            raise ValueError(
+                f"tokenizer.absolute is {str(self.tokenizer.absolute).lower()} and prior.absolute "
+                f"{str(self.prior.absolute).lower()}: the prior predicts what the tokenizer encodes; set both alike"
+            )
+        return self
 
     def reseeded(self, by: int) -> Self:
         """The same recipe with the seeds of its trainings higher by so much."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqbet.contract import Channel, Demonstrations
+from vqbet.contract import Channel
 from vqbet.drift.chance import Measure, counted
 from vqbet.drift.episodes import Pool
-from vqbet.drift.shift import below, deviation
+from vqbet.drift.shift import below
 
 TAIL = 0.99  # of the errors
 LEAST_ERROR = 0.001  # of a channel's deviation: errors below it count as this much, so that no ratio is infinite
@@ -24,12 +24,17 @@ EDGES = 1 - np.geomspace(1.0, 1e-4, 129)  # levels at which errors are told apar
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """The M chunks of a version, one or more, that lie whole within their episode, encoded and decoded again."""
+    """The M chunks of a version, one or more, that lie whole within their episode, encoded and decoded again.
+
+    channels: of the actions as the tokenizer sees them, which need not be those that were recorded (`demos.views`).
+    """
 
     codes: Int[np.ndarray, "M Q"]
     error: Float[np.ndarray, "M H A"]  # absolute, in the channels' units
     owner: Int[np.ndarray, " M"]  # the episode of each chunk
     size: int  # K, codes per layer
+    channels: tuple[Channel, ...]  # A
+    deviation: Float[np.ndarray, " A"]  # of each channel, see `shift.deviation`
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,12 @@ def layers(old: Coded, new: Coded) -> list[Layer]:
     return found
 
 
-def tails(old: Coded, new: Coded, demos: Demonstrations) -> list[Tail]:
-    """The error of every action channel on both versions; demos: the old one's, whose deviation is the unit."""
+def tails(old: Coded, new: Coded) -> list[Tail]:
+    """The error of every action channel on both versions; the old one's deviation is the unit."""
     found = []
-    for index, channel in enumerate(demos.spec.action):
+    for index, channel in enumerate(old.channels):
         before, after = (coded.error[..., index].reshape(-1).astype(np.float64) for coded in (old, new))
-        scale = deviation(demos.action[:, index], channel)
+        scale = float(old.deviation[index])
         p99 = [float(np.quantile(errors, TAIL)) for errors in (before, after)]
         least = LEAST_ERROR * scale
         found.append(
@@ -105,10 +110,10 @@ def tails(old: Coded, new: Coded, demos: Demonstrations) -> list[Tail]:
     return found
 
 
-def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int], demos: Demonstrations) -> list[Measure]:
+def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int]) -> list[Measure]:
     """For each of `layers`, then of `tails`, its number as a function of the episodes' counts.
 
-    episodes: of the old and the new version; demos: the old one's.
+    episodes: of the old and the new version.
     """
     owner, total = np.concatenate([old.owner, new.owner + episodes[0]]), sum(episodes)
     codes = np.concatenate([old.codes, new.codes])
@@ -116,8 +121,8 @@ def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int], demo
     error = np.concatenate([old.error, new.error])
     repeated = np.repeat(owner, error.shape[1])
     tail = [
-        _tail(error[..., index].reshape(-1), repeated, total, pool, LEAST_ERROR * deviation(values, channel))
-        for index, (values, channel) in enumerate(zip(demos.action.T, demos.spec.action, strict=True))
+        _tail(error[..., index].reshape(-1), repeated, total, pool, LEAST_ERROR * scale)
+        for index, scale in enumerate(old.deviation.tolist())
     ]
     return [*use, *tail]
 

@@ -145,9 +145,9 @@ def compare(
     differ = episodes.difference(old, new)
     distinct = episodes.pool(old, new, differ.changed)
     counts = len(old.episode_ends), len(new.episode_ends)
-    moved, used, errors = shift.shifts(old, new), coding.layers(*coded), coding.tails(*coded, old)
+    moved, used, errors = shift.shifts(old, new), coding.layers(*coded), coding.tails(*coded)
     names = [*(each.name for each in moved), *map(_layer, used), *map(_tail, errors)]
-    measures = [*shift.measures(old, new, distinct), *coding.measures(*coded, distinct, counts, old)]
+    measures = [*shift.measures(old, new, distinct), *coding.measures(*coded, distinct, counts)]
     p = chance.p_values(measures, distinct, progress=progress)
     return Report(
         task=old.spec.task,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import BundleError, Spec
-from vqbet.policies.acting import Actor, Planner
+from vqbet.policies.acting import TERMS, Actor, Planner, understood
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -55,10 +55,9 @@ POLICIES: Mapping[str, Callable[[Mapping[str, Any], Components], Planner]] = {
 
 def build(kind: str, spec: Spec, arguments: Mapping[str, Any], components: Components) -> Actor:
     """The policy of this kind, ready to act. Raises BundleError where arguments, components and spec do not fit."""
-    rest = {name: value for name, value in arguments.items() if name not in ("execute", "goal", "reference")}
+    rest = {name: value for name, value in arguments.items() if name not in ("execute", *TERMS)}
     try:
-        execute, goal = arguments["execute"], tuple(arguments["goal"])
-        reference = tuple(float(number) for number in arguments.get("reference", ()))
+        execute, terms = arguments["execute"], understood(arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{kind} policy: arguments are not those of this version: {error}") from error
-    return Actor(spec, POLICIES[kind](rest, components), execute=execute, goal=goal, reference=reference)
+    return Actor(spec, POLICIES[kind](rest, components), execute=execute, **terms)

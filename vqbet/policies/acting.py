@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vqbet import frame
+from vqbet.absolute import Absolute, Counted
 from vqbet.contract import BundleError, Spec, WorldError
 
 Execute = Literal["first", "chunk", "average"]
+TERMS = ("goal", "reference", "absolute")  # what of an actor's arguments says what its planner's numbers mean
 GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )  # SplitMix64
@@ -63,8 +65,11 @@ class Actor:
     reference: where the goal's points lie in the planner's frame; where there are any, the planner sees observations
     and goals moved and turned into it, and its chunks are brought back (`vqbet.frame`).
 
-    Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference and
-    planner disagree.
+    absolute: where the commands of the spec count from; where there are any, the planner plans the positions that they
+    lead to, and each step's command is the one that leads there from what is observed then (`vqbet.absolute`).
+
+    Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference,
+    absolute and planner disagree.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Actor:
         execute: Execute,
         goal: tuple[str, ...] = (),
         reference: tuple[float, ...] = (),
+        absolute: Counted = (),
     ) -> None:
         self.spec, self.goal, self.execute, self.planner = spec, tuple(goal), execute, planner
         if execute not in get_args(Execute):
@@ -93,7 +99,16 @@ class Actor:
                 f"reference: expected x and y of each of the goal's points, and pairs of channels all through, got "
                 f"{len(reference)} numbers for (observation, action, goal) channels {expected}"
             )
-        self.reference = tuple(reference)
+        if absolute and len(absolute) != len(spec.action):
+            raise BundleError(
+                f"absolute: expected where each of {len(spec.action)} commands of {spec.task!r} counts from, got "
+                f"{len(absolute)} channels"
+            )
+        self.reference, self.absolute = tuple(reference), tuple((name, float(reach)) for name, reach in absolute)
+        try:
+            self._led = Absolute.of(self.absolute, [channel.name for channel in spec.observation]) if absolute else None
+        except ValueError as error:
+            raise BundleError(f"absolute: {error} of {spec.task!r}") from error
         self._low = np.array([channel.low for channel in spec.action], np.float32)
         self._high = np.array([channel.high for channel in spec.action], np.float32)
         self._start(np.zeros(0, np.int64), np.zeros((0, len(self.goal)), np.float32))
@@ -119,12 +134,19 @@ class Actor:
             self._plan(fresh)
         action = self._average(rows) if self.execute == "average" else self._chunks[rows, 0, age]
         self._steps[rows] += 1
+        if self._led is not None:
+            action = self._led.commands(observation, action)
         return np.clip(action, self._low, self._high)
 
     def arguments(self) -> dict[str, Any]:
         """What `policies.build` needs beside spec and tensors; JSON-clean."""
-        framed = {"reference": list(self.reference)} if self.reference else {}
-        return {"execute": self.execute, "goal": list(self.goal), **framed, **self.planner.arguments()}
+        return {"execute": self.execute, **self.terms(), **self.planner.arguments()}
+
+    def terms(self) -> dict[str, Any]:
+        """`goal`, and `reference` and `absolute` where there are any, as `understood` takes them; JSON-clean."""
+        counted = [list(each) for each in self.absolute]
+        given = {"reference": list(self.reference), "absolute": counted}
+        return {"goal": list(self.goal), **{name: value for name, value in given.items() if value}}
 
     def components(self) -> Mapping[str, Mapping[str, np.ndarray]]:
         return self.planner.components()
@@ -179,6 +201,15 @@ class Actor:
         overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): what the chunk of each age says about now
         agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
         return (overlapping * agree).sum(1) / agree.sum(1)
+
+
+def understood(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """An actor's keyword arguments from what `Actor.terms` gave. Raises KeyError, TypeError or ValueError."""
+    return {
+        "goal": tuple(terms["goal"]),
+        "reference": tuple(float(number) for number in terms.get("reference", ())),
+        "absolute": tuple((str(name), float(reach)) for name, reach in terms.get("absolute", ())),
+    }
 
 
 def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B count"]:

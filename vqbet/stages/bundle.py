@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, playable
 from vqbet.contract import BundleError, Spec
-from vqbet.policies.acting import Actor
+from vqbet.policies.acting import TERMS, Actor, understood
 from vqbet.policies.vqbet import VQBeT
 from vqbet.prior import Prior
 from vqbet.stages import files, sources
@@ -27,11 +28,10 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             f"{tokenizer.digest}; train the prior again: dvc repro prior@{paths.task}"
         )
     parts = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
-    shape = {name: value for name, value in prior.arguments.items() if name not in ("goal", "reference")}
+    shape = {name: value for name, value in prior.arguments.items() if name not in TERMS}
     model = Prior.from_components(shape, prior.components, tokenizer=parts)
     chosen = params.bundle
-    goal, reference = tuple(prior.arguments["goal"]), tuple(prior.arguments["reference"])
-    policy = acting(model, chosen, prior.spec, goal, reference)
+    policy = acting(model, chosen, prior.spec, prior.arguments)
     digest = bundle.write(
         paths.policy,
         kind="vqbet",
@@ -56,9 +56,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
-def acting(
-    prior: Prior, chosen: BundleParams, spec: Spec, goal: tuple[str, ...], reference: tuple[float, ...]
-) -> Actor:
-    """The policy of a trained prior."""
+def acting(prior: Prior, chosen: BundleParams, spec: Spec, terms: Mapping[str, Any]) -> Actor:
+    """The policy of a trained prior; terms: as `Actor.terms` has them, among others."""
     planner = VQBeT(prior, temperature=chosen.temperature, argmax=chosen.argmax)
-    return Actor(spec, planner, execute=chosen.execute, goal=goal, reference=reference)
+    return Actor(spec, planner, execute=chosen.execute, **understood(terms))

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
-OPTIONAL = ("goal_frame",)  # of the sections tokenizer and prior, what plays no part where it is false
-SHARED = ("unseen", "mirrored", "goal_frame", "observation_noise")  # of prior, what holds for every policy of a task
+OPTIONAL = ("goal_frame", "absolute")  # of the sections tokenizer and prior, what plays no part where it is false
+# Of the section prior, what holds for every policy of a task.
+SHARED = ("unseen", "mirrored", "goal_frame", "absolute", "observation_noise")
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 
@@ -86,7 +87,7 @@ def sections(params: Params, cell: Cell) -> TaskParams:
         path = f"{cell.task}.{name}" + (f", {cell.variant!r}" if cell.variant else "")
         changes = cell.section(name) | own.get(name, {})
         found[name] = config.changed(getattr(task, name), changes, path)
-    return task.model_copy(update=found)
+    return config.changed(task, {name: section.model_dump() for name, section in found.items()}, cell.task)
 
 
 def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:

@@ -5,6 +5,7 @@ of it: which version is champion is nothing that DVC could depend on. torch is i
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,9 @@ from vqbet.contract import (
     StoreError,
     VqbetError,
 )
-from vqbet.demos import store
+from vqbet.demos import store, views
 from vqbet.demos.windows import Windows
-from vqbet.drift import Coded, Limits, Report, compare, page, refuse_unlike
+from vqbet.drift import Coded, Limits, Report, compare, deviation, page, refuse_unlike
 from vqbet.registry import Version
 from vqbet.stages import files
 from vqbet.stages.paths import Paths
@@ -58,11 +59,11 @@ def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) 
     paths = Paths(root, task)
     (root / ".vqbet").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root / ".vqbet", prefix="drift-") as folder:
-        tokenizer, trained_on = _policy(version, Path(folder) / "policy")
+        tokenizer, wanted, trained_on = _policy(version, Path(folder) / "policy")
         new = store.read(paths.store)
         old = new if new.digest == trained_on else _restored(root, version, trained_on, Path(folder) / "past", watch)
     where = f"the demonstrations of {version.name}/{version.version}", str(paths.store)
-    report = measured(tokenizer, old, new, limits, where, watch)
+    report = measured((tokenizer, wanted), old, new, limits, where, watch)
     value = {
         **report.to_json(),
         "against": {
@@ -96,17 +97,17 @@ def after_ingest(root: Path, task: str, limits: DriftParams, watch: Watch) -> Dr
 
 
 def measured(
-    tokenizer: Tokenizer,
+    trained: tuple[Tokenizer, Collection[str]],
     old: Demonstrations,
     new: Demonstrations,
     limits: DriftParams,
     where: tuple[str, str],
     watch: Watch,
 ) -> Report:
-    """Both versions through the tokenizer, then compared."""
+    """Both versions through the tokenizer, in the views of them that it was trained on, then compared."""
     task = old.spec.task
     refuse_unlike(old, new, where)
-    both = coded(tokenizer, old, where[0], watch), coded(tokenizer, new, where[1], watch)
+    both = coded(*trained, old, where[0], watch), coded(*trained, new, where[1], watch)
     with watch.bar(f"drift {task}") as advance:
         return compare(
             old,
@@ -118,10 +119,12 @@ def measured(
         )
 
 
-def coded(tokenizer: Tokenizer, demos: Demonstrations, where: str, watch: Watch) -> Coded:
-    """Every complete chunk of the demonstrations encoded and decoded. Raises StoreError where there is none."""
+def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, where: str, watch: Watch) -> Coded:
+    """Every complete chunk of the demonstrations, in the wanted views, encoded and decoded. Raises StoreError where
+    there is none."""
     import torch
 
+    demos = views.seen(demos, "tokenizer", wanted)
     length, normalizer = tokenizer.shape.chunk, tokenizer.normalizer
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))  # steps to the episode's end
     starts = np.flatnonzero(left >= length)
@@ -144,6 +147,8 @@ def coded(tokenizer: Tokenizer, demos: Demonstrations, where: str, watch: Watch)
         error=np.concatenate(errors),
         owner=np.searchsorted(demos.episode_ends, starts, side="right"),
         size=tokenizer.shape.codes,
+        channels=demos.spec.action,
+        deviation=np.array([deviation(*each) for each in zip(demos.action.T, demos.spec.action, strict=True)]),
     )
 
 
@@ -189,8 +194,9 @@ def _against(task: str, against: str) -> Version | None:
     return version
 
 
-def _policy(version: Version, folder: Path) -> tuple[Tokenizer, str]:
-    """The policy's own tokenizer, and the digest of the store it was trained on. Raises BundleError."""
+def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], str]:
+    """The policy's own tokenizer, in which views it saw demonstrations, and the digest of the store that both were
+    trained on. A mirror image tells of drift what its original tells. Raises BundleError."""
     from vqbet import playable
     from vqbet.policies.vqbet import VQBeT
 
@@ -200,7 +206,8 @@ def _policy(version: Version, folder: Path) -> tuple[Tokenizer, str]:
         raise BundleError(f"{where}: a {bundle.kind!r} policy has no tokenizer to compare with; choose a vqbet policy")
     if not bundle.provenance.get("data"):
         raise BundleError(f"{where}: its bundle does not say which store it was trained on; build it again")
-    return policy.planner.prior.tokenizer, str(bundle.provenance["data"])
+    wanted = views.asked(bundle.provenance.get("params", {}).get("tokenizer", {})) - {"mirrored"}
+    return policy.planner.prior.tokenizer, wanted, str(bundle.provenance["data"])
 
 
 def _restored(root: Path, version: Version, digest: str, target: Path, watch: Watch) -> Demonstrations:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vqbet import environment, launch, train, versions
 from vqbet.contract import ConfigError, Demonstrations, Env
-from vqbet.demos import store, symmetry
+from vqbet.demos import store, views
 from vqbet.demos.goals import GOALS
 from vqbet.demos.share import share
 from vqbet.evaluation import records, rollout
@@ -127,8 +127,7 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
     if cell.policy == VQBET:
         task = cells.sections(params, cell)
         tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
-        asked = task.prior
-        symmetry.refuse(cell.task, prior.SECTION, mirrored=asked.mirrored, goal_frame=asked.goal_frame)
+        views.refuse(cell.task, prior.SECTION, views.asked(task.prior.model_dump()))
     else:
         training.baseline(params, cell, chosen, seen)
     return seen

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, checkpoint, launch, train
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import frames, goals, store, symmetry
+from vqbet.demos import frames, goals, positions, store, views
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.policies.spaces import Spaces
@@ -32,7 +33,6 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     bundle.expect(tokenizer, demos.spec)
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
-    framed = reference(paths.task, goal, chosen.goal_frame)
     seed_everything(chosen.seed)
     model, windows = build(chosen, frozen, demos, goal)
     code = sources.digest(__name__)
@@ -54,7 +54,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         paths.prior,
         kind="prior",
         spec=demos.spec,
-        arguments={**model.arguments(), "goal": list(goal), "reference": list(framed)},
+        arguments={**model.arguments(), **terms(paths.task, goal, chosen.model_dump())},
         components=model.eval().components(),
         provenance={
             "code": code,
@@ -87,9 +87,8 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 def build(
     chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `symmetry.seen`."""
-    framed = chosen.goal_frame
-    demos = symmetry.seen(demos, SECTION, mirrored=chosen.mirrored, goal_frame=framed)
+    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
+    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,
@@ -99,12 +98,17 @@ def build(
         goal=spaces.goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
-    return model, goals.windows(demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only=framed)
+    return model, goals.windows(
+        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only=chosen.goal_frame
+    )
 
 
-def reference(task: str, goal: tuple[str, ...], goal_frame: bool) -> tuple[float, ...]:
-    """Where goals lie for a policy that acts in their frame; nowhere for one that does not, or is told none."""
-    return frames.AT[task] if goal and goal_frame else ()
+def terms(task: str, goal: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers of a policy mean that was trained so, as `Actor.terms` has it; goals lie somewhere for one that
+    acts in their frame, and nowhere for one that does not, or is told none."""
+    reference = frames.AT[task] if goal and chosen.get("goal_frame") else ()
+    counted = positions.COUNTED[task] if chosen.get("absolute") else ()
+    return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}
 
 
 def recipe(chosen: PriorParams) -> Recipe:

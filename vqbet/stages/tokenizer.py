@@ -11,7 +11,7 @@ import torch
 
 from vqbet import bundle, checkpoint, train
 from vqbet.contract import Demonstrations, TrainingError
-from vqbet.demos import store, symmetry
+from vqbet.demos import store, views
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.normalizer import Normalizer
 from vqbet.quantizers import FROM_DATA
@@ -41,10 +41,10 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         watch=watch,
     )
     tokenizer = made.tokenizer
-    recorded = symmetry.seen(demos, SECTION, mirrored=False, goal_frame=chosen.goal_frame)
+    recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"})
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     files.write_curves(paths.plot("tokenizer"), made.history)
-    files.write_json(paths.health, described(health, demos))
+    files.write_json(paths.health, described(health, recorded))
     check_health(health, **chosen.health.model_dump())
     bundle.write(
         paths.tokenizer,
@@ -78,10 +78,10 @@ class Fit:
 def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
     """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
 
-    Raises ConfigError where the demonstrations are to be mirrored, or framed, and their world is not made for it.
+    Raises ConfigError where the demonstrations are to be seen in a way that their world is not made for.
     """
     began = train.clock()
-    demos = symmetry.seen(demos, SECTION, mirrored=chosen.mirrored, goal_frame=chosen.goal_frame)
+    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -106,7 +106,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
     """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
-    symmetry.refuse(task, SECTION, mirrored=chosen.mirrored, goal_frame=chosen.goal_frame)
+    views.refuse(task, SECTION, views.asked(chosen.model_dump()))
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from vqbet.contract import Demonstrations
-from vqbet.demos import goals, symmetry
+from vqbet.demos import goals, views
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
-from vqbet.policies.acting import Actor, Planner
+from vqbet.policies.acting import Actor, Planner, understood
 from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.policies.beso import Beso, BesoShape
 from vqbet.policies.bet import BeT, BeTShape
@@ -61,8 +61,8 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
         return replace(prior.recipe(chosen), steps=steps, warmup=round(chosen.warmup / chosen.steps * steps))
 
     def actor() -> Actor:
-        reference = prior.reference(demos.spec.task, goal, chosen.goal_frame)
-        return bundle.acting(model, params.bundle, demos.spec, goal, reference)
+        terms = prior.terms(demos.spec.task, goal, chosen.model_dump())
+        return bundle.acting(model, params.bundle, demos.spec, terms)
 
     return Trainable("vqbet", model, windows, recipe, actor)
 
@@ -74,8 +74,8 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
-    framed = chosen.get("goal_frame", False)
-    demos = symmetry.seen(demos, prior.SECTION, mirrored=chosen["mirrored"], goal_frame=framed)
+    wanted, spec = views.asked(chosen), demos.spec
+    demos = views.seen(demos, prior.SECTION, wanted)
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
@@ -86,7 +86,7 @@ def baseline(
         chunk=chunk,
         goal=goal,
         goal_steps=goal_steps,
-        ends_only=framed,
+        ends_only="goal_frame" in wanted,
     )
     if isinstance(model, BeT):
         model.fit(complete_chunks(demos, chunk), torch.Generator().manual_seed(seed))
@@ -97,7 +97,6 @@ def baseline(
 
     def actor() -> Actor:
         planner: Planner = model.eval()
-        reference = prior.reference(demos.spec.task, goal, framed)
-        return Actor(demos.spec, planner, execute=chosen["execute"], goal=goal, reference=reference)
+        return Actor(spec, planner, execute=chosen["execute"], **understood(prior.terms(spec.task, goal, chosen)))
 
     return Trainable(kind, model, windows, recipe, actor)

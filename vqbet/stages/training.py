@@ -13,7 +13,7 @@ import torch
 from vqbet import bundle, checkpoint, environment, playable, train
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.demos.goals import GOALS
-from vqbet.policies.acting import Actor
+from vqbet.policies.acting import Actor, understood
 from vqbet.policies.vqbet import VQBeT
 from vqbet.stages import cells, files, sources, tokenizer, trainable
 from vqbet.stages.bundle import acting
@@ -94,10 +94,9 @@ def actor(job: Job) -> Actor:
     bundle.expect(packed, job.demos.spec)
     planner = policy.planner
     if not isinstance(planner, VQBeT):
-        execute = job.chosen["execute"]
-        return Actor(policy.spec, planner, execute=execute, goal=policy.goal, reference=policy.reference)
+        return Actor(policy.spec, planner, execute=job.chosen["execute"], **understood(policy.terms()))
     chosen = cells.sections(job.params, job.cell).bundle
-    return acting(planner.prior, chosen, policy.spec, policy.goal, policy.reference)
+    return acting(planner.prior, chosen, policy.spec, policy.terms())
 
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
