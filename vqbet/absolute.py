@@ -2,7 +2,7 @@
 
 A world with relative actions counts a command from where it sees the robot. A chunk of such commands, executed whole,
 adds up its own errors; one of the positions that they lead to does not, since each step's command is then counted
-anew from where the robot is. Diffusion Policy (arXiv 2303.04137, section 4.3) found the same of its actions.
+anew from where the robot is. Diffusion Policy (arXiv 2303.04137) found position control better for this reason.
 """
 
 from __future__ import annotations

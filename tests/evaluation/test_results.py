@@ -164,7 +164,7 @@ def test_differences_are_paired_by_seed_and_episode() -> None:
     [one] = results.cells([made([1.0, 0.0, 1.0], seed=0), made([1.0, 1.0], seed=1)], SIZES)
     [other] = results.cells([made([0.0, 0.0], seed=0), made([0.0, 1.0, 1.0], seed=1), made([1.0], seed=2)], SIZES)
     expected = statistics.paired_difference(np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 0.0, 1.0]))
-    assert results.difference(one, other) == expected
+    assert results.difference(one, other) == results.Difference(expected, (0.5, 0.5))
     [elsewhere] = results.cells([made([0.0, 0.0], first_seed=7)], SIZES)
     assert results.difference(one, elsewhere) is None
 
@@ -178,8 +178,25 @@ def test_variants_are_compared_with_the_unchanged_policy_at_their_own_size() -> 
         made([0.0] * 30, variant="alone", task="kitchen"),
     ]
     compared = results.compared(results.cells(found, SIZES), results.every(found, SIZES))
-    told = [(cell.first.variant, between and between.estimate) for cell, between in compared]
+    told = [(cell.first.variant, between and between.interval.estimate) for cell, between in compared]
     assert told == [("worse", -1), ("better", 1), ("alone", None)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "by_seed", "side"),
+    [
+        (0.1, 0.3, (0.2,), 1),
+        (0.1, 0.3, (0.3, 0.1), 1),
+        (0.1, 0.3, (0.5, -0.1), 0),
+        (-0.3, -0.1, (-0.1, -0.3), -1),
+        (-0.3, -0.1, (-0.5, 0.1), 0),
+        (-0.1, 0.3, (0.1, 0.1), 0),
+    ],
+)
+def test_a_difference_has_a_side_where_every_training_says_so(
+    low: float, high: float, by_seed: tuple[float, ...], side: int
+) -> None:
+    assert results.Difference(Interval((low + high) / 2, low, high), by_seed).side == side
 
 
 intervals = st.lists(st.tuples(*[st.floats(0, 1)] * 3).map(sorted), min_size=1, max_size=6).map(

@@ -241,7 +241,20 @@ def test_ablations_are_told_beside_the_unchanged_policy() -> None:
     assert table["more codes"][0] == "not run yet"
     assert "Worse than 'as it is': no offset. Not to be told apart from 'as it is': sequential | heads." in text
     assert "VQ-BeT itself has 0.500 to 0.600 (small, 2 × 100)" in text
+    assert table["no offset"][2] == "one seed"
     assert rows(text, "### Ablations: Kitchen")["no offset"][1] == "'as it is' not run yet"
+
+
+def test_a_difference_that_another_training_reverses_is_not_told_as_one() -> None:
+    """+0.6 with one seed and -0.1 with the other: over the episodes alone it would be sure."""
+    found = [successes(count, seed=seed, variant="as it is") for seed, count in ((0, 30), (1, 50))]
+    found += [successes(count, seed=seed, variant="luck") for seed, count in ((0, 90), (1, 40))]
+    found += [successes(count, seed=seed, variant="sure") for seed, count in ((0, 90), (1, 90))]
+    table = rows(page(found), "### Ablations: PushT")
+    assert table["luck"][1].startswith("+0.250 (+0.1")
+    assert table["luck"][2] == "-0.100 to +0.600"
+    assert table["sure"][1].startswith("**+0.500** (+0.4")
+    assert "Better than 'as it is': sure. Not to be told apart from 'as it is': luck." in page(found)
 
 
 def test_shares_of_the_data_have_a_table_of_their_own(several: list[Result]) -> None:
@@ -262,6 +275,12 @@ def test_unknown_worlds_and_policies_are_shown() -> None:
     text = page([successes(5, 10, task="juggling", policy="juggler"), successes(5, 10, size="odd", policy="bet")])
     assert rows(text, "### juggling, unconditional")["juggler"][5] == "small, 1 × 10"
     assert "1 results of other sizes are not shown." in text
+    assert "other parameters" not in text
+
+
+def test_what_is_of_other_parameters_is_counted() -> None:
+    text = results_page.text([successes(5)], SIZES, {}, folder="[results](results)", left_out=3)
+    assert "3 results of other parameters than today's are not shown" in text
 
 
 def test_equal_results_give_equal_bytes_whatever_their_order(tmp_path: Path, several: list[Result]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from ruamel.yaml import YAML
 
 from vqbet import config
 from vqbet.contract import ConfigError
-from vqbet.stages import cells
+from vqbet.evaluation.results import Result
+from vqbet.stages import cells, paper
 from vqbet.stages.cells import Cell
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -33,10 +35,11 @@ def test_the_table_comes_first_then_ablations_then_more_seeds(tmp_path: Path) ->
     names = [cell.name for cell in cells.plan(chosen.paper)]
     assert names[:2] == ["pusht.vqbet.s0", "pusht.bc.s0"]
     assert names.index("pusht.vqbet.as-it-is.s0") == 10
-    assert names[11:] == [
+    assert names[11:17] == [
         *("pusht.vqbet.s1", "pusht.diffusion_transformer.s1", "pusht-goals.vqbet.s1"),
         *("pusht.vqbet.s2", "pusht.diffusion_transformer.s2", "pusht-goals.vqbet.s2"),
     ]
+    assert names[17:] == ["pusht.vqbet.as-it-is.s1", "pusht.vqbet.as-it-is.s2"]
     assert len(set(names)) == len(names)
 
 
@@ -65,6 +68,31 @@ def test_goals_and_seeds_reach_the_parameters(tmp_path: Path) -> None:
     assert found["prior"]["goal_steps"] == 1
     assert found["prior"]["dropout"] == 0.25
     assert found["prior"]["seed"] == found["tokenizer"]["seed"] == 2
+
+
+def result(chosen: config.Params, of: Cell, size: str = "minutes") -> Result:
+    """As `paper.run` would have written it and `results.read` gives it back."""
+    value = {
+        **{name: getattr(of, name) for name in ("task", "goal", "policy", "variant", "seed")},
+        **{"key": "k" * 64, "size": size, "first_seed": chosen.paper.first_seed, "act_ms": {}, "modes": {}},
+        **{"train_s": 300.0, "tokenizer_s": 0.0, "steps": 1, "batch": 1, "samples_per_s": 1.0, "parameters": 1},
+        **{"score": [1.0], "success": "1", "metrics": {}, "made_with": {}, "demonstrations": 1},
+        **{"params": cells.resolved(chosen, of), "changes": dict(of.changes)},
+    }
+    return Result.from_json(json.loads(json.dumps(value)), "a file")
+
+
+def test_a_result_of_other_parameters_is_not_shown(tmp_path: Path) -> None:
+    chosen = params(tmp_path)
+    plan = {cell.name: cell for cell in cells.plan(chosen.sized("minutes").paper)}
+    ablation = plan["pusht.vqbet.4x4-codes.s0"]
+    found = [result(chosen, cell) for cell in (plan["pusht.bc.s0"], plan["kitchen-goals.vqbet.s2"], ablation)]
+    assert paper.current(chosen, found) == found
+    gone, other = replace(found[0], seed=99), replace(found[0], first_seed=7)
+    unlike = replace(found[1], params=found[1].params | {"prior": found[1].params["prior"] | {"lr": 0.5}})
+    changed = replace(ablation, changes=(("tokenizer.codes", 5),))
+    assert paper.current(chosen, [gone, other, unlike, result(chosen, changed), *found]) == found
+    assert not paper.current(params(tmp_path, ablations={}, policies=["vqbet"]), [found[0], found[2]])
 
 
 def cell(**changes: object) -> Cell:

@@ -9,7 +9,15 @@ import shutil
 import pytest
 from project import Project
 
-SIZE = {"train_s": 3.0, "ablation_s": 3.0, "episodes": 3, "seeds": 1, "main_episodes": 4, "main_seeds": 1}
+SIZE = {
+    "train_s": 3.0,
+    "ablation_s": 3.0,
+    "ablation_seeds": 1,
+    "episodes": 3,
+    "seeds": 1,
+    "main_episodes": 4,
+    "main_seeds": 1,
+}
 pytestmark = pytest.mark.slow
 
 

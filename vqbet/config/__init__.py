@@ -6,9 +6,9 @@ Read with ruamel as DVC reads it (YAML 1.2), so that `1e-4` is a number and `no`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -43,10 +43,16 @@ class Params:
     """All of params.yaml that the comparison needs: its own section, and the tasks' by name."""
 
     path: Path
+    content: Mapping[str, Any]
     paper: PaperParams
 
     def task(self, name: str) -> TaskParams:
-        return task(self.path, name)
+        """Raises as `config.task`."""
+        return _task(self.path, self.content, name)
+
+    def sized(self, size: str) -> Self:
+        """The same at another of the comparison's sizes."""
+        return replace(self, paper=self.paper.model_copy(update={"size": size}))
 
 
 def comparison(path: Path, *, size: str = "") -> Params:
@@ -55,7 +61,7 @@ def comparison(path: Path, *, size: str = "") -> Params:
     if not isinstance(value.get(PAPER), dict):
         raise ConfigError(f"{path}: no section {PAPER!r}; it says what is compared with what")
     section = {**value[PAPER], **({"size": size} if size else {})}
-    return Params(path, _validated(path, PAPER, PaperParams, section))
+    return Params(path, value, _validated(path, PAPER, PaperParams, section))
 
 
 def changed(section: S, changes: Mapping[str, Any], where: str) -> S:
@@ -79,7 +85,10 @@ def tasks(path: Path) -> list[str]:
 
 def task(path: Path, name: str) -> TaskParams:
     """The section of one task. Raises ConfigError naming the path of every key that is wrong."""
-    value = read(path)
+    return _task(path, read(path), name)
+
+
+def _task(path: Path, value: Mapping[str, Any], name: str) -> TaskParams:
     if name in RESERVED or name not in value:
         raise ConfigError(f"{path}: no section {name!r}; sections: {_sections(value)}")
     return _validated(path, name, TaskParams, value[name])

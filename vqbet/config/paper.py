@@ -147,10 +147,12 @@ class BaselinesParams(Section):
 
 
 class SizeParams(Section):
-    """How much a cell is worth: seconds of training, episodes and seeds, more of the last two for `main` policies."""
+    """How much a cell is worth: seconds of training, episodes and seeds, more of the last two for `main` policies, and
+    seconds and seeds of ablations."""
 
     train_s: Positive
     ablation_s: Positive
+    ablation_seeds: Count
     episodes: Count
     seeds: Count
     main_episodes: Count

@@ -305,8 +305,28 @@ def leaders(intervals: Sequence[Interval]) -> set[int]:
     return {index for index, interval in enumerate(intervals) if interval.high >= bar}
 
 
-def difference(cell: Cell, reference: Cell) -> Interval | None:
-    """Of the mean scores, paired by training seed and by the episode's seed; None where nothing is in both."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of the mean scores, over the episodes of all training seeds, and of each of those seeds by itself."""
+
+    interval: Interval
+    by_seed: tuple[float, ...]
+
+    @property
+    def side(self) -> int:
+        """-1 below, 1 above; 0 where the interval holds zero, or a training seed lies on the other side of it."""
+        for side, end in ((1, self.interval.low), (-1, -self.interval.high)):
+            if end > 0 and all(side * each > 0 for each in self.by_seed):
+                return side
+        return 0
+
+    def scaled(self, world: World) -> Difference:
+        """In the world's own unit."""
+        return Difference(world.scaled(self.interval), tuple(world.top * each for each in self.by_seed))
+
+
+def difference(cell: Cell, reference: Cell) -> Difference | None:
+    """Paired by training seed and by the episode's seed; None where nothing is in both."""
     others = {(result.seed, result.first_seed): result.score for result in reference.results}
     pairs = [
         (np.asarray(result.score[:count], float), np.asarray(other[:count], float))
@@ -317,10 +337,11 @@ def difference(cell: Cell, reference: Cell) -> Interval | None:
     if not pairs:
         return None
     ours, theirs = (np.concatenate(arms) for arms in zip(*pairs, strict=True))
-    return statistics.paired_difference(ours, theirs)
+    by_seed = tuple(float(one.mean() - other.mean()) for one, other in pairs)
+    return Difference(statistics.paired_difference(ours, theirs), by_seed)
 
 
-def compared(variants: Iterable[Cell], sized: Iterable[Cell]) -> list[tuple[Cell, Interval | None]]:
+def compared(variants: Iterable[Cell], sized: Iterable[Cell]) -> list[tuple[Cell, Difference | None]]:
     """Each variant with its difference, in the world's unit, from the unchanged policy at its own size; lowest first.
 
     sized: cells at every size. The unchanged policy itself is left out; None and last where it was not run.
@@ -330,5 +351,7 @@ def compared(variants: Iterable[Cell], sized: Iterable[Cell]) -> list[tuple[Cell
     for cell in (cell for cell in variants if not cell.unchanged):
         reference = unchanged.get((cell.place, cell.first.policy, cell.first.size))
         between = difference(cell, reference) if reference is not None else None
-        found.append((cell, None if between is None else cell.world.scaled(between)))
-    return sorted(found, key=lambda row: (math.inf if row[1] is None else row[1].estimate, row[0].first.variant))
+        found.append((cell, None if between is None else between.scaled(cell.world)))
+    return sorted(
+        found, key=lambda row: (math.inf if row[1] is None else row[1].interval.estimate, row[0].first.variant)
+    )

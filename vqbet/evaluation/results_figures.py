@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import GateError
 from vqbet.evaluation import results
-from vqbet.evaluation.results import VQBET, Cell
+from vqbet.evaluation.results import VQBET, Cell, Difference
 from vqbet.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
@@ -332,11 +332,13 @@ def _ablations(largest: Sequence[Cell], sized: Sequence[Cell]) -> Figure | None:
     return figure
 
 
-def _forest(axes: Axes, rows: Sequence[tuple[Cell, Interval]]) -> None:
-    for line, (_, interval) in enumerate(rows):
-        colour = BELOW if interval.high < 0 else ABOVE if interval.low > 0 else UNDECIDED
+def _forest(axes: Axes, rows: Sequence[tuple[Cell, Difference]]) -> None:
+    for line, (_, between) in enumerate(rows):
+        interval, colour = between.interval, {-1: BELOW, 0: UNDECIDED, 1: ABOVE}[between.side]
         axes.plot([interval.low, interval.high], [line, line], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot(interval.estimate, line, "o", color=colour, markersize=5)
+        if len(between.by_seed) > 1:
+            axes.plot(between.by_seed, [line] * len(between.by_seed), "|", color=INK, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [cell.first.variant for cell, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vqbet.evaluation import published, records, results, results_figures
 from vqbet.evaluation import results_words as words
-from vqbet.evaluation.results import AS_IT_IS, VQBET, Cell, Result
+from vqbet.evaluation.results import AS_IT_IS, VQBET, Cell, Difference, Result
 from vqbet.evaluation.statistics import Interval
 
 NOT_RUN = "not run yet"
@@ -46,22 +46,28 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "ablations.png": (
         "Ablations",
-        "Paired difference from the unchanged policy at equal training time, with its 95 % interval: red lies below "
-        "zero, blue above, grey on both sides.",
+        "Paired difference from the unchanged policy at equal training time, with its 95 % interval and a tick for "
+        "each of several training seeds: red lies below zero, blue above, grey on both sides.",
     ),
     "data.png": ("Share of the demonstrations", "At equal training time; bars are 95 % intervals."),
 }
 
 
-def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[str]) -> None:
-    """Write the page and its pictures, of results at `sizes` (ascending). Raises GateError where it cannot."""
+def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[str], *, left_out: int = 0) -> None:
+    """Write the page and its pictures, of results at `sizes` (ascending). Raises GateError where it cannot.
+
+    left_out: how many results are not among those found, since they are of other parameters.
+    """
     sized, largest = results.every(found, sizes), results.cells(found, sizes)
     drawn = results_figures.write(pictures, largest, sized)
     where = Path(os.path.relpath(pictures, page.parent)).as_posix()
-    records.save(page, text(found, sizes, {name: f"{where}/{name}" for name in drawn}, folder=f"[{where}]({where})"))
+    addresses = {name: f"{where}/{name}" for name in drawn}
+    records.save(page, text(found, sizes, addresses, folder=f"[{where}]({where})", left_out=left_out))
 
 
-def text(found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, str], *, folder: str) -> str:
+def text(
+    found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, str], *, folder: str, left_out: int = 0
+) -> str:
     """The page. pictures: name -> address, of those that were drawn."""
     sized, largest = results.every(found, sizes), sorted(results.cells(found, sizes), key=results.order)
     main = {(cell.place, cell.first.policy): cell for cell in largest if not cell.first.variant}
@@ -69,7 +75,7 @@ def text(found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, s
     tasks = dict.fromkeys(task for task, _ in [*published.SCORES, *(place for place, _ in main)])
     parts = [
         OPENING.format(folder=folder),
-        _sizes(found, sizes),
+        _sizes(found, sizes, left_out),
         *(_world(task, main, sizes) for task in tasks),
         "## Score, time and modes\n",
         *(_picture(name, pictures) for name in ("time.png", "training.png", "modes.png")),
@@ -84,14 +90,15 @@ def text(found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, s
     return "\n".join(part for part in parts if part)
 
 
-def _sizes(found: Sequence[Result], sizes: Sequence[str]) -> str:
+def _sizes(found: Sequence[Result], sizes: Sequence[str], old: int) -> str:
     rows = []
     for size in sizes:
         of_size = [result for result in found if result.size == size]
         hours = math.fsum(result.train_s for result in of_size) / 3600
         rows.append([size, str(len(of_size)) if of_size else NOT_RUN, f"{hours:.1f}" if of_size else ""])
-    left_out = sum(result.size not in sizes for result in found)
-    more = f"\n{left_out} results of other sizes are not shown.\n" if left_out else ""
+    others = sum(result.size not in sizes for result in found)
+    more = f"\n{others} results of other sizes are not shown.\n" if others else ""
+    more += f"\n{old} results of other parameters than today's are not shown: to be made again.\n" if old else ""
     return words.table(["size", "results", "training, hours in all"], rows) + more
 
 
@@ -201,9 +208,10 @@ def _times_of(value: float, base: float) -> str:
 def _ablations(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
     about = (
         f"Each row changes one thing of VQ-BeT, or of the world it acts in. Differences are from {AS_IT_IS!r} at the "
-        "same size, so at the same training time, paired by seed and episode; those whose interval excludes zero are "
-        "bold. Of 20 changes that do nothing one is expected to be, and more where training again changes much: of "
-        "that, the episodes of one seed know nothing.\n"
+        "same size, so at the same training time, paired by seed and episode; 'over seeds' are the lowest and the "
+        "highest difference of a training seed. Bold are those whose interval excludes zero and whose seeds all lie on "
+        "one side of it. Of 20 changes that do nothing one is expected to be with one seed, and more where training "
+        "again changes much: of that, the episodes of one seed know nothing.\n"
     )
     return _variants("Ablations", about, variants, sized, main)
 
@@ -226,32 +234,30 @@ def _variants(title: str, about: str, variants: Sequence[Cell], sized: Sequence[
         rows = [_variant(cell, None) for cell in here if cell.unchanged]
         rows += [_variant(cell, between) for cell, between in compared]
         ran = {cell.first.variant for cell in here}
-        rows += [[name, NOT_RUN, *[""] * 4] for name in names if name not in ran]
-        head = ["variant", world.measure, "difference", world.success, AMOUNT, "trained, min"]
+        rows += [[name, NOT_RUN, *[""] * 5] for name in names if name not in ran]
+        head = ["variant", world.measure, "difference", "over seeds", world.success, AMOUNT, "trained, min"]
         heading = f"### {title}: {world.title}{', goal-conditioned' if place[1] else ''}\n"
         parts += [heading, words.table(head, rows), f"{_changed(compared)} {_again(main.get((place, VQBET)))}\n"]
     return "\n".join(parts)
 
 
-def _variant(cell: Cell, between: Interval | None) -> list[str]:
+def _variant(cell: Cell, between: Difference | None) -> list[str]:
     if between is None:
-        difference = "" if cell.unchanged else f"{AS_IT_IS!r} {NOT_RUN}"
+        differences = ["" if cell.unchanged else f"{AS_IT_IS!r} {NOT_RUN}", ""]
     else:
-        told = words.signed(between, cell.world.digits)
-        difference = words.emphasised(told, "" if between.low <= 0 <= between.high else "bold")
+        told = words.signed(between.interval, cell.world.digits)
+        differences = [words.emphasised(told, "bold" if between.side else ""), words.spread(between, cell.world)]
     title = cell.first.variant if cell.first.policy == VQBET else f"{cell.name}: {cell.first.variant}"
     score, success = words.measured(cell.score, cell.world), words.percent(cell.success)
-    return [title, score, difference, success, words.amount(cell), words.minutes(cell)]
+    return [title, score, *differences, success, words.amount(cell), words.minutes(cell)]
 
 
-def _changed(compared: Sequence[tuple[Cell, Interval | None]]) -> str:
+def _changed(compared: Sequence[tuple[Cell, Difference | None]]) -> str:
     known = [(cell.first.variant, between) for cell, between in compared if between is not None]
-    groups = {
-        "Worse than": [name for name, between in known if between.high < 0],
-        "Better than": [name for name, between in known if between.low > 0],
-        "Not to be told apart from": [name for name, between in known if between.low <= 0 <= between.high],
-    }
-    sentences = [f"{lead} {AS_IT_IS!r}: {words.listed(names)}." for lead, names in groups.items() if names]
+    sentences = []
+    for lead, side in (("Worse than", -1), ("Better than", 1), ("Not to be told apart from", 0)):
+        names = [name for name, between in known if between.side == side]
+        sentences += [f"{lead} {AS_IT_IS!r}: {words.listed(names)}."] if names else []
     return " ".join(sentences)
 
 

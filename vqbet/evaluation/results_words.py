@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from vqbet.evaluation import results
-from vqbet.evaluation.results import VQBET, Cell, World
+from vqbet.evaluation.results import VQBET, Cell, Difference, World
 from vqbet.evaluation.statistics import Interval
 
 CLOSE = 1.1  # measured training times are equal where the longer is not longer than this many times the shorter
@@ -100,6 +100,12 @@ def signed(between: Interval, digits: int) -> str:
         f"{round(value, digits) + 0.0:+.{digits}f}" for value in (between.estimate, between.low, between.high)
     )
     return f"{one} ({low} to {high})"
+
+
+def spread(between: Difference, world: World) -> str:
+    """The lowest and the highest difference of a training seed."""
+    low, high = (f"{value:+.{world.digits}f}" for value in (min(between.by_seed), max(between.by_seed)))
+    return f"{low} to {high}" if len(between.by_seed) > 1 else "one seed"
 
 
 def seeds(cell: Cell) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,9 +56,9 @@ class Cell:
 def plan(paper: PaperParams) -> list[Cell]:
     """Every cell of the chosen size, in the order in which they are worth most: the table, ablations, more seeds."""
     size = paper.sizes[paper.size]
-    columns = list(_columns(paper, size))
-    firsts = [cell for cell in columns if cell.seed == 0]
-    return [*firsts, *_ablations(paper, size), *(cell for cell in columns if cell.seed)]
+    columns, ablations = list(_columns(paper, size)), list(_ablations(paper, size))
+    firsts, more = ([cell for cell in found if not cell.seed] for found in (columns, ablations))
+    return [*firsts, *more, *(cell for cell in [*columns, *ablations] if cell.seed)]
 
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
@@ -128,9 +129,9 @@ def _columns(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
 
 
 def _ablations(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
-    for task in paper.ablation_tasks:
+    for seed, task in itertools.product(range(size.ablation_seeds), paper.ablation_tasks):
         for variant, changes in paper.ablations.items():
-            yield Cell(task, VQBET, False, variant, 0, size.ablation_s, size.episodes, _changes(changes))
+            yield Cell(task, VQBET, False, variant, seed, size.ablation_s, size.episodes, _changes(changes))
 
 
 def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -58,9 +58,11 @@ def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> di
 
 
 def page(root: Path, params: Params) -> None:
-    """docs/results.md and its pictures, from all results there are."""
+    """docs/results.md and its pictures, from all results there are of the parameters as they are."""
     found = results.read(paper.folder(root))
-    results_page.write(root / "docs" / "results.md", paper.folder(root), found, tuple(params.paper.sizes))
+    shown = paper.current(params, found)
+    where = root / "docs" / "results.md", paper.folder(root)
+    results_page.write(*where, shown, tuple(params.paper.sizes), left_out=len(found) - len(shown))
 
 
 def _workers() -> int:

@@ -6,7 +6,7 @@ A cell that was made with the same parameters and data is not made again, so an 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,26 @@ def missing(root: Path, params: Params, chosen: list[Cell], digests: Mapping[str
         if not file.is_file() or files.read_json(file).get("key") != wanted:
             left.append(cell)
     return left
+
+
+def current(params: Params, found: Sequence[Result]) -> list[Result]:
+    """Those results that the parameters, as they are now, still ask for at some size; the others are of older ones."""
+    planned = {
+        (size, *_which(cell)): cell for size in params.paper.sizes for cell in cells.plan(params.sized(size).paper)
+    }
+    return [each for each in found if _as_planned(params, planned.get((each.size, *_which(each))), each)]
+
+
+def _which(one: Cell | Result) -> tuple[str, str, bool, str, int]:
+    return one.task, one.policy, one.goal, one.variant, one.seed
+
+
+def _as_planned(params: Params, cell: Cell | None, result: Result) -> bool:
+    return cell is not None and (dict(cell.changes), cells.resolved(params, cell), params.paper.first_seed) == (
+        result.changes,
+        result.params,
+        result.first_seed,
+    )
 
 
 def path(root: Path, params: Params, cell: Cell) -> Path:
