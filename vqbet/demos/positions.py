@@ -15,9 +15,9 @@ from vqbet.contract import Channel, Demonstrations, Spec
 # Franka Kitchen's servos are told where the arm was seen and 2 rad/s, for the fingers 2 m/s, for 0.08 s from there. The
 # world does the same, a test compares.
 COUNTED: Mapping[str, Counted] = {
-    "kitchen": (
-        *((f"robot_joint{index}_position", 0.16) for index in range(1, 8)),
-        *((f"robot_finger{index}_position", 0.16) for index in (1, 2)),
+    "kitchen": tuple(
+        (f"robot_{part}_position", 0.16)
+        for part in ("joint1", "joint2", "joint3", "joint4", "joint5", "joint6", "joint7", "finger1", "finger2")
     )
 }
 
