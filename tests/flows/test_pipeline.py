@@ -25,7 +25,7 @@ import pytest
 from between import Between
 from project import Project
 
-from vqbet import registry, versions
+from vqbet import checkpoint, registry, versions
 from vqbet.contract import BundleError
 from vqbet.registry import connection, runs
 from vqbet.stages import audit, release
@@ -341,6 +341,9 @@ def test_one_changed_number_runs_what_follows_and_the_champion_again(project: Pr
 
 def test_an_interrupted_flow_leaves_nobody_and_goes_on(project: Project, committed: bytes) -> None:
     project.edit(lambda params: params["blockpush"]["prior"].update(steps=100_000))
+    training = project.root / ".vqbet" / "checkpoints" / "prior" / "blockpush"
+    taken = training / checkpoint.LOCK  # by a training that has begun
+    taken.unlink(missing_ok=True)
     flow = subprocess.Popen(
         [sys.executable, "-m", "flows", "pipeline"],
         cwd=project.root,
@@ -350,9 +353,8 @@ def test_an_interrupted_flow_leaves_nobody_and_goes_on(project: Project, committ
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # jobs in the background ignore it
     )
-    training = project.root / ".vqbet" / "checkpoints" / "prior" / "blockpush"
-    until(lambda: any(child.cmdline()[-4:-1] == ["vqbet", "stage", "prior"] for child in living(flow.pid)), 150)
-    time.sleep(10)  # into the training
+    until(lambda: taken.exists(), 150)
+    time.sleep(2)  # into the training
     children = living(flow.pid)
     os.killpg(flow.pid, signal.SIGINT)
     try:
