@@ -155,6 +155,16 @@ def test_where_vqbet_is_not_below_nothing_is_claimed() -> None:
     assert "nothing to compare" in page([successes(50)])
 
 
+def test_below_at_a_smaller_size_only_is_said_of_that_size() -> None:
+    less = [successes(20), successes(60, policy="bet"), successes(90, policy="bc")]
+    more = [successes(80, size="large"), successes(50, size="large", policy="bet")]
+    text = page([*less, *more])
+    assert "With less training (small): **VQ-BeT is below BeT at equal training time**" in text
+    assert "VQ-BeT is above BeT in final coverage." in text
+    assert text.count("With less training (small)") == 1
+    assert "With less training" not in page([successes(60), successes(20, policy="bet"), *more])
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "words"),
     [

@@ -76,7 +76,7 @@ def text(
     parts = [
         OPENING.format(folder=folder),
         _sizes(found, sizes, left_out),
-        *(_world(task, main, sizes) for task in tasks),
+        *(_world(task, main, sized, sizes) for task in tasks),
         "## Score, time and modes\n",
         *(_picture(name, pictures) for name in ("time.png", "training.png", "modes.png")),
         _times(main),
@@ -102,21 +102,21 @@ def _sizes(found: Sequence[Result], sizes: Sequence[str], old: int) -> str:
     return words.table(["size", "results", "training, hours in all"], rows) + more
 
 
-def _world(task: str, main: Cells, sizes: Sequence[str]) -> str:
+def _world(task: str, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) -> str:
     title = results.world(task).title
     parts = [f"## {title}\n"]
     for goal in (False, True):
         parts += [
             f"### {title}, {'goal-conditioned' if goal else 'unconditional'}\n",
-            _policies(task, goal, main, sizes),
+            _policies(task, goal, main, sized, sizes),
         ]
     if task in published.COMPARED:
         parts.append(f"{published.COMPARED[task]}\n")
     return "\n".join(parts)
 
 
-def _policies(task: str, goal: bool, main: Cells, sizes: Sequence[str]) -> str:
-    """One table and what it says in words."""
+def _policies(task: str, goal: bool, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) -> str:
+    """One table and what it says in words, of smaller sizes too where VQ-BeT is below others there."""
     place = task, goal
     policies = dict.fromkeys([*results.policies(goal), *(policy for at, policy in main if at == place)])
     cells = {policy: main[place, policy] for policy in policies if (place, policy) in main}
@@ -138,7 +138,10 @@ def _policies(task: str, goal: bool, main: Cells, sizes: Sequence[str]) -> str:
     costs = ["trained, min", "parameters, M", "ms per call", "ms per action"]
     parts = [words.table([*head, *costs], rows)]
     parts += [f"<sup>{words.letter(index)}</sup> {published.NOTES[note]}.\n" for index, note in enumerate(notes)]
-    return "\n".join([*parts, words.said(cells) + "\n"])
+    here = [cell for cell in sized if cell.place == place and not cell.first.variant]
+    at = {size: {cell.first.policy: cell for cell in here if cell.first.size == size} for size in sizes[:top]}
+    less = [sentence for size, found in at.items() if (sentence := words.smaller(size, found))]
+    return "\n".join([*parts, *(f"{sentence}\n" for sentence in [words.said(cells), *less])])
 
 
 def marked(intervals: Mapping[str, Interval]) -> dict[str, str]:

@@ -30,6 +30,13 @@ def said(cells: Mapping[str, Cell]) -> str:
     return " ".join(sentences)
 
 
+def smaller(size: str, cells: Mapping[str, Cell]) -> str:
+    """In what VQ-BeT is below others at a smaller size than the table's; empty where in nothing. cells: by policy."""
+    others = [cell for policy, cell in cells.items() if policy != VQBET]
+    sentences = [sentence for other in others if VQBET in cells and (sentence := _below(cells[VQBET], other))]
+    return f"With less training ({size}): {' '.join(sentences)}" if sentences else ""
+
+
 def _below(ours: Cell, other: Cell) -> str:
     """In what VQ-BeT is below another, by intervals that do not overlap; empty where in nothing."""
     world, found = ours.world, []
