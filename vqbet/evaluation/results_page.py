@@ -138,10 +138,13 @@ def _policies(task: str, goal: bool, main: Cells, sized: Sequence[Cell], sizes: 
     costs = ["trained, min", "parameters, M", "ms per call", "ms per action"]
     parts = [words.table([*head, *costs], rows)]
     parts += [f"<sup>{words.letter(index)}</sup> {published.NOTES[note]}.\n" for index, note in enumerate(notes)]
+    parts.append(words.said(cells) + "\n")
     here = [cell for cell in sized if cell.place == place and not cell.first.variant]
-    at = {size: {cell.first.policy: cell for cell in here if cell.first.size == size} for size in sizes[:top]}
-    less = [sentence for size, found in at.items() if (sentence := words.smaller(size, found))]
-    return "\n".join([*parts, *(f"{sentence}\n" for sentence in [words.said(cells), *less])])
+    for size in sizes[:top]:
+        less = {cell.first.policy: cell for cell in here if cell.first.size == size}
+        if sentences := words.below(less):
+            parts.append(f"With less training ({size}): {' '.join(sentences)}\n")
+    return "\n".join(parts)
 
 
 def marked(intervals: Mapping[str, Interval]) -> dict[str, str]:

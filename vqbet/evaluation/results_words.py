@@ -20,7 +20,7 @@ def said(cells: Mapping[str, Cell]) -> str:
     others = [cell for policy, cell in cells.items() if policy != VQBET]
     if not others:
         return "No other policy was run yet here: nothing to compare."
-    sentences = [sentence for other in others if (sentence := _below(ours, other))]
+    sentences = below(cells)
     for sign, words in ((1, "VQ-BeT is above"), (0, "VQ-BeT cannot be told apart from")):
         named = [_with_time(ours, other) for other in others if results.relation(ours.score, other.score) == sign]
         if named:
@@ -30,11 +30,12 @@ def said(cells: Mapping[str, Cell]) -> str:
     return " ".join(sentences)
 
 
-def smaller(size: str, cells: Mapping[str, Cell]) -> str:
-    """In what VQ-BeT is below others at a smaller size than the table's; empty where in nothing. cells: by policy."""
-    others = [cell for policy, cell in cells.items() if policy != VQBET]
-    sentences = [sentence for other in others if VQBET in cells and (sentence := _below(cells[VQBET], other))]
-    return f"With less training ({size}): {' '.join(sentences)}" if sentences else ""
+def below(cells: Mapping[str, Cell]) -> list[str]:
+    """A sentence for each policy that VQ-BeT is below in something. cells: by policy, VQ-BeT's too or there is none."""
+    if VQBET not in cells:
+        return []
+    others = (cell for policy, cell in cells.items() if policy != VQBET)
+    return [sentence for other in others if (sentence := _below(cells[VQBET], other))]
 
 
 def _below(ours: Cell, other: Cell) -> str:
