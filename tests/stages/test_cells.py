@@ -161,3 +161,12 @@ def test_what_is_trained_the_same_has_the_same_key() -> None:
     results = [cells.key(one, cells.resolved(chosen, one), 1, "d") for one in (base, acting, noisy, other)]
     assert len(set(results)) == 4
     assert cells.key(base, cells.resolved(chosen, base), 1, "e") != results[0]
+
+
+def test_how_many_steps_a_task_takes_makes_no_cell_anew_but_the_share_of_warmup_does() -> None:
+    chosen = config.comparison(PARAMS)
+    steps, warmup = chosen.task("pusht").prior.steps, chosen.task("pusht").prior.warmup
+    base, longer = cell(), cell(**{"prior.steps": 2 * steps, "prior.warmup": 2 * warmup})
+    resolved = [cells.resolved(chosen, one) for one in (base, longer, cell(**{"prior.warmup": 2 * warmup}))]
+    assert resolved[0] == resolved[1] != resolved[2]
+    assert resolved[0]["prior"]["warmup"] == warmup / steps

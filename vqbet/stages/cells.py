@@ -72,8 +72,10 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         return found | _kept({name: getattr(shared, name) for name in names})
     task = sections(params, cell)
     found = {name: _kept(getattr(task, name).model_dump(mode="json")) for name in SECTIONS}
+    prior = found["prior"]
+    prior["warmup"] /= prior.pop("steps")  # a share, as a baseline's: how many steps there are follows from the time
     if not cell.goal:
-        found["prior"] = {name: value for name, value in found["prior"].items() if name not in TOLD}
+        found["prior"] = {name: value for name, value in prior.items() if name not in TOLD}
     return found
 
 
