@@ -85,13 +85,23 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_play_what_one_plays(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
-    for workers in ("1", "2"):
+    found, ended_here, play = [], [0], arena._Players.play
+
+    def counted(players: arena._Players, job: Job, report: arena.Report) -> rollout.Play:
+        played = play(players, job, report)
+        ended_here[-1] += 1
+        return played
+
+    monkeypatch.setattr(arena._Players, "play", counted)
+    for workers, look_s in (("1", 0.0), ("2", arena.LOOK_S), ("2", 0.0)):
         monkeypatch.setenv(launch.WORKERS, workers)
+        monkeypatch.setattr(arena, "LOOK_S", look_s)
         with Arena(demos) as place:
             found.append(place.play("all", jobs(policy), Watch()))
-    for one, two in zip(*found, strict=True):
-        assert two.records == one.records
+        ended_here.append(0)
+    assert (ended_here[0], ended_here[2]) == (5, 0)  # the last: its first shard began here and was stopped
+    for one, two, at_once in zip(*found, strict=True):
+        assert one.records == two.records == at_once.records
         assert all(np.array_equal(*pair) for pair in zip(two.paths, one.paths, strict=True))
         assert two.films.keys() == one.films.keys()
         assert all(np.array_equal(two.films[row].frames, film.frames) for row, film in one.films.items())
@@ -106,7 +116,9 @@ def test_two_processes_play_what_one_plays(
 def test_the_bar_counts_episodes_up_to_all_of_them(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the first shard is slow, is stopped, and begins again in another process."""
     monkeypatch.setenv(launch.WORKERS, "2")
+    monkeypatch.setattr(arena, "LOOK_S", 0.0)
     seen: list[tuple[int, int]] = []
 
     @contextmanager
@@ -140,7 +152,7 @@ def test_what_is_wrong_is_said_in_the_same_words(
 ) -> None:
     monkeypatch.setenv(launch.WORKERS, workers)
     with Arena(demos) as place:
-        place.play("good", [Job(label("nearest"), range(50, 62))], Watch())
+        place.play("good", [Job(label("nearest"), range(50, 80))], Watch())
         assert bool(workers_of(psutil.Process())) == (workers == "2")
         with pytest.raises(BundleError, match="digest"):
             place.play("other", [Job(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch())

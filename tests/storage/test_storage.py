@@ -23,6 +23,7 @@ from vqbet.storage import connection, objects
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = bytes(range(256)) * 40
+SOON_S = 60.0  # of a busy core; botocore's own settings wait for minutes
 
 
 @pytest.fixture
@@ -257,17 +258,16 @@ class TestFaults:
         started = time.monotonic()
         with pytest.raises(StorageError, match=r"cannot be listed: Could not connect to .*AWS_ENDPOINT_URL"):
             bucket.check()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < SOON_S
 
     def test_a_server_that_never_answers(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         pauses_s = sum(2**attempt for attempt in range(connection.ATTEMPTS - 1))  # the longest that botocore makes
         assert connection.ATTEMPTS * connection.READ_TIMEOUT_S + pauses_s <= 21
         monkeypatch.setattr(connection, "READ_TIMEOUT_S", 0.3)
         s3.plan("GET", "/k", hangs, 99)
-        started = time.monotonic()
         with pytest.raises(StorageError, match=r"/k: cannot be read: Read timeout on endpoint URL"):
             storage.Bucket.at(f"s3://{s3.bucket}").read("k")
-        assert time.monotonic() - started < connection.ATTEMPTS * 0.3 + pauses_s + 1
+        assert sum("/k" in request.path for request in s3.seen if request.method == "GET") == connection.ATTEMPTS
 
     def test_a_server_that_takes_no_connections(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its queue is full: what asks for a connection is not answered at all."""
@@ -284,7 +284,7 @@ class TestFaults:
             started = time.monotonic()
             with pytest.raises(StorageError, match="cannot be listed: Connect timeout on endpoint URL"):
                 storage.Bucket.at(f"s3://{s3.bucket}").check()
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started < SOON_S
 
     def test_a_slow_server_has_the_timeout_for_each_block(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not for the whole body, which one call of the socket would have to send within the connect timeout."""

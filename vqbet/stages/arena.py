@@ -16,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +32,7 @@ from vqbet.stages.watch import Advance, Watch
 
 SHARD = 100  # episodes that one process plays together; fewer cost the vectorised worlds more than they spread
 REPORT_S = 0.2
+LOOK_S = 2.0  # of the first shard, after which its speed is believed
 START_S = 4.0  # until a new process has imported torch and read what it plays with
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -122,36 +122,52 @@ class Arena:
         began = time.perf_counter()
         with watch.bar(title) as advance:
             progress = _Progress(advance, [len(shard.seeds) for shard in shards])
-            played: list[Play] = []
-            while len(played) < len(shards) and not self._spread(played, shards):
-                at = len(played)
-                played.append(self._here.play(shards[at], partial(progress.at, at)))
+            played = [] if self._pool else self._play_here(shards, progress)
             if len(played) < len(shards):
                 self._pool = self._pool or _Pool(self._store, self._workers)
                 played += self._pool.play(shards[len(played) :], progress, len(played))
         seconds, found = time.perf_counter() - began, iter(played)
         return [rollout.join(list(islice(found, len(part))), seconds) for part in parts]
 
-    def _spread(self, played: Sequence[Play], shards: Sequence[Job]) -> bool:
-        """Whether the shards that are left should be played by other processes, by how long the others took."""
-        if self._workers == 1 or self._pool or not played:
-            return self._pool is not None
-        done = sum(len(play.records) for play in played)
-        left = sum(len(shard.seeds) for shard in shards) - done
-        seconds = left * sum(play.timing.seconds for play in played) / done
-        return seconds * (1 - 1 / self._workers) > START_S
+    def _play_here(self, shards: Sequence[Job], progress: _Progress) -> list[Play]:
+        """The shards up to the one whose speed shows that processes gain time; what was played of that one is lost."""
+        played: list[Play] = []
+        began = time.perf_counter()
+
+        def gains() -> bool:
+            left = sum(len(shard.seeds) for shard in shards[len(played) :])
+            side_by_side = min(self._workers, len(shards) - len(played))
+            episode_s = (time.perf_counter() - began) / progress.done
+            return episode_s * (progress.total - progress.done) > START_S + episode_s * left / side_by_side
+
+        def report(done: int, most: int) -> None:
+            progress.at(len(played), done, most)
+            if time.perf_counter() - began > LOOK_S and gains():
+                raise _Stopped
+
+        while len(played) < len(shards) and not (played and gains()):
+            try:
+                played.append(self._here.play(shards[len(played)], report))
+            except _Stopped:
+                break
+        return played
 
 
 class _Progress:
-    """Episodes done, as fractions of shards that play at the same time."""
+    """Episodes done, as fractions of shards that play at the same time. A shard that begins again moves no bar back."""
 
     def __init__(self, advance: Advance, sizes: Sequence[int]) -> None:
         self.total = sum(sizes)
-        self._advance, self._sizes, self._done = advance, sizes, [0.0] * len(sizes)
+        self._advance, self._sizes, self._done, self._shown = advance, sizes, [0.0] * len(sizes), 0
+
+    @property
+    def done(self) -> float:
+        return sum(self._done)
 
     def at(self, shard: int, done: int, most: int) -> None:
         self._done[shard] = self._sizes[shard] * done / most
-        self._advance(round(sum(self._done)), self.total, {})
+        self._shown = max(self._shown, round(self.done))
+        self._advance(self._shown, self.total, {})
 
 
 class _Pool:
@@ -191,7 +207,7 @@ class _Pool:
 
 
 class _Stopped(Exception):
-    """Nobody waits for this shard any more."""
+    """Nobody waits any more for what is being played of this shard."""
 
 
 def _enter(parent: int, demonstrations: Path, reports: Any, stop: Any) -> None:
