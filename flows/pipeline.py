@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import ROOT
-from vqbet import versions
+from vqbet import console, versions
 from vqbet.stages import files, release, runner
 from vqbet.stages.paths import Paths
 
@@ -46,7 +46,7 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
     verdict = files.read_json(Paths(ROOT, task_name).gate / "verdict.json")
     if candidate == 0 and verdict["outcome"] != "PROMOTE":
         return {"promoted": "no", "verdict": verdict["outcome"], "why": verdict["reason"]}
-    return release.promote(ROOT, task_name, candidate=candidate, why=why)
+    return release.promote(ROOT, task_name, candidate=candidate, why=why, watch=console.watch())
 
 
 @flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json")

@@ -97,7 +97,7 @@ def promote(
         reason = "" if why == "the gate's verdict" else why
         console.table(release.force(task, candidate=candidate, why=reason))
     else:
-        console.table(release.promote(root, task, candidate=candidate, why=why))
+        console.table(release.promote(root, task, candidate=candidate, why=why, watch=console.watch()))
 
 
 @app.command()

@@ -19,7 +19,6 @@ from typing import Any
 from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
-from vqbet.evaluation.plan import Plan
 from vqbet.fingerprint import Fingerprint
 
 MANIFEST, FACTS = "manifest.json", "facts.json"
@@ -77,25 +76,6 @@ def replay(folder: Path, expected: str = "") -> Verdict:
     """
     verify(folder, expected)
     return gate.replay(folder)
-
-
-def used_seeds(store: Path, plan: Plan) -> None:
-    """Raises GateError where the candidate was judged before on some of the plan's seeds, under another plan.
-
-    To choose a plan after having seen how its episodes end is to choose the verdict.
-    """
-    for folder in folders(store):
-        before = Plan.read(folder / "plan.json")
-        if before.candidate != plan.candidate or before.sha256 == plan.sha256:
-            continue
-        verdict = records.parse(records.load(folder / "verdict.json"), str(folder))
-        used = range(before.first_seed, before.first_seed + verdict["episodes"])
-        if before.world == plan.world and max(used.start, plan.seeds.start) < min(used.stop, plan.seeds.stop):
-            raise GateError(
-                f"gate.first_seed: the candidate {plan.candidate[:12]} was judged on the seeds {used.start} to "
-                f"{used.stop - 1} before ({verdict['outcome']}, verdict {folder.name[:12]}); a new plan needs new "
-                f"seeds: set it to {used.stop} or more"
-            )
 
 
 def verify(folder: Path, expected: str = "") -> None:

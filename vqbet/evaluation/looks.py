@@ -1,6 +1,7 @@
 """One look at the episodes played so far: the interval of a mean or of a paired difference that the plan allows there.
 
-However often the plan looks, each end of all its intervals together errs with probability alpha at most.
+However often the plan looks, each end of all its intervals together errs with probability `plan.level` at most, which
+is the attempt's share of alpha.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FEWEST_DRAWS, MOST_DRAWS = 9_999, 99_999
 def interval(plan: Plan, values: Float[np.ndarray, " E"]) -> Interval:
     """Of the mean of values in 0..1, in the order of their seeds, E one of the plan's looks."""
     if plan.stopping == "anytime":
-        return statistics.betting_interval(values, alpha=plan.alpha, most=plan.most)
+        return statistics.betting_interval(values, alpha=plan.level, most=plan.most)
     return statistics.mean_interval(values, confidence(plan, len(values)))
 
 
@@ -33,10 +34,10 @@ def difference(plan: Plan, candidate: Float[np.ndarray, " E"], other: Float[np.n
 
 
 def chance(plan: Plan, episodes: int) -> float:
-    """The probability with which one end may err at this look (for "anytime", which needs no share, all of alpha)."""
+    """The probability with which one end may err at this look; for "anytime", all of the level."""
     if plan.stopping == "anytime":
-        return plan.alpha
-    return 1 - NormalDist().cdf(_boundaries(plan.looks, plan.alpha)[plan.looks.index(episodes)])
+        return plan.level
+    return 1 - NormalDist().cdf(_boundaries(plan.looks, plan.level)[plan.looks.index(episodes)])
 
 
 def draws(plan: Plan, episodes: int) -> int:
@@ -57,10 +58,10 @@ def needed(plan: Plan, values: Float[np.ndarray, " E"], *, above: float, below: 
     if plan.stopping != "anytime":
         last = confidence(plan, plan.most)
         return statistics.episodes_to_decide(values, above=above, below=below, confidence=last)
-    rich = math.log(1 / plan.alpha)
+    rich = math.log(1 / plan.level)
     grown = [
-        float(statistics.log_wealth(values, above, alpha=plan.alpha, most=plan.most)[-1]),
-        float(statistics.log_wealth(1 - values, 1 - below, alpha=plan.alpha, most=plan.most)[-1]),
+        float(statistics.log_wealth(values, above, alpha=plan.level, most=plan.most)[-1]),
+        float(statistics.log_wealth(1 - values, 1 - below, alpha=plan.level, most=plan.most)[-1]),
     ]
     return math.ceil(len(values) * rich / max(grown)) if max(grown) > 0 else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args
 from vqbet.contract import GateError, Spec
 from vqbet.evaluation import records
 
-GATE_VERSION = 2  # of the rules in gate.py; raised whenever the same records could give another verdict
+GATE_VERSION = 3  # of the rules in gate.py; raised whenever the same records could give another verdict
 GOLDEN_RATIO = 0.6180339887498949  # of the circle between one seed and the next: all prefixes are spread evenly
+SPENT = 0.75  # of the error rate that earlier attempts left over; docs/decisions/0012
+MOST_ATTEMPTS = 6  # the share of a seventh is below the smallest p-value that 99,999 exchanges can show
 
 Question = Literal["better", "not_worse"]
 Metric = Literal["score", "success"]
@@ -60,10 +62,11 @@ class Plan:
 
     looks: after how many episodes of each arm a verdict is sought, ascending; the last is the most that are played.
     stopping: how looking more than once is paid for: "fixed" allows one look, "group_sequential" spends alpha over the
-    looks, "anytime" bets. floor: what the candidate must score above in any case; min_modes: how many modes its
-    episodes must visit. retrained: mean scores of earlier trainings of the candidate's recipe, so that the verdict can
-    say how much of a difference is only the luck of training again; they decide nothing. reserved: seeds of other
-    purposes, name -> (first, end), which no episode may have. machine: where all arms are played.
+    looks, "anytime" bets. attempt: how often a verdict about this candidate is sought, this time included; each
+    attempt has a share of alpha, see `level`. floor: what the candidate must score above in any case; min_modes: how
+    many modes its episodes must visit. retrained: mean scores of earlier trainings of the candidate's recipe, so that
+    the verdict can say how much of a difference is only the luck of training again; they decide nothing. reserved:
+    seeds of other purposes, name -> (first, end), which no episode may have. machine: where all arms are played.
     """
 
     task: str
@@ -86,6 +89,7 @@ class Plan:
     min_modes: int
     baselines: tuple[str, ...]
     retrained: tuple[float, ...] = ()
+    attempt: int = 1
     version: int = GATE_VERSION
 
     def __post_init__(self) -> None:
@@ -98,6 +102,8 @@ class Plan:
         for name, above, below in (("margin", 0.0, 1.0), ("alpha", 0.0, 0.5), ("power", 0.5, 1.0)):
             value = getattr(self, name)
             self._expect(name, type(value) is float and above < value < below, f"a float between {above} and {below}")
+        counted = type(self.attempt) is int and 1 <= self.attempt <= MOST_ATTEMPTS
+        self._expect("attempt", counted, f"a whole number in 1..{MOST_ATTEMPTS}")
         self._expect("retrained", self._shares(self.retrained), "mean scores in 0..1")
         self._expect("floor", type(self.floor) is float and 0 <= self.floor <= 1, "a float in 0..1")
         for name, words in (("metric", Metric), ("question", Question), ("stopping", Stopping)):
@@ -115,6 +121,14 @@ class Plan:
     @property
     def most(self) -> int:
         return self.looks[-1]
+
+    @property
+    def level(self) -> float:
+        """The share of alpha that this attempt may spend; over all attempts the shares add up to alpha.
+
+        Seeking verdicts on fresh seeds until one says PROMOTE is then wrong with probability alpha at most.
+        """
+        return self.alpha * SPENT * (1 - SPENT) ** (self.attempt - 1)
 
     @property
     def seeds(self) -> range:
@@ -167,6 +181,13 @@ class Plan:
             )
         except GateError as error:
             raise GateError(f"{where}: {error}") from error
+
+    def asks(self, other: Plan) -> bool:
+        """Whether `other` would play the same episodes and read them by the same rules, attempt for attempt.
+
+        Scores of other trainings decide nothing, so they make no other plan.
+        """
+        return replace(self, retrained=()) == replace(other, retrained=())
 
     def write(self, path: Path) -> None:
         """Raises GateError where the file cannot be written."""

@@ -5,21 +5,33 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then
+from vqbet.registry.attempts import Attempt, Attempts
+from vqbet.registry.chain import OvertakenError
 from vqbet.registry.connection import check, empty
-from vqbet.registry.evidence import fetch, keep
+from vqbet.registry.evidence import attach, fetch, keep
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import (
     CANDIDATE,
     CHAMPION,
     Signature,
     Version,
-    champion,
+    by_digest,
     download,
     register,
-    resolve,
     set_candidate,
 )
-from vqbet.registry.promotion import amiss, force, history, predecessor, promote, repair, rollback
+from vqbet.registry.promotion import (
+    admit,
+    amiss,
+    champion,
+    force,
+    history,
+    predecessor,
+    promote,
+    repair,
+    resolve,
+    rollback,
+)
 from vqbet.registry.runs import Run, abandoned, end, run
 from vqbet.registry.summary import show
 
@@ -27,14 +39,20 @@ __all__ = [
     "CANDIDATE",
     "CHAMPION",
     "Approval",
+    "Attempt",
+    "Attempts",
     "LedgerEntry",
+    "OvertakenError",
     "Run",
     "Signature",
     "Version",
     "abandoned",
+    "admit",
     "amiss",
     "approve",
     "approved_then",
+    "attach",
+    "by_digest",
     "champion",
     "check",
     "download",

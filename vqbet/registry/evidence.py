@@ -18,20 +18,30 @@ TAG = "evidence"
 NOTE = "mlflow.note.content"  # what MLflow's page of a run shows as its description, in Markdown
 
 
-def keep(task: str, folder: Path, report: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
-    """Upload the evidence `folder`, which is named by its id, into a run of its own, once; gives the run's id.
+def keep(task: str, folder: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Upload the evidence `folder`, which is named by its id, into a run of its own, once."""
+    if _runs(connection.client(), folder.name):
+        return
+    with runs.run(task, "verdict", params={}, tags={**tags, "to_be": folder.name}) as record:
+        record.finish(metrics, [folder])
+        record.tag(NOTE, f"**{tags['outcome']}**: {tags['reason']}")
+        record.tag(TAG, folder.name)  # last: a run that was interrupted is no evidence
 
-    report: a page about it, which the run's description links to.
+
+def attach(evidence: str, report: Path) -> None:
+    """Add a page about a verdict to the run of its evidence, once, and link to it from the run's description.
+
+    Raises RegistryError where no run has that evidence.
     """
     client = connection.client()
-    found = _runs(client, folder.name)
-    if found:
-        return str(found[0].info.run_id)
-    with runs.run(task, "verdict", params={}, tags={**tags, "to_be": folder.name}) as record:
-        record.finish(metrics, [folder, report])
-        record.tag(NOTE, f"**{tags['outcome']}**: {tags['reason']}\n\n[evaluation report]({record.page(report.name)})")
-        record.tag(TAG, folder.name)  # last: a run that was interrupted is no evidence
-    return record.id
+    found = _runs(client, evidence)
+    if not found:
+        raise RegistryError(f"{connection.shown()}: no run holds the evidence {evidence[:12]}; run the gate again")
+    record = runs.Run(client, found[0].info.run_id)
+    note, link = found[0].data.tags.get(NOTE, ""), f"[evaluation report]({record.page(report.name)})"
+    if link not in note:
+        record.attach(report)
+        record.tag(NOTE, f"{note}\n\n{link}")
 
 
 def fetch(prefix: str, store: Path) -> Path:

@@ -29,6 +29,7 @@ class LedgerEntry:
     when: str  # UTC, ISO 8601
     evidence: str  # id of the verdict's evidence; empty for a rollback and where it was forced
     approved: str = ""  # by whom, where the promotion needed it
+    checked: str = ""  # how the evidence was checked when it was promoted
     prev: str = ""  # hash of entry seq - 1; empty for the first
     hash: str = ""  # sha256 of this entry's canonical JSON without this field
 

@@ -109,8 +109,18 @@ def resolve(reference: str) -> Version:
     raise RegistryError(f"{reference}: no such version in {connection.shown()}; there is: {_listing(client, name)}")
 
 
+def by_digest(name: str, digest: str) -> Version:
+    """The version whose bundle has this digest. Raises RegistryError where there is none."""
+    found = next((version for version in _versions(connection.client(), name) if version.digest == digest), None)
+    if found is None:
+        raise RegistryError(
+            f"{name}: no version has the digest {digest[:12]} in {connection.shown()}; register it again"
+        )
+    return found
+
+
 def champion(task: str) -> Version | None:
-    """The champion of `task`, or None where it has none yet."""
+    """The version that the alias names, or None; `promotion.champion` is what the ledger says."""
     return by_alias(task, CHAMPION)
 
 
@@ -172,6 +182,12 @@ def model_tags(name: str) -> dict[str, str]:
     """Tags of the registered model itself (not of a version); empty where there is no such model."""
     model = _model(connection.client(), name)
     return dict(model.tags) if model else {}
+
+
+def tag_model(name: str, key: str, value: str) -> None:
+    """Set a tag of the registered model itself. Raises RegistryError where there is no such model."""
+    with connection.refused(f"tag {name}"):
+        connection.client().set_registered_model_tag(name, key, value)
 
 
 def _upload(

@@ -9,6 +9,7 @@ one is refused. The registry keeps the hash of the last entry, so another machin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
 
+SETTLING_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)  # between looks at an alias that another machine may be moving
 HEAD = "ledger_head"  # tag of the registered model: hash of the last entry whose effect is complete
 
 
@@ -32,13 +34,14 @@ def promote(
     why: str,
     approvals: int = 0,
     expected_champion: str | None = None,
+    checked: str = "",
 ) -> LedgerEntry:
-    """Make `version` the champion of `task`; gives the ledger entry, the present one where it is champion already.
+    """Make `version` the champion of `task`; return the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
     evidence: the id of the verdict's evidence. approvals: how many people must have approved it.
-    expected_champion: refuse unless the champion's digest is this one. Raises RegistryError where the verdict is no
-    PROMOTE, is about other digests, was used before, or lacks approvals.
+    expected_champion: refuse unless the champion's digest is this one. checked: how the evidence was checked before.
+    Raises RegistryError where the verdict is no PROMOTE, is about other digests, was used before, or lacks approvals.
     """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
@@ -54,7 +57,23 @@ def promote(
             )
         consent = approved(task, evidence, needed=approvals) if approvals else []
         names = ", ".join(sorted(one.who for one in consent))
-        return _enact(entries, "promote", candidate, champion, who, why, evidence, names)
+        return _enact(
+            entries, "promote", candidate, champion, who, why, evidence=evidence, approved=names, checked=checked
+        )
+
+
+def admit(task: str, version: int, *, verdict: Mapping[str, Any], evidence: str, approvals: int = 0) -> bool:
+    """Whether there is something to promote: False where `version` is champion already. Raises as `promote`, of which
+    this is everything but the effect, so that nobody waits for a check of evidence that leads nowhere."""
+    with connection.locked(task):
+        candidate = models.resolve(f"{task}/{version}")
+        entries, champion = _settled(task)
+    if champion is not None and champion.digest == candidate.digest:
+        return False
+    _admit(candidate, champion.digest if champion else "", verdict, evidence, entries)
+    if approvals:
+        approved(task, evidence, needed=approvals)
+    return True
 
 
 def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
@@ -87,6 +106,36 @@ def rollback(task: str, why: str, who: str) -> LedgerEntry:
                 f"{_short(target.digest)}; this version was replaced and may not become champion"
             )
         return _enact(entries, "rollback", target, champion, who, why)
+
+
+def champion(task: str) -> Version | None:
+    """The champion of `task` by the ledger's last entry; None where nothing was ever promoted.
+
+    Raises RegistryError where the alias says otherwise: it was moved by something else than a promotion, or a promotion
+    was cut off. A promotion that is under way on another machine is waited for.
+    """
+    for pause_s in SETTLING_S:
+        entries, found = _read(task)
+        if not entries or _agrees(entries[-1], found):
+            return found
+        time.sleep(pause_s)
+    now = f"version {found.version}" if found else "none"
+    raise RegistryError(
+        f"{task}@{CHAMPION} is {now}, entry {entries[-1].seq} of {_place()} says version {entries[-1].version}: the "
+        f"alias was moved by something else than a promotion, or one was cut off; look at it, and put it back: "
+        f"python -m vqbet audit {task} --repair"
+    )
+
+
+def resolve(reference: str) -> Version:
+    """The version that "name@alias" or "name/3" stands for; "name@champion" by the ledger, as `champion`.
+
+    Raises RegistryError listing what there is instead.
+    """
+    name, _, alias = reference.partition("@")
+    if alias == CHAMPION and (found := champion(name)) is not None:
+        return found
+    return models.resolve(reference)
 
 
 def predecessor(task: str) -> int:
@@ -192,9 +241,9 @@ def _enact(
     champion: Version | None,
     who: str,
     why: str,
-    evidence: str = "",
-    approved_by: str = "",
+    **proof: str,
 ) -> LedgerEntry:
+    """proof: the fields of an entry that say what allowed it."""
     entry = ledger.append(
         LedgerEntry(
             seq=0,
@@ -207,8 +256,8 @@ def _enact(
             who=who,
             why=why,
             when=datetime.now(UTC).isoformat(timespec="seconds"),
-            evidence=evidence,
-            approved=approved_by,
+            evidence=proof.pop("evidence", ""),
+            **proof,
         ),
         entries,
     )

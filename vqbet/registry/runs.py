@@ -52,11 +52,15 @@ class Run:
         self._keep(self._step, metrics)
         self.flush()
         for path in artifacts:
-            with connection.refused(f"take {path}"):
-                if path.is_dir():
-                    self._client.log_artifacts(self.id, str(path), artifact_path=path.name)
-                else:
-                    self._client.log_artifact(self.id, str(path))
+            self.attach(path)
+
+    def attach(self, path: Path) -> None:
+        """Upload a file or a folder under its own name."""
+        with connection.refused(f"take {path}"):
+            if path.is_dir():
+                self._client.log_artifacts(self.id, str(path), artifact_path=path.name)
+            else:
+                self._client.log_artifact(self.id, str(path))
 
     def tag(self, name: str, value: str) -> None:
         """Say something about the run that is known only now."""

@@ -8,11 +8,14 @@ from typing import Any
 
 from vqbet import bundle, registry, storage, versions
 from vqbet.contract import GateError, RegistryError, StorageError
+from vqbet.demos import store
 from vqbet.evaluation import evidence, records
+from vqbet.evaluation.evidence import FACTS
 from vqbet.evaluation.gate import Verdict
 from vqbet.stages import sources
 from vqbet.stages.paths import Paths
 
+__all__ = ["FACTS", "found", "listing", "pack", "replay"]
 PACKAGES = ("torch", "numpy", "scipy", "statsmodels", "zarr", "mlflow", "dvc", "prefect")
 
 
@@ -33,7 +36,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     films = [film for folder in (paths.evaluation, paths.gate) for film in sorted((folder / "films").glob("*.webm"))]
     files |= {f"films/{film.name}": film for film in films}
     files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": paths.blessing(policy.digest)}
-    packed = evidence.pack(paths.verdicts, files, _facts(root, policy))
+    packed = evidence.pack(paths.verdicts, files, _facts(root, task, policy))
     return packed, evidence.replay(paths.verdicts / packed)
 
 
@@ -43,9 +46,9 @@ def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
     What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
     a byte of it was changed, RegistryError or StorageError where it is nowhere.
     """
-    store = Paths(root, "").verdicts
-    here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
-    folder = evidence.find(store, prefix) if here else _fetched(prefix, store)
+    kept = Paths(root, "").verdicts
+    here = [folder for folder in evidence.folders(kept) if folder.name.startswith(prefix)]
+    folder = evidence.find(kept, prefix) if here else _fetched(prefix, kept)
     return folder, evidence.replay(folder)
 
 
@@ -73,22 +76,23 @@ def listing(root: Path) -> dict[str, str]:
     return rows or {"verdicts": "none yet; run the pipeline once"}
 
 
-def _fetched(prefix: str, store: Path) -> Path:
+def _fetched(prefix: str, kept: Path) -> Path:
     bucket = storage.configured()
     try:
-        return registry.fetch(prefix, store)
+        return registry.fetch(prefix, kept)
     except RegistryError as absent:
         if bucket is None:
             raise
         try:
-            return bucket.fetch_folder(prefix, store)
+            return bucket.fetch_folder(prefix, kept)
         except StorageError as error:
             raise StorageError(f"{absent}; {error}") from error
 
 
-def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:
+def _facts(root: Path, task: str, policy: bundle.Bundle) -> dict[str, Any]:
     return {
         "data_version": versions.data_version(root),
+        "store": store.digest(Paths(root, task).store),
         "git_commit": versions.git_commit(root),
         "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
         "gate_code": sources.digest("vqbet.stages.gate"),

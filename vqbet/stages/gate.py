@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, environment, playable
 from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
-from vqbet.evaluation import evidence, gate, records, video
+from vqbet.evaluation import gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import blessing, files, judged, worlds
+from vqbet.stages import blessing, files, judged, sealing, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 WORST = 3  # episodes that are filmed
+TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -33,14 +36,13 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
     world = worlds.name(paths.task, asked=bool(policy.goal))
     retrained = judged.retrained(paths.root, paths.task, candidate)
-    plan = make_plan(world, params, demos, _digests(paths), retrained)
-    if plan.candidate != plan.champion:  # else nothing is played
-        evidence.used_seeds(paths.verdicts, plan)
+    make = partial(make_plan, world, params, demos, _digests(paths), retrained)
+    played = make(1).candidate != make(1).champion
+    plan = sealing.plan(paths.task, make) if played else make(1)
     plan.write(paths.gate / "plan.json")
     with Arena(paths.store) as arena:
         verdict, jobs = _decided(paths, plan, arena, watch)
         _film(paths, plan, arena, jobs, watch)
-    watch.say(f"{verdict.outcome}: {verdict.reason}")
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
         "episodes": float(verdict.episodes),
@@ -49,6 +51,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "checks_passed": float(sum(check.passed for check in verdict.checks)),
     }
     files.write_json(paths.metrics("gate"), metrics)
+    if played:
+        sealing.verdict(
+            paths.root, paths.task, plan, sum(len(job.seeds) for job in jobs if job.label.policy == CANDIDATE)
+        )
+    watch.say(f"{verdict.outcome}: {verdict.reason}")
     return metrics
 
 
@@ -58,10 +65,11 @@ def make_plan(
     demos: Demonstrations,
     digests: Mapping[str, str],
     retrained: Sequence[float] = (),
+    attempt: int = 1,
 ) -> Plan:
     """The comparison, before any episode of it was played. Raises GateError where the parameters do not fit together.
 
-    digests: of "candidate" and, where there is one, "champion". retrained: see `Plan`.
+    digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`.
     """
     chosen, most = params.gate, params.gate.looks[-1]
     named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
@@ -84,6 +92,7 @@ def make_plan(
         min_modes=chosen.min_modes,
         baselines=tuple(chosen.baselines),
         retrained=tuple(retrained),
+        attempt=attempt,
         **named,
     )
 
@@ -93,10 +102,10 @@ def _decided(paths: Paths, plan: Plan, arena: Arena, watch: Watch) -> tuple[Verd
     played: list[EpisodeRecord] = []
     done: list[Job] = []
     verdict = gate.decide(plan, {})  # NOT_COMPARABLE
-    arms = _arms(plan)
+    arms, folders = arms_of(plan), {name: paths.scratch(name) for name in TRAINED}
     first = plan.first_seed
     for look in plan.looks if plan.candidate != plan.champion else ():
-        jobs = _jobs(paths, plan, range(first, plan.first_seed + look))
+        jobs = jobs_of(plan, range(first, plan.first_seed + look), folders)
         found = arena.play(f"{plan.world}: {', '.join(arms)}", jobs, watch)
         played += [record for play in found for record in play.records]
         played.sort(key=lambda record: (arms.index(record.policy), record.seed))
@@ -122,7 +131,7 @@ def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch)
     others = {record.seed: record.score for record in played.get("champion", ())}
     worst = sorted(played["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
     wanted = {record.seed for record in worst[:WORST]}
-    shards = [shard for job in jobs for shard in job.shards() if job.label.policy in ("candidate", "champion")]
+    shards = [shard for job in jobs for shard in job.shards() if job.label.policy in TRAINED]
     again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
     for play in arena.play(f"{plan.world}: the worst {len(wanted)} again", again, watch):
         for row, film in play.films.items():
@@ -135,31 +144,31 @@ def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch)
             video.write(paths.gate / "films" / f"{record.policy}-{record.seed}.webm", film.frames, film.fps)
 
 
-def _jobs(paths: Paths, plan: Plan, seeds: range) -> list[Job]:
-    """Every arm's episodes of one look, each under the conditions of its slice."""
+def jobs_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> list[Job]:
+    """Every arm's episodes of one look, each under the conditions of its slice. folders: of the bundles, by arm."""
     digests = {"candidate": plan.candidate, "champion": plan.champion}
     parts = [(part, [seed for seed in seeds if plan.slice_of(seed) == part]) for part in plan.slices]
     return [
         Job(
             Label(plan.world, name, digests.get(name, ""), plan.sha256, plan.machine),
             own,
-            paths.scratch(name) if name in digests else None,
+            folders.get(name),
             within=part,
         )
-        for name in _arms(plan)
+        for name in arms_of(plan)
         for part, own in parts
         if own
     ]
 
 
-def _arms(plan: Plan) -> tuple[str, ...]:
+def arms_of(plan: Plan) -> tuple[str, ...]:
     """Who plays, in the order of the records."""
-    return ("candidate", *(("champion",) if plan.champion else ()), *plan.baselines)
+    return (CANDIDATE, *((CHAMPION,) if plan.champion else ()), *plan.baselines)
 
 
 def _digests(paths: Paths) -> dict[str, str]:
     """Of the policies that the runner has laid down."""
-    folders = {name: paths.scratch(name) for name in ("candidate", "champion")}
+    folders = {name: paths.scratch(name) for name in TRAINED}
     return {name: bundle.read(folder).digest for name, folder in folders.items() if folder.is_dir()}
 
 

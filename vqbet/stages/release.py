@@ -7,20 +7,24 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from vqbet import bundle, config, registry, storage, versions
+from vqbet import bundle, registry, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.contract import ConfigError
+from vqbet.contract import ConfigError, GateError, PipelineError
+from vqbet.evaluation.plan import Plan
 from vqbet.registry import LedgerEntry, Signature, Version
-from vqbet.stages import evidence, files
+from vqbet.stages import bounds, files, recheck, sealing
 from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
 
 
 def register(root: Path, task: str) -> dict[str, str]:
     """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
 
-    The verdict is replayed from its evidence first. Raises GateError where it is not about this policy. Where a bucket
-    is configured it gets the evidence too; "stored" says where. The champion keeps the verdict that made it one.
+    The artefacts must be those that dvc.lock names, and the verdict the one that the gate sealed. Where a bucket is
+    configured it gets the evidence too; "stored" says where. The champion keeps the verdict that made it one. Raises
+    PipelineError or GateError naming what was changed.
     """
     paths = Paths(root, task)
     registry.check()
@@ -31,14 +35,9 @@ def register(root: Path, task: str) -> dict[str, str]:
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
-    proof, verdict = evidence.pack(root, task)
-    registry.keep(
-        task,
-        paths.verdicts / proof,
-        paths.report / "index.html",
-        metrics=files.read_json(paths.metrics("gate")),
-        tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
-    )
+    _as_made(root, task)
+    proof, verdict = sealing.sealed(root, task)
+    registry.attach(proof, paths.report / "index.html")
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
     common = {
         "data_version": versions.data_version(root),
@@ -74,30 +73,48 @@ def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> i
     return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
 
 
-def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
-    """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
+def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) -> dict[str, str]:
+    """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it.
+
+    What is promoted was sealed by a gate under the bounds of the committed params.yaml, is what dvc.lock names, and a
+    random sample of its episodes plays again as recorded. Raises PipelineError, GateError or RegistryError otherwise.
+    """
     registry.check()
-    proof, verdict = evidence.pack(root, task)
+    _as_made(root, task)
+    proof, verdict = sealing.sealed(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
-    needed = config.task(root / "params.yaml", task).promotion.approvals
-    entry = registry.promote(
-        task,
-        version,
-        verdict=verdict.to_json(),
-        evidence=proof,
-        who=getpass.getuser(),
-        why=why,
-        approvals=needed,
+    bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
+    asked: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof, "approvals": bounds.approvals(root, task)}
+    checked = ""
+    if registry.admit(task, version, **asked):
+        checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
+    return described(registry.promote(task, version, **asked, who=getpass.getuser(), why=why, checked=checked))
+
+
+def _as_made(root: Path, task: str) -> None:
+    """Raise PipelineError where outputs of evaluation and gate are not those that dvc.lock says the graph made."""
+    if changed := versions.unmade(root, [f"evaluate@{task}", f"gate@{task}"]):
+        others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise PipelineError(
+            f"{changed[0]}{others}: is not what dvc.lock says the graph made; it was changed by hand, or a stage ran "
+            f"outside the graph: dvc repro gate@{task}"
+        )
+
+
+def _vouched(task: str, proof: str) -> str:
+    """Who signed the verdict, for evidence that this kind of machine cannot play again. Raise GateError for nobody."""
+    raise GateError(
+        f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played again "
+        "here, and nobody has signed it; promote on the kind of machine that judged"
     )
-    return described(entry)
 
 
 def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
     registry.check()
-    proof, verdict = evidence.pack(root, task)
-    hours = config.task(root / "params.yaml", task).promotion.approval_hours
+    proof, verdict = sealing.sealed(root, task)
+    hours = bounds.committed(root, task).promotion.approval_hours
     given = registry.approve(task, proof, who=getpass.getuser(), why=why, hours=hours)
     return {
         "approved": f"{verdict.outcome}: {verdict.reason}",
@@ -152,6 +169,7 @@ def described(entry: LedgerEntry) -> dict[str, str]:
         "why": entry.why,
         "evidence": entry.evidence or "none",
         **({"approved by": entry.approved} if entry.approved else {}),
+        **({"checked": entry.checked} if entry.checked else {}),
     }
 
 

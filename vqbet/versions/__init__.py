@@ -4,7 +4,8 @@ DVC runs as a child of this interpreter, in a process group of its own, so that 
 """
 
 from vqbet.versions.data import DataVersion, add, data_version, push, read
-from vqbet.versions.git import as_committed, git_commit
+from vqbet.versions.git import as_committed, committed, git_commit
+from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, dvc, repro
 from vqbet.versions.remote import Audit, audit, repair
@@ -16,6 +17,7 @@ __all__ = [
     "add",
     "as_committed",
     "audit",
+    "committed",
     "data_version",
     "dvc",
     "git_commit",
@@ -24,4 +26,5 @@ __all__ = [
     "repair",
     "repro",
     "restore",
+    "unmade",
 ]

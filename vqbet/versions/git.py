@@ -14,8 +14,13 @@ def git_commit(root: Path) -> str:
 
 def as_committed(root: Path, name: str) -> bool | None:
     """Whether the file `name` has the bytes of the last commit; None where the last commit has no such file."""
-    committed = _git(root, "show", f"HEAD:./{name}")
-    return None if committed is None else (root / name).is_file() and (root / name).read_bytes() == committed
+    content = committed(root, name)
+    return None if content is None else (root / name).is_file() and (root / name).read_bytes() == content
+
+
+def committed(root: Path, name: str) -> bytes | None:
+    """The file `name` as the last commit holds it; None where there is no commit, or none with such a file."""
+    return _git(root, "show", f"HEAD:./{name}")
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
