@@ -15,7 +15,7 @@ from scipy import stats
 
 from vqbet.contract import EpisodeRecord
 from vqbet.evaluation import gate, looks, statistics
-from vqbet.evaluation.plan import Plan, Slice
+from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice
 from vqbet.evaluation.statistics.pairs import tango_zs
 
 RUNS = 4000
@@ -54,8 +54,8 @@ def outcomes(plan: Plan, differences: np.ndarray) -> np.ndarray:
 def _beyond(plan: Plan, seen: np.ndarray, limit: float) -> np.ndarray:
     look = seen.shape[1]
     if plan.stopping == "anytime":
-        wealth = statistics.log_wealth((seen + 1) / 2, (limit + 1) / 2, alpha=plan.alpha, most=plan.most)
-        return wealth.max(axis=1) >= np.log(1 / plan.alpha)
+        wealth = statistics.log_wealth((seen + 1) / 2, (limit + 1) / 2, alpha=plan.level, most=plan.most)
+        return wealth.max(axis=1) >= np.log(1 / plan.level)
     z = tango_zs(look, (seen > 0).sum(axis=1), (seen < 0).sum(axis=1), limit)
     return z > NormalDist().inv_cdf(1 - looks.chance(plan, look))
 
@@ -86,8 +86,8 @@ def test_this_is_what_the_gate_decides(plan: Plan, arm: Arm, stopping: str, ques
 def test_equal_policies_are_called_better_at_most_alpha_of_the_time(
     plan: Plan, stopping: str, differing: float
 ) -> None:
-    promoted = outcomes(of(plan, stopping, "better"), pairs(differing / 2, differing / 2)) == 1
-    assert promoted.mean() <= ALPHA
+    asked = of(plan, stopping, "better")
+    assert (outcomes(asked, pairs(differing / 2, differing / 2)) == 1).mean() <= asked.level
 
 
 @pytest.mark.parametrize("differing", [0.08, 0.15, 0.3])
@@ -97,7 +97,7 @@ def test_policies_worse_by_the_margin_are_promoted_at_most_alpha_of_the_time(
 ) -> None:
     asked = of(plan, stopping, "not_worse")
     gained = (differing - asked.margin) / 2
-    assert (outcomes(asked, pairs(gained, gained + asked.margin)) == 1).mean() <= ALPHA + MONTE_CARLO
+    assert (outcomes(asked, pairs(gained, gained + asked.margin)) == 1).mean() <= asked.level + MONTE_CARLO
     twice = max((differing - 2 * asked.margin) / 2, 0.005)
     assert (outcomes(asked, pairs(twice, twice + 2 * asked.margin)) == 1).mean() <= 0.001
 
@@ -106,7 +106,7 @@ def test_policies_worse_by_the_margin_are_promoted_at_most_alpha_of_the_time(
 def test_the_stated_power_is_there_at_the_stated_size(plan: Plan, stopping: str) -> None:
     """Within two points. Looking four times costs less than that."""
     asked = of(plan, stopping, "not_worse")
-    stated = statistics.pairs_power(600, gained=0.1, lost=0.1, limit=-asked.margin, alpha=ALPHA)
+    stated = statistics.pairs_power(600, gained=0.1, lost=0.1, limit=-asked.margin, alpha=asked.level)
     found = (outcomes(asked, pairs(0.1, 0.1)) == 1).mean()
     assert stated > 0.9
     assert found == pytest.approx(stated, abs=0.02)
@@ -129,3 +129,37 @@ def test_without_a_price_for_looking_equal_policies_are_promoted(plan: Plan) -> 
         seen = drawn[:, :look]
         promoted |= tango_zs(look, (seen > 0).sum(axis=1), (seen < 0).sum(axis=1), 0.0) > 1.645
     assert promoted.mean() > 2 * ALPHA
+
+
+def sought(asked: Plan, differing: float, *, level: float | None = None) -> float:
+    """How often somebody is promoted who seeks up to MOST_ATTEMPTS verdicts on fresh seeds until one says PROMOTE.
+
+    The truth is the limit itself: no difference, or worse by the margin. level: of every attempt; None: the plan's.
+    """
+    truth = 0.0 if asked.question == "better" else asked.margin
+    gained = (differing - truth) / 2
+    promoted = np.zeros(RUNS, bool)
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        drawn = pairs(gained, gained + truth, seed=attempt)
+        plan = replace(asked, attempt=attempt) if level is None else replace(asked, alpha=level / 0.75)
+        promoted |= outcomes(plan, drawn) == 1
+    return float(promoted.mean())
+
+
+@pytest.mark.parametrize("question", ["better", "not_worse"])
+@pytest.mark.parametrize("stopping", RULES)
+def test_seeking_verdicts_until_one_promotes_stays_within_alpha(plan: Plan, stopping: str, question: str) -> None:
+    assert sought(of(plan, stopping, question), 0.2) <= ALPHA + MONTE_CARLO
+
+
+def test_without_a_price_for_attempts_it_would_not(plan: Plan) -> None:
+    """The planted fault: every attempt at the full error rate."""
+    assert sought(of(plan, "fixed", "not_worse"), 0.2, level=ALPHA) > 3 * ALPHA
+
+
+def test_the_levels_of_all_attempts_are_within_alpha_and_the_first_has_most(plan: Plan) -> None:
+    levels = [replace(plan, attempt=number).level for number in range(1, MOST_ATTEMPTS + 1)]
+    assert sum(levels) < plan.alpha
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] == pytest.approx(0.75 * plan.alpha)
+    assert looks.chance(replace(plan, attempt=MOST_ATTEMPTS), plan.most) > 1 / looks.MOST_DRAWS, "it can be reached"

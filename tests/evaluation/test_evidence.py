@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,17 +109,3 @@ def test_a_manifest_that_names_too_little_is_refused(files: dict[str, Path], tmp
 def test_evidence_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(GateError, match="'abc': expected the beginning of one verdict's id, found 0; there are: none"):
         evidence.find(tmp_path / "store", "abc")
-
-
-def test_seeds_are_used_once(plan: Plan, files: dict[str, Path], tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    evidence.pack(store, files, FACTS)
-    evidence.used_seeds(store, plan)  # the same plan, played again, gives the same
-    edited = replace(plan, floor=0.4)
-    sentence = "was judged on the seeds 1000 to 1199 before .* set it to 1200 or more"
-    with pytest.raises(GateError, match=sentence):
-        evidence.used_seeds(store, edited)
-    with pytest.raises(GateError, match=sentence):
-        evidence.used_seeds(store, replace(plan, champion=""))
-    evidence.used_seeds(store, replace(edited, first_seed=1200))
-    evidence.used_seeds(store, replace(edited, candidate="e" * 64))

@@ -93,13 +93,13 @@ def test_no_improvement_worth_having_is_rejected(plan: Plan, arm: Arm) -> None:
     assert "better than champion failed" in verdict.reason
 
 
-def test_three_lucky_seeds_are_not_enough(plan: Plan, arm: Arm) -> None:
-    """By the normal distribution they would be: z is 1.73 against 1.64. The exact test says 0.125."""
+def test_four_lucky_seeds_are_not_enough(plan: Plan, arm: Arm) -> None:
+    """By the normal distribution they would be: z is 2.0 against 1.78. The exact test says 0.0625."""
     champion = np.where(np.arange(200) < 100, 0.0, 1.0)
-    candidate = np.where(np.arange(200) < 3, 1.0, champion)
+    candidate = np.where(np.arange(200) < 4, 1.0, champion)
     verdict = _against(replace(plan, metric="success", floor=0.3), arm, candidate, champion)
     check = next(check for check in verdict.checks if check.name == "better than champion")
-    assert (check.low > 0, check.chance, check.state) == (True, 0.125, "undecided")
+    assert (check.low > 0, check.chance, check.state) == (True, 0.0625, "undecided")
     assert verdict.outcome == "HOLD"
     assert "exact p 0.125" in verdict.reason
 
@@ -331,7 +331,7 @@ def test_a_score_that_is_no_number_is_an_error(plan: Plan, arm: Arm) -> None:
 
 
 def test_a_plan_of_other_rules_is_an_error(plan: Plan) -> None:
-    with pytest.raises(GateError, match="gate version 1, this is 2"):
+    with pytest.raises(GateError, match="gate version 1, this is 3"):
         decide(replace(plan, version=1), {})
 
 

@@ -64,7 +64,7 @@ def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
         if before is None or before.outcome not in ("", found.outcome):
             said = before.outcome if before else "nothing, and was not sealed"
             raise GateError(
-                f"{paths.gate}: the plan led to {said} before, and to {found.outcome} now; it cannot be both"
+                f"{paths.gate}: the plan led to {said} before, to {found.outcome} now; it cannot be both"
             )
         registry.keep(
             task,
