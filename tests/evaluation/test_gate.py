@@ -101,7 +101,7 @@ def test_four_lucky_seeds_are_not_enough(plan: Plan, arm: Arm) -> None:
     check = next(check for check in verdict.checks if check.name == "better than champion")
     assert (check.low > 0, check.chance, check.state) == (True, 0.0625, "undecided")
     assert verdict.outcome == "HOLD"
-    assert "exact p 0.125" in verdict.reason
+    assert "exact p 0.0625" in verdict.reason
 
 
 def test_not_worse_is_another_question_than_better(plan: Plan, arm: Arm) -> None:

@@ -410,6 +410,69 @@ class TestPromotion:
         assert all(isinstance(value, str) for value in rows.values())
 
 
+class TestReaders:
+    """Whoever asks for the champion is answered by the ledger, or not at all."""
+
+    @pytest.fixture
+    def story(self, home: Path, tmp_path: Path) -> list[tuple[int, str]]:
+        """Two versions, the first is champion."""
+        found = registered(tmp_path, "one", "two")
+        promote(*found[0])
+        return found
+
+    def test_an_alias_that_was_moved_is_not_followed(self, story: list[tuple[int, str]]) -> None:
+        connection.client().set_registered_model_alias("tiny", "champion", "2")
+        for ask in (lambda: registry.champion("tiny"), lambda: registry.resolve("tiny@champion")):
+            with pytest.raises(
+                RegistryError, match=r"tiny@champion is version 2, entry 1 .* says version 1: the alias"
+            ):
+                ask()
+        rows = registry.show("tiny/2")
+        assert "the champion is version 2, entry 1 of the ledger says version 1" in rows["NOT AS IT SHOULD BE"]
+        registry.repair("tiny")
+        assert registry.resolve("tiny@champion").version == 1
+        assert "NOT AS IT SHOULD BE" not in registry.show("tiny/2")
+
+    def test_an_alias_that_was_removed_is_not_no_champion(self, story: list[tuple[int, str]]) -> None:
+        connection.client().delete_registered_model_alias("tiny", "champion")
+        with pytest.raises(RegistryError, match="tiny@champion is none, entry 1"):
+            registry.champion("tiny")
+
+    def test_an_empty_ledger_beside_a_registry_with_a_head_is_refused(
+        self, story: list[tuple[int, str]], home: Path
+    ) -> None:
+        with closing(sqlite3.connect(home / "ledger.db")) as database, database:
+            database.execute("DELETE FROM vqbet_ledger")
+        connection.client().delete_registered_model_alias("tiny", "champion")
+        with pytest.raises(RegistryError, match="entries are missing, or another machine's ledger"):
+            registry.champion("tiny")
+
+    def test_a_version_that_was_replaced_is_not_the_champion(self, story: list[tuple[int, str]]) -> None:
+        connection.client().set_model_version_tag("tiny", "1", "digest", "f" * 64)
+        with pytest.raises(RegistryError, match=r"tiny@champion is version 1, entry 1 .* says version 1"):
+            registry.champion("tiny")
+
+    def test_a_promotion_under_way_elsewhere_is_waited_for(
+        self, story: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The ledger is ahead for as long as the other machine needs to move the alias."""
+        (_, first), (two, second) = story
+        client = connection.client()
+
+        def die(*_: object) -> None:
+            raise Died
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "set_registered_model_alias", die)
+            with pytest.raises(Died):
+                promote(two, second, first, "e2")
+        looks = iter([None, None, lambda: client.set_registered_model_alias("tiny", "champion", str(two))])
+        monkeypatch.setattr(promotion.time, "sleep", lambda _: (next(looks, None) or (lambda: None))())
+        found = registry.champion("tiny")
+        assert found is not None
+        assert found.version == two
+
+
 class Died(BaseException):
     """Stands for a kill where what is on disk is all that counts: the ledger is synced, the store transactional."""
 
@@ -426,7 +489,10 @@ class TestCrash:
         (one, first), (two, second), _ = story
         assert in_children(die_promoting, [(os.environ["MLFLOW_TRACKING_URI"], two, second, first)]) == [-9]
         assert [entry.version for entry in registry.history("tiny")] == [one, two]
-        assert registry.resolve("tiny@champion").version == one
+        with pytest.raises(
+            RegistryError, match=r"tiny@champion is version 1, entry 2 .* says version 2.*audit tiny --re"
+        ):
+            registry.resolve("tiny@champion")
         assert registry.repair("tiny") == registry.history("tiny")[-1]
         assert registry.resolve("tiny@champion").version == two
 

@@ -7,7 +7,7 @@ from vqbet.registry import connection, ledger, models, promotion
 
 def show(reference: str) -> dict[str, str]:
     """What `reference` is, from which data, with which verdict, and where its run is. Raises RegistryError."""
-    version = models.resolve(reference)
+    version = promotion.resolve(reference)
     rows = {
         "model": f"{version.name}/{version.version}",
         "digest": version.digest,
@@ -19,6 +19,8 @@ def show(reference: str) -> dict[str, str]:
     }
     told = {"digest", "data_version", "git_commit", "verdict"}
     rows |= {key.replace("_", " "): value for key, value in sorted(version.tags.items()) if key not in told}
+    if wrong := promotion.amiss(version.name):
+        rows["NOT AS IT SHOULD BE"] = f"{wrong}; python -m vqbet audit {version.name} --repair"
     rows |= _reign(version)
     return rows | _run(version.run_id)
 
@@ -33,6 +35,7 @@ def _sentence(entry: ledger.LedgerEntry) -> str:
     before = f" after version {entry.previous_version}" if entry.previous_version else " as the first"
     proof = f"; evidence {entry.evidence[:12]}" if entry.evidence else ""
     proof += f"; approved by {entry.approved}" if entry.approved else ""
+    proof += f"; {entry.checked}" if entry.checked else ""
     action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
     return f"{action} {entry.when} by {entry.who}{before}: {entry.why}{proof}"
 

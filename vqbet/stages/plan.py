@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle
+from vqbet import bundle, registry
 from vqbet.demos import store
 from vqbet.evaluation import looks, statistics
-from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
 from vqbet.stages import gate, judged, worlds
 from vqbet.stages.paths import Paths
 
@@ -24,7 +24,9 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
     """The plan in words, for a comparison with a champion. Raises GateError where parameters do not fit together."""
     demos = store.read(Paths(root, task).store)
     world = worlds.name(task, asked=params.prior.goal_steps > 0)
-    plan = gate.make_plan(world, params, demos, {"candidate": NOBODY, "champion": "1" * 64})
+    attempt = _attempt(Paths(root, task))
+    digests = {"candidate": NOBODY, "champion": "1" * 64}
+    plan = gate.make_plan(world, params, demos, digests, attempt=attempt)
     spread, differing, source = _seen(root, task)
     rows = {
         "question": _question(plan),
@@ -32,6 +34,7 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
         "seeds": f"{plan.first_seed} to {plan.seeds.stop - 1}, no other purpose has them",
         "slices": ", ".join(f"{part.name} {100 * part.share:.0f} %" for part in plan.slices),
         "against": ", ".join(("champion", *plan.baselines)),
+        "attempt": f"{attempt} on this policy; its error rate is {plan.level:.2g} of alpha {plan.alpha:g}",
         "must reach": f"{plan.metric} above {plan.floor:g}, {plan.min_modes} modes",
         "assumed": f"scores of one seed differ by {spread:.3f} (standard deviation), {100 * differing:.1f} % of "
         f"successes differ; {source}",
@@ -41,11 +44,19 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
         chance = looks.chance(plan, look)
         power = statistics.mean_power(look, spread=spread, difference=aimed, limit=limit, alpha=chance)
         rows[f"power at {look}"] = f"{100 * power:.0f} % at a true difference of {aimed:+g}"
-    scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=plan.alpha)
+    scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=plan.level)
     rows[f"{100 * plan.power:.0f} % with one look"] = (
         f"after {scores} episodes by the score, {_by_success(plan, differing)}"
     )
     return rows | _trained_again(Paths(root, task))
+
+
+def _attempt(paths: Paths) -> int:
+    """The number of the next attempt on the policy that is here; 1 for one that no gate has judged."""
+    if registry.empty() or not paths.policy.exists():
+        return 1
+    made = len(registry.Attempts(paths.task).of(bundle.read(paths.policy).digest))
+    return min(made + 1, MOST_ATTEMPTS)
 
 
 def _trained_again(paths: Paths) -> dict[str, str]:
@@ -74,7 +85,7 @@ def _by_success(plan: Plan, differing: float) -> str:
     aimed, limit = _aim(plan)
     share = max(differing, abs(aimed), 1 / plan.most)
     gained, lost = (share + aimed) / 2, (share - aimed) / 2
-    found = statistics.pairs_needed(plan.power, gained=gained, lost=lost, limit=limit, alpha=plan.alpha)
+    found = statistics.pairs_needed(plan.power, gained=gained, lost=lost, limit=limit, alpha=plan.level)
     return f"{found or 'more than 4000'} by success (exact)"
 
 

@@ -142,9 +142,10 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
 
 
 def show(reference: str) -> dict[str, str]:
-    """What a registered policy is, from which data, with which verdict."""
+    """Describe a registered policy: its data, its verdict, and every verdict that was sought about it."""
     registry.check()
-    return registry.show(reference)
+    rows = registry.show(reference)
+    return rows | sealing.sought(rows["model"].split("/")[0], rows["digest"])
 
 
 def history(task: str, at: str = "") -> list[dict[str, str]]:

@@ -63,9 +63,7 @@ def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
         proof, found = evidence.pack(root, task)
         if before is None or before.outcome not in ("", found.outcome):
             said = before.outcome if before else "nothing, and was not sealed"
-            raise GateError(
-                f"{paths.gate}: the plan led to {said} before, to {found.outcome} now; it cannot be both"
-            )
+            raise GateError(f"{paths.gate}: the plan led to {said} before, to {found.outcome} now; it cannot be both")
         registry.keep(
             task,
             paths.verdicts / proof,
