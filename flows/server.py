@@ -47,7 +47,7 @@ def start() -> None:
     child.stdin.write(f"{password}\n")
     child.stdin.flush()
     _use(f"http://{HOST}:{port}/api", password)
-    _wait(child, port)
+    _wait(port)
 
 
 def listen(port: int) -> socket.socket:
@@ -92,7 +92,7 @@ def _use(address: str, password: str) -> None:
     del os.environ["PREFECT_API_AUTH_STRING"]
 
 
-def _wait(child: subprocess.Popen[str], port: int) -> None:
+def _wait(port: int) -> None:
     """Ask until the first answer: a connection is taken up as soon as the server serves, and cut where it ends."""
     seconds = int(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
     connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
@@ -100,8 +100,9 @@ def _wait(child: subprocess.Popen[str], port: int) -> None:
         connection.request("GET", "/api/health")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        ended = "it ended" if child.poll() is not None else f"no answer within {seconds} s"
-        raise PipelineError(f"the embedded Prefect server did not start: {ended}; run it again") from error
+        timed_out = isinstance(error, TimeoutError)
+        why = f"no answer within {seconds} s; run it again" if timed_out else "it ended; its own words are above"
+        raise PipelineError(f"the embedded Prefect server did not start: {why}") from error
     finally:
         connection.close()
     if status != http.client.OK:

@@ -24,6 +24,7 @@ import psutil
 import pytest
 from between import Between
 from project import Project
+from waiting import until
 
 from vqbet import checkpoint, registry, versions
 from vqbet.contract import BundleError
@@ -374,14 +375,6 @@ def living(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-
-
-def until(condition, timeout_s: float) -> None:
-    """Wait for a condition; fails where it does not come true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 @pytest.fixture
