@@ -93,7 +93,8 @@ def _password(port: int) -> str:
             "file; set it to user:password"
         )
     password = server.new_password()
-    console.say(f"Prefect's pages, for you only, until Ctrl-C; ready in about 15 s:  {address}/enter#{password}")
+    console.say("Prefect's pages, for you only, until Ctrl-C; ready in about 15 s:")
+    console.say(f"  {address}{server.ENTRANCE}#{password}")
     console.say(f"in another browser: {address}  with the password  {password}")
     return password
 

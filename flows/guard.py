@@ -6,6 +6,8 @@ needs no preflight comes from, and lets any page frame its own. The two checks s
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from fastapi import FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,8 +16,6 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HOST = "127.0.0.1"
-ENTRANCE = "/enter"
 # Prefect's pages keep the password under this name. The part of an address after # is not sent to any server. A wrong
 # password is not kept, so that a foreign page which leads here cannot log anybody out.
 PAGE = """<!doctype html><meta charset="utf-8"><title>Prefect</title><script>
@@ -57,11 +57,11 @@ def _unframed(send: Send) -> Send:
     return sending
 
 
-def close(app: FastAPI, origin: str) -> None:
-    """Put both checks before Prefect's `app`, served at `origin`, and beside its pages the one that logs in."""
-    app.router.routes.insert(0, Route(ENTRANCE, _enter))
+def close(app: FastAPI, origin: str, *, entrance: str) -> None:
+    """Put both checks before Prefect's `app`, served at `origin`; a page at `entrance` logs a browser in."""
+    app.router.routes.insert(0, Route(entrance, _enter))
     app.add_middleware(OwnPages, origin=origin)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[str(urlsplit(origin).hostname)])
 
 
 async def _enter(_request: Request) -> HTMLResponse:

@@ -23,6 +23,7 @@ from typing import TextIO
 from vqbet.contract import ConfigError, PipelineError
 
 HOST = "127.0.0.1"
+ENTRANCE = "/enter"  # the page that logs a browser in, see flows.guard
 GRACE_S = 5  # for requests under way and Prefect's services to end, then the process ends without them
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
 
@@ -66,12 +67,12 @@ def new_password() -> str:
 def run(listener: socket.socket, password: str, *, pages: bool) -> None:
     """Serve Prefect's API, and its pages where `pages` says so, in this process until a signal ends it."""
     origin = "http://{}:{}".format(*listener.getsockname())
-    os.environ |= {
+    os.environ |= {  # under the names that Prefect reads first
         PASSWORD: password,
-        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
         "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
-        "PREFECT_UI_API_URL": f"{origin}/api",  # the pages would ask the default port
+        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",  # the pages would ask the default port
     }
     import uvicorn
     from prefect.server.api.server import create_app
@@ -79,7 +80,7 @@ def run(listener: socket.socket, password: str, *, pages: bool) -> None:
     from flows import guard
 
     app = create_app(ephemeral=not pages, final=True)
-    guard.close(app, origin)
+    guard.close(app, origin, entrance=ENTRANCE)
     config = uvicorn.Config(app, lifespan="on", log_level="error", timeout_graceful_shutdown=GRACE_S)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -82,15 +83,18 @@ def command() -> str:
 @contextmanager
 def started(home: Path) -> Iterator[Chromium]:
     """A browser with an empty profile in `home`."""
-    process = subprocess.Popen(
-        [command(), *FLAGS, f"--user-data-dir={home}", "about:blank"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        ready = home / "DevToolsActivePort"
-        until(lambda: ready.is_file() and ready.read_text().count("\n"), 60)
-        yield Chromium(int(ready.read_text().split()[0]))
-    finally:
-        process.terminate()
-        process.wait(30)
+    argv = [command(), *FLAGS, f"--user-data-dir={home / 'profile'}", "about:blank"]
+    with (home / "said").open("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            until(lambda: _port(home / "said"), 60)
+            yield Chromium(_port(home / "said"))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _port(said: Path) -> int:
+    """The port of the debugging protocol; 0 while there is none. A packaged browser may have folders of its own."""
+    found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", said.read_text(errors="replace"))
+    return int(found[1]) if found else 0

@@ -151,6 +151,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
         for server in servers.values():
             until(server.ready, 240)
         yield servers
+    os.close(terminal)
 
 
 def read_until(terminal: int, word: str) -> str:
