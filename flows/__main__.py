@@ -20,12 +20,12 @@ Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blo
 @app.command()
 def demo(task: Task = "blockpush") -> None:
     """Demonstrations, versioned; then the whole pipeline; then one screen that says what came out."""
+    _serve()
     from flows import ROOT
     from flows import ingest as ingestion
     from flows import pipeline as line
     from vqbet.stages import summary
 
-    _serve()
     ingestion.ingest(task)
     result = line.pipeline(task)
     console.say("")
@@ -35,20 +35,20 @@ def demo(task: Task = "blockpush") -> None:
 @app.command()
 def ingest(task: Task, source: Annotated[str, typer.Argument(help="path or URL; none: the oracle")] = "") -> None:
     """Bring demonstrations in, version, push and audit them."""
+    _serve()
     from flows import ingest as ingestion
 
-    _serve()
     console.table({name: str(value) for name, value in ingestion.ingest(task, source)["version"].items()})
 
 
 @app.command()
 def pipeline(task: Task = "blockpush") -> None:
     """Every stage in the order of the graph, then register and promote."""
+    _serve()
     from flows import ROOT
     from flows import pipeline as line
     from vqbet.stages import summary
 
-    _serve()
     result = line.pipeline(task)
     console.table(summary.rows(ROOT, task, ran=[name for name, value in result.items() if value.get("ran")]))
 
@@ -60,41 +60,57 @@ def promote(
     why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
 ) -> None:
     """Make a candidate the champion, if its verdict allows it."""
+    _serve()
     from flows import promote as promotion
 
-    _serve()
     console.table(promotion.promote(task, candidate, why))
 
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 4200) -> None:
-    """Show flow runs and what they left in Prefect's pages, with its telemetry off."""
-    from flows import ROOT
+    """Show flow runs and what they left in Prefect's pages, with its telemetry off, to whoever has its password."""
+    from flows import ROOT, server
     from vqbet.contract import ConfigError
 
     if address := os.environ.get("PREFECT_API_URL"):
         raise ConfigError(f"PREFECT_API_URL: is set, and that server has its own pages: {address.removesuffix('/api')}")
     os.chdir(ROOT)
-    os.environ["PREFECT_UI_API_URL"] = f"http://127.0.0.1:{port}/api"  # the pages would ask the default port
-    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, *command])
+    server.run(server.listen(port), _password(port), pages=True)
+
+
+def _password(port: int) -> str:
+    """Return the one of the environment, else a new one, shown once and only on a terminal."""
+    from flows import server
+    from vqbet.contract import ConfigError
+
+    address = f"http://{server.HOST}:{port}"
+    if password := os.environ.get(server.PASSWORD):
+        console.say(f"Prefect's pages: {address}  (the password is that of ${server.PASSWORD})")
+        return password
+    if not sys.stdout.isatty():
+        raise ConfigError(
+            f"{server.PASSWORD}: is not set, and a new password is shown on a terminal only, since others may read a "
+            "file; set it to user:password"
+        )
+    password = server.new_password()
+    console.say("Prefect's pages, for you only, until Ctrl-C; ready in about 15 s:")
+    console.say(f"  {address}{server.ENTRANCE}#{password}")
+    console.say(f"in another browser: {address}  with the password  {password}")
+    return password
 
 
 def _serve() -> None:
-    """Start the embedded server, or reach the one of $PREFECT_API_URL.
+    """Start the embedded server, or reach the one of $PREFECT_API_URL. To be called before prefect is imported."""
+    if not os.environ.get("PREFECT_API_URL"):
+        from flows import server
 
-    Ctrl-C in a terminal goes to every process at once. Started with the signal blocked, the server outlives it for long
-    enough to be told how the flow ended; Prefect would otherwise wait for minutes for a server that is gone.
-    """
+        console.say("starting the embedded Prefect server (15 s, longer the first time)")
+        server.start()
+        return
     from prefect.client.orchestration import get_client
 
-    console.say("starting the embedded Prefect server (15 s, longer the first time)")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True) as client:
-            client.hello()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with get_client(sync_client=True) as client:
+        client.hello()
 
 
 if __name__ == "__main__":

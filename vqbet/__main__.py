@@ -238,7 +238,10 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine
     _root()
     store = os.environ["MLFLOW_TRACKING_URI"]
     command = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, *command])
+    # MLflow's own list of hosts has patterns such as 10.*, which 10.pages.example fits.
+    doors = ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--x-frame-options", "DENY"]
+    doors += ["--cors-allowed-origins", f"http://127.0.0.1:{port},http://localhost:{port}"]
+    os.execv(sys.executable, [sys.executable, *command, *doors])
 
 
 def _root() -> Path:

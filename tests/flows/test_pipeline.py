@@ -24,6 +24,7 @@ import psutil
 import pytest
 from between import Between
 from project import Project
+from waiting import until
 
 from vqbet import checkpoint, registry, versions
 from vqbet.contract import BundleError
@@ -34,6 +35,7 @@ from vqbet.stages.watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SILENCE = Path(__file__).parent / "silence"
+LOGIN = "team:word"
 
 
 @pytest.fixture(scope="module")
@@ -376,14 +378,6 @@ def living(pid: int) -> list[psutil.Process]:
         return []
 
 
-def until(condition, timeout_s: float) -> None:
-    """Wait for a condition; fails where it does not come true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-
-
 @pytest.fixture
 def server(project: Project) -> Iterator[str]:
     """A real Prefect server on a free port of this machine."""
@@ -392,7 +386,8 @@ def server(project: Project) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with started(project, [sys.executable, "-m", "flows", "ui", "--port", str(port)]):
+    login = {"PREFECT_SERVER_API_AUTH_STRING": LOGIN}
+    with started(project, [sys.executable, "-m", "flows", "ui", "--port", str(port)], **login):
         until(lambda: asked(port, "api/health") is True, 120)
         yield f"http://127.0.0.1:{port}/api"
 
@@ -437,7 +432,7 @@ class started:
 def test_the_deployments_run_on_a_server_and_a_worker(project: Project, committed: bytes, server: str) -> None:
     subprocess.run(["git", "-C", project.root, "checkout", "-q", "params.yaml", "dvc.lock"], check=True)
     project.run("dvc", "repro")
-    team = {"PREFECT_API_URL": server, "VQBET_ROOT": str(project.root)}
+    team = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": LOGIN, "VQBET_ROOT": str(project.root)}
     assert asked(int(server.split(":")[2].split("/")[0]), "ui-settings")["api_url"] == server
     refused = project.run("flows", "ui", check=False, **team)
     assert refused.returncode == 1
