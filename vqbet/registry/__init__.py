@@ -7,6 +7,7 @@ MLflow itself is imported inside functions, for it costs seconds.
 from vqbet.registry.approvals import Approval, approve, approved_then
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import fetch, keep
+from vqbet.registry.files import complete, download
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import (
     CANDIDATE,
@@ -14,7 +15,6 @@ from vqbet.registry.models import (
     Signature,
     Version,
     champion,
-    download,
     register,
     resolve,
     set_candidate,
@@ -37,6 +37,7 @@ __all__ = [
     "approved_then",
     "champion",
     "check",
+    "complete",
     "download",
     "empty",
     "end",
