@@ -35,8 +35,8 @@ def ingest(
     root, params = _project(task)
     collected = stage.collect(root, task, params, source, console.watch())
     version = stage.publish(root, console.watch())
-    console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, digest {collected.digest[:12]}")
-    console.say(f"data version {version.md5[:12]}, {version.files} files, pushed and audited")
+    console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, data version {collected.digest[:12]}")
+    console.say(f"data.dvc {version.md5[:12]}: {version.files} files of all tasks, pushed and audited")
 
 
 @app.command()

@@ -5,6 +5,7 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then
+from vqbet.registry.bereft import refuse_without_ledger
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import fetch, keep
 from vqbet.registry.files import complete, download
@@ -47,6 +48,7 @@ __all__ = [
     "keep",
     "predecessor",
     "promote",
+    "refuse_without_ledger",
     "register",
     "repair",
     "resolve",

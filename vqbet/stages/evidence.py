@@ -10,7 +10,7 @@ from vqbet import bundle, registry, storage, versions
 from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.gate import Verdict
-from vqbet.stages import sources
+from vqbet.stages import kept, sources
 from vqbet.stages.paths import Paths
 
 PACKAGES = ("torch", "numpy", "scipy", "statsmodels", "zarr", "mlflow", "dvc", "prefect")
@@ -23,7 +23,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     """
     paths = Paths(root, task)
     policy = bundle.read(paths.policy)
-    spoken = records.parse(records.load(paths.gate / "verdict.json"), str(paths.gate / "verdict.json"))
+    spoken = kept.verdict(paths)
     if spoken.get("candidate") != policy.digest:
         raise GateError(
             f"{paths.gate}: the verdict is about {str(spoken.get('candidate'))[:12] or 'no policy'}, {paths.policy} is "
@@ -32,7 +32,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
     films = [film for folder in (paths.evaluation, paths.gate) for film in sorted((folder / "films").glob("*.webm"))]
     files |= {f"films/{film.name}": film for film in films}
-    files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": paths.blessing(policy.digest)}
+    files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": kept.blessing(paths, policy)}
     packed = evidence.pack(paths.verdicts, files, _facts(root, policy))
     return packed, evidence.replay(paths.verdicts / packed)
 
@@ -90,6 +90,7 @@ def _facts(root: Path, policy: bundle.Bundle) -> dict[str, Any]:
     return {
         "data_version": versions.data_version(root),
         "git_commit": versions.git_commit(root),
+        "dirty": versions.dirty(root),
         "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
         "gate_code": sources.digest("vqbet.stages.gate"),
         "packages": {name: metadata.version(name) for name in PACKAGES},

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vqbet import bundle, config, registry, storage, versions
+from vqbet import bundle, config, registry, storage
 from vqbet.bundle import Bundle
 from vqbet.contract import ConfigError
 from vqbet.registry import LedgerEntry, Signature, Version
-from vqbet.stages import evidence, files
+from vqbet.stages import evidence, files, kept, origin, worktree
 from vqbet.stages.paths import Paths
 
 
@@ -26,8 +26,10 @@ def register(root: Path, task: str) -> dict[str, str]:
     registry.check()
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     champion = registry.champion(task)
-    if champion and files.read_json(paths.gate / "verdict.json")["champion"] == champion.digest == policy.digest:
-        return {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
+    if champion and champion.digest == policy.digest == kept.verdict(paths).get("champion"):
+        restored = registry.complete(champion, paths.policy)
+        told = {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
+        return told | ({"put back": ", ".join(restored)} if restored else {})
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
@@ -40,11 +42,8 @@ def register(root: Path, task: str) -> dict[str, str]:
         tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
     )
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
-    common = {
-        "data_version": versions.data_version(root),
-        "store": policy.provenance["data"],
-        "git_commit": versions.git_commit(root),
-    }
+    trained_on = policy.provenance["data"]
+    common = {"store": trained_on, "demonstrations": origin.told(paths, trained_on), **worktree.tags(root)}
     judged = {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}
     tokenizer_version = _register_tokenizer(paths, tokenizer, common)
     version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
@@ -77,10 +76,12 @@ def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> i
 def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it."""
     registry.check()
+    params = config.task(root / "params.yaml", task).promotion
+    worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=params.clean)
     proof, verdict = evidence.pack(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
-    needed = config.task(root / "params.yaml", task).promotion.approvals
+    needed = params.approvals
     entry = registry.promote(
         task,
         version,
@@ -136,6 +137,8 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     at: ISO 8601, UTC where it names no offset; a date means its last second. Raises ConfigError for anything else.
     """
     entries = registry.history(task)
+    if not entries:
+        registry.refuse_without_ledger(task)
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
