@@ -225,7 +225,7 @@ def test_a_data_version_that_is_not_what_it_was_trained_on(root: Path, old: Demo
     put(root, old)
     tags = {"digest": digest, "data_version": registry.resolve("synthetic/1").tags["data_version"]}
     reference = registered(tmp_path / "policy", old.spec, tags)
-    with pytest.raises(PipelineError, match=r"was trained on the store .*, but the data version .* holds .*; register"):
+    with pytest.raises(PipelineError, match=r"was trained on the store .*, but data.dvc .* holds .*; register"):
         run(root, reference)
 
 
