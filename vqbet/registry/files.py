@@ -52,14 +52,13 @@ def complete(version: Version, folder: Path) -> list[str]:
     if not wrong:
         return []
     name = f"{version.name}/{version.version}"
-    client = connection.client()
     with connection.refused(f"put back the files of {name}"):
-        model = logged_model(version)
+        store = store_of(logged_model(version))
         for path in wrong:
             if (folder / path).is_file():
-                client.log_model_artifact(model, str(folder / path))
+                store.log_artifact(str(folder / path))
             else:
-                _store(client.get_logged_model(model).artifact_location).delete_artifacts(path)
+                store.delete_artifacts(path)
     if left := differences(version, folder):
         raise RegistryError(f"{name}: {left[0]} was put back and reads back otherwise; look at the registry's store")
     return wrong
@@ -101,7 +100,9 @@ def _prints(folder: Path) -> dict[str, Fingerprint]:
     return {path.relative_to(folder).as_posix(): Fingerprint.of(path.read_bytes()) for path in paths}
 
 
-def _store(location: str) -> Any:
+def store_of(model_id: str) -> Any:
+    """MLflow's store of a model's files, at the place that the registry names now; its clients remember former ones."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    location = connection.client().get_logged_model(model_id).artifact_location
     return get_artifact_repository(location, tracking_uri=connection.uri(), registry_uri=connection.uri())

@@ -83,7 +83,7 @@ def register(
                 _retag(client, version, tags)
                 if files.complete(version, folder):
                     with connection.refused(f"describe {name}/{version.version}"):
-                        _describe(client, files.logged_model(version), version.digest, version.run_id, signature)
+                        _describe(files.logged_model(version), version.digest, version.run_id, signature)
                 return version.version
         model_id = _upload(client, name, folder, tags["digest"], spec, run_id, signature)
         with connection.refused(f"register {name}"):
@@ -150,13 +150,13 @@ def _upload(
     number = experiment(client, spec.task)
     with connection.refused(f"upload {folder}"):
         entity = client.create_logged_model(number, name=name, source_run_id=run_id, tags={"digest": digest})
-        client.log_model_artifacts(entity.model_id, str(folder))
-        _describe(client, entity.model_id, digest, run_id or "", signature)
+        files.store_of(entity.model_id).log_artifacts(str(folder))
+        _describe(entity.model_id, digest, run_id or "", signature)
         client.finalize_logged_model(entity.model_id, "READY")
         return str(entity.model_id)
 
 
-def _describe(client: MlflowClient, model_id: str, digest: str, run_id: str, signature: Signature) -> None:
+def _describe(model_id: str, digest: str, run_id: str, signature: Signature) -> None:
     """Upload MLflow's own file about a model: flavour and signature, nothing executable."""
     from mlflow.models import Model
 
@@ -164,7 +164,7 @@ def _describe(client: MlflowClient, model_id: str, digest: str, run_id: str, sig
     described.add_flavor(FLAVOR, digest=digest)
     with tempfile.TemporaryDirectory() as staging:
         described.save(str(Path(staging) / "MLmodel"))
-        client.log_model_artifacts(model_id, staging)
+        files.store_of(model_id).log_artifacts(staging)
 
 
 def _tensor_specs(signature: Signature) -> Any:
