@@ -58,8 +58,8 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
         if entry.approved:
             checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry), None))
     with watch.bar(f"{task}: audit") as advance:
-        for number, (what, check, mend) in enumerate(checks, start=1):
-            found.append(_looked(what, check, mend))
+        for number, looked in enumerate(checks, start=1):
+            found.append(_looked(*looked))
             advance(number, len(checks), {})
     return found + [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
 
