@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-CODE = ("vqbet/", "flows/", "infra/")
+READ = ("vqbet/", "flows/", "infra/", "params.yaml", "dvc.yaml", "data.dvc", "dvc.lock")  # by the graph
 
 
 def git_commit(root: Path) -> str:
@@ -26,9 +26,9 @@ def tracked(root: Path) -> bool:
 
 
 def dirty(root: Path) -> list[str]:
-    """Files that differ from the last commit, sorted: changed ones that git tracks, and new ones among the code.
+    """Files that differ from the last commit, sorted: changed ones that git tracks, and new ones that the graph reads.
 
-    Paths are relative to `root`. Other new files change nothing that the graph reads. Empty where there is no commit.
+    Paths are relative to `root`. Empty where there is no commit.
     """
     asked = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", ".")
     answer = _git(root, "--no-optional-locks", *asked)
@@ -38,7 +38,7 @@ def dirty(root: Path) -> list[str]:
     entries = [entry for entry in answer.decode(errors="replace").split("\0") if entry]
     changed = {entry[3:].removeprefix(prefix) for entry in entries if not entry.startswith("??")}
     new = {entry[3:].removeprefix(prefix) for entry in entries if entry.startswith("??")}
-    return sorted(changed | {path for path in new if path.startswith(CODE)})
+    return sorted(changed | {path for path in new if path.startswith(READ)})
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
