@@ -8,6 +8,7 @@ help:
 	@echo "make test   lint, types, import contracts and every test"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
+	@echo "make clean  remove what can be made again: artifacts and caches, not the registry and what a verdict rests on"
 
 setup:
 	@bash infra/setup/setup.sh
@@ -33,5 +34,7 @@ bench: setup
 lock: setup
 	@bash infra/setup/lock.sh
 
+# Only what can be made again. Registry, ledger, evidence, approvals, keys and the data remote: python -m vqbet forget
+made_again := candidate champion checkpoints downloads dvc-site matplotlib paper prefect prefect-ui retrained seconds
 clean:
-	rm -rf artifacts .vqbet
+	rm -rf artifacts dvc_plots $(addprefix .vqbet/,$(made_again)) .vqbet/drift-* .vqbet/push-*

@@ -44,7 +44,7 @@ def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
     version = publish()
     create_markdown_artifact(
         markdown=f"{collected['episodes']} episodes, {collected['steps']} steps, "
-        f"store `{collected['digest'][:12]}`, data version `{version['md5'][:12]}`",
+        f"data version `{collected['digest'][:12]}`, data.dvc `{version['md5'][:12]}`",
         key=f"{task_name}-data",
         description=f"demonstrations of {task_name}",
     )

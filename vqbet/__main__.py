@@ -35,8 +35,8 @@ def ingest(
     root, params = _project(task)
     collected = stage.collect(root, task, params, source, console.watch())
     version = stage.publish(root, console.watch())
-    console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, digest {collected.digest[:12]}")
-    console.say(f"data version {version.md5[:12]}, {version.files} files, pushed and audited")
+    console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, data version {collected.digest[:12]}")
+    console.say(f"data.dvc {version.md5[:12]}: {version.files} files of all tasks, pushed and audited")
 
 
 @app.command()
@@ -231,11 +231,34 @@ def paper(
 
 
 @app.command()
+def forget(
+    yes_really: Annotated[bool, typer.Option("--yes-really", help="delete it; nothing brings it back")] = False,
+) -> None:
+    """Delete registry, ledger, evidence, approvals and the data remote of this project. Lists them first, and ends."""
+    from vqbet.stages import forget as stage
+
+    root = _root()
+    rows = stage.listing(root)
+    console.table(rows or {".vqbet": "holds nothing"})
+    if not rows:
+        return
+    if not yes_really:
+        console.say("Nothing was deleted. All of this is lost for ever by: python -m vqbet forget --yes-really")
+        raise typer.Exit(1)
+    stage.forget(root)
+    console.say("Deleted. data/ and DVC's cache are as they were; push data/ again: dvc push")
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 5000) -> None:
     """Show runs and registry in MLflow's pages, with its telemetry off."""
     import os
 
+    from vqbet.registry import connection
+
     _root()
+    if not connection.empty():
+        connection.client()  # a project that was moved: MLflow's pages must not look where it was
     store = os.environ["MLFLOW_TRACKING_URI"]
     command = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
     # MLflow's own list of hosts has patterns such as 10.*, which 10.pages.example fits.

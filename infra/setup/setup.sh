@@ -6,6 +6,8 @@ cd "$(dirname "$0")/../.."
 
 torch="$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
 stamp="$(cat requirements.lock infra/setup/setup.sh | cksum) $torch"
+place="$(pwd -P)"  # the scripts in .venv name their interpreter by it: a folder that was moved or copied needs its own
+if [ ! -L .venv ] && [ "$(cat .venv/.place 2>/dev/null || echo "$place")" != "$place" ]; then rm -rf .venv; fi
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.matches 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 
 find_python() {
@@ -33,5 +35,6 @@ install=(.venv/bin/python -m uv pip install --quiet --compile-bytecode --python 
 "${install[@]}" ${wheels:+--find-links "$wheels"} "$torch"
 "${install[@]}" --no-deps --require-hashes -r requirements.lock
 .venv/bin/python -c 'import torch, numpy, zarr, cv2, mujoco, prefect'
+printf '%s' "$place" > .venv/.place
 printf '%s' "$stamp" > .venv/.matches
 echo "setup: done in $((SECONDS - started)) s"

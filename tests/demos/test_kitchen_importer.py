@@ -55,7 +55,7 @@ def test_reads_what_was_written(buffer: Path) -> None:
     np.testing.assert_array_equal(demos.episode_ends, ENDS)
     np.testing.assert_allclose(demos.time_s[[0, 39, 40, 54, 55, 129]], [0, 3.12, 0, 1.12, 0, 5.92])
     assert set(demos.columns) == set(COLUMNS)
-    assert demos.columns["operator"].tolist() == ["human"] * 3
+    assert demos.columns["operator"].tolist() == ["unknown"] * 3, "only of a published set is it known"
     assert demos.columns["seed"].tolist() == [-1] * 3
 
 
@@ -148,6 +148,8 @@ def test_replay_refuses_what_it_cannot_replay(buffer: Path) -> None:
 
 
 def test_the_published_buffer(published: Demonstrations) -> None:
+    assert set(published.columns["source"]) == {"kitchen_complete"}
+    assert (set(published.columns["session"]), set(published.columns["operator"])) == ({"published"}, {"human"})
     assert published.observation.shape == (4209, 59)
     assert (len(published.lengths), published.lengths.min(), published.lengths.max()) == (19, 208, 236)
     assert published.columns["success"].all()

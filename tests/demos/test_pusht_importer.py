@@ -50,7 +50,7 @@ def test_reads_what_was_written(buffer: Path) -> None:
     np.testing.assert_array_equal(demos.episode_ends, ENDS)
     np.testing.assert_allclose(demos.time_s[[0, 39, 40, 54, 55, 129]], [0, 3.9, 0, 1.4, 0, 7.4])
     assert set(demos.columns) == set(COLUMNS)
-    assert demos.columns["operator"].tolist() == ["human"] * 3
+    assert demos.columns["operator"].tolist() == ["unknown"] * 3, "only of a published set is it known"
     assert demos.columns["seed"].tolist() == [-1] * 3
 
 
@@ -199,7 +199,24 @@ def test_unreadable_memory_is_never_asked_for(buffer: Path, monkeypatch: pytest.
         pusht.load(buffer)
 
 
+def test_the_columns_say_what_was_read_and_not_where_it_lay(buffer: Path, tmp_path: Path) -> None:
+    """The same numbers in another folder, dtype, chunk, codec and archive are the same source; others are another."""
+    named = replay_buffer.content(replay_buffer.load(buffer, pusht.FIELDS, max_bytes=2**30))
+    arrays = {name: values.astype(np.float64) for name, values in contents().items() if name != "meta/episode_ends"}
+    same = write(tmp_path / "elsewhere" / "other.zarr", arrays | {"meta/episode_ends": ENDS.astype(np.int32)})
+    archive = Path(shutil.make_archive(str(tmp_path / "made"), "zip", tmp_path / "elsewhere"))
+    for place in (buffer, same, archive):
+        columns = pusht.load(place).columns
+        assert columns["source"].tolist() == columns["session"].tolist() == [f"replay_buffer:{named[:12]}"] * 3
+    arrays["data/action"][7, 0] += 1
+    foreign = pusht.load(write(tmp_path / "foreign.zarr", arrays | {"meta/episode_ends": ENDS}))
+    assert foreign.columns["source"][0].startswith("replay_buffer:")
+    assert foreign.columns["source"][0] != f"replay_buffer:{named[:12]}"
+
+
 def test_the_published_buffer(published: Demonstrations) -> None:
+    assert set(published.columns["source"]) == {"pusht_cchi_v7_replay"}
+    assert (set(published.columns["session"]), set(published.columns["operator"])) == ({"published"}, {"human"})
     assert published.observation.shape == (25650, 20)
     assert (len(published.lengths), published.lengths.min(), published.lengths.max()) == (206, 49, 246)
     assert published.columns["success"].all()

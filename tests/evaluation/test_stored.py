@@ -108,8 +108,7 @@ class TestRegister:
             (release.registry, "set_candidate", lambda *_: None),
             (release.bundle, "read", bundle),
             (release.evidence, "pack", pack),
-            (release.versions, "data_version", lambda _: "v"),
-            (release.versions, "git_commit", lambda _: "g"),
+            (release.worktree, "tags", lambda _: {"git_commit": "g"}),
             (release.files, "read_json", lambda _: {"score": 0.5, "score_low": 0.4, "score_high": 0.6}),
         ):
             monkeypatch.setattr(module, name, value)

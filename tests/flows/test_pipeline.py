@@ -460,5 +460,5 @@ def test_changed_demonstrations_are_compared_with_the_champions(project: Project
     assert re.search(r"episodes +0 kept, 0 added, 0 removed, 120 changed", done.stdout)
     found = read(project, "drift/drift.json")
     assert {"max_divergence"} <= {each["threshold"] for each in found["exceeded"]}
-    assert found["against"]["data_version"] != found["present"]["data_version"] == versions.data_version(project.root)
+    assert found["against"]["data_dvc"] != found["present"]["data_dvc"] == versions.data_version(project.root)
     assert "NEW TOKENIZER NEEDED" in (project.root / "artifacts/blockpush/drift/index.html").read_text(encoding="utf-8")

@@ -111,8 +111,8 @@ def test_other_seeds_of_the_process_fit(root: Path, old: Demonstrations) -> None
     assert found.rows["episodes"] == "0 kept, 40 added, 40 removed, 0 changed"
     value = told(root)
     assert value["against"]["policy"] == "synthetic/1"
-    assert value["against"]["data_version"] == registry.resolve("synthetic/1").tags["data_version"]
-    assert value["present"]["data_version"] == versions.data_version(root) != value["against"]["data_version"]
+    assert value["against"]["data_dvc"] == registry.resolve("synthetic/1").tags["data_version"]
+    assert value["present"]["data_dvc"] == versions.data_version(root) != value["against"]["data_dvc"]
     assert value["present"]["store"] == store.digest(Paths(root, TASK).store)
     assert [path.name for path in (root / ".vqbet").glob("drift-*")] == []
     page = (root / found.rows["open"]).read_text(encoding="utf-8")
@@ -225,13 +225,13 @@ def test_a_data_version_that_is_not_what_it_was_trained_on(root: Path, old: Demo
     put(root, old)
     tags = {"digest": digest, "data_version": registry.resolve("synthetic/1").tags["data_version"]}
     reference = registered(tmp_path / "policy", old.spec, tags)
-    with pytest.raises(PipelineError, match=r"was trained on the store .*, but the data version .* holds .*; register"):
+    with pytest.raises(PipelineError, match=r"was trained on the store .*, but data.dvc .* holds .*; register"):
         run(root, reference)
 
 
 def test_a_policy_that_cannot_be_traced(root: Path, old: Demonstrations, tmp_path: Path) -> None:
     digest = policy(tmp_path / "untagged", old, data="0" * 64)
-    with pytest.raises(RegistryError, match="has no tag data_version"):
+    with pytest.raises(RegistryError, match="has no tag data_dvc"):
         run(root, registered(tmp_path / "untagged", old.spec, {"digest": digest}))
     digest = policy(tmp_path / "untold", old)
     with pytest.raises(BundleError, match="does not say which store it was trained on"):

@@ -153,6 +153,7 @@ class PromotionParams(Section):
 
     approvals: Annotated[int, Field(ge=0, le=5)]
     approval_hours: Annotated[float, Field(gt=0, le=8760)]
+    clean: bool
 
 
 class DriftParams(Section):

@@ -6,9 +6,11 @@ MLflow itself is imported inside functions, for it costs seconds.
 
 from vqbet.registry.approvals import Approval, approve, approved_then
 from vqbet.registry.attempts import Attempt, Attempts
+from vqbet.registry.bereft import refuse_without_ledger
 from vqbet.registry.chain import OvertakenError
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import attach, fetch, keep
+from vqbet.registry.files import complete, download
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import (
     CANDIDATE,
@@ -16,7 +18,6 @@ from vqbet.registry.models import (
     Signature,
     Version,
     by_digest,
-    download,
     register,
     set_candidate,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "by_digest",
     "champion",
     "check",
+    "complete",
     "download",
     "empty",
     "end",
@@ -64,6 +66,7 @@ __all__ = [
     "keep",
     "predecessor",
     "promote",
+    "refuse_without_ledger",
     "register",
     "repair",
     "resolve",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet.contract import RegistryError
+from vqbet.registry import relocation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,7 +113,10 @@ def _check_server(address: str) -> None:
 
 
 def client() -> MlflowClient:
-    """A client of the registry; opened once per process and address. Raises RegistryError where that fails."""
+    """A client of the registry; opened once per process and address. Raises RegistryError where that fails.
+
+    Paths in the project's own store follow the folder of its file when that was moved or copied.
+    """
     address = uri()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -126,7 +130,10 @@ def _client(address: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+    made = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
+    if address.startswith(SQLITE):
+        relocation.follow(Path(address.removeprefix(SQLITE)))
+    return made
 
 
 @contextmanager
@@ -137,7 +144,7 @@ def refused(action: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = " ".join(str(error).split())[:400]
         raise RegistryError(f"{shown()}: cannot {action}: {reason}") from error
 

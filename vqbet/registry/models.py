@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError, Spec
-from vqbet.registry import connection
+from vqbet.registry import connection, files
 from vqbet.registry.runs import experiment
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 FLAVOR = "vqbet"
-NOT_OURS = ("MLmodel", "registered_model_meta")  # what MLflow adds to the bundle's files
 
 # name -> (dtype, shape); -1 is the batch axis
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -69,22 +67,25 @@ def register(
 ) -> int:
     """Put the bundle in `folder` into the registry under `name`; gives its version number.
 
-    tags["digest"] identifies the bundle: where `name` has a version of that digest, its tags are brought up to date and
-    its number is given. The signature is that of a policy of `spec` unless given. Raises RegistryError where there is
-    no bundle, no digest, or the registry does not take it.
+    tags["digest"] identifies the bundle: where `name` has a version of that digest, its tags are brought up to date,
+    files that the registry has lost are put back, and its number is given. The signature is that of a policy of `spec`
+    unless given. Raises RegistryError where there is no bundle, no digest, or the registry does not take it.
     """
     if not tags.get("digest"):
         raise RegistryError(f"{name}: expected the bundle's digest among the tags, got {sorted(tags)}")
     if not folder.is_dir():
         raise RegistryError(f"{folder}: expected the folder of a bundle to register as {name}; run its stage first")
-    client = connection.client()
+    client, signature = connection.client(), signature or Signature.of_policy(spec)
     with connection.locked(name):
         versions = _versions(client, name)
         for version in versions:
             if version.digest == tags["digest"]:
                 _retag(client, version, tags)
+                if files.complete(version, folder):
+                    with connection.refused(f"describe {name}/{version.version}"):
+                        _describe(files.logged_model(version), version.digest, version.run_id, signature)
                 return version.version
-        model_id = _upload(client, name, folder, tags["digest"], spec, run_id, signature or Signature.of_policy(spec))
+        model_id = _upload(client, name, folder, tags["digest"], spec, run_id, signature)
         with connection.refused(f"register {name}"):
             if not versions:
                 _create(client, name)
@@ -146,38 +147,6 @@ def set_candidate(name: str, version: int) -> None:
         client.set_registered_model_alias(name, CANDIDATE, str(version))
 
 
-def download(version: Version, into: Path) -> Path:
-    """Fetch the bundle's files into the new or empty folder `into`; gives it. Verifying the digest is the caller's.
-
-    Raises RegistryError where files are missing in the registry's store; `into` is then left as it was.
-    """
-    import mlflow.artifacts
-
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise RegistryError(f"{into}: expected a new or empty folder for {version.name}/{version.version}")
-    connection.client()
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as staging:
-        with connection.refused(f"download {version.name}/{version.version}"):
-            mlflow.artifacts.download_artifacts(
-                f"models:/{version.name}/{version.version}",
-                dst_path=staging,
-                tracking_uri=connection.uri(),
-                registry_uri=connection.uri(),
-            )
-        for name in NOT_OURS:
-            (Path(staging) / name).unlink(missing_ok=True)
-        if not any(Path(staging).iterdir()):
-            raise RegistryError(
-                f"{version.name}/{version.version}: the registry has no files for it; register the bundle again after "
-                "deleting this version"
-            )
-        into.mkdir(exist_ok=True)
-        for path in sorted(Path(staging).iterdir()):
-            shutil.move(path, into / path.name)
-    return into
-
-
 def model_tags(name: str) -> dict[str, str]:
     """Tags of the registered model itself (not of a version); empty where there is no such model."""
     model = _model(connection.client(), name)
@@ -194,20 +163,24 @@ def _upload(
     client: MlflowClient, name: str, folder: Path, digest: str, spec: Spec, run_id: str | None, signature: Signature
 ) -> str:
     """The bundle's files and an MLmodel file as a logged model; gives its id."""
+    number = experiment(client, spec.task)
+    with connection.refused(f"upload {folder}"):
+        entity = client.create_logged_model(number, name=name, source_run_id=run_id, tags={"digest": digest})
+        files.store_of(entity.model_id).log_artifacts(str(folder))
+        _describe(entity.model_id, digest, run_id or "", signature)
+        client.finalize_logged_model(entity.model_id, "READY")
+        return str(entity.model_id)
+
+
+def _describe(model_id: str, digest: str, run_id: str, signature: Signature) -> None:
+    """Upload MLflow's own file about a model: flavour and signature, nothing executable."""
     from mlflow.models import Model
 
-    number = experiment(client, spec.task)
-    with connection.refused(f"upload {folder}"), tempfile.TemporaryDirectory() as staging:
-        entity = client.create_logged_model(number, name=name, source_run_id=run_id, tags={"digest": digest})
-        described = Model(
-            run_id=run_id, model_uuid=entity.model_id, model_id=entity.model_id, signature=_tensor_specs(signature)
-        )
-        described.add_flavor(FLAVOR, digest=digest)
+    described = Model(run_id=run_id or None, model_uuid=model_id, model_id=model_id, signature=_tensor_specs(signature))
+    described.add_flavor(FLAVOR, digest=digest)
+    with tempfile.TemporaryDirectory() as staging:
         described.save(str(Path(staging) / "MLmodel"))
-        client.log_model_artifacts(entity.model_id, str(folder))
-        client.log_model_artifacts(entity.model_id, staging)
-        client.finalize_logged_model(entity.model_id, "READY")
-        return entity.model_id
+        files.store_of(model_id).log_artifacts(staging)
 
 
 def _tensor_specs(signature: Signature) -> Any:

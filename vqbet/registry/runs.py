@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError
-from vqbet.registry import connection
+from vqbet.registry import connection, relocation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -136,7 +136,7 @@ def experiment(client: MlflowClient, task: str) -> str:
         if found is not None:
             return found.experiment_id
         embedded = connection.uri().startswith(connection.SQLITE)
-        place = str(connection.home() / "mlartifacts" / task) if embedded else None  # a server has its own place
+        place = str(connection.home() / relocation.FOLDER / task) if embedded else None  # a server has its own place
         try:
             return client.create_experiment(task, artifact_location=place)
         except MlflowException:

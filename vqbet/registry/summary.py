@@ -13,11 +13,14 @@ def show(reference: str) -> dict[str, str]:
         "digest": version.digest,
         "aliases": ", ".join(version.aliases) or "none",
         "registered": version.created,
-        "data version": version.tags.get("data_version", "unknown"),
+        "demonstrations": version.tags.get("demonstrations", "unknown: registered before sources were recorded"),
+        "data version": version.tags.get("store") or version.tags.get("data_version", "unknown"),
+        "data.dvc": version.tags.get("data_dvc") or version.tags.get("data_version", "unknown"),
         "git commit": version.tags.get("git_commit", "unknown"),
+        "not committed": version.tags.get("dirty", "unknown"),
         "verdict": version.tags.get("verdict", "none"),
     }
-    told = {"digest", "data_version", "git_commit", "verdict"}
+    told = {"digest", "demonstrations", "store", "data_dvc", "data_version", "git_commit", "dirty", "verdict"}
     rows |= {key.replace("_", " "): value for key, value in sorted(version.tags.items()) if key not in told}
     if wrong := promotion.amiss(version.name):
         rows["NOT AS IT SHOULD BE"] = f"{wrong}; python -m vqbet audit {version.name} --repair"

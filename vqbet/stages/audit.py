@@ -10,7 +10,7 @@ from pathlib import Path
 from vqbet import registry
 from vqbet.contract import VqbetError
 from vqbet.registry import LedgerEntry
-from vqbet.stages import evidence, release
+from vqbet.stages import evidence, kept, release
 from vqbet.stages.watch import Watch
 
 
@@ -30,7 +30,8 @@ class Finding:
 def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
     """Look at everything that a promotion of `task` rests on; with `repair`, also finish what was left half done.
 
-    Content that was changed cannot be repaired, only found: it is restored from a copy, or the champion rolled back.
+    Files of a champion that the registry has lost or holds changed are put back where the artefacts or DVC's cache have
+    the bundle of that digest. Other content that was changed is only found: restore a copy, or roll the champion back.
     Raises RegistryError where the registry does not answer.
     """
     registry.check()
@@ -38,34 +39,47 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
 
     def ledger() -> str:
         entries.extend(registry.history(task))
+        if not entries:
+            registry.refuse_without_ledger(task)
         return ""
 
     found = [_looked("ledger", ledger)]
     if found[0].open:
         return found
     found.append(_looked(f"{task}@champion", lambda: registry.amiss(task), _moved(task) if repair else None))
-    checks: list[tuple[str, Callable[[], str]]] = []
+    checks: list[tuple[str, Callable[[], str], Callable[[], str] | None]] = []
     digests = {entry.version: entry.digest for entry in entries}
     for version, digest in sorted(digests.items()):
-        checks.append((f"{task}/{version}", partial(_bundle, task, version, digest)))
+        mend = partial(kept.put_back, root, task, version, digest) if repair else None
+        checks.append((f"{task}/{version}", partial(_bundle, task, version, digest), mend))
     for entry in entries:
         if entry.action == "promote":
-            checks.append((f"entry {entry.seq}, evidence", partial(_evidence, root, entry)))
+            checks.append((f"entry {entry.seq}, evidence", partial(_evidence, root, entry), None))
         if entry.approved:
-            checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry)))
+            checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry), None))
     with watch.bar(f"{task}: audit") as advance:
-        for number, (what, check) in enumerate(checks, start=1):
-            found.append(_looked(what, check))
+        for number, looked in enumerate(checks, start=1):
+            found.append(_looked(*looked))
             advance(number, len(checks), {})
     return found + [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
 
 
 def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None = None) -> Finding:
+    wrong = _said(check)
+    if not wrong or mend is None:
+        return Finding(what, wrong)
     try:
-        wrong = check()
-        return Finding(what, wrong, mend() if wrong and mend else "")
+        return Finding(what, wrong, mend())
+    except VqbetError as error:
+        refusal = str(error)
+        return Finding(what, wrong if refusal == wrong else f"{wrong}; cannot be repaired: {refusal}")
+
+
+def _said(check: Callable[[], str]) -> str:
+    try:
+        return check()
     except VqbetError as error:  # is what is looked for: one finding must not hide the next
-        return Finding(what, str(error))
+        return str(error)
 
 
 def _moved(task: str) -> Callable[[], str]:

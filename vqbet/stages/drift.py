@@ -69,14 +69,14 @@ def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) 
         "against": {
             "policy": f"{version.name}/{version.version}",
             "digest": version.digest,
-            "data_version": version.tags.get("data_version", ""),
+            "data_dvc": _data_dvc(version),
             "store": old.digest,
         },
-        "present": {"data_version": versions.data_version(root), "store": new.digest},
+        "present": {"data_dvc": versions.data_version(root), "store": new.digest},
     }
     files.write_json(paths.artifacts / "drift" / "drift.json", value)
     files.write_text(paths.artifacts / "drift" / "index.html", page.render(value))
-    shown = {"compared with": f"{where[0]}, data version {value['against']['data_version'][:12] or 'unknown'}"}
+    shown = {"compared with": f"{where[0]}, data version {old.digest[:12]}"}
     shown |= rows(report) | {"open": (paths.artifacts / "drift" / "index.html").relative_to(root).as_posix()}
     return Drift(report.conclusion, bool(report.exceeded), shown)
 
@@ -210,13 +210,18 @@ def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], 
     return policy.planner.prior.tokenizer, wanted, str(bundle.provenance["data"])
 
 
+def _data_dvc(version: Version) -> str:
+    """The md5 of data.dvc that a version was registered with; in versions of before it is tagged data_version."""
+    return version.tags.get("data_dvc") or version.tags.get("data_version", "")
+
+
 def _restored(root: Path, version: Version, digest: str, target: Path, watch: Watch) -> Demonstrations:
     """The store the policy was trained on, from the data version it was registered with."""
     where = f"{version.name}/{version.version}"
-    md5 = version.tags.get("data_version", "")
+    md5 = _data_dvc(version)
     if not md5:
         raise RegistryError(
-            f"{where}: has no tag data_version, so its demonstrations cannot be found; register it again from the "
+            f"{where}: has no tag data_dvc, so its demonstrations cannot be found; register it again from the "
             f"commit that made it: python -m vqbet register {version.name}"
         )
     with watch.bar(f"restore {version.name}") as advance:
@@ -230,7 +235,7 @@ def _restored(root: Path, version: Version, digest: str, target: Path, watch: Wa
     demos = store.read(target)
     if demos.digest != digest:
         raise PipelineError(
-            f"{where}: was trained on the store {digest[:12]}, but the data version {md5[:12]} it was registered with "
+            f"{where}: was trained on the store {digest[:12]}, but data.dvc {md5[:12]}, with which it was registered, "
             f"holds {demos.digest[:12]}; register it from the commit that made it"
         )
     return demos

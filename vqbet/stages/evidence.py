@@ -12,7 +12,7 @@ from vqbet.demos import store
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.evidence import FACTS
 from vqbet.evaluation.gate import Verdict
-from vqbet.stages import sources
+from vqbet.stages import kept, sources
 from vqbet.stages.paths import Paths
 
 __all__ = ["FACTS", "found", "listing", "pack", "replay"]
@@ -26,7 +26,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     """
     paths = Paths(root, task)
     policy = bundle.read(paths.policy)
-    spoken = records.parse(records.load(paths.gate / "verdict.json"), str(paths.gate / "verdict.json"))
+    spoken = kept.verdict(paths)
     if spoken.get("candidate") != policy.digest:
         raise GateError(
             f"{paths.gate}: the verdict is about {str(spoken.get('candidate'))[:12] or 'no policy'}, {paths.policy} is "
@@ -35,7 +35,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
     films = [film for folder in (paths.evaluation, paths.gate) for film in sorted((folder / "films").glob("*.webm"))]
     files |= {f"films/{film.name}": film for film in films}
-    files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": paths.blessing(policy.digest)}
+    files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": kept.blessing(paths, policy)}
     packed = evidence.pack(paths.verdicts, files, _facts(root, task, policy))
     return packed, evidence.replay(paths.verdicts / packed)
 
@@ -46,9 +46,9 @@ def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
     What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
     a byte of it was changed, RegistryError or StorageError where it is nowhere.
     """
-    kept = Paths(root, "").verdicts
-    here = [folder for folder in evidence.folders(kept) if folder.name.startswith(prefix)]
-    folder = evidence.find(kept, prefix) if here else _fetched(prefix, kept)
+    verdicts = Paths(root, "").verdicts
+    here = [folder for folder in evidence.folders(verdicts) if folder.name.startswith(prefix)]
+    folder = evidence.find(verdicts, prefix) if here else _fetched(prefix, verdicts)
     return folder, evidence.replay(folder)
 
 
@@ -76,15 +76,15 @@ def listing(root: Path) -> dict[str, str]:
     return rows or {"verdicts": "none yet; run the pipeline once"}
 
 
-def _fetched(prefix: str, kept: Path) -> Path:
+def _fetched(prefix: str, verdicts: Path) -> Path:
     bucket = storage.configured()
     try:
-        return registry.fetch(prefix, kept)
+        return registry.fetch(prefix, verdicts)
     except RegistryError as absent:
         if bucket is None:
             raise
         try:
-            return bucket.fetch_folder(prefix, kept)
+            return bucket.fetch_folder(prefix, verdicts)
         except StorageError as error:
             raise StorageError(f"{absent}; {error}") from error
 
@@ -94,6 +94,7 @@ def _facts(root: Path, task: str, policy: bundle.Bundle) -> dict[str, Any]:
         "data_version": versions.data_version(root),
         "store": store.digest(Paths(root, task).store),
         "git_commit": versions.git_commit(root),
+        "dirty": versions.dirty(root),
         "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
         "gate_code": sources.digest("vqbet.stages.gate"),
         "packages": {name: metadata.version(name) for name in PACKAGES},

@@ -13,7 +13,8 @@ from vqbet import sims, versions
 from vqbet.contract import ConfigError, Demonstrations, StoreError
 from vqbet.demos import importers, store, validate
 from vqbet.demos.importers.fetch import fetch
-from vqbet.stages import files, sources
+from vqbet.stages import completeness, files, origin, sources
+from vqbet.stages.origin import Origin
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -32,12 +33,14 @@ class Collected:
 
 
 def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch) -> Collected:
-    """Put a task's demonstrations into its store; a store of the same making is left alone.
+    """Put a task's demonstrations into its store, and record their source; a store of the same making is left alone.
 
-    Raises ConfigError where the task has neither importer nor oracle, ValidationError where the demonstrations are not
-    fit for training; the store that was there before is then untouched.
+    Raises PipelineError, before anything is done, where data/ cannot be versioned or lacks another task's store;
+    ConfigError where the task has neither importer nor oracle; ValidationError where the demonstrations are not fit for
+    training. The store that was there before is then untouched.
     """
     paths = Paths(root, task)
+    completeness.check(root, task)
     if not source and task not in sims.ORACLES:
         raise ConfigError(
             f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
@@ -48,11 +51,16 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     if recipe and note.is_file() and paths.store.is_dir():
         known = files.read_json(note)
         if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
+            origin.keep(paths, known["digest"], _oracle(task, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)
-    demos = _imported(root, task, source, watch) if source else _demonstrated(task, params, watch)
+    if source:
+        demos, source_of = _imported(root, task, source, watch)
+    else:
+        demos, source_of = _demonstrated(task, params, watch), _oracle(task, params)
     report = validate.validate(demos, **params.validate_.model_dump())
     validate.raise_for_errors(report, source or task)
     digest = store.write(paths.store, demos)
+    origin.keep(paths, digest, source_of, versioned=bool(source))
     made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
     files.write_json(note, {"recipe": recipe, "digest": digest, "episodes": made.episodes, "steps": made.steps})
     return made
@@ -61,7 +69,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
 def publish(root: Path, watch: Watch) -> versions.DataVersion:
     """Version data/, push it, and audit what the remote holds against it."""
     version = versions.add(root)
-    watch.say(f"data version {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
+    watch.say(f"data.dvc {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
     versions.push(root)
     versions.audit(root)
     return version
@@ -74,22 +82,32 @@ def _demonstrated(task: str, params: TaskParams, watch: Watch) -> Demonstrations
         )
 
 
-def _imported(root: Path, task: str, source: str, watch: Watch) -> Demonstrations:
+def _oracle(task: str, params: TaskParams) -> Origin:
+    """The task's oracle as the source of its demonstrations: its code and its parameters."""
+    module, chosen = sims.ORACLE_MODULES[task], params.demos
+    return Origin(module, "oracle", sources.digest(module), place=f"{chosen.episodes} episodes, seed {chosen.seed}")
+
+
+def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonstrations, Origin]:
     if task not in importers.IMPORTERS:
         raise ConfigError(
             f"{task}: no importer reads its published data; there are importers for {_names(importers.IMPORTERS)}"
         )
+    archive: list[str] = []
     with watch.bar(f"fetch {task}") as advance:
         folder = fetch(
             source,
             Paths(root, task).scratch("downloads"),
             max_bytes=importers.MAX_BYTES,
             progress=lambda done, total: advance(done, total, {}),
+            hashed=archive.append,
         )
     try:
-        return importers.IMPORTERS[task](folder)
+        demos = importers.IMPORTERS[task](folder)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
+    found = importers.located(folder)
+    return demos, origin.imported(source, found, importers.FORMATS[task], "".join(archive))
 
 
 def _recipe(task: str, params: TaskParams) -> str:

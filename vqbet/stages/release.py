@@ -14,7 +14,7 @@ from vqbet.bundle import Bundle
 from vqbet.contract import ConfigError, GateError, PipelineError
 from vqbet.evaluation.plan import Plan
 from vqbet.registry import LedgerEntry, Signature, Version
-from vqbet.stages import bounds, files, recheck, sealing
+from vqbet.stages import bounds, files, kept, origin, recheck, sealing, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -30,8 +30,10 @@ def register(root: Path, task: str) -> dict[str, str]:
     registry.check()
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     champion = registry.champion(task)
-    if champion and files.read_json(paths.gate / "verdict.json")["champion"] == champion.digest == policy.digest:
-        return {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
+    if champion and champion.digest == policy.digest == kept.verdict(paths).get("champion"):
+        restored = registry.complete(champion, paths.policy)
+        told = {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
+        return told | ({"put back": ", ".join(restored)} if restored else {})
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
@@ -39,11 +41,8 @@ def register(root: Path, task: str) -> dict[str, str]:
     proof, verdict = sealing.sealed(root, task)
     registry.attach(proof, paths.report / "index.html")
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
-    common = {
-        "data_version": versions.data_version(root),
-        "store": policy.provenance["data"],
-        "git_commit": versions.git_commit(root),
-    }
+    trained_on = policy.provenance["data"]
+    common = {"store": trained_on, "demonstrations": origin.told(paths, trained_on), **worktree.tags(root)}
     judged = {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}
     tokenizer_version = _register_tokenizer(paths, tokenizer, common)
     version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
@@ -80,16 +79,18 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     random sample of its episodes plays again as recorded. Raises PipelineError, GateError or RegistryError otherwise.
     """
     registry.check()
+    asked = bounds.committed(root, task).promotion
+    worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
     _as_made(root, task)
     proof, verdict = sealing.sealed(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
-    asked: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof, "approvals": bounds.approvals(root, task)}
+    allowed: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof, "approvals": asked.approvals}
     checked = ""
-    if registry.admit(task, version, **asked):
+    if registry.admit(task, version, **allowed):
         checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
-    return described(registry.promote(task, version, **asked, who=getpass.getuser(), why=why, checked=checked))
+    return described(registry.promote(task, version, **allowed, who=getpass.getuser(), why=why, checked=checked))
 
 
 def _as_made(root: Path, task: str) -> None:
@@ -154,6 +155,8 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     at: ISO 8601, UTC where it names no offset; a date means its last second. Raises ConfigError for anything else.
     """
     entries = registry.history(task)
+    if not entries:
+        registry.refuse_without_ledger(task)
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]

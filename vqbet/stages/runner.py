@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, registry, versions
+from vqbet import bundle, launch, registry
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
-from vqbet.stages import files
+from vqbet.stages import files, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -44,6 +44,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     section = getattr(params, "validate_" if name == "validate" else name, None)
     registry.check()
     if name == "gate":
+        worktree.refuse_dirty(root, f"{task}: nothing was judged", required=params.promotion.clean)
         fetch(paths)
     started = time.monotonic()
     with registry.run(
@@ -51,8 +52,8 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         name,
         params=section.model_dump() if section is not None else {},
         tags={
-            "data_version": versions.data_version(root),
-            "git_commit": versions.git_commit(root),
+            **worktree.tags(root),
+            "store": store.digest(paths.store),
             "training": str(training),
         },
     ) as record:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vqbet import registry, versions
+from vqbet.demos import store
 from vqbet.stages import files, runner
 from vqbet.stages.paths import Paths
 
@@ -21,7 +22,8 @@ def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
     return {
         "task": task,
         "demonstrations": f"{found['validate']['episodes']:.0f} episodes, {found['validate']['steps']:.0f} steps",
-        "data version": f"{versions.data_version(root)[:12]}{_compared(root, 'data.dvc')}",
+        "data version": f"{store.digest(paths.store)[:12]}",
+        "data.dvc": f"{versions.data_version(root)[:12]}{_compared(root, 'data.dvc')}",
         "tokenizer": _tokenizer(found["tokenizer"]),
         **_scores(evaluated),
         "modes": f"{evaluated['modes']:.0f} visited, entropy {evaluated['mode_entropy_bits']:.2f} bits",

@@ -3,8 +3,9 @@
 DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
 """
 
-from vqbet.versions.data import DataVersion, add, data_version, push, read
-from vqbet.versions.git import as_committed, committed, git_commit
+from vqbet.versions.cached import cached_folders
+from vqbet.versions.data import DataVersion, add, data_version, push, read, stores
+from vqbet.versions.git import as_committed, committed, dirty, git_commit, tracked
 from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, dvc, repro
@@ -17,8 +18,10 @@ __all__ = [
     "add",
     "as_committed",
     "audit",
+    "cached_folders",
     "committed",
     "data_version",
+    "dirty",
     "dvc",
     "git_commit",
     "push",
@@ -26,5 +29,7 @@ __all__ = [
     "repair",
     "repro",
     "restore",
+    "stores",
+    "tracked",
     "unmade",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from ruamel.yaml.error import YAMLError
 
 from vqbet.contract import PipelineError
 from vqbet.versions.process import dvc
+
+LOCKED = re.compile(r"^ *(?:- )?path: data/([^/\s]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,22 @@ def push(root: Path) -> None:
 def data_version(root: Path) -> str:
     """The md5 of data.dvc, as tags and bundles carry it."""
     return read(root).md5
+
+
+def stores(root: Path) -> list[str]:
+    """Names in data/ of the version that data.dvc names, such as "pusht.zarr"; none where there is no version yet.
+
+    Read from the local cache without DVC. A fresh clone has no cache; the names are then those in dvc.lock.
+    """
+    if not (root / "data.dvc").is_file():
+        return []
+    md5 = read(root).md5
+    try:
+        listed = json.loads((root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).read_bytes())
+        return sorted({str(entry["relpath"]).split("/")[0] for entry in listed if "/" in entry["relpath"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        lock = root / "dvc.lock"
+        return sorted(set(LOCKED.findall(lock.read_text(encoding="utf-8")))) if lock.is_file() else []
 
 
 def read(root: Path) -> DataVersion:

@@ -29,13 +29,21 @@ MAX_FILES = 100_000
 UNPACKED_RATIO = 10  # an archive of the largest size allowed may unpack to this many times that size
 
 
-def fetch(source: str, into: Path, *, max_bytes: int, progress: Progress | None = None) -> Path:
+def fetch(
+    source: str,
+    into: Path,
+    *,
+    max_bytes: int,
+    progress: Progress | None = None,
+    hashed: Callable[[str], None] | None = None,
+) -> Path:
     """Where the data of `source` lies on this machine: a path as it is, or the folder a zip at a URL was unpacked to.
 
     The folder is `into`/<archive's name>-<start of its sha256>; an archive that is already there is not unpacked again.
-    progress(done, total) counts bytes; total is 0 where the server does not say. Raises StoreError, leaving nothing
-    behind, for a path that is not there, a server that does not answer or stops, an archive that is larger than
-    `max_bytes`, and one that would write anywhere but into its own folder.
+    progress(done, total) counts bytes; total is 0 where the server does not say. hashed(sha256) is called once an
+    archive was downloaded. Raises StoreError, leaving nothing behind, for a path that is not there, a server that does
+    not answer or stops, an archive that is larger than `max_bytes`, and one that would write anywhere but into its own
+    folder.
     """
     scheme = urlsplit(source).scheme.lower()
     if scheme not in ("http", "https"):
@@ -45,6 +53,8 @@ def fetch(source: str, into: Path, *, max_bytes: int, progress: Progress | None 
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=into) as staging:
             archive = Path(staging) / "archive.zip"
             digest = _download(source, archive, max_bytes, progress)
+            if hashed:
+                hashed(digest)
             final = into / f"{_stem(source)}-{digest[:12]}"
             if not final.is_dir():
                 unpacked = Path(staging) / "unpacked"

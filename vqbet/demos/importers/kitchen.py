@@ -18,6 +18,7 @@ from vqbet.demos.importers import replay_buffer
 FIELDS = {"state": (59,), "action": (9,)}
 CONTROL_HZ = 12.5
 MAX_UNPACKED_BYTES = 2**30
+PUBLISHED = {"1f2641c0bf91b8d9ef4a2ce6dab41244377c86bb4e05891496fb715b178148ca": "kitchen_complete"}  # by content
 STATE = np.r_[0:9, 18:39, 9:18, 39:59]  # a recorded row (arm, then objects) in the model's order: positions, velocities
 
 # FrankaKitchen-v1's goals: the positions of a task, in the model's order, and how close they must come together.
@@ -52,7 +53,7 @@ def load(source: Path) -> Demonstrations:
         action=arrays["action"].astype(np.float32),
         time_s=replay_buffer.time_s(ends, CONTROL_HZ),
         episode_ends=ends,
-        columns=replay_buffer.columns(spec(), "kitchen_complete", successes),
+        columns=replay_buffer.columns(spec(), arrays, successes, published=PUBLISHED),
         state=state,
     )
 

@@ -20,6 +20,7 @@ KEYPOINT_MARGIN_PX = 64.0
 GOAL_POSE = (256.0, 256.0, np.pi / 4)  # x, y, angle
 CLOSE_PX, CLOSE_RAD = 15.0, np.deg2rad(10)
 MAX_UNPACKED_BYTES = 4 * 2**30
+PUBLISHED = {"9ea40ea7a99837c8bb67834b0116cabc1b16c0aa19e4d90ed8057fc1cc659a35": "pusht_cchi_v7_replay"}  # by content
 
 
 def load(source: Path) -> Demonstrations:
@@ -43,7 +44,7 @@ def load(source: Path) -> Demonstrations:
         action=arrays["action"].astype(np.float32),
         time_s=replay_buffer.time_s(ends, CONTROL_HZ),
         episode_ends=ends,
-        columns=replay_buffer.columns(spec(), "pusht_cchi_v7_replay", arrived(state[ends - 1])),
+        columns=replay_buffer.columns(spec(), arrays, arrived(state[ends - 1]), published=PUBLISHED),
         state=state,
     )
 

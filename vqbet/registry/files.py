@@ -1,0 +1,108 @@
+"""The files of a registered version: fetched, compared with a bundle of the same digest, and put back where lost."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import RegistryError
+from vqbet.fingerprint import Fingerprint
+from vqbet.registry import connection
+
+if TYPE_CHECKING:
+    from vqbet.registry.models import Version
+
+NOT_OURS = ("MLmodel", "registered_model_meta")  # what MLflow adds to the bundle's files
+
+
+def download(version: Version, into: Path) -> Path:
+    """Fetch the bundle's files into the new or empty folder `into`; returns it. Verifying the digest is the caller's.
+
+    Raises RegistryError where files are missing in the registry's store; `into` is then left as it was.
+    """
+    name = f"{version.name}/{version.version}"
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise RegistryError(f"{into}: expected a new or empty folder for {name}")
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as staging:
+        _fetch(version, Path(staging))
+        for extra in NOT_OURS:
+            (Path(staging) / extra).unlink(missing_ok=True)
+        if not any(Path(staging).iterdir()):
+            raise RegistryError(
+                f"{name}: the registry has lost its files; `python -m vqbet audit {version.name} --repair` puts back "
+                "those of champions, `register` those of the bundle in artifacts/"
+            )
+        into.mkdir(exist_ok=True)
+        for path in sorted(Path(staging).iterdir()):
+            shutil.move(path, into / path.name)
+    return into
+
+
+def complete(version: Version, folder: Path) -> list[str]:
+    """Compare the registry's files of `version` with those of its bundle in `folder`; returns the names put back.
+
+    The caller has verified that the bundle in `folder` has the version's digest. Missing and changed files are
+    uploaded to where the version's files belong; files that the bundle does not have are removed. Raises RegistryError
+    where the registry still answers other bytes afterwards.
+    """
+    wrong = differences(version, folder)
+    if not wrong:
+        return []
+    name = f"{version.name}/{version.version}"
+    with connection.refused(f"put back the files of {name}"):
+        store = store_of(logged_model(version))
+        for path in wrong:
+            if (folder / path).is_file():
+                store.log_artifact(str(folder / path))
+            else:
+                store.delete_artifacts(path)
+    if left := differences(version, folder):
+        raise RegistryError(f"{name}: {left[0]} was put back and reads back otherwise; look at the registry's store")
+    return wrong
+
+
+def differences(version: Version, folder: Path) -> list[str]:
+    """Names of files that the registry lacks, has with other bytes, or should not have, by the bundle in `folder`."""
+    with tempfile.TemporaryDirectory() as staging:
+        _fetch(version, Path(staging))
+        found = {name: value for name, value in _prints(Path(staging)).items() if name not in NOT_OURS}
+    wanted = _prints(folder)
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+def logged_model(version: Version) -> str:
+    """The id of MLflow's model behind a version; its files belong there."""
+    client = connection.client()
+    with connection.refused(f"read {version.name}/{version.version}"):
+        source = client.get_model_version(version.name, str(version.version)).source
+    return str(source).removeprefix("models:/")
+
+
+def _fetch(version: Version, into: Path) -> None:
+    """All files of the version that the registry has."""
+    import mlflow.artifacts
+
+    connection.client()
+    with connection.refused(f"download {version.name}/{version.version}"):
+        mlflow.artifacts.download_artifacts(
+            f"models:/{version.name}/{version.version}",
+            dst_path=str(into),
+            tracking_uri=connection.uri(),
+            registry_uri=connection.uri(),
+        )
+
+
+def _prints(folder: Path) -> dict[str, Fingerprint]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): Fingerprint.of(path.read_bytes()) for path in paths}
+
+
+def store_of(model_id: str) -> Any:
+    """MLflow's store of a model's files, at the place that the registry names now; its clients remember former ones."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    location = connection.client().get_logged_model(model_id).artifact_location
+    return get_artifact_repository(location, tracking_uri=connection.uri(), registry_uri=connection.uri())
