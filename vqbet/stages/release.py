@@ -37,8 +37,8 @@ def register(root: Path, task: str) -> dict[str, str]:
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
-    _as_made(root, task)
     proof, verdict = sealing.sealed(root, task)
+    _as_made(root, task)
     registry.attach(proof, paths.report / "index.html")
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
     trained_on = policy.provenance["data"]
@@ -81,8 +81,8 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     registry.check()
     asked = bounds.committed(root, task).promotion
     worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
-    _as_made(root, task)
     proof, verdict = sealing.sealed(root, task)
+    _as_made(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))

@@ -14,7 +14,7 @@ from vqbet.evaluation import records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
 from vqbet.registry import Attempt
-from vqbet.stages import evidence, files
+from vqbet.stages import evidence, files, kept
 from vqbet.stages.paths import Paths
 
 JUDGED = ("plan.json", "records.jsonl", "verdict.json")
@@ -84,6 +84,7 @@ def sealed(root: Path, task: str) -> tuple[str, Verdict]:
     where plan, records or verdict are not byte for byte those that were sealed.
     """
     paths = Paths(root, task)
+    kept.verdict(paths)
     policy, said = bundle.read(paths.policy), Plan.read(paths.gate / "plan.json")
     if said.candidate != policy.digest:
         raise GateError(
