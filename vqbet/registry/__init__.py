@@ -5,9 +5,13 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then
+from vqbet.registry.approvals import examined as examined_approvals
+from vqbet.registry.chain import signed_by
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import fetch, keep
-from vqbet.registry.ledger import LedgerEntry
+from vqbet.registry.heads import Head, head, misses, unsigned
+from vqbet.registry.ledger import LedgerEntry, signers
+from vqbet.registry.ledger import examined as examined_ledger
 from vqbet.registry.models import (
     CANDIDATE,
     CHAMPION,
@@ -20,13 +24,16 @@ from vqbet.registry.models import (
     set_candidate,
 )
 from vqbet.registry.promotion import amiss, force, history, predecessor, promote, repair, rollback
-from vqbet.registry.runs import Run, abandoned, end, run
+from vqbet.registry.runs import Run, abandoned, end, run, trainers
+from vqbet.registry.seals import UNSIGNED, may
 from vqbet.registry.summary import show
 
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
+    "UNSIGNED",
     "Approval",
+    "Head",
     "LedgerEntry",
     "Run",
     "Signature",
@@ -40,10 +47,15 @@ __all__ = [
     "download",
     "empty",
     "end",
+    "examined_approvals",
+    "examined_ledger",
     "fetch",
     "force",
+    "head",
     "history",
     "keep",
+    "may",
+    "misses",
     "predecessor",
     "promote",
     "register",
@@ -53,4 +65,8 @@ __all__ = [
     "run",
     "set_candidate",
     "show",
+    "signed_by",
+    "signers",
+    "trainers",
+    "unsigned",
 ]

@@ -9,12 +9,11 @@ one is refused. The registry keeps the hash of the last entry, so another machin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from vqbet.contract import RegistryError
-from vqbet.registry import connection, journal, ledger, models
+from vqbet.registry import connection, journal, ledger, models, rows
 from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
@@ -31,12 +30,14 @@ def promote(
     who: str,
     why: str,
     approvals: int = 0,
+    barred: Collection[str] = (),
     expected_champion: str | None = None,
 ) -> LedgerEntry:
     """Make `version` the champion of `task`; gives the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
-    evidence: the id of the verdict's evidence. approvals: how many people must have approved it.
+    evidence: the id of the verdict's evidence. approvals: how many people must have approved it;
+    barred: whose approval does not count.
     expected_champion: refuse unless the champion's digest is this one. Raises RegistryError where the verdict is no
     PROMOTE, is about other digests, was used before, or lacks approvals.
     """
@@ -52,7 +53,7 @@ def promote(
                 f"{task}: expected champion {_short(expected_champion)}, but it is {_short(present)} now: somebody "
                 "else promoted; run the gate again"
             )
-        consent = approved(task, evidence, needed=approvals) if approvals else []
+        consent = approved(task, evidence, needed=approvals, barred=barred) if approvals else []
         names = ", ".join(sorted(one.who for one in consent))
         return _enact(entries, "promote", candidate, champion, who, why, evidence, names)
 
@@ -206,7 +207,7 @@ def _enact(
             previous_digest=champion.digest if champion else "",
             who=who,
             why=why,
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            when=rows.now(entries[-1].when if entries else ""),
             evidence=evidence,
             approved=approved_by,
         ),

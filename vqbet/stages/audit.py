@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vqbet import registry
+from vqbet import registry, signing
 from vqbet.contract import VqbetError
-from vqbet.registry import LedgerEntry
-from vqbet.stages import evidence, release
+from vqbet.registry import LedgerEntry, chain
+from vqbet.stages import evidence, publication, release
 from vqbet.stages.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it."""
+    """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it.
+
+    note: what is to be known about it although it is not wrong.
+    """
 
     what: str
     wrong: str = ""
     mended: str = ""
+    note: str = ""
 
     @property
     def open(self) -> bool:
@@ -31,18 +35,11 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
     """Look at everything that a promotion of `task` rests on; with `repair`, also finish what was left half done.
 
     Content that was changed cannot be repaired, only found: it is restored from a copy, or the champion rolled back.
-    Raises RegistryError where the registry does not answer.
+    Every malformed link is a finding of its own, and hides no other. Raises RegistryError where the registry or the
+    journal does not answer.
     """
     registry.check()
-    entries: list[LedgerEntry] = []
-
-    def ledger() -> str:
-        entries.extend(registry.history(task))
-        return ""
-
-    found = [_looked("ledger", ledger)]
-    if found[0].open:
-        return found
+    found, entries = _chains(task)
     found.append(_looked(f"{task}@champion", lambda: registry.amiss(task), _moved(task) if repair else None))
     checks: list[tuple[str, Callable[[], str]]] = []
     digests = {entry.version: entry.digest for entry in entries}
@@ -57,7 +54,51 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
         for number, (what, check) in enumerate(checks, start=1):
             found.append(_looked(what, check))
             advance(number, len(checks), {})
-    return found + [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
+    found += _published(root, task)
+    found += [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
+    return [*found, _looked_on("signatures", partial(_signatures, task, entries))]
+
+
+def _chains(task: str) -> tuple[list[Finding], list[LedgerEntry]]:
+    """What is wrong with the links of the task's chains, one finding each, and the entries of the ledger that hold."""
+    examined = registry.examined_ledger(task)
+    found = [Finding(f"ledger, entry {one.number}", one.fault) for one in examined if one.fault] or [Finding("ledger")]
+    links = enumerate(registry.examined_approvals(task), start=1)
+    found += [Finding(f"approvals, entry {number}", fault) for number, (_, fault) in links if fault]
+    attempts = chain.examined(f"{task}.attempts")
+    found += [Finding(f"attempts, entry {one.number}", one.fault) for one in attempts if one.fault]
+    return found, [one.entry for one in examined if one.entry is not None]
+
+
+def _published(root: Path, task: str) -> list[Finding]:
+    """Whether what was published outside still stands in the chains."""
+    try:
+        faults, count = list(publication.faults(root, task)), publication.count(root, task)
+    except VqbetError as error:
+        return [Finding("published", str(error))]
+    if faults:
+        return [Finding(f"published, {number}", fault) for number, fault in enumerate(faults, start=1)]
+    nowhere = "nothing is published outside: entries that are removed or written anew with their hashes are not noticed"
+    return [Finding("published", note="" if count else nowhere)]
+
+
+def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
+    """A sentence where somebody could have written the ledger who was not to be trusted; empty where nobody could."""
+    unsigned = registry.signers(task, entries).count(registry.UNSIGNED)
+    trust, hint = signing.current(), signing.note()
+    if trust is None:
+        said = "unsigned: no committed trust file says whose key to trust, see python -m vqbet keys --help"
+        return f"{said}; {hint}" if hint else said
+    said = f"{unsigned} of {len(entries)} entries are unsigned, from before {trust.where} was adopted"
+    return "; ".join(filter(None, [said if unsigned else "", hint]))
+
+
+def _looked_on(what: str, look: Callable[[], str]) -> Finding:
+    """A finding that is a note, and wrong only where it cannot be had."""
+    try:
+        return Finding(what, note=look())
+    except VqbetError as error:
+        return Finding(what, str(error))
 
 
 def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None = None) -> Finding:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vqbet import bundle, config, registry, storage, versions
+from vqbet import bundle, config, registry, signing, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.contract import ConfigError
+from vqbet.contract import ConfigError, RegistryError
 from vqbet.registry import LedgerEntry, Signature, Version
-from vqbet.stages import evidence, files
+from vqbet.stages import evidence, files, publication
 from vqbet.stages.paths import Paths
 
 
@@ -80,25 +79,33 @@ def promote(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str
     proof, verdict = evidence.pack(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
-    needed = config.task(root / "params.yaml", task).promotion.approvals
+    asked = config.task(root / "params.yaml", task).promotion
+    publication.ready(root, asked.publish)
     entry = registry.promote(
         task,
         version,
         verdict=verdict.to_json(),
         evidence=proof,
-        who=getpass.getuser(),
+        who=signing.who(),
         why=why,
-        approvals=needed,
+        approvals=asked.approvals,
+        barred=_trainers(root, task) if asked.four_eyes and asked.approvals else (),
     )
-    return described(entry)
+    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
 
 
 def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
     registry.check()
     proof, verdict = evidence.pack(root, task)
-    hours = config.task(root / "params.yaml", task).promotion.approval_hours
-    given = registry.approve(task, proof, who=getpass.getuser(), why=why, hours=hours)
+    asked = config.task(root / "params.yaml", task).promotion
+    who = signing.who()
+    if asked.four_eyes and who in _trainers(root, task):
+        raise RegistryError(
+            f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
+            "of somebody else"
+        )
+    given = registry.approve(task, proof, who=who, why=why, hours=asked.approval_hours)
     return {
         "approved": f"{verdict.outcome}: {verdict.reason}",
         "evidence": given.evidence,
@@ -108,12 +115,15 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     }
 
 
-def force(task: str, *, candidate: int, why: str) -> dict[str, str]:
+def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict; the ledger says so for ever."""
     registry.check()
     version = _version(task, candidate)
     unchanged(task, version)
-    return described(registry.force(task, version, who=getpass.getuser(), why=why))
+    place = config.task(root / "params.yaml", task).promotion.publish
+    publication.ready(root, place)
+    entry = registry.force(task, version, who=signing.who(), why=why)
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
 def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
@@ -121,7 +131,15 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
-    return described(registry.rollback(task, why, getpass.getuser()))
+    entry = registry.rollback(task, why, signing.who())
+    place = config.task(root / "params.yaml", task).promotion.publish
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
+
+
+def publish(root: Path, task: str) -> dict[str, str]:
+    """Publish the ends of the task's chains where promotion.publish says. Raises RegistryError where that is none."""
+    registry.check()
+    return publication.publish(root, task, config.task(root / "params.yaml", task).promotion.publish)
 
 
 def show(reference: str) -> dict[str, str]:
@@ -139,10 +157,10 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
-    return [described(entry) for entry in entries]
+    return [described(entry, by) for entry, by in zip(entries, registry.signers(task, entries), strict=True)]
 
 
-def described(entry: LedgerEntry) -> dict[str, str]:
+def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
     previous = f"version {entry.previous_version}, digest {entry.previous_digest[:12]}"
     action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
     return {
@@ -152,6 +170,7 @@ def described(entry: LedgerEntry) -> dict[str, str]:
         "why": entry.why,
         "evidence": entry.evidence or "none",
         **({"approved by": entry.approved} if entry.approved else {}),
+        "signed by": "nobody: unsigned" if signer == registry.UNSIGNED else signer,
     }
 
 
@@ -161,6 +180,26 @@ def unchanged(task: str, version: int) -> Version:
     with tempfile.TemporaryDirectory() as folder:
         bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
     return registered
+
+
+def _signer(entry: LedgerEntry) -> str:
+    return registry.signers(entry.task, [entry])[0]
+
+
+def _trainers(root: Path, task: str) -> set[str]:
+    """Who trained the policy in the artefacts, its tokenizer and its prior. Raises RegistryError where no run says so."""
+    policy = bundle.read(Paths(root, task).policy)
+    found = registry.trainers(task, policy.digest)
+    for part in ("tokenizer", "prior"):
+        digest = str(policy.provenance.get(part, ""))
+        names = registry.trainers(task, digest)
+        if not names:
+            raise RegistryError(
+                f"{task}: promotion.four_eyes: no run in this registry says who trained {part} {digest[:12]}, so nobody "
+                f"can be told from its trainer; train it again here: dvc repro --force {part}@{task}"
+            )
+        found |= names
+    return found
 
 
 def _moment(at: str) -> datetime:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, registry, versions
+from vqbet import bundle, launch, registry, signing, versions
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.stages import files
@@ -54,6 +54,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             "data_version": versions.data_version(root),
             "git_commit": versions.git_commit(root),
             "training": str(training),
+            "who": signing.who(),
         },
     ) as record:
         metrics = stage(paths, params, replace(watch, track=record.track))

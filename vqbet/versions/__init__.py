@@ -3,6 +3,7 @@
 DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
 """
 
+from vqbet.versions import tags
 from vqbet.versions.data import DataVersion, add, data_version, push, read
 from vqbet.versions.git import as_committed, git_commit
 from vqbet.versions.past import restore
@@ -24,4 +25,5 @@ __all__ = [
     "repair",
     "repro",
     "restore",
+    "tags",
 ]
