@@ -72,7 +72,7 @@ def approved_then(task: str, evidence: str, when: str) -> set[str]:
 
 
 def read(task: str) -> list[Approval]:
-    """Return all approvals of a task, oldest first. Raises RegistryError naming the first that is broken or malformed."""
+    """Return all approvals of a task, oldest first. Raises RegistryError naming the first malformed one."""
     found = examined(task)
     if faults := [fault for _, fault in found if fault]:
         raise RegistryError(faults[0])

@@ -56,7 +56,7 @@ class Examined:
 
 @dataclass(slots=True)
 class _Story:
-    """What came before an entry. `whole`: no entry so far was malformed; `last`: None at the beginning and after one."""
+    """What came before an entry. `whole`: no entry so far was malformed; `last`: None at first and after such a one."""
 
     last: LedgerEntry | None = None
     whole: bool = True

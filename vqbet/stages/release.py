@@ -121,7 +121,6 @@ def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     version = _version(task, candidate)
     unchanged(task, version)
     place = config.task(root / "params.yaml", task).promotion.publish
-    publication.ready(root, place)
     entry = registry.force(task, version, who=signing.who(), why=why)
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
@@ -131,8 +130,8 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
-    entry = registry.rollback(task, why, signing.who())
     place = config.task(root / "params.yaml", task).promotion.publish
+    entry = registry.rollback(task, why, signing.who())
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
@@ -187,7 +186,7 @@ def _signer(entry: LedgerEntry) -> str:
 
 
 def _trainers(root: Path, task: str) -> set[str]:
-    """Who trained the policy in the artefacts, its tokenizer and its prior. Raises RegistryError where no run says so."""
+    """Who trained the policy in the artefacts, its tokenizer or its prior. Raises RegistryError where no run says."""
     policy = bundle.read(Paths(root, task).policy)
     found = registry.trainers(task, policy.digest)
     for part in ("tokenizer", "prior"):
@@ -195,8 +194,8 @@ def _trainers(root: Path, task: str) -> set[str]:
         names = registry.trainers(task, digest)
         if not names:
             raise RegistryError(
-                f"{task}: promotion.four_eyes: no run in this registry says who trained {part} {digest[:12]}, so nobody "
-                f"can be told from its trainer; train it again here: dvc repro --force {part}@{task}"
+                f"{task}: promotion.four_eyes: no run here says who trained {part} {digest[:12]}, so nobody can be "
+                f"told from its trainer; train it again here: dvc repro --force {part}@{task}"
             )
         found |= names
     return found
