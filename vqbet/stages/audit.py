@@ -73,7 +73,7 @@ def _chains(task: str) -> tuple[list[Finding], list[LedgerEntry]]:
 def _published(root: Path, task: str) -> list[Finding]:
     """Whether what was published outside still stands in the chains."""
     try:
-        faults, count = list(publication.faults(root, task)), publication.count(root, task)
+        faults, count = publication.compared(root, task)
     except VqbetError as error:
         return [Finding("published", str(error))]
     if faults:

@@ -65,26 +65,21 @@ def after(root: Path, task: str, place: Place) -> dict[str, str]:
     return {"published": f"{rows['published']}; {rows['note']}"}
 
 
-def faults(root: Path, task: str) -> Iterator[str]:
-    """Sentences about published ends that the chains do not have, and about a last entry that is not published.
+def compared(root: Path, task: str) -> tuple[list[str], int]:
+    """Return what is wrong between the chains and what was published, and how many ends are published.
 
+    Wrong is a published end that the chains do not have, and a last entry that is not published though it should be.
     Tags are those of this clone: `git fetch --tags` first. Raises RegistryError, StorageError.
     """
     place = config.task(root / "params.yaml", task).promotion.publish
-    newest = 0
-    for where, head in _published(root, task):
-        newest = max(newest, head.seq)
-        yield from (f"{where}: {sentence}" for sentence in registry.misses(head))
+    published = list(_published(root, task))
+    faults = [f"{where}: {sentence}" for where, head in published for sentence in registry.misses(head)]
     if place == "s3" and storage.configured() is None:
-        yield "promotion.publish is s3 and VQBET_STORAGE is not set: nothing was compared there; set it"
-    last = registry.unsigned(task).seq
+        faults.append("promotion.publish is s3 and VQBET_STORAGE is not set: nothing was compared there; set it")
+    last, newest = registry.unsigned(task).seq, max((head.seq for _, head in published), default=0)
     if place != "none" and last > newest:
-        yield f"{task}: entry {last} is not published; look at it, then: python -m vqbet publish {task}"
-
-
-def count(root: Path, task: str) -> int:
-    """How many ends of the task's chains are published. Raises as `faults`."""
-    return sum(1 for _ in _published(root, task))
+        faults.append(f"{task}: entry {last} is not published; look at it, then: python -m vqbet publish {task}")
+    return faults, len(published)
 
 
 def _published(root: Path, task: str) -> Iterator[tuple[str, Head]]:
