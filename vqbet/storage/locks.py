@@ -57,7 +57,7 @@ def _retention(bucket: Bucket) -> tuple[dict[str, Any], str]:
     if lock.get("ObjectLockEnabled") != "Enabled":
         return {}, "not locked: the bucket has no object lock, so whoever may delete there can remove it"
     if rule := lock.get("Rule", {}).get("DefaultRetention"):
-        span = f"{rule['Years']} years" if "Years" in rule else f"{rule.get('Days')} days"
+        span = f"{rule['Years']} years" if rule.get("Years") else f"{rule.get('Days')} days"
         return {}, f"locked for {span} by the bucket's rule, {rule.get('Mode')}"
     until = datetime.now(UTC) + timedelta(days=365 * YEARS)
     return {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until}, f"locked for {YEARS} years, GOVERNANCE"
