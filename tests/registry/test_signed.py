@@ -16,7 +16,8 @@ from shelf import proof, registered, verdict
 from vqbet import registry, signing
 from vqbet.contract import RegistryError
 from vqbet.registry import LedgerEntry, approvals, chain, seals
-from vqbet.stages import keys
+from vqbet.stages import audit, keys, release
+from vqbet.stages.watch import Watch
 
 Act = Callable[[str], None]
 
@@ -292,6 +293,27 @@ class TestAdopted:
         written(home, "tiny", rows(home, "tiny")[:1])
         with pytest.raises(RegistryError, match=r"there are 1 entries, infra/trust.yaml pins entry 2"):
             registry.history("tiny")
+
+    def test_it_is_said_where_it_matters(self, adopted: Path, tmp_path: Path, act: Act) -> None:
+        act("ann")
+        promote(3, registry.resolve("tiny/3").digest, registry.history("tiny")[-1].digest)
+        assert [entry["signed by"] for entry in release.history("tiny")] == ["nobody: unsigned"] * 2 + ["ann"]
+        assert registry.show("tiny/1")["ledger 1"].endswith("; unsigned")
+        found = {one.what: one for one in audit.run(adopted, "tiny", Watch(), repair=False)}
+        assert found["signatures"].note == "2 of 3 entries are unsigned, from before infra/trust.yaml was adopted"
+        (adopted / signing.FILE).write_text("keys: []\n")
+        found = {one.what: one for one in audit.run(adopted, "tiny", Watch(), repair=False)}
+        assert "the working copy differs from the committed one" in found["signatures"].note
+
+    def test_an_audit_names_every_link_that_is_not_trusted(self, adopted: Path, home: Path, act: Act) -> None:
+        act("ann")
+        promote(3, registry.resolve("tiny/3").digest, registry.history("tiny")[-1].digest)
+        links = rows(home, "tiny")
+        forged = [{**links[2], "who": "eve"}, {**links[0], "action": "force"}]
+        written(home, "tiny", [*links[:2], *forged])
+        found = {one.what: one.wrong for one in audit.run(adopted, "tiny", Watch(), repair=False)}
+        assert "has a signature that is not of this content" in found["ledger, entry 3"]
+        assert "is unsigned" in found["ledger, entry 4"]
 
     def test_adopting_again_takes_nothing_unsigned(self, adopted: Path, home: Path, act: Act) -> None:
         links = rows(home, "tiny")

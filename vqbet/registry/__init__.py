@@ -9,7 +9,7 @@ from vqbet.registry.approvals import examined as examined_approvals
 from vqbet.registry.chain import signed_by
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import fetch, keep
-from vqbet.registry.heads import Head, head, misses, unsigned
+from vqbet.registry.heads import Head, head, length, misses, unsigned
 from vqbet.registry.ledger import LedgerEntry, signers
 from vqbet.registry.ledger import examined as examined_ledger
 from vqbet.registry.models import (
@@ -54,6 +54,7 @@ __all__ = [
     "head",
     "history",
     "keep",
+    "length",
     "may",
     "misses",
     "predecessor",

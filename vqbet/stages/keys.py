@@ -43,7 +43,8 @@ def trust(root: Path, name: str, roles: Sequence[str], public: str) -> dict[str,
     if key in before.holders and before.holders[key].name != name:
         raise SigningError(f"key {key[:12]} is {before.holders[key].name}'s already; one key has one holder")
     try:
-        holder = Holder(name=name, key=key, public_key=public, roles=[role for role in ROLES if role in roles])  # type: ignore[misc]
+        content = {"name": name, "key": key, "public_key": public, "roles": [role for role in ROLES if role in roles]}
+        holder = Holder.model_validate(content)
     except ValidationError as error:
         raise SigningError(f"name: expected letters, digits and . _ @ - within, got {name[:60]!r}") from error
     path = signing.write(root, Trust("", {**before.holders, key: holder}, before.pins))

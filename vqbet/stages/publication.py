@@ -76,7 +76,7 @@ def compared(root: Path, task: str) -> tuple[list[str], int]:
     faults = [f"{where}: {sentence}" for where, head in published for sentence in registry.misses(head)]
     if place == "s3" and storage.configured() is None:
         faults.append("promotion.publish is s3 and VQBET_STORAGE is not set: nothing was compared there; set it")
-    last, newest = registry.unsigned(task).seq, max((head.seq for _, head in published), default=0)
+    last, newest = registry.length(task), max((head.seq for _, head in published), default=0)
     if place != "none" and last > newest:
         faults.append(f"{task}: entry {last} is not published; look at it, then: python -m vqbet publish {task}")
     return faults, len(published)
