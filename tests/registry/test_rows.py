@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,6 +138,11 @@ def test_a_malformed_approval_is_a_sentence() -> None:
             approvals.approved(TASK, proof("e1"), needed=1)
         fuzz_ledger.write(honest)
     assert approvals.approved(TASK, proof("e1"), needed=1)
+    fuzz_ledger.doubled(honest, f"{TASK}.approvals", random.Random(0))
+    fuzz_ledger.rehashed(honest[f"{TASK}.approvals"])
+    fuzz_ledger.write(honest)
+    with pytest.raises(RegistryError, match="entry 2: repeats an earlier approval"):
+        approvals.approved(TASK, proof("e1"), needed=1)
 
 
 @pytest.mark.usefixtures("home")

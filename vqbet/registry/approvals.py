@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from vqbet.contract import RegistryError
 from vqbet.registry import chain, journal, rows
@@ -23,7 +24,7 @@ class Approval:
 
 
 def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Approval:
-    """Write an approval down and return it. Raises RegistryError without a reason or a verdict."""
+    """Write an approval down, once, and return it. Raises RegistryError without a reason or a verdict."""
     if not why.strip():
         raise RegistryError(f"{task}: an approval needs a reason; say why")
     if rows.SHA256.fullmatch(evidence) is None:
@@ -33,6 +34,8 @@ def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Ap
         when = rows.now(links[-1].get("when", "") if links else "")
         until = rows.written(datetime.fromisoformat(when) + timedelta(hours=hours))
         given = Approval(task, evidence, who, why, when, until)
+        if any(_content(link) == _content(asdict(given)) for link in links):  # the same, in the same second
+            return given
         try:
             chain.append(_chain(task), asdict(given), links)
         except chain.OvertakenError:  # by another person's: this one stands behind it
@@ -82,11 +85,13 @@ def read(task: str) -> list[Approval]:
 def examined(task: str) -> list[tuple[Approval | None, str]]:
     """Return every approval with its fault: a sentence where it is malformed, else empty."""
     found: list[tuple[Approval | None, str]] = []
-    where, before = journal.opened().where, ""
+    where, before, seen = journal.opened().where, "", []
     for one in chain.examined(_chain(task)):
         fault = one.fault
         if one.link is not None and not fault:
             fault = _fault(task, one.link, before)
+            fault = fault or ("repeats an earlier approval" if _content(one.link) in seen else "")
+            seen.append(_content(one.link))
             fault = fault and f"{where}: {_chain(task)}, entry {one.number}: {fault}; restore it from a copy"
         approval = None if fault or one.link is None else Approval(*(one.link[name] for name in _NAMES))
         before = approval.when if approval else ""
@@ -112,6 +117,10 @@ def _fault(task: str, link: chain.Link, before: str) -> str:
     if _moment(link["until"]) < _moment(link["when"]):
         return f"field 'until': {link['until']} is before 'when', {link['when']}"
     return rows.backwards(link["when"], before)
+
+
+def _content(link: Mapping[str, Any]) -> list[Any]:
+    return [link.get(name) for name in _NAMES]
 
 
 def _chain(task: str) -> str:
