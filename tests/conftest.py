@@ -15,8 +15,8 @@ from vqbet import environment
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: spinning threads would be in each other's way
-for name in ("VQBET_STORAGE", "VQBET_LEDGER", "VQBET_WORKERS"):  # a test says where and how many, or nothing
-    os.environ.pop(name, None)
+for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # a test says where and how many, or nothing
+    os.environ.pop(f"VQBET_{name}", None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
 

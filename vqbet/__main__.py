@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 verdict = typer.Typer(no_args_is_help=True, help="What a verdict rests on.")
 app.add_typer(verdict, name="verdict")
+keys = typer.Typer(no_args_is_help=True, help="Whose signature counts: keys, and the file that says whom to trust.")
+app.add_typer(keys, name="keys")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
@@ -95,7 +97,7 @@ def promote(
     root, _ = _project(task)
     if force:
         reason = "" if why == "the gate's verdict" else why
-        console.table(release.force(task, candidate=candidate, why=reason))
+        console.table(release.force(root, task, candidate=candidate, why=reason))
     else:
         console.table(release.promote(root, task, candidate=candidate, why=why, watch=console.watch()))
 
@@ -116,6 +118,84 @@ def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the
 
     root, _ = _project(task)
     console.table(release.rollback(root, task, why=why))
+
+
+@app.command()
+def publish(task: Task) -> None:
+    """Publish the hash of the ledger's last entry outside, where promotion.publish in params.yaml says.
+
+    Promotions and rollbacks do it by themselves. Example: python -m vqbet publish blockpush
+    """
+    from vqbet.stages import release
+
+    root, _ = _project(task)
+    console.table(release.publish(root, task))
+
+
+@keys.command("make")
+def make_key(
+    file: Annotated[str, typer.Argument(help="a new file outside of the repository")] = "~/.config/vqbet/key.pem",
+) -> None:
+    """Make an Ed25519 key for this person or machine. Examples:
+
+    python -m vqbet keys make
+
+    python -m vqbet keys make /secure/judge.pem
+    """
+    from vqbet.stages import keys as stage
+
+    _root()
+    console.table(stage.make(file))
+
+
+@keys.command("show")
+def show_key() -> None:
+    """Show the id and the public key of the key that VQBET_KEY names. Example:
+
+    VQBET_KEY=~/.config/vqbet/key.pem python -m vqbet keys show
+    """
+    from vqbet.stages import keys as stage
+
+    _root()
+    console.table(stage.show())
+
+
+@keys.command("trust")
+def trust_key(
+    name: Annotated[str, typer.Argument(help="of the person or machine, as ledger and approvals will name it")],
+    role: Annotated[list[str], typer.Option(help="judge, approve or promote; may be repeated")],
+    public_key: Annotated[str, typer.Option(help="as `keys show` prints it; none: of the key in VQBET_KEY")] = "",
+) -> None:
+    """Let a key judge, approve or promote: writes infra/trust.yaml, which counts once it is committed. Examples:
+
+    python -m vqbet keys trust ann --role approve --role promote
+
+    python -m vqbet keys trust judge-1 --role judge --public-key <base64>
+    """
+    from vqbet.stages import keys as stage
+
+    console.table(stage.trust(_root(), name, role, public_key))
+
+
+@keys.command("adopt")
+def adopt_keys(task: Task) -> None:
+    """Accept what a task's chains hold now, unsigned as it is; from then on every link must be signed. Example:
+
+    python -m vqbet keys adopt blockpush
+    """
+    from vqbet.stages import keys as stage
+
+    root, _ = _project(task)
+    console.table(stage.adopt(root, task))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show whom the committed trust file trusts. Example: python -m vqbet keys list"""
+    from vqbet.stages import keys as stage
+
+    _root()
+    console.table(stage.listing())
 
 
 @app.command()
@@ -154,7 +234,7 @@ def audit(
     root, _ = _project(task)
     found = stage.run(root, task, console.watch(), repair=repair)
     console.table(
-        {one.what: f"{one.wrong or 'as it should be'}{'; ' + one.mended if one.mended else ''}" for one in found}
+        {one.what: "; ".join(filter(None, [one.wrong or one.note or "as it should be", one.mended])) for one in found}
     )
     if any(one.open for one in found):
         raise typer.Exit(1)

@@ -49,6 +49,7 @@ def prepare(root: Path | None = None) -> Path:
     """
     root = (root or find_root()).resolve()
     os.environ.update(SILENCE)
+    os.environ["VQBET_PROJECT"] = str(root)  # where the committed trust file is looked for
     for name, value in embedded(root).items():
         os.environ.setdefault(name, value)
     (root / ".vqbet" / "dvc-site").mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -230,10 +230,13 @@ def test_an_audit_looks_at_all_that_a_promotion_rests_on(
     project: Project, audited: Callable[..., dict[str, Finding]]
 ) -> None:
     found = audited()
-    assert list(found) == ["ledger", "blockpush@champion", "blockpush/1", "entry 1, evidence"]
+    seen = ["ledger", "blockpush@champion", "blockpush/1", "entry 1, evidence", "published", "signatures"]
+    assert list(found) == seen
     assert not any(one.wrong for one in found.values())
     shown = project.run("vqbet", "audit", "blockpush").stdout
     assert shown.count("as it should be") == 4
+    assert "nothing is published outside" in shown
+    assert "unsigned: no committed trust file" in shown
 
 
 @pytest.mark.parametrize("component", ["tokenizer", "prior", "normalizer"])
@@ -252,7 +255,7 @@ def test_a_swapped_component_in_the_registry_is_found_and_never_promoted(
         with pytest.raises(BundleError, match=component):
             release.promote(project.root, "blockpush", candidate=1, why="w")
         with pytest.raises(BundleError, match=component):
-            release.force("blockpush", candidate=1, why="w")
+            release.force(project.root, "blockpush", candidate=1, why="w")
     finally:
         path.write_bytes(good)
     assert wrong.open
@@ -298,15 +301,15 @@ def test_deleted_evidence_is_fetched_again_or_missed(
         shutil.move(tmp_path / "packed", packed)
 
 
-def test_a_tampered_ledger_ends_the_audit(project: Project, audited: Callable[..., dict[str, Finding]]) -> None:
+def test_a_tampered_ledger_hides_nothing_else(project: Project, audited: Callable[..., dict[str, Finding]]) -> None:
     with closing(sqlite3.connect(project.root / ".vqbet" / "ledger.db")) as database:
         with database:
             database.execute("UPDATE vqbet_ledger SET line = replace(line, 'verdict', 'hunch')")
         found = audited(repair=True)
         with database:
             database.execute("UPDATE vqbet_ledger SET line = replace(line, 'hunch', 'verdict')")
-    assert list(found) == ["ledger"]
-    assert "the chain is broken" in found["ledger"].wrong
+    assert list(found) == ["ledger, entry 1", "blockpush@champion", "published", "signatures"]
+    assert "the chain is broken" in found["ledger, entry 1"].wrong
     assert not any(one.wrong for one in audited().values())
 
 

@@ -37,5 +37,10 @@ def registered(folder: Path, *contents: str, name: str = "tiny") -> list[tuple[i
     return found
 
 
+def proof(name: str) -> str:
+    """Stands for the id of a verdict's evidence."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def verdict(candidate: str, champion: str = "", outcome: str = "PROMOTE") -> dict[str, Any]:
     return {"outcome": outcome, "candidate": candidate, "champion": champion}

@@ -13,14 +13,29 @@ from typing import Any
 
 import pytest
 from postgres import postgres
-from shelf import registered, verdict
+from shelf import proof, registered, verdict
 from sqlalchemy import create_engine, text
 
 from vqbet import registry
 from vqbet.contract import RegistryError
 from vqbet.registry import chain, connection, journal, ledger, promotion
 
-ENTRY = ledger.LedgerEntry(0, "promote", "tiny", 1, "d", 0, "", "ann", "why", "2026-01-01T00:00:00+00:00", "e")
+ENTRY = ledger.LedgerEntry(
+    0, "promote", "tiny", 1, proof("1"), 0, "", "ann", "why", "2026-01-01T00:00:00+00:00", proof("e1")
+)
+
+
+def later(before: ledger.LedgerEntry, version: int, who: str = "ann") -> ledger.LedgerEntry:
+    """The promotion of another version after `before`."""
+    return replace(
+        before,
+        version=version,
+        digest=proof(str(version)),
+        previous_version=before.version,
+        previous_digest=before.digest,
+        who=who,
+        evidence=proof(f"e{version}"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +109,27 @@ class TestEverywhere:
     def test_who_read_too_early_writes_nothing(self, tmp_path: Path) -> None:
         """Two machines that share a ledger and no lock: both read, one writes, the other's entry is refused."""
         before = [ledger.append(ENTRY, [])]
-        ledger.append(replace(ENTRY, who="ann"), before)
+        ledger.append(later(ENTRY, 2), before)
         with pytest.raises(chain.OvertakenError, match="somebody else wrote entry 2 at the same moment"):
-            ledger.append(replace(ENTRY, who="bob"), before)
+            ledger.append(later(ENTRY, 2, "bob"), before)
         assert [entry.who for entry in ledger.read("tiny")] == ["ann", "ann"]
 
     @pytest.mark.usefixtures("place")
     def test_who_moves_the_alias_late_leaves_the_newest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another machine promotes a third version between our entry and our move of the alias."""
         (one, first), (two, second), (three, third) = registered(tmp_path, "one", "two", "three")
-        registry.promote("tiny", one, verdict=verdict(first), evidence="1", who="ann", why="w")
+        registry.promote("tiny", one, verdict=verdict(first), evidence=proof("1"), who="ann", why="w")
         client, moves = connection.client(), []
 
         def late(name: str, alias: str, version: str) -> None:
             moves.append(version)
             if len(moves) == 1:
                 other = promotion.history("tiny")
-                ledger.append(replace(other[-1], version=three, digest=third, who="bob", previous_version=two), other)
+                ledger.append(replace(later(other[-1], three, "bob"), digest=third), other)
             type(client).set_registered_model_alias(client, name, alias, version)
 
         monkeypatch.setattr(client, "set_registered_model_alias", late)
-        registry.promote("tiny", two, verdict=verdict(second, first), evidence="2", who="ann", why="w")
+        registry.promote("tiny", two, verdict=verdict(second, first), evidence=proof("2"), who="ann", why="w")
         assert moves == [str(two), str(three)]
         assert registry.resolve("tiny@champion").version == three
         assert registry.repair("tiny") is None
@@ -123,9 +138,9 @@ class TestEverywhere:
 class TestChain:
     @pytest.fixture
     def path(self, home: Path) -> Path:
-        found: list[ledger.LedgerEntry] = []
-        for version in (1, 2, 3):
-            found.append(ledger.append(replace(ENTRY, version=version), found))
+        found = [ledger.append(ENTRY, [])]
+        for version in (2, 3):
+            found.append(ledger.append(later(found[-1], version), found))
         return home / "ledger.db"
 
     def test_entries_are_chained(self, path: Path) -> None:
@@ -183,7 +198,7 @@ class TestRefused:
             with pytest.raises(
                 RegistryError, match="cannot be written: database or disk is full; nothing was promoted"
             ):
-                registry.promote("tiny", one, verdict=verdict(digest), evidence="e", who=who, why="w")
+                registry.promote("tiny", one, verdict=verdict(digest), evidence=proof("e"), who=who, why="w")
         assert registry.champion("tiny") is None
         assert registry.history("tiny") == []
 

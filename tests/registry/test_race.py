@@ -35,7 +35,7 @@ def test_the_judge_sees_what_must_not_happen(home: Path) -> None:
     """The planted faults: an entry that is gone, one too many, an alias elsewhere, nobody though all live."""
     versions = race.registered(3)
     verdict: dict[str, Any] = {"outcome": "PROMOTE", "candidate": versions[0][1], "champion": ""}
-    made = registry.promote(race.TASK, versions[0][0], verdict=verdict, evidence="e", who="ann", why="w")
+    made = registry.promote(race.TASK, versions[0][0], verdict=verdict, evidence="e" * 64, who="ann", why="w")
 
     def judged(before: int, answers: list[tuple[str, str]]) -> race.Tally:
         tally = race.Tally()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shelf import SPEC, bundle, registered, verdict
+from shelf import SPEC, bundle, proof, registered, verdict
 
 from vqbet import registry
 from vqbet.contract import RegistryError
@@ -22,8 +22,9 @@ from vqbet.registry import connection, models, promotion, runs
 
 
 def promote(version: int, candidate: str, champion: str = "", evidence: str = "e1") -> registry.LedgerEntry:
+    about = verdict(candidate, champion)
     return registry.promote(
-        "tiny", version, verdict=verdict(candidate, champion), evidence=evidence, who="ann", why="the gate's verdict"
+        "tiny", version, verdict=about, evidence=proof(evidence), who="ann", why="the gate's verdict"
     )
 
 
@@ -304,7 +305,7 @@ class TestPromotion:
         (one, first), (two, second) = registered(tmp_path, "one", "two")
         entry = promote(one, first)
         assert (entry.seq, entry.version, entry.previous_version, entry.prev) == (1, one, 0, "")
-        assert (entry.who, entry.why, entry.evidence) == ("ann", "the gate's verdict", "e1")
+        assert (entry.who, entry.why, entry.evidence) == ("ann", "the gate's verdict", proof("e1"))
         later = promote(two, second, first, "e2")
         assert (later.seq, later.previous_digest, later.prev) == (2, first, entry.hash)
         assert registry.resolve("tiny@champion").version == two
@@ -331,7 +332,7 @@ class TestPromotion:
     ) -> None:
         [(one, digest)] = registered(tmp_path, "one")
         with pytest.raises(RegistryError, match=says):
-            registry.promote("tiny", one, verdict=verdict(digest) | change, evidence="e", who="ann", why="w")
+            registry.promote("tiny", one, verdict=verdict(digest) | change, evidence=proof("e"), who="ann", why="w")
         assert registry.champion("tiny") is None
         assert registry.history("tiny") == []
 
@@ -341,10 +342,9 @@ class TestPromotion:
         promote(two, second, first, "e2")
         with pytest.raises(RegistryError, match="the verdict is about champion"):
             promote(three, third, first, "e3")
+        about, evidence = verdict(third, second), proof("e")
         with pytest.raises(RegistryError, match=r"expected champion .*somebody else promoted"):
-            registry.promote(
-                "tiny", three, verdict=verdict(third, second), evidence="e", who="a", why="w", expected_champion=first
-            )
+            registry.promote("tiny", three, verdict=about, evidence=evidence, who="a", why="w", expected_champion=first)
         assert registry.resolve("tiny@champion").version == two
 
     def test_rollback_and_the_verdict_it_spent(self, home: Path, tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ class TestPromotion:
         assert rows["verdict"] == "PROMOTE: 3 of 4"
         assert rows["tokenizer"] == "t0"
         assert rows["success"] == "0.75"
-        assert "by ann as the first: the gate's verdict; evidence e1" in rows["ledger 1"]
+        assert f"by ann as the first: the gate's verdict; evidence {proof('e1')[:12]}; unsigned" in rows["ledger 1"]
         assert run.id in rows["run"]
         assert all(isinstance(value, str) for value in rows.values())
 

@@ -65,9 +65,11 @@ def test_records_that_nobody_played_are_refused(root: Path) -> None:
 
 
 def test_another_kind_of_machine_says_that_it_cannot(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the verdict counts where a key that may judge has signed it, and nowhere else."""
     found = proof(root)
     monkeypatch.setattr(environment, "machine", lambda: "another, 4 cores")
     assert recheck.run(root, TASK, found, Watch()) == ""
+    assert registry.Attempts(TASK).judge(found) == registry.UNSIGNED
 
 
 class TestDraw:

@@ -22,6 +22,9 @@ from vqbet.stages import gate, runner, sealing
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
+PLANNED = {"kind": "plan", "candidate": "c" * 64, "plan": "f" * 64, "content": {}}
+VERDICT = {"kind": "verdict", "plan": "f" * 64, "outcome": "HOLD", "episodes": 1, "evidence": "e" * 64}
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -131,21 +134,20 @@ def test_a_chain_that_was_cut_is_noticed(root: Path, rows: int) -> None:
 @pytest.mark.parametrize(
     ("link", "says"),
     [
-        ({"kind": "wish"}, "kind: expected plan or verdict, got 'wish'"),
-        ({"kind": ["plan"]}, "kind: expected plan or verdict"),
-        (
-            {"kind": "verdict", "plan": "p", "outcome": "HOLD", "episodes": 1, "evidence": "e"},
-            "plan p was never sealed",
-        ),
-        (
-            {"kind": "verdict", "plan": "p", "outcome": 3, "episodes": 1, "evidence": "e"},
-            "outcome: expected str, got '3'",
-        ),
-        ({"kind": "plan", "candidate": "c", "plan": "p", "content": []}, "content: expected dict"),
+        ({"kind": "wish"}, "field 'kind': expected plan or verdict, got 'wish'"),
+        ({"kind": ["plan"]}, "field 'kind': expected plan or verdict"),
+        ({**VERDICT}, "plan ffffffffffff was never sealed"),
+        ({**VERDICT, "outcome": 3}, "field 'outcome': expected a name, got 3"),
+        ({**VERDICT, "evidence": "e"}, "field 'evidence': expected a sha256"),
+        ({**VERDICT, "episodes": -1}, "field 'episodes': expected a whole number"),
+        ({**PLANNED, "content": []}, "field 'content': expected an object"),
+        ({**PLANNED, "colour": "red"}, "field 'colour' is unknown"),
     ],
 )
 def test_a_link_that_is_none_is_a_sentence(root: Path, link: dict[str, object], says: str) -> None:
-    chain.append(f"{TASK}.attempts", {**link, "when": "w"}, chain.read(f"{TASK}.attempts"))
+    chain.append(
+        f"{TASK}.attempts", {"who": "ann", "when": "2026-05-01T14:30:00+00:00", **link}, chain.read(f"{TASK}.attempts")
+    )
     with pytest.raises(RegistryError, match=f"attempts, link 3: {says}"):
         registry.Attempts(TASK)
 

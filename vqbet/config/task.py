@@ -153,7 +153,9 @@ class PromotionParams(Section):
 
     approvals: Annotated[int, Field(ge=0, le=5)]
     approval_hours: Annotated[float, Field(gt=0, le=8760)]
+    four_eyes: bool
     clean: bool
+    publish: Literal["none", "git", "s3"]
 
 
 class DriftParams(Section):

@@ -5,13 +5,16 @@ MLflow itself is imported inside functions, for it costs seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then
+from vqbet.registry.approvals import examined as examined_approvals
 from vqbet.registry.attempts import Attempt, Attempts
 from vqbet.registry.bereft import refuse_without_ledger
-from vqbet.registry.chain import OvertakenError
+from vqbet.registry.chain import OvertakenError, signed_by
 from vqbet.registry.connection import check, empty
 from vqbet.registry.evidence import attach, fetch, keep
 from vqbet.registry.files import complete, download
-from vqbet.registry.ledger import LedgerEntry
+from vqbet.registry.heads import Head, head, length, misses, unsigned
+from vqbet.registry.ledger import LedgerEntry, signers
+from vqbet.registry.ledger import examined as examined_ledger
 from vqbet.registry.models import (
     CANDIDATE,
     CHAMPION,
@@ -33,15 +36,18 @@ from vqbet.registry.promotion import (
     resolve,
     rollback,
 )
-from vqbet.registry.runs import Run, abandoned, end, run
+from vqbet.registry.runs import Run, abandoned, end, run, trainers
+from vqbet.registry.seals import UNSIGNED, may
 from vqbet.registry.summary import show
 
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
+    "UNSIGNED",
     "Approval",
     "Attempt",
     "Attempts",
+    "Head",
     "LedgerEntry",
     "OvertakenError",
     "Run",
@@ -60,10 +66,16 @@ __all__ = [
     "download",
     "empty",
     "end",
+    "examined_approvals",
+    "examined_ledger",
     "fetch",
     "force",
+    "head",
     "history",
     "keep",
+    "length",
+    "may",
+    "misses",
     "predecessor",
     "promote",
     "refuse_without_ledger",
@@ -74,4 +86,8 @@ __all__ = [
     "run",
     "set_candidate",
     "show",
+    "signed_by",
+    "signers",
+    "trainers",
+    "unsigned",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from vqbet.contract import RegistryError
-from vqbet.registry import chain
+from vqbet.registry import chain, journal, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,55 +24,111 @@ class Approval:
 
 
 def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Approval:
-    """Write an approval down. Raises RegistryError without a reason or a verdict."""
+    """Write an approval down, once, and return it. Raises RegistryError without a reason or a verdict."""
     if not why.strip():
         raise RegistryError(f"{task}: an approval needs a reason; say why")
-    if len(evidence) != 64:
+    if rows.SHA256.fullmatch(evidence) is None:
         raise RegistryError(f"{task}: an approval is of one verdict; expected the id of its evidence, got {evidence!r}")
-    now = datetime.now(UTC)
-    given = Approval(task, evidence, who, why, _written(now), _written(now + timedelta(hours=hours)))
     while True:
+        links = chain.read(_chain(task))
+        when = rows.now(links[-1].get("when", "") if links else "")
+        until = rows.written(datetime.fromisoformat(when) + timedelta(hours=hours))
+        given = Approval(task, evidence, who, why, when, until)
+        if any(_content(link) == _content(asdict(given)) for link in links):  # the same, in the same second
+            return given
         try:
-            chain.append(_chain(task), asdict(given), chain.read(_chain(task)))
+            chain.append(_chain(task), asdict(given), links)
         except chain.OvertakenError:  # by another person's: this one stands behind it
             continue
         return given
 
 
-def approved(task: str, evidence: str, *, needed: int) -> list[Approval]:
-    """The approvals that hold now, one for each person, newest last. Raises RegistryError where they are too few.
+def approved(task: str, evidence: str, *, needed: int, barred: Collection[str] = ()) -> list[Approval]:
+    """Return the approvals that hold now, one for each person, newest last.
 
-    The message says what there is instead: approvals that have expired, approvals of other verdicts.
+    barred: people whose approval does not count, since they trained the candidate. Raises RegistryError where they are
+    too few; the message says what there is instead: approvals that have expired, of other verdicts, or by the barred.
     """
-    now, given = _written(datetime.now(UTC)), read(task)
-    standing = {one.who: one for one in given if one.evidence == evidence and now < one.until}
+    now, given = datetime.now(UTC), read(task)
+    mine = [one for one in given if one.evidence == evidence]
+    held = {one.who: one for one in mine if now < _moment(one.until)}
+    standing = {name: one for name, one in held.items() if name not in barred}
     if len(standing) >= needed:
         return list(standing.values())
-    expired = [f"{one.who}'s expired {one.until}" for one in given if one.evidence == evidence and one.until <= now]
+    expired = [f"{one.who}'s expired {one.until}" for one in mine if _moment(one.until) <= now]
     others = [f"{one.who}'s is of verdict {one.evidence[:12]}" for one in given if one.evidence != evidence]
     have = [f"{one.who}'s holds until {one.until}" for one in standing.values()]
+    own = [f"{name}'s does not count, for {name} trained the candidate" for name in held if name in barred]
     raise RegistryError(
         f"{task}: verdict {evidence[:12]} needs the approval of {needed} "
         f"{'person' if needed == 1 else 'different people'}, it has {len(standing)}"
-        + "".join(f"; {sentence}" for sentence in [*have, *expired[-2:], *others[-2:]])
+        + "".join(f"; {sentence}" for sentence in [*have, *own, *expired[-2:], *others[-2:]])
         + f"; approve it: python -m vqbet approve {task} --why '...'"
     )
 
 
 def approved_then(task: str, evidence: str, when: str) -> set[str]:
-    """Who had approved the verdict at that moment (UTC, ISO 8601). Raises RegistryError where the chain is broken."""
-    return {one.who for one in read(task) if one.evidence == evidence and one.when <= when < one.until}
+    """Return who had approved the verdict at that moment (UTC, ISO 8601). Raises RegistryError as `read`."""
+    then = _moment(when)
+    given = [one for one in read(task) if one.evidence == evidence]
+    return {one.who for one in given if _moment(one.when) <= then < _moment(one.until)}
 
 
 def read(task: str) -> list[Approval]:
-    """All approvals of a task, oldest first. Raises RegistryError where the chain is broken."""
-    names = Approval.__dataclass_fields__
-    return [Approval(**{name: link[name] for name in names}) for link in chain.read(_chain(task))]
+    """Return all approvals of a task, oldest first. Raises RegistryError naming the first malformed one."""
+    found = examined(task)
+    if faults := [fault for _, fault in found if fault]:
+        raise RegistryError(faults[0])
+    return [one for one, _ in found if one is not None]
+
+
+def examined(task: str) -> list[tuple[Approval | None, str]]:
+    """Return every approval with its fault: a sentence where it is malformed, else empty."""
+    found: list[tuple[Approval | None, str]] = []
+    where, before, seen = journal.opened().where, "", []
+    for one in chain.examined(_chain(task)):
+        fault = one.fault
+        if one.link is not None and not fault:
+            fault = _fault(task, one.link, before)
+            fault = fault or ("repeats an earlier approval" if _content(one.link) in seen else "")
+            seen.append(_content(one.link))
+            fault = fault and f"{where}: {_chain(task)}, entry {one.number}: {fault}; restore it from a copy"
+        approval = None if fault or one.link is None else Approval(*(one.link[name] for name in _NAMES))
+        before = approval.when if approval else ""
+        found.append((approval, fault))
+    return found
+
+
+_NAMES = tuple(Approval.__dataclass_fields__)
+
+
+def _fault(task: str, link: chain.Link, before: str) -> str:
+    shapes = {
+        "task": rows.exactly(task),
+        "evidence": rows.DIGEST,
+        "who": rows.NAME,
+        "why": rows.NAME,
+        "when": rows.TIME,
+        "until": rows.TIME,
+        **chain.SHAPES,
+    }
+    if fault := rows.fault(link, shapes, optional=chain.OPTIONAL):
+        return fault
+    if _moment(link["until"]) < _moment(link["when"]):
+        return f"field 'until': {link['until']} is before 'when', {link['when']}"
+    return rows.backwards(link["when"], before)
+
+
+def _content(link: Mapping[str, Any]) -> list[Any]:
+    return [link.get(name) for name in _NAMES]
 
 
 def _chain(task: str) -> str:
     return f"{task}.approvals"
 
 
-def _written(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+def _moment(text: str) -> datetime:
+    found = rows.moment(text)
+    if found is None:
+        raise RegistryError(f"expected a time with its offset, got {rows.short(text)}")
+    return found

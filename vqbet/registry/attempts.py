@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from vqbet import signing
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, journal, models
+from vqbet.registry import chain, journal, models, rows, seals
 
 ATTEMPTS_HEAD = "attempts_head"  # tag of the registered model: hash of a link that the chain must hold
 PLAN, VERDICT = "plan", "verdict"  # kinds of links
@@ -26,6 +26,7 @@ class Attempt:
     candidate: str  # digest
     plan: str  # sha256
     content: Mapping[str, Any]  # the plan's JSON
+    who: str  # sought the verdict
     when: str  # UTC, ISO 8601
     outcome: str = ""  # empty until the verdict is sealed
     episodes: int = 0  # of each arm, played
@@ -55,6 +56,11 @@ class Attempts:
         """The attempt with the plan of this sha256, or None."""
         return next((one for one in self.all if one.plan == plan), None)
 
+    def judge(self, evidence: str) -> str:
+        """Return who signed the verdict with this evidence, by the trust file, or "unsigned"."""
+        sealed = [link for link in self._links if link["kind"] == VERDICT and link["evidence"] == evidence]
+        return chain.signed_by(_chain(self.task), sealed[-1]) if sealed else seals.UNSIGNED
+
     def seal_plan(self, candidate: str, plan: str, content: Mapping[str, Any]) -> None:
         """Write a plan down before its first episode. Raises OvertakenError where somebody sealed something since."""
         self._append({"kind": PLAN, "candidate": candidate, "plan": plan, "content": dict(content)})
@@ -64,8 +70,8 @@ class Attempts:
         self._append({"kind": VERDICT, "plan": plan, "outcome": outcome, "episodes": episodes, "evidence": evidence})
 
     def _append(self, content: Mapping[str, Any]) -> None:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        link = chain.append(_chain(self.task), {**content, "when": when}, self._links)
+        when = rows.now(self._links[-1]["when"] if self._links else "")
+        link = chain.append(_chain(self.task), {**content, "who": signing.who(), "when": when}, self._links)
         models.tag_model(self.task, ATTEMPTS_HEAD, link["hash"])
 
 
@@ -75,27 +81,29 @@ def _attempts(task: str, links: Sequence[Mapping[str, Any]]) -> list[Attempt]:
     for link in links:
         _expect(task, link, found)
         if link["kind"] == PLAN:
-            found[link["plan"]] = Attempt(link["candidate"], link["plan"], link["content"], link["when"])
+            said = {name: link[name] for name in ("candidate", "plan", "content", "who", "when")}
+            found[link["plan"]] = Attempt(**said)
         else:
             said = {name: link[name] for name in ("outcome", "episodes", "evidence")}
             found[link["plan"]] = replace(found[link["plan"]], **said)
     return list(found.values())
 
 
-FIELDS: Mapping[str, Mapping[str, type]] = {
-    PLAN: {"candidate": str, "plan": str, "content": dict, "when": str},
-    VERDICT: {"plan": str, "outcome": str, "episodes": int, "evidence": str, "when": str},
+COMMON: Mapping[str, rows.Shape] = {"plan": rows.DIGEST, "who": rows.NAME, "when": rows.TIME}
+SHAPES: Mapping[str, Mapping[str, rows.Shape]] = {
+    PLAN: {**COMMON, "candidate": rows.DIGEST, "content": (lambda value: isinstance(value, dict), "an object")},
+    VERDICT: {**COMMON, "outcome": rows.NAME, "episodes": rows.COUNT, "evidence": rows.DIGEST},
 }
 
 
 def _expect(task: str, link: Mapping[str, Any], known: Mapping[str, Attempt]) -> None:
     where = f"{task}: attempts, link {link.get('seq')}"
     kind = link.get("kind")
-    if not isinstance(kind, str) or kind not in FIELDS:
-        raise RegistryError(f"{where}: kind: expected {' or '.join(FIELDS)}, got {str(kind)[:40]!r}")
-    for name, expected in FIELDS[kind].items():
-        if type(link.get(name)) is not expected:
-            raise RegistryError(f"{where}: {name}: expected {expected.__name__}, got {str(link.get(name))[:40]!r}")
+    if not isinstance(kind, str) or kind not in SHAPES:
+        raise RegistryError(f"{where}: field 'kind': expected {' or '.join(SHAPES)}, got {rows.short(kind)}")
+    said = {name: value for name, value in link.items() if name not in (*chain.OWN, "kind")}
+    if fault := rows.fault(said, SHAPES[kind]):
+        raise RegistryError(f"{where}: {fault}; restore the ledger from a copy")
     if (kind == PLAN) == (link["plan"] in known):
         again = "is sealed a second time" if kind == PLAN else "was never sealed"
         raise RegistryError(f"{where}: plan {link['plan'][:12]} {again}; restore the ledger from a copy")

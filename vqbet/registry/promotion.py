@@ -10,12 +10,11 @@ one is refused. The registry keeps the hash of the last entry, so another machin
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from vqbet.contract import RegistryError
-from vqbet.registry import connection, journal, ledger, models
+from vqbet.registry import connection, journal, ledger, models, rows
 from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
@@ -33,15 +32,17 @@ def promote(
     who: str,
     why: str,
     approvals: int = 0,
+    barred: Collection[str] = (),
     expected_champion: str | None = None,
     checked: str = "",
 ) -> LedgerEntry:
     """Make `version` the champion of `task`; return the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
-    evidence: the id of the verdict's evidence. approvals: how many people must have approved it.
-    expected_champion: refuse unless the champion's digest is this one. checked: how the evidence was checked before.
-    Raises RegistryError where the verdict is no PROMOTE, is about other digests, was used before, or lacks approvals.
+    evidence: the id of the verdict's evidence. approvals: how many people must have approved it; barred: whose approval
+    does not count. expected_champion: refuse unless the champion's digest is this one. checked: how the evidence was
+    checked before. Raises RegistryError where the verdict is no PROMOTE, is about other digests, was used before, or
+    lacks approvals.
     """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
@@ -55,16 +56,26 @@ def promote(
                 f"{task}: expected champion {_short(expected_champion)}, but it is {_short(present)} now: somebody "
                 "else promoted; run the gate again"
             )
-        consent = approved(task, evidence, needed=approvals) if approvals else []
+        consent = approved(task, evidence, needed=approvals, barred=barred) if approvals else []
         names = ", ".join(sorted(one.who for one in consent))
         return _enact(
             entries, "promote", candidate, champion, who, why, evidence=evidence, approved=names, checked=checked
         )
 
 
-def admit(task: str, version: int, *, verdict: Mapping[str, Any], evidence: str, approvals: int = 0) -> bool:
-    """Whether there is something to promote: False where `version` is champion already. Raises as `promote`, of which
-    this is everything but the effect, so that nobody waits for a check of evidence that leads nowhere."""
+def admit(
+    task: str,
+    version: int,
+    *,
+    verdict: Mapping[str, Any],
+    evidence: str,
+    approvals: int = 0,
+    barred: Collection[str] = (),
+) -> bool:
+    """Return whether there is something to promote: False where `version` is champion already.
+
+    Raises as `promote`, of which this is all but the effect, so that nobody waits for a check that leads nowhere.
+    """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
         entries, champion = _settled(task)
@@ -72,7 +83,7 @@ def admit(task: str, version: int, *, verdict: Mapping[str, Any], evidence: str,
         return False
     _admit(candidate, champion.digest if champion else "", verdict, evidence, entries)
     if approvals:
-        approved(task, evidence, needed=approvals)
+        approved(task, evidence, needed=approvals, barred=barred)
     return True
 
 
@@ -255,7 +266,7 @@ def _enact(
             previous_digest=champion.digest if champion else "",
             who=who,
             why=why,
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            when=rows.now(entries[-1].when if entries else ""),
             evidence=proof.pop("evidence", ""),
             **proof,
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError
-from vqbet.registry import connection, relocation
+from vqbet.registry import connection, relocation, rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +21,8 @@ FLUSH_S = 2.0
 BATCH_METRICS = 1000  # MLflow's limits per request
 BATCH_PARAMS = 100
 PATIENCE_S = 60.0  # between tries while the registry does not answer
+WHO = "who"  # tag of a run: who started it, see `vqbet.signing.who`
+TRAINING = ("tokenizer", "prior", "bundle")  # stages whose product is a part of a policy
 PROCESS = "process"  # tag of a run: host, number and start of the process that writes it
 
 
@@ -119,6 +121,21 @@ def abandoned(task: str) -> list[str]:
     with connection.refused(f"list the runs of {task}"):
         running = client.search_runs([number], filter_string="attributes.status = 'RUNNING'", max_results=1000)
     return [run.info.run_id for run in running if _gone(run.data.tags.get(PROCESS, ""))]
+
+
+def trainers(task: str, digest: str) -> set[str]:
+    """Return who started the stages that made the bundle of this digest; nobody where no run says so.
+
+    Raises RegistryError where the registry does not answer, or the digest is none.
+    """
+    if rows.SHA256.fullmatch(digest) is None:
+        raise RegistryError(f"{task}: expected the digest of a bundle, got {rows.short(digest)}")
+    client = connection.client()
+    number = experiment(client, task)
+    with connection.refused(f"list the runs of {task}"):
+        made = client.search_runs([number], filter_string=f"tags.digest = '{digest}'", max_results=1000)
+    tags = [run.data.tags for run in made if run.data.tags.get("stage") in TRAINING]
+    return {found[WHO] for found in tags if found.get(WHO)}
 
 
 def end(run_id: str) -> None:

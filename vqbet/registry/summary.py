@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vqbet.registry import connection, ledger, models, promotion
+from vqbet.registry import connection, ledger, models, promotion, seals
 
 
 def show(reference: str) -> dict[str, str]:
@@ -31,14 +31,16 @@ def show(reference: str) -> dict[str, str]:
 def _reign(version: models.Version) -> dict[str, str]:
     """The ledger entries that made this version champion."""
     entries = [entry for entry in promotion.history(version.name) if entry.version == version.version]
-    return {f"ledger {entry.seq}": _sentence(entry) for entry in entries}
+    signers = ledger.signers(version.name, entries)
+    return {f"ledger {one.seq}": _sentence(one, by) for one, by in zip(entries, signers, strict=True)}
 
 
-def _sentence(entry: ledger.LedgerEntry) -> str:
+def _sentence(entry: ledger.LedgerEntry, signer: str) -> str:
     before = f" after version {entry.previous_version}" if entry.previous_version else " as the first"
     proof = f"; evidence {entry.evidence[:12]}" if entry.evidence else ""
     proof += f"; approved by {entry.approved}" if entry.approved else ""
     proof += f"; {entry.checked}" if entry.checked else ""
+    proof += f"; {signer}" if signer == seals.UNSIGNED else f"; signed by {signer}"
     action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
     return f"{action} {entry.when} by {entry.who}{before}: {entry.why}{proof}"
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vqbet import registry
+from vqbet import registry, signing
 from vqbet.contract import VqbetError
-from vqbet.registry import LedgerEntry
-from vqbet.stages import evidence, kept, release
+from vqbet.registry import LedgerEntry, chain
+from vqbet.stages import evidence, kept, publication, release
 from vqbet.stages.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it."""
+    """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it.
+
+    note: what is to be known about it although it is not wrong.
+    """
 
     what: str
     wrong: str = ""
     mended: str = ""
+    note: str = ""
 
     @property
     def open(self) -> bool:
@@ -32,20 +36,13 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
 
     Files of a champion that the registry has lost or holds changed are put back where the artefacts or DVC's cache have
     the bundle of that digest. Other content that was changed is only found: restore a copy, or roll the champion back.
-    Raises RegistryError where the registry does not answer.
+    Every malformed link is a finding of its own, and hides no other. Raises RegistryError where the registry or the
+    journal does not answer.
     """
     registry.check()
-    entries: list[LedgerEntry] = []
-
-    def ledger() -> str:
-        entries.extend(registry.history(task))
-        if not entries:
-            registry.refuse_without_ledger(task)
-        return ""
-
-    found = [_looked("ledger", ledger)]
-    if found[0].open:
-        return found
+    found, entries = _chains(task)
+    if not entries:
+        found.append(_looked("ledger beside the registry", partial(_bereft, task)))
     found.append(_looked(f"{task}@champion", lambda: registry.amiss(task), _moved(task) if repair else None))
     checks: list[tuple[str, Callable[[], str], Callable[[], str] | None]] = []
     digests = {entry.version: entry.digest for entry in entries}
@@ -61,7 +58,57 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
         for number, looked in enumerate(checks, start=1):
             found.append(_looked(*looked))
             advance(number, len(checks), {})
-    return found + [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
+    found += _published(root, task)
+    found += [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
+    return [*found, _looked_on("signatures", partial(_signatures, task, entries))]
+
+
+def _chains(task: str) -> tuple[list[Finding], list[LedgerEntry]]:
+    """What is wrong with the links of the task's chains, one finding each, and the entries of the ledger that hold."""
+    examined = registry.examined_ledger(task)
+    found = [Finding(f"ledger, entry {one.number}", one.fault) for one in examined if one.fault] or [Finding("ledger")]
+    links = enumerate(registry.examined_approvals(task), start=1)
+    found += [Finding(f"approvals, entry {number}", fault) for number, (_, fault) in links if fault]
+    attempts = chain.examined(f"{task}.attempts")
+    found += [Finding(f"attempts, entry {one.number}", one.fault) for one in attempts if one.fault]
+    return found, [one.entry for one in examined if one.entry is not None]
+
+
+def _bereft(task: str) -> str:
+    """Return nothing; raise RegistryError where the registry knows a champion that no ledger explains."""
+    registry.refuse_without_ledger(task)
+    return ""
+
+
+def _published(root: Path, task: str) -> list[Finding]:
+    """Whether what was published outside still stands in the chains."""
+    try:
+        faults, count = publication.compared(root, task)
+    except VqbetError as error:
+        return [Finding("published", str(error))]
+    if faults:
+        return [Finding(f"published, {number}", fault) for number, fault in enumerate(faults, start=1)]
+    nowhere = "nothing is published outside: entries that are removed or written anew with their hashes are not noticed"
+    return [Finding("published", note="" if count else nowhere)]
+
+
+def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
+    """A sentence where somebody could have written the ledger who was not to be trusted; empty where nobody could."""
+    unsigned = registry.signers(task, entries).count(registry.UNSIGNED)
+    trust, hint = signing.current(), signing.note()
+    if trust is None:
+        said = "unsigned: no committed trust file says whose key to trust, see python -m vqbet keys --help"
+        return f"{said}; {hint}" if hint else said
+    said = f"{unsigned} of {len(entries)} entries are unsigned, from before {trust.where} was adopted"
+    return "; ".join(filter(None, [said if unsigned else "", hint]))
+
+
+def _looked_on(what: str, look: Callable[[], str]) -> Finding:
+    """A finding that is a note, and wrong only where it cannot be had."""
+    try:
+        return Finding(what, note=look())
+    except VqbetError as error:
+        return Finding(what, str(error))
 
 
 def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None = None) -> Finding:

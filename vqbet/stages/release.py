@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, storage, versions
+from vqbet import bundle, registry, signing, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.contract import ConfigError, GateError, PipelineError
+from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
 from vqbet.evaluation.plan import Plan
 from vqbet.registry import LedgerEntry, Signature, Version
-from vqbet.stages import bounds, files, kept, origin, recheck, sealing, worktree
+from vqbet.stages import bounds, files, kept, origin, publication, recheck, sealing, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 
@@ -86,11 +85,15 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     version = _version(task, candidate)
     unchanged(task, version)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
-    allowed: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof, "approvals": asked.approvals}
+    publication.ready(root, asked.publish)
+    barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
+    said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
+    said |= {"approvals": asked.approvals, "barred": barred}
     checked = ""
-    if registry.admit(task, version, **allowed):
+    if registry.admit(task, version, **said):
         checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
-    return described(registry.promote(task, version, **allowed, who=getpass.getuser(), why=why, checked=checked))
+    entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
+    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
 
 
 def _as_made(root: Path, task: str) -> None:
@@ -104,19 +107,29 @@ def _as_made(root: Path, task: str) -> None:
 
 
 def _vouched(task: str, proof: str) -> str:
-    """Who signed the verdict, for evidence that this kind of machine cannot play again. Raise GateError for nobody."""
-    raise GateError(
-        f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played again "
-        "here, and nobody has signed it; promote on the kind of machine that judged"
-    )
+    """Return who signed a verdict that this kind of machine cannot play again. Raise GateError for nobody."""
+    signer = registry.Attempts(task).judge(proof)
+    if signer == registry.UNSIGNED:
+        raise GateError(
+            f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played "
+            "again here, and no trusted key signed it; promote on the kind of machine that judged, or judge with a key: "
+            "python -m vqbet keys --help"
+        )
+    return f"judged on another kind of machine, not played again; signed by {signer}"
 
 
 def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
     registry.check()
     proof, verdict = sealing.sealed(root, task)
-    hours = bounds.committed(root, task).promotion.approval_hours
-    given = registry.approve(task, proof, who=getpass.getuser(), why=why, hours=hours)
+    asked = bounds.committed(root, task).promotion
+    who = signing.who()
+    if asked.four_eyes and who in _trainers(root, task):
+        raise RegistryError(
+            f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
+            "of somebody else"
+        )
+    given = registry.approve(task, proof, who=who, why=why, hours=asked.approval_hours)
     return {
         "approved": f"{verdict.outcome}: {verdict.reason}",
         "evidence": given.evidence,
@@ -126,12 +139,14 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     }
 
 
-def force(task: str, *, candidate: int, why: str) -> dict[str, str]:
+def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict; the ledger says so for ever."""
     registry.check()
     version = _version(task, candidate)
     unchanged(task, version)
-    return described(registry.force(task, version, who=getpass.getuser(), why=why))
+    place = bounds.committed(root, task).promotion.publish
+    entry = registry.force(task, version, who=signing.who(), why=why)
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
 def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
@@ -139,7 +154,15 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
-    return described(registry.rollback(task, why, getpass.getuser()))
+    place = bounds.committed(root, task).promotion.publish
+    entry = registry.rollback(task, why, signing.who())
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
+
+
+def publish(root: Path, task: str) -> dict[str, str]:
+    """Publish the ends of the task's chains where promotion.publish says. Raises RegistryError where that is none."""
+    registry.check()
+    return publication.publish(root, task, bounds.committed(root, task).promotion.publish)
 
 
 def show(reference: str) -> dict[str, str]:
@@ -160,10 +183,10 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
-    return [described(entry) for entry in entries]
+    return [described(entry, by) for entry, by in zip(entries, registry.signers(task, entries), strict=True)]
 
 
-def described(entry: LedgerEntry) -> dict[str, str]:
+def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
     previous = f"version {entry.previous_version}, digest {entry.previous_digest[:12]}"
     action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
     return {
@@ -174,6 +197,7 @@ def described(entry: LedgerEntry) -> dict[str, str]:
         "evidence": entry.evidence or "none",
         **({"approved by": entry.approved} if entry.approved else {}),
         **({"checked": entry.checked} if entry.checked else {}),
+        "signed by": "nobody: unsigned" if signer == registry.UNSIGNED else signer,
     }
 
 
@@ -183,6 +207,26 @@ def unchanged(task: str, version: int) -> Version:
     with tempfile.TemporaryDirectory() as folder:
         bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
     return registered
+
+
+def _signer(entry: LedgerEntry) -> str:
+    return registry.signers(entry.task, [entry])[0]
+
+
+def _trainers(root: Path, task: str) -> set[str]:
+    """Who trained the policy in the artefacts, its tokenizer or its prior. Raises RegistryError where no run says."""
+    policy = bundle.read(Paths(root, task).policy)
+    found = registry.trainers(task, policy.digest)
+    for part in ("tokenizer", "prior"):
+        digest = str(policy.provenance.get(part, ""))
+        names = registry.trainers(task, digest)
+        if not names:
+            raise RegistryError(
+                f"{task}: promotion.four_eyes: no run here says who trained {part} {digest[:12]}, so nobody can be "
+                f"told from its trainer; train it again here: dvc repro --force {part}@{task}"
+            )
+        found |= names
+    return found
 
 
 def _moment(at: str) -> datetime:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, registry
+from vqbet import bundle, launch, registry, signing
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.stages import files, worktree
@@ -55,6 +55,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             **worktree.tags(root),
             "store": store.digest(paths.store),
             "training": str(training),
+            "who": signing.who(),
         },
     ) as record:
         metrics = stage(paths, params, replace(watch, track=record.track))

@@ -5,5 +5,6 @@ not set nothing is stored and nothing is asked. boto3 is imported inside functio
 """
 
 from vqbet.storage.bucket import Bucket, configured
+from vqbet.storage.locks import create, versions
 
-__all__ = ["Bucket", "configured"]
+__all__ = ["Bucket", "configured", "create", "versions"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -46,19 +47,21 @@ class Bucket:
         with connection.refused(self.address(), "be listed"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, options: Mapping[str, Any] | None = None) -> bool:
         """Make an object that is not there; of all who try, one gets True. Raises StorageError.
 
+        options: more arguments of the request, such as a retention.
         When an answer was lost and the repeated request finds the key taken, the object is read: it is ours where it
         has our bytes and the name that this call gave itself. After an error the object may or may not be there.
         """
         from botocore.exceptions import ClientError
 
         target, writer = self.object(key), secrets.token_hex(16)
+        sent = {**(options or {}), "IfNoneMatch": "*", "Metadata": {WRITER: writer}}
         with connection.refused(target.where, "be created"):
             for attempt in range(1, CONFLICTS + 1):
                 try:
-                    target.put_whole(data, IfNoneMatch="*", Metadata={WRITER: writer})
+                    target.put_whole(data, **sent)
                     break
                 except ClientError as error:
                     code = error.response["Error"]["Code"]
@@ -68,7 +71,7 @@ class Bucket:
                     if code != "ConditionalRequestConflict" or attempt == CONFLICTS:
                         raise
                 time.sleep(PAUSE_S * attempt)
-        self._must_refuse(target, data, writer)
+        self._must_refuse(target, data, sent)
         return True
 
     def read(self, key: str) -> bytes | None:
@@ -99,13 +102,13 @@ class Bucket:
         """
         return folders.fetch(self, prefix, store)
 
-    def _must_refuse(self, target: Object, data: bytes, writer: str) -> None:
+    def _must_refuse(self, target: Object, data: bytes, sent: Mapping[str, Any]) -> None:
         """Raises StorageError where the server makes an object twice: some take conditions and ignore them."""
         from botocore.exceptions import ClientError
 
         with connection.refused(target.where, "be created once"):
             try:
-                target.put_whole(data, IfNoneMatch="*", Metadata={WRITER: writer})
+                target.put_whole(data, **sent)
             except ClientError as error:
                 if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
                     return

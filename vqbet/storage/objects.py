@@ -39,6 +39,7 @@ class Object:
     client: Any = field(repr=False, compare=False)
     bucket: str
     key: str
+    version: str = ""  # of a bucket that keeps versions; empty for the latest
 
     @property
     def where(self) -> str:
@@ -95,11 +96,15 @@ class Object:
     def _at(self) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.key}
 
+    @property
+    def _of_version(self) -> dict[str, str]:
+        return {"VersionId": self.version} if self.version else {}
+
     def _found(self, operation: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
         try:
-            return getattr(self.client, operation)(**self._at, ChecksumMode="ENABLED")
+            return getattr(self.client, operation)(**self._at, **self._of_version, ChecksumMode="ENABLED")
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "404"):  # a HEAD has no body to name the code
                 return None

@@ -3,6 +3,7 @@
 DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
 """
 
+from vqbet.versions import tags
 from vqbet.versions.cached import cached_folders
 from vqbet.versions.data import DataVersion, add, data_version, push, read, stores
 from vqbet.versions.git import as_committed, committed, dirty, git_commit, tracked
@@ -30,6 +31,7 @@ __all__ = [
     "repro",
     "restore",
     "stores",
+    "tags",
     "tracked",
     "unmade",
 ]
