@@ -24,9 +24,10 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     paths = Paths(root, task)
     policy = bundle.read(paths.policy)
     spoken = records.parse(records.load(paths.gate / "verdict.json"), str(paths.gate / "verdict.json"))
-    if spoken.get("candidate") != policy.digest:
+    about = spoken.get("candidate") if isinstance(spoken, dict) else None
+    if about != policy.digest:
         raise GateError(
-            f"{paths.gate}: the verdict is about {str(spoken.get('candidate'))[:12] or 'no policy'}, {paths.policy} is "
+            f"{paths.gate}: the verdict is about {str(about)[:12] or 'no policy'}, {paths.policy} is "
             f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
         )
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vqbet import bundle, config, registry, storage, versions
+from vqbet import bundle, config, reading, registry, storage, versions
 from vqbet.bundle import Bundle
 from vqbet.contract import ConfigError
 from vqbet.registry import LedgerEntry, Signature, Version
@@ -26,7 +26,10 @@ def register(root: Path, task: str) -> dict[str, str]:
     registry.check()
     tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
     champion = registry.champion(task)
-    if champion and files.read_json(paths.gate / "verdict.json")["champion"] == champion.digest == policy.digest:
+    if (
+        champion
+        and files.read_object(paths.gate / "verdict.json", champion=str)["champion"] == champion.digest == policy.digest
+    ):
         return {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
     bucket = storage.configured()
     if bucket is not None:
@@ -36,7 +39,7 @@ def register(root: Path, task: str) -> dict[str, str]:
         task,
         paths.verdicts / proof,
         paths.report / "index.html",
-        metrics=files.read_json(paths.metrics("gate")),
+        metrics=files.read_metrics(paths.metrics("gate")),
         tags={"outcome": verdict.outcome, "reason": verdict.reason, "digest": verdict.candidate},
     )
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
@@ -68,7 +71,7 @@ def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]
 
 
 def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> int:
-    score = files.read_json(paths.metrics("evaluate"))
+    score = files.read_metrics(paths.metrics("evaluate"), "score", "score_low", "score_high")
     scored = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
     tags = {**tags, "digest": policy.digest, "score": scored}
     return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
@@ -167,7 +170,9 @@ def _moment(at: str) -> datetime:
     try:
         moment = datetime.fromisoformat(at)
     except ValueError as error:
-        raise ConfigError(f"--at: expected a date or a time such as 2026-05-01T14:30, got {at!r}") from error
+        raise ConfigError(
+            f"--at: expected a date or a time such as 2026-05-01T14:30, got {reading.short(at)}"
+        ) from error
     if len(at) == len("2026-05-01"):
         moment = moment.replace(hour=23, minute=59, second=59)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

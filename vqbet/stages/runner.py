@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from vqbet.stages.watch import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; dvc.yaml has the same, and a test compares.
@@ -36,9 +38,11 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     paths, params = Paths(root, task, training), params.reseeded(training)
     arguments = ["stage", name, task, "--training", str(training)]
     if name == "prior" and (code := launch.relaunch(arguments)) is not None:
+        if code in STOPPED:
+            raise KeyboardInterrupt
         if code:
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
-        return dict(files.read_json(paths.metrics(name)))
+        return files.read_metrics(paths.metrics(name))
     if not launch.is_main():
         return stage(paths, params, Watch())
     section = getattr(params, "validate_" if name == "validate" else name, None)
