@@ -64,10 +64,9 @@ def find(store: Path, prefix: str) -> Path:
     """The folder whose id begins with `prefix`. Raises GateError where there is none, or more than one."""
     found = [folder for folder in folders(store) if folder.name.startswith(prefix)]
     if len(found) != 1:
+        told = reading.short(prefix)
         have = ", ".join(folder.name[:12] for folder in folders(store)[:20]) or "none"
-        raise GateError(
-            f"{reading.short(prefix)}: expected the beginning of one verdict's id, found {len(found)}; there are: {have}"
-        )
+        raise GateError(f"{told}: expected the beginning of one verdict's id, found {len(found)}; there are: {have}")
     return found[0]
 
 

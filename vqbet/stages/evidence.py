@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, storage, versions
+from vqbet import bundle, reading, registry, storage, versions
 from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.gate import Verdict
@@ -44,6 +45,8 @@ def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
     What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
     a byte of it was changed, RegistryError or StorageError where it is nowhere.
     """
+    if not re.fullmatch("[0-9a-f]{1,64}", prefix):
+        raise GateError(f"{reading.short(prefix)}: expected the beginning of a verdict's id, which is hexadecimal")
     store = Paths(root, "").verdicts
     here = [folder for folder in evidence.folders(store) if folder.name.startswith(prefix)]
     folder = evidence.find(store, prefix) if here else _fetched(prefix, store)
