@@ -167,7 +167,7 @@ def test_each_training_has_a_precision_of_its_own(tmp_path: Path) -> None:
     """As a retraining has them: the tokenizer in fp32 and the prior in bf16, one after the other in one process."""
     ends = []
     for index, precision in enumerate(("fp32", "bf16", "fp32", "bf16")):
-        model, _ = run(tmp_path / str(index), replace(RECIPE, precision=precision))
+        model, _ = run(tmp_path / str(index), recipe=replace(RECIPE, precision=precision))
         assert all(value.dtype == torch.float32 for value in model.parameters())
         ends.append(torch.cat([value.detach().flatten() for value in model.parameters()]))
     assert torch.equal(ends[0], ends[2])

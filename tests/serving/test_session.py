@@ -81,7 +81,7 @@ def test_noise_beyond_the_limits_acts(started: Session) -> None:
         (np.full(5, 1e300), r"'feature_0' is 1e\+300 m"),
         (
             np.where(np.arange(5) == 3, 150.0, SEEN),
-            "'feature_3' is 150 m, .* check units, order of channels and sensor",
+            "'feature_3' is 150 m, .* check units, order of channels",
         ),
     ],
 )

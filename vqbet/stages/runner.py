@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, registry, versions
+from vqbet import bundle, launch, reading, registry, versions
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.stages import files
@@ -65,6 +66,17 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         record.tag("digest", _digest(paths, name))
     files.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
+
+
+def split(addressed: str) -> tuple[str, str]:
+    """Stage and task of what DVC calls a stage, [path/dvc.yaml:]<stage>@<task>. Raises PipelineError for anything else.
+
+    The task is whatever follows: `config.task` says whether there is one of that name.
+    """
+    found = re.fullmatch(r"(?:[^@]*:)?([a-z]+)@(.+)", addressed, re.DOTALL)
+    if found is None:
+        raise PipelineError(f"{reading.short(addressed)}: expected <stage> <task>, or <stage>@<task>; see --help")
+    return found[1], found[2]
 
 
 def fetch(paths: Paths) -> None:
