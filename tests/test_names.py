@@ -1,4 +1,4 @@
-"""A task's name is data: no shell runs it, whoever reads params.yaml, and nothing that is more than a word is a name."""
+"""A task's name is data: no shell runs it, whoever reads params.yaml, and only a word is a name."""
 
 from __future__ import annotations
 
