@@ -167,12 +167,12 @@ def run(counts: Mapping[str, int], *, seed: int, budget_s: float, folder: Path) 
     """
     found: Found = {kind: Counter() for kind in counts}
     failures: list[str] = []
-    makers = {
-        "params": lambda rng: params(rng, folder),
-        "artefacts": lambda rng: artefacts(rng, project),
-        "references": lambda rng: references(rng, folder),
-    }
     with made_project.standing_in(folder) as project:
+        makers: dict[str, Callable[[random.Random], Callable[[], None]]] = {
+            "params": lambda rng: params(rng, folder),
+            "artefacts": lambda rng: artefacts(rng, project),
+            "references": lambda rng: references(rng, folder),
+        }
         for kind, count in counts.items():
             until = time.monotonic() + budget_s / len(counts)
             for number in range(count):

@@ -99,7 +99,7 @@ class _Plain(urllib.request.HTTPHandler):
         self.over = over
 
     def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(_made, HTTPConnection, self.over, req), req)  # type: ignore[arg-type]
+        return self.do_open(partial(_made, HTTPConnection, self.over, req), req)
 
 
 class _Secure(urllib.request.HTTPSHandler):
@@ -108,7 +108,7 @@ class _Secure(urllib.request.HTTPSHandler):
         self.over = over
 
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(partial(_made, HTTPSConnection, self.over, req), req)  # type: ignore[arg-type]
+        return self.do_open(partial(_made, HTTPSConnection, self.over, req), req)
 
 
 def _made(kind: type[HTTPConnection], over: Line, req: urllib.request.Request, host: str, **rest: Any) -> Any:
