@@ -44,6 +44,7 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
         ('execute: "first"', 'execute: "second"', "blockpush.bundle.execute: .* got 'second'"),
         ("alpha: 0.05", "alpha: 0.9", "blockpush.gate.alpha: .* got 0.9"),
         ("alpha: 0.05", "alpha: .nan", "blockpush.gate.alpha"),
+        ("alpha: 0.05", "alpha: 1.0e-300", "blockpush.gate.alpha: .* got 1e-300"),
         ("    heads: 4", "    heads: 7", "not a multiple of heads 7"),
         ("max_divergence: 0.02", "max_divergence: 2.0", "blockpush.drift.max_divergence: .* got 2.0"),
         ("max_shift: 0.2", "max_shift: 0.0", "blockpush.drift.max_shift: .* got 0.0"),

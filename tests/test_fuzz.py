@@ -51,7 +51,13 @@ def test_every_ending_is_told_apart(act: Callable[[], None], expected: str) -> N
 
 
 def test_a_hang_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def works() -> None:
+        while True:
+            pass
+
     monkeypatch.setattr(fuzz, "LIMIT_S", 0.1)
+    assert fuzz.outcome(works)[0] == "hang"
+    monkeypatch.setattr(fuzz, "WAIT_S", 0.1)
     assert fuzz.outcome(lambda: time.sleep(60))[0] == "hang"
 
 

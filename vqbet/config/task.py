@@ -158,9 +158,9 @@ class GateParams(Section):
 
     metric: Literal["score", "success"]
     question: Literal["better", "not_worse"]
-    margin: Annotated[float, Field(gt=0, lt=1)]
-    alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    power: Annotated[float, Field(gt=0.5, lt=1)]
+    margin: Annotated[float, Field(ge=1e-6, lt=1)]
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)]
+    power: Annotated[float, Field(gt=0.5, le=0.999999)]
     floor: Fraction
     min_modes: Annotated[int, Field(ge=0, le=1000)]
     baselines: Annotated[list[Literal["noop", "nearest"]], Field(max_length=2)]
