@@ -10,9 +10,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import ROOT
-from vqbet import console, versions
+from vqbet import config, console, versions
 from vqbet.stages import files, release, runner
 from vqbet.stages.paths import Paths
+
+SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # of a verdict, what is shown
 
 
 def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -25,7 +27,7 @@ def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
 def run_stage(task_name: str, name: str) -> dict[str, Any]:
     """One DVC stage of one task. Gives its metrics, whether it ran now or was up to date."""
     ran = versions.repro(ROOT, f"{name}@{task_name}")
-    metrics = files.read_json(Paths(ROOT, task_name).metrics(name))
+    metrics = files.read_metrics(Paths(ROOT, task_name).metrics(name))
     create_table_artifact(
         table=[{"metric": key, "value": value} for key, value in metrics.items()],
         key=f"{task_name}-{name}",
@@ -43,7 +45,7 @@ def register(task_name: str) -> dict[str, str]:
 @task(task_run_name="promote {task_name}")
 def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
     """Move the champion alias if the verdict allows it. A verdict other than PROMOTE is a result, not a failure."""
-    verdict = files.read_json(Paths(ROOT, task_name).gate / "verdict.json")
+    verdict = files.read_object(Paths(ROOT, task_name).gate / "verdict.json", outcome=str, reason=str)
     if candidate == 0 and verdict["outcome"] != "PROMOTE":
         return {"promoted": "no", "verdict": verdict["outcome"], "why": verdict["reason"]}
     return release.promote(ROOT, task_name, candidate=candidate, why=why, watch=console.watch())
@@ -52,6 +54,7 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
 @flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json")
 def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
     """The stages in the order of the graph, then register, then promote. Gives the metrics of every stage."""
+    config.tasks(ROOT / "params.yaml")  # a name that is none is refused before DVC is asked
     result: dict[str, Any] = {name: run_stage(task_name, name) for name in runner.ORDER}
     result["register"] = register(task_name)
     if allow_promotion:
@@ -63,7 +66,7 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
 def _publish(task_name: str) -> None:
     """What a person wants to see in the run page: the verdict in words and where the pictures are."""
     paths = Paths(ROOT, task_name)
-    verdict = files.read_json(paths.gate / "verdict.json")
+    verdict = files.read_object(paths.gate / "verdict.json", **SPOKEN)
     create_markdown_artifact(
         markdown=f"# {verdict['outcome']}\n\n{verdict['reason']}\n\n"
         f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`",

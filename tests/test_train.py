@@ -163,6 +163,19 @@ def test_it_learns(tmp_path: Path) -> None:
     assert trained.samples_per_s == pytest.approx(400 * 8 / trained.seconds, rel=0.1)
 
 
+def test_each_training_has_a_precision_of_its_own(tmp_path: Path) -> None:
+    """As a retraining has them: the tokenizer in fp32 and the prior in bf16, one after the other in one process."""
+    ends = []
+    for index, precision in enumerate(("fp32", "bf16", "fp32", "bf16")):
+        model, _ = run(tmp_path / str(index), recipe=replace(RECIPE, precision=precision))
+        assert all(value.dtype == torch.float32 for value in model.parameters())
+        ends.append(torch.cat([value.detach().flatten() for value in model.parameters()]))
+    assert torch.equal(ends[0], ends[2])
+    assert torch.equal(ends[1], ends[3])
+    assert not torch.equal(ends[0], ends[1])
+    assert torch.allclose(ends[0], ends[1], atol=0.05)
+
+
 def test_rows_are_means_over_the_steps_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "ROWS", 3)
     _, trained = run(tmp_path)

@@ -21,7 +21,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from vqbet import versions
 from vqbet.contract import PipelineError
-from vqbet.versions import process
+from vqbet.versions import process, strangers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -441,6 +441,52 @@ class TestRepro:
         monkeypatch.setattr(process.time, "sleep", lambda _: None)
         assert versions.dvc(tmp_path, "push") == ""
         assert answers == []
+
+    def test_a_number_that_another_program_has_since_holds_nothing(self, graph: Path) -> None:
+        """A planted lock of a killed `dvc repro`, whose number is now a shell's; DVC alone would wait for ever."""
+        other = subprocess.Popen(["sleep", "600"])
+        try:
+            path = locked(graph, other.pid)
+            assert versions.repro(graph, "quick")
+            assert str(other.pid) not in path.read_text()
+            assert (graph / "quick.txt").exists()
+        finally:
+            other.kill()
+            other.wait()
+
+    @pytest.mark.parametrize("age_s", [-3600, 3600])
+    def test_who_began_after_the_lock_was_written_has_not_made_it(self, graph: Path, age_s: int) -> None:
+        """A Python may be DVC: it keeps its entry, unless it began after the file was last written."""
+        python = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        try:
+            path = locked(graph, python.pid)
+            os.utime(path, (time.time() + age_s,) * 2)
+            before = path.read_text()
+            assert strangers.forget(graph, [python.pid]) is (age_s < 0)
+            assert (path.read_text() == before) is (age_s > 0)
+        finally:
+            python.communicate(b"\n")
+
+    @pytest.mark.parametrize("content", ["", "[]", "{", '{"write": 3}', '{"write": {"a": {}}}', '{"read": {"a": 5}}'])
+    def test_a_lock_that_is_none_is_left_alone(self, graph: Path, content: str) -> None:
+        path = locked(graph, 1)
+        path.write_text(content)
+        assert strangers.forget(graph, [2**22 + 1]) is False
+        assert path.read_text() == content
+
+    def test_dvc_names_its_blockers(self) -> None:
+        said = "'in.txt' is busy, it is being blocked by:\n  (PID 41): dvc repro\n  (PID 42): dvc push\n"
+        assert strangers.named(said) == [41, 42]
+        assert strangers.named("stage failed (PID 41)") == []
+
+
+def locked(root: Path, pid: int) -> Path:
+    """DVC's lock on files, as a `dvc repro` of this number left it; gives its path."""
+    entry = {"pid": pid, "cmd": "dvc repro quick"}
+    path = root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"write": {str(root / "quick.txt"): entry}, "read": {str(root / "in.txt"): [entry]}}))
+    return path
 
 
 def sleepers(root: Path) -> list[psutil.Process]:

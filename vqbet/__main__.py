@@ -44,12 +44,13 @@ def ingest(
 @app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="validate, tokenizer, prior, bundle, evaluate, gate or report")],
-    task: Task,
-    training: Annotated[int, typer.Option(min=0, hidden=True)] = 0,
+    task: Annotated[str, typer.Argument(help="a section of params.yaml; or <stage>@<task> as one word")] = "",
+    training: Annotated[int, typer.Option(min=0, max=1000, hidden=True)] = 0,
 ) -> None:
-    """Run one stage of the graph; this is what dvc.yaml calls."""
+    """Run one stage of the graph; dvc.yaml calls it with the one word that DVC names the stage by."""
     from vqbet.stages import runner
 
+    name, task = (name, task) if task else runner.split(name)
     root, params = _project(task)
     runner.run(root, task, name, params, console.watch(), training=training)
 
@@ -57,7 +58,7 @@ def stage(
 @app.command()
 def retrain(
     task: Task,
-    times: Annotated[int, typer.Option(min=1, help="how many trainings; those that are there are kept")] = 3,
+    times: Annotated[int, typer.Option(min=1, max=1000, help="how many trainings; those that are there are kept")] = 3,
 ) -> None:
     """Train the recipe again with other seeds and play it: how far the score moves by itself. Verdicts then say so."""
     from vqbet.stages import retrain as stage

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vqbet import durable
+
 if TYPE_CHECKING:
     from vqbet.stages.watch import Advance, Watch
 
 QUIET_S = 10.0  # without a terminal, a line at most this often
 INTERRUPTED = 130
+NO_MEMORY = re.compile("cannot allocate memory|can't allocate memory|CUDA out of memory", re.IGNORECASE)
 SHOWN = ("loss", "reconstruction", "accuracy_0", "accuracy_1", "samples_per_s")  # beside a bar; the rest is in the run
 
 
@@ -107,13 +111,14 @@ def _interrupted() -> int:
 
 def _mendable(error: Exception) -> str:
     """What to tell a user who can mend it; empty where the mistake is ours and the traceback is needed."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return "out of memory: close other programs, lower batch or VQBET_WORKERS, or raise `ulimit -v`; run it again"
+    if isinstance(error, OSError) and error.errno in (*durable.FULL, errno.EROFS, errno.EACCES):
+        advice = durable.advice(error) or "give this user write access, then run it again"
+        return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
     from vqbet.contract import VqbetError  # here, since numpy is not for `--help` to wait for
 
-    if isinstance(error, VqbetError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        return f"{error.filename or 'a file'}: {error.strerror}; free space or permissions, then run it again"
-    return ""
+    return str(error) if isinstance(error, VqbetError) else ""
 
 
 def watch() -> Watch:

@@ -30,6 +30,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+LEAST_TEMPERATURE = 1e-6  # what logits are divided by before a draw: below it float32 overflows, argmax says the same
+
 
 class VqbetError(Exception):
     """Anything a user can cause and mend. Shown without a traceback; the exit code is 1."""

@@ -45,15 +45,28 @@ def embedded(root: Path) -> dict[str, str]:
 def prepare(root: Path | None = None) -> Path:
     """Set the environment of this process (and of its children) for the project at `root`; gives the root.
 
-    `root` is the nearest folder at or above the working directory that holds params.yaml, unless given.
+    `root` is the nearest folder at or above the working directory that holds params.yaml, unless given. Its .vqbet is
+    made, and closed to other users.
     """
     root = (root or find_root()).resolve()
     os.environ.update(SILENCE)
     os.environ["VQBET_PROJECT"] = str(root)  # where the committed trust file is looked for
     for name, value in embedded(root).items():
         os.environ.setdefault(name, value)
-    (root / ".vqbet" / "dvc-site").mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (root / ".vqbet", root / ".vqbet" / "dvc-site"):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _close(folder)
     return root
+
+
+def _close(folder: Path) -> None:
+    """Keep other users of the machine out: registry, evidence and approvals are there. Somebody else's stays as it is.
+
+    Raises OSError where the file system refuses.
+    """
+    status = folder.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def processor() -> str:

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).resolve().parent
 def render(template: str, **content: Any) -> str:
     """The page of `template`, by its path in the package, with `content` under its names; functions are content too.
 
-    What comes from elsewhere is escaped. Filters: `number`, `thousands`. Equal content gives equal text.
+    What comes from elsewhere is escaped. Filters: `number`, `thousands`. Equal content gives equal text. Raises
+    ValueError where the content lacks a part that the template looks into.
     """
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import Environment, FileSystemLoader, UndefinedError
 
     environment = Environment(
         loader=FileSystemLoader(PACKAGE),
@@ -23,7 +24,10 @@ def render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(number=number, thousands=lambda value: f"{value:,}")
-    return environment.get_template(template).render(**content)
+    try:
+        return environment.get_template(template).render(**content)
+    except UndefinedError as error:
+        raise ValueError(f"the page needs what is not there: {error}") from error
 
 
 def number(value: float | None) -> str:

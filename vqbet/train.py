@@ -134,7 +134,7 @@ def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
         )
     if not torch.are_deterministic_algorithms_enabled():
         raise TrainingError("the model was built before the seed was set: call seed_everything(seed), then build it")
-    accelerator = Accelerator(mixed_precision="no" if recipe.precision == "fp32" else recipe.precision)
+    accelerator = Accelerator(mixed_precision="no")  # its state is one for the process: `_Loss` has the precision
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise TrainingError(
@@ -175,14 +175,19 @@ def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:
 
 
 class _Loss(nn.Module):
-    """`forward` is `model.loss`, so that wrapping it averages gradients over processes."""
+    """`forward` is `model.loss`, so that wrapping it averages gradients over processes; in bfloat16 where asked."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.halved = model, recipe.precision == "bf16"
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.model.loss(batch)  # type: ignore[operator]  # a method, which nn.Module cannot know
+        if not self.halved:
+            return self.model.loss(batch)  # type: ignore[operator]  # a method, which nn.Module cannot know
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16):
+            loss, metrics = self.model.loss(batch)  # type: ignore[operator]
+        return loss.float(), {name: value.float() for name, value in metrics.items()}
 
 
 class _Run:
@@ -199,7 +204,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=True
         )
-        loss = accelerator.prepare(_Loss(model))
+        loss = accelerator.prepare(_Loss(model, recipe))
         self.loss = torch.compile(loss, dynamic=False) if recipe.compiled else loss
         torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
 

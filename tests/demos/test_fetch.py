@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
 import stat
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,10 +17,11 @@ from typing import ClassVar
 import pytest
 
 from vqbet.contract import StoreError
-from vqbet.demos.importers import fetch as module
+from vqbet.demos.importers import line
 from vqbet.demos.importers.fetch import fetch, unpack
 
 CAP = 10 * 2**20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def packed(members: dict[str, bytes]) -> bytes:
@@ -60,6 +64,17 @@ class Answers(BaseHTTPRequestHandler):
             self._begin(302, {"Location": "/good.zip"})
         elif self.path == "/to-file.zip":
             self._begin(302, {"Location": "file:///etc/hostname"})
+        elif self.path == "/to-the-network.zip":
+            self._begin(302, {"Location": f"http://10.0.0.7:{self.server.server_address[1]}/good.zip"})
+        elif self.path == "/drip.zip":
+            self._begin(200, {"Content-Length": str(len(GOOD))})
+            self._drip()
+        elif self.path == "/drip-chunk.zip":
+            self._begin(200, {"Transfer-Encoding": "chunked"})
+            self._drip(b"0")
+        elif self.path == "/drip-headers.zip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            self._drip(b"x")
         elif self.path == "/silent.zip":
             self.server.released.wait(10)  # type: ignore[attr-defined]
         elif body := self.bodies.get(self.path.partition("?")[0]):
@@ -82,6 +97,15 @@ class Answers(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def _drip(self, byte: bytes = b"P") -> None:
+        """A byte now and then, long before any single wait is over."""
+        try:
+            while not self.server.released.wait(0.02):  # type: ignore[attr-defined]
+                self.wfile.write(byte)
+                self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+
     def log_message(self, format: str, *args: object) -> None:
         return
 
@@ -90,6 +114,7 @@ class Answers(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(line.VARIABLE, "1")
     running = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     running.daemon_threads = True
     running.released = threading.Event()  # type: ignore[attr-defined]
@@ -129,7 +154,7 @@ def test_accepts_redirects_and_missing_lengths(server: str, tmp_path: Path, path
     [
         ("nothing.zip", "the server answered 404"),
         ("truncated.zip", f"stopped after {len(GOOD)} of {len(GOOD) + 1000} bytes"),
-        ("chunked-cut.zip", "stopped after 0 bytes"),
+        ("chunked-cut.zip", "stopped after 3 bytes"),
         ("claims.zip", f"1000000000000 bytes, more than the {CAP} allowed"),
         ("endless.zip", f"more than the {CAP} bytes allowed"),
         ("text.zip", "is not a whole zip archive"),
@@ -147,9 +172,142 @@ def test_refuses_and_leaves_nothing_behind(server: str, tmp_path: Path, path: st
 
 
 def test_a_server_that_says_nothing(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(line, "TIMEOUT_S", 0.2)
     with pytest.raises(StoreError, match=r"cannot be reached.*timed out"):
         fetch(f"{server}/silent.zip", tmp_path, max_bytes=CAP)
+
+
+@pytest.mark.parametrize("path", ["drip.zip", "drip-chunk.zip", "drip-headers.zip"])
+def test_a_server_that_is_never_late_and_never_done(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(line, "GRACE_S", 0.5)
+    with pytest.raises(StoreError, match=r"too slow: \d+ bytes in \d+ s, expected 16384 bytes a second"):
+        fetch(f"{server}/{path}", tmp_path, max_bytes=CAP)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_extend_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = line.Line()
+    assert over.allowed_s() == line.GRACE_S
+    over.done = 10 * line.SLOWEST_BYTES_PER_S
+    assert over.allowed_s() == line.GRACE_S + 10
+
+
+class TestPrivate:
+    """Where nobody has said that the source is meant to be in this network."""
+
+    @pytest.fixture(autouse=True)
+    def untold(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(line.VARIABLE)
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"),
+            *(
+                "169.254.169.254",
+                "10.1.2.3",
+                "192.168.0.1",
+                "172.16.0.1",
+                "100.64.0.1",
+                "224.0.0.1",
+                "[64:ff9b::7f00:1]",
+            ),
+        ],
+    )
+    def test_addresses_of_this_machine_and_its_network_are_refused(
+        self, tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connected(*_: object) -> None:
+            raise AssertionError("a connection was made")
+
+        monkeypatch.setattr("socket.socket.connect", connected)
+        with pytest.raises(StoreError, match=r"an address of this machine or its network; .* VQBET_PRIVATE_SOURCES=1"):
+            fetch(f"http://{host}:8080/a.zip", tmp_path, max_bytes=CAP)
+
+    def test_a_redirect_into_the_network_is_refused(
+        self, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = line.private
+        monkeypatch.setattr(line, "private", lambda address: address != "127.0.0.1" and real(address))
+        with pytest.raises(StoreError, match=r"10\.0\.0\.7 is 10\.0\.0\.7, an address of this machine"):
+            fetch(f"{server}/to-the-network.zip", tmp_path, max_bytes=CAP)
+
+    def test_a_name_is_looked_up_once(self, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name that answers with the network's own address as soon as it was checked."""
+        port = int(server.rpartition(":")[2])
+        answers = [[(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port))] for place in ("127.0.0.1", "10.0.0.7")]
+        real = line.private
+        monkeypatch.setattr(line, "private", lambda address: address != "127.0.0.1" and real(address))
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answers.pop(0))
+        assert fetch(f"http://rebinding.example:{port}/good.zip", tmp_path, max_bytes=CAP).is_dir()
+        assert len(answers) == 1
+        with pytest.raises(StoreError, match=r"rebinding\.example is 10\.0\.0\.7"):
+            fetch(f"http://rebinding.example:{port}/good.zip", tmp_path, max_bytes=CAP)
+
+    def test_a_proxy_is_not_asked_for_them(self, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", server)
+        with pytest.raises(StoreError, match=r"169\.254\.169\.254, an address of this machine"):
+            fetch("http://169.254.169.254/latest/a.zip", tmp_path, max_bytes=CAP)
+
+    @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
+    def test_public_addresses_are_not_private(self, address: str) -> None:
+        assert not line.private(address)
+
+
+def test_a_password_is_in_no_message(server: str, tmp_path: Path) -> None:
+    for source in (
+        server.replace("//", "//ann:pass/word@") + "/good.zip",
+        server.replace("//", "//ann:secret@") + "/good.zip",
+        "ftp://ann:secret@host/a.zip",
+        "http://ann:secret@[/a.zip",
+    ):
+        with pytest.raises(StoreError) as caught:
+            fetch(source, tmp_path, max_bytes=CAP)
+        assert "secret" not in str(caught.value)
+        assert "pass" not in str(caught.value).replace("password", "")
+
+
+def test_what_a_killed_fetch_left_is_removed(server: str, tmp_path: Path) -> None:
+    """And what a running one has is not."""
+    code = (
+        "import sys, time; from pathlib import Path; from vqbet.demos.importers import fetch\n"
+        f"with fetch._staging(Path({str(tmp_path)!r})) as staging: print(staging.name, flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdout is not None
+    name = other.stdout.readline().strip()
+    try:
+        fetch(f"{server}/good.zip", tmp_path, max_bytes=CAP)
+        assert (tmp_path / name).is_dir()
+    finally:
+        other.kill()
+        other.wait()
+    fetch(f"{server}/good.zip", tmp_path, max_bytes=CAP)
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["good-"]
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("http://[", "expected a path, or an http"),
+        ("http://host:99999/a.zip", "expected a path, or an http"),
+        ("http://", "with a host"),
+        ("http://" + "a" * 5000 + "/", "cannot be reached"),
+        ("x" * 5000, "is no path here: File name too long"),
+        ("~nosuch/x", "is no path here: Could not determine home directory"),
+        ("a\0b", "is no path here: embedded null byte"),
+        ("file:///a%00b", "is no path here: embedded null byte"),
+        ("http://host/\0", "cannot be reached"),
+        ("http://ho st/", "cannot be reached"),
+        ("http://host/\ud800", "cannot be reached"),
+    ],
+)
+def test_odd_sources_are_sentences(server: str, tmp_path: Path, source: str, sentence: str) -> None:
+    with pytest.raises(StoreError, match=sentence) as caught:
+        fetch(source, tmp_path, max_bytes=CAP)
+    assert len(str(caught.value)) < 700
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, server: str) -> None:

@@ -175,7 +175,7 @@ def test_it_may_act_with_fewer_observations_than_it_trains_with() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (lambda: unfitted(temperature=0.0), "bet: temperature: expected more than 0, got 0"),
+        (lambda: unfitted(temperature=0.0), "bet: temperature: expected 1e-06 or more, got 0"),
         (lambda: unfitted(acting_window=T + 1), "bet: acting_window: expected 1 to 4, the window, got 5"),
         (
             lambda: BeT(small.spaces(), replace(SHAPE, goal_steps=1)),

@@ -259,6 +259,23 @@ def test_observations_that_make_no_sense_are_refused(observation: np.ndarray, se
         policy.act(observation, np.array([2, 4]))
 
 
+@pytest.mark.parametrize("settings", [{}, {"argmax": True}, {"temperature": 1e-6}])
+def test_logits_that_are_no_numbers_are_refused_by_episode(settings: dict[str, object]) -> None:
+    """Observations that are finite, and overflow on their way through the network: of episode 4 alone."""
+    policy = build(**settings)
+    policy.reset(SEEDS)
+    observation = np.zeros((2, D), np.float32)
+    observation[1] = 3e38
+    with pytest.raises(WorldError, match="its logits for episode 4 are not finite"):
+        policy.act(observation, np.array([2, 4]))
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.0, -1.0, float("nan"), float("inf"), True, "0.7", [1.0]])
+def test_a_temperature_that_no_logits_survive_is_refused(temperature: object) -> None:
+    with pytest.raises(BundleError, match="expected a finite temperature of 1e-06 or more"):
+        build(temperature=temperature)
+
+
 # --- to a bundle and back --------------------------------------------------------------------------------------------
 
 

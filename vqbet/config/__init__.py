@@ -1,7 +1,4 @@
-"""params.yaml as frozen, strict types. The only reader of that file; holds types and bounds, never a value.
-
-Read with ruamel as DVC reads it (YAML 1.2), so that `1e-4` is a number and `no` is a word.
-"""
+"""params.yaml as frozen, strict types. The only reader of that file; holds types and bounds, never a value."""
 
 from __future__ import annotations
 
@@ -10,32 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import TypeAdapter, ValidationError
 
+from vqbet import reading
+from vqbet.config.document import read
 from vqbet.config.paper import PaperParams
-from vqbet.config.section import Section
+from vqbet.config.section import Name, Section
 from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 
 __all__ = ["BundleParams", "DriftParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
 PAPER = "paper"
 RESERVED = ("tasks", PAPER)
+SHOWN = 10  # mistakes of one section
 S = TypeVar("S", bound=Section)
-
-
-def read(path: Path) -> Mapping[str, Any]:
-    """The file as plain mappings, lists and scalars. Raises ConfigError where it is not YAML."""
-    try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of tasks, got {type(value).__name__}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +61,13 @@ def tasks(path: Path) -> list[str]:
     value = read(path)
     names = value.get("tasks")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: tasks: expected a list of names, got {names!r}")
+        raise ConfigError(f"{path}: tasks: expected a list of names, got {reading.short(names)}")
     for name in names:
+        _refuse_unfit(f"{path}: tasks", name)
         if name not in value:
             raise ConfigError(f"{path}: tasks: {name!r} has no section of its own; sections: {_sections(value)}")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: tasks: expected each name once, got {reading.short(names)}")
     return names
 
 
@@ -90,28 +78,42 @@ def task(path: Path, name: str) -> TaskParams:
 
 def _task(path: Path, value: Mapping[str, Any], name: str) -> TaskParams:
     if name in RESERVED or name not in value:
-        raise ConfigError(f"{path}: no section {name!r}; sections: {_sections(value)}")
+        raise ConfigError(f"{path}: no section {reading.short(name)}; sections: {_sections(value)}")
+    _refuse_unfit(str(path), name)
     return _validated(path, name, TaskParams, value[name])
+
+
+def _refuse_unfit(where: str, name: str) -> None:
+    """Raises ConfigError for a name that is more than a word: it becomes part of paths, addresses and commands."""
+    try:
+        TypeAdapter(Name).validate_python(name, strict=True)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{where}: {reading.short(name)}: a task's name is at most 40 lower case letters, digits and _, and begins "
+            "with a letter"
+        ) from error
 
 
 def _validated(path: Path | None, name: str, kind: type[S], value: Any) -> S:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        lines = [_sentence(name, problem) for problem in error.errors()]
-        raise ConfigError((f"{path}: " if path else "") + "; ".join(lines)) from error
+        problems = error.errors()
+        lines = [_sentence(name, problem) for problem in problems[:SHOWN]]
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ConfigError((f"{path}: " if path else "") + "; ".join(lines + more)) from error
 
 
 def _sections(value: Mapping[str, Any]) -> str:
-    return ", ".join(str(key) for key in value if key not in RESERVED) or "none"
+    return reading.cut(", ".join(key for key in value if key not in RESERVED), 400) or "none"
 
 
 def _sentence(name: str, problem: Any) -> str:
-    where = ".".join([name, *(str(part) for part in problem["loc"])])
+    where = ".".join([name, *(reading.cut(str(part)) for part in problem["loc"])])
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key (misspelled?)"
     if problem["type"] == "missing":
         return f"{where}: missing"
     if problem["type"] == "value_error":  # a rule over several keys, which says itself what came
         return f"{where}: {problem['ctx']['error']}"
-    return f"{where}: {problem['msg']}, got {problem['input']!r}"
+    return f"{where}: {problem['msg']}, got {reading.short(problem['input'])}"

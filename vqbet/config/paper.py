@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Share, Transformer, Weight, Window
+from vqbet import reading
+from vqbet.config.section import (
+    Batch,
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Seed,
+    Seeds,
+    Share,
+    Temperature,
+    Transformer,
+    Weight,
+    Width,
+    Window,
+    fits,
+)
+from vqbet.config.task import BundleParams, PriorParams, TokenizerParams
 
 Chunk = Annotated[int, Field(ge=1, le=64)]
+Denoising = Annotated[int, Field(ge=1, le=10_000)]
 Execute = Literal["first", "chunk", "average"]
 Unconditional = Literal["vqbet", "bc", "bet", "diffusion_cnn", "diffusion_transformer"]
 Conditional = Literal["vqbet", "bc", "bet", "beso", "cfg_beso"]
+
+Changes = dict[Annotated[str, Field(max_length=100)], Any]
+# The type of all that an ablation may change, by dotted key.
+CHANGED: Mapping[str, Any] = {
+    **{
+        f"{section}.{name}": Annotated[field.annotation, field]
+        for section, kind in (("tokenizer", TokenizerParams), ("prior", PriorParams), ("bundle", BundleParams))
+        for name, field in kind.model_fields.items()
+    },
+    "data": Annotated[float, Field(gt=0, le=1)],
+    "observation_noise": Fraction,
+    "action_noise": Fraction,
+}
 
 
 class TrainingParams(Section):
     """A baseline's training; how many steps it has follows from the seconds of the chosen size. warmup: a share."""
 
-    batch: Count
-    lr: Positive
+    batch: Batch
+    lr: Rate
     warmup: Share
     min_lr: Fraction
     weight_decay: Weight
@@ -33,12 +68,17 @@ class Baseline(Section):
     training: TrainingParams
     execute: Execute
 
+    @model_validator(mode="after")
+    def possible(self) -> Baseline:
+        fits(getattr(self, "shape").window, self.training.batch)  # noqa: B009  # each kind of baseline has its own
+        return self
+
 
 class BCShape(Section):
     window: Window
     chunk: Chunk
     depth: Annotated[int, Field(ge=1, le=16)]
-    hidden: Count
+    hidden: Width
     dropout: Share
 
 
@@ -61,7 +101,7 @@ class BeTShape(Transformer):
 class BeTOptions(Section):
     focal_gamma: Weight
     offset_weight: Weight
-    temperature: Positive
+    temperature: Temperature
 
 
 class BeTParams(Baseline):
@@ -86,11 +126,11 @@ class Executed(Section):
 
 
 class CNNShape(Executed):
-    width: Count
+    width: Width
     levels: Annotated[int, Field(ge=1, le=5)]
-    kernel: Count
-    groups: Count
-    step_width: Count
+    kernel: Annotated[int, Field(ge=1, le=63)]
+    groups: Width
+    step_width: Width
 
 
 class TransformerShape(Executed, Transformer):
@@ -98,8 +138,8 @@ class TransformerShape(Executed, Transformer):
 
 
 class DiffusionOptions(Section):
-    diffusion_steps: Count
-    inference_steps: Count
+    diffusion_steps: Denoising
+    inference_steps: Denoising
     eta: Fraction
 
 
@@ -123,9 +163,9 @@ class BesoOptions(Section):
     sampler: Literal["ddim", "euler", "euler_ancestral"]
     schedule: Literal["exponential", "karras"]
     rho: Positive
-    steps: Count
-    sigma_min: Positive
-    sigma_max: Positive
+    steps: Denoising
+    sigma_min: Annotated[float, Field(ge=1e-6, le=1e6)]
+    sigma_max: Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class BesoParams(Baseline):
@@ -150,13 +190,13 @@ class SizeParams(Section):
     """How much a cell is worth: seconds of training, episodes and seeds, more of the last two for `main` policies, and
     seconds and seeds of ablations."""
 
-    train_s: Positive
-    ablation_s: Positive
-    ablation_seeds: Count
+    train_s: Seconds
+    ablation_s: Seconds
+    ablation_seeds: Seeds
     episodes: Count
-    seeds: Count
+    seeds: Seeds
     main_episodes: Count
-    main_seeds: Count
+    main_seeds: Seeds
 
 
 class PaperParams(Section):
@@ -170,13 +210,36 @@ class PaperParams(Section):
     goal_policies: list[Conditional]
     main: list[Name]
     goal_steps: Annotated[int, Field(ge=1, le=64)]
-    goal_changes: dict[str, Any]
+    goal_changes: Changes
     ablation_tasks: list[Name]
-    ablations: dict[str, dict[str, Any]]
+    ablations: dict[Annotated[str, Field(min_length=1, max_length=100)], Changes]
     baselines: dict[Name, BaselinesParams]
 
     @model_validator(mode="after")
     def known(self) -> PaperParams:
         if self.size not in self.sizes:
-            raise ValueError(f"size {self.size!r} is none of {', '.join(self.sizes)}")
+            raise ValueError(f"size {self.size!r} is none of {reading.cut(', '.join(self.sizes), 400)}")
         return self
+
+    @model_validator(mode="after")
+    def possible(self) -> PaperParams:
+        _check("goal_changes", self.goal_changes)
+        for variant, changes in self.ablations.items():
+            _check(f"ablations.{variant}", changes)
+        return self
+
+
+def _check(where: str, changes: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that the changed key cannot have. Keys that there are not are refused by the cells.
+
+    How a change goes with the task's other values is seen where a cell is made of both.
+    """
+    for key, value in changes.items():
+        kind = CHANGED.get(key)
+        if kind is None:
+            continue
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"{where}: {key}: {problem['msg']}, got {reading.short(problem['input'])}") from error

@@ -6,7 +6,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Share, Transformer, Weight
+from vqbet.config.section import (
+    Batch,
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Share,
+    Steps,
+    Temperature,
+    Transformer,
+    Weight,
+    finishes,
+    fits,
+)
+
+MOST_OFFSETS = 2**27  # weights of the offset head for each action channel: hidden units x chunk x codes of all layers
 
 
 class DemosParams(Section):
@@ -52,9 +70,9 @@ class TokenizerParams(Section):
     codes: Annotated[int, Field(ge=2, le=1024)]
     latent: Annotated[int, Field(ge=1, le=2048)]
     hidden: Annotated[int, Field(ge=1, le=4096)]
-    batch: Count
-    steps: Count
-    lr: Positive
+    batch: Batch
+    steps: Steps
+    lr: Rate
     weight_decay: Weight
     reconstruction_weight: Positive
     commitment_weight: Weight
@@ -73,17 +91,17 @@ class TokenizerParams(Section):
 class PriorParams(Transformer):
     """The GPT over observations, its heads, its losses and its training."""
 
-    unseen: list[str]
+    unseen: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=1000)]
     mirrored: bool
     goal_frame: bool
     absolute: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     goal_as: Literal["tokens", "features"]
-    head_hidden: Annotated[int, Field(ge=0)]
-    batch: Count
-    steps: Count
-    lr: Positive
-    warmup: Annotated[int, Field(ge=0)]
+    head_hidden: Annotated[int, Field(ge=0, le=8192)]
+    batch: Batch
+    steps: Steps
+    lr: Rate
+    warmup: Annotated[int, Field(ge=0, le=100_000_000)]
     min_lr: Fraction
     weight_decay: Weight
     clip: Positive
@@ -97,18 +115,24 @@ class PriorParams(Transformer):
     offset_weight: Weight
     offset_target: Literal["sampled", "true", "mixed"]
     sequential: bool
-    temperature: Positive
+    temperature: Temperature
     mask_observation: Share
     observation_noise: Weight
     goal_noise: Weight
     supervise: Literal["all", "last"]
     seed: Seed
 
+    @model_validator(mode="after")
+    def possible(self) -> PriorParams:
+        fits(self.window + self.goal_steps, self.batch)
+        finishes(self, self.batch, self.steps)
+        return self
+
 
 class BundleParams(Section):
     """How the trained policy acts: how codes are drawn, and how a chunk is executed."""
 
-    temperature: Positive
+    temperature: Temperature
     argmax: bool
     execute: Literal["first", "chunk", "average"]
 
@@ -134,18 +158,18 @@ class GateParams(Section):
 
     metric: Literal["score", "success"]
     question: Literal["better", "not_worse"]
-    margin: Annotated[float, Field(gt=0, lt=1)]
-    alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    power: Annotated[float, Field(gt=0.5, lt=1)]
+    margin: Annotated[float, Field(ge=1e-6, lt=1)]
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)]
+    power: Annotated[float, Field(gt=0.5, le=0.999999)]
     floor: Fraction
-    min_modes: Annotated[int, Field(ge=0)]
-    baselines: list[Literal["noop", "nearest"]]
+    min_modes: Annotated[int, Field(ge=0, le=1000)]
+    baselines: Annotated[list[Literal["noop", "nearest"]], Field(max_length=2)]
     stopping: Literal["fixed", "group_sequential", "anytime"]
-    looks: Annotated[list[Count], Field(min_length=1)]
+    looks: Annotated[list[Count], Field(min_length=1, max_length=100)]
     first_seed: Seed
     audit_seed: Seed
     latency_ms: Positive
-    slices: Annotated[dict[Name, SliceParams], Field(min_length=1)]
+    slices: Annotated[dict[Name, SliceParams], Field(min_length=1, max_length=100)]
 
 
 class PromotionParams(Section):
@@ -163,7 +187,7 @@ class DriftParams(Section):
 
     max_shift: Positive
     max_divergence: Annotated[float, Field(gt=0, le=1)]
-    max_tail: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    max_tail: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
 
 
 class TaskParams(Section):
@@ -185,6 +209,17 @@ class TaskParams(Section):
             raise ValueError(
                 f"tokenizer.absolute is {str(self.tokenizer.absolute).lower()} and prior.absolute "
                 f"{str(self.prior.absolute).lower()}: the prior predicts what the tokenizer encodes; set both alike"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def one_head(self) -> TaskParams:
+        chosen, hidden = self.tokenizer, self.prior.head_hidden or self.prior.width
+        weights = hidden * chosen.chunk * chosen.codes * chosen.layers
+        if self.prior.offset and weights > MOST_OFFSETS:
+            raise ValueError(
+                f"an offset head of {hidden} hidden units for {chosen.layers} x {chosen.codes} codes and chunk "
+                f"{chosen.chunk} has {weights:,} weights an action channel, at most {MOST_OFFSETS:,}; lower one of them"
             )
         return self
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vqbet import reading
 from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
@@ -62,10 +63,9 @@ def find(store: Path, prefix: str) -> Path:
     """The folder whose id begins with `prefix`. Raises GateError where there is none, or more than one."""
     found = [folder for folder in folders(store) if folder.name.startswith(prefix)]
     if len(found) != 1:
+        told = reading.short(prefix)
         have = ", ".join(folder.name[:12] for folder in folders(store)[:20]) or "none"
-        raise GateError(
-            f"{prefix!r}: expected the beginning of one verdict's id, found {len(found)}; there are: {have}"
-        )
+        raise GateError(f"{told}: expected the beginning of one verdict's id, found {len(found)}; there are: {have}")
     return found[0]
 
 
@@ -85,7 +85,8 @@ def verify(folder: Path, expected: str = "") -> None:
     text = records.load(manifest)
     if Fingerprint.of(text.encode()).sha256 != expected:
         raise GateError(f"{manifest}: was changed: its hash is not {expected[:12]}, which names this evidence")
-    listed = records.parse(text, str(manifest))["files"]
+    with reading.sentences(str(manifest), GateError):
+        listed = dict(records.parse(text, str(manifest))["files"])
     found = _listed(folder)
     for what, names in (
         ("is missing", sorted(set(listed) - set(found))),

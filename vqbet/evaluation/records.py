@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vqbet import reading
 from vqbet.contract import EpisodeRecord, GateError
 
 MAX_BYTES = 256 * 2**20  # a record is about 400 bytes: far more episodes than anyone evaluates at once
@@ -50,25 +51,12 @@ def document(value: Any) -> str:
 
 def parse(text: str, where: str) -> Any:
     """JSON without duplicate keys, NaN or infinity. Raises GateError naming `where`."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise GateError(f"{where}: nested too deeply to be read") from error
-    except ValueError as error:
-        raise GateError(f"{where}: is not strict JSON: {error}") from error
+    return reading.parse(text, where, GateError)
 
 
 def load(path: Path) -> str:
     """The text of a UTF-8 file of at most MAX_BYTES. Raises GateError where there is none."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise GateError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}")
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise GateError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise GateError(f"{path}: cannot be read: {error.strerror}") from error
+    return reading.load(path, GateError, most=MAX_BYTES)
 
 
 def save(path: Path, text: str) -> None:
@@ -119,7 +107,8 @@ def check(record: EpisodeRecord, where: str) -> None:
     for name, kind in KINDS.items():
         value = getattr(record, name)
         if not isinstance(value, Mapping) if kind is dict else type(value) is not kind:
-            raise GateError(f"{where}: {name}: expected {kind.__name__}, got {type(value).__name__} {value!r}")
+            found = f"{type(value).__name__} {reading.short(value)}"
+            raise GateError(f"{where}: {name}: expected {kind.__name__}, got {found}")
     for name in ("world", "policy", "plan"):
         if not getattr(record, name):
             raise GateError(f"{where}: {name}: expected a name, got an empty string")
@@ -157,14 +146,3 @@ def _once(record: EpisodeRecord, number: int, seen: dict[tuple[str, str, int], i
             f"{where}: seed {record.seed} of {record.policy!r} in {record.world!r} is already on line {first}; "
             "an episode counts once"
         )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"a key appears twice among {sorted(keys)}")
-    return dict(pairs)
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number")

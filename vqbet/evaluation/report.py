@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vqbet import page
+from vqbet import page, reading
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import figures, gate, gate_figures, records
 from vqbet.evaluation.plan import Plan
@@ -28,6 +28,7 @@ MEANINGS = {
     "HOLD": "Nothing failed and something is undecided: more episodes may decide.",
     "NOT_COMPARABLE": "The records do not answer the plan's question.",
 }
+MEND = "run the stage that writes it again: dvc repro"
 DRAWN = 150  # episodes in a chart of trajectories
 
 
@@ -47,6 +48,14 @@ class ReportInputs:
 
 def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     """Write folder/index.html and give its path. Raises GateError naming the file that is missing or damaged."""
+    with reading.sentences(f"{inputs.artifacts}: verdict, health or bundle", GateError, MEND):
+        text = _text(folder, task, inputs)
+    target = folder / "index.html"
+    records.save(target, text)
+    return target
+
+
+def _text(folder: Path, task: str, inputs: ReportInputs) -> str:
     from markupsafe import Markup
 
     files = inputs.artifacts
@@ -58,7 +67,7 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     bundle = _optional(files / "policy" / "bundle.json") or {}
     trainings = {name: _curves(files / "plots" / f"{name}.csv") for name in ("prior", "tokenizer")}
     health = _optional(files / "health.json")
-    text = page.render(
+    return page.render(
         "evaluation/report.html.j2",
         task=task,
         plan=plan,
@@ -79,9 +88,6 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
         provenance=_provenance(plan, verdict, bundle, inputs.facts),
         links=_links(files, folder),
     )
-    target = folder / "index.html"
-    records.save(target, text)
-    return target
 
 
 def _json(path: Path) -> Any:

@@ -5,6 +5,7 @@ Section 3.4 of VQ-BeT (arXiv 2403.03181); the same for VQ-BeT and every baseline
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, final, get_args
 
@@ -23,6 +24,14 @@ GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )  # SplitMix64
 N11, N27, N30, N31 = (np.uint64(c) for c in (11, 27, 30, 31))
+
+
+class Undecided(ArithmeticError):
+    """A plan that is none: numbers that are not finite. row: of the plan's batch, the first of them."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} is not finite")
+        self.row = row
 
 
 class Planner(Protocol):
@@ -45,7 +54,10 @@ class Planner(Protocol):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B draws"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
-        """The next H actions in physical units, and their tags. A function of its arguments alone; float64 uniforms."""
+        """The next H actions in physical units, and their tags. A function of its arguments alone; float64 uniforms.
+
+        Raises Undecided where the numbers that an action is drawn by are not finite.
+        """
 
     def arguments(self) -> dict[str, Any]:
         """What `from_components` needs beside tensors; JSON-clean."""
@@ -126,7 +138,7 @@ class Actor:
         self._start(np.array(seeds, np.int64), goals.astype(np.float32))
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
-        """Raises WorldError where the observation has another shape or is not finite."""
+        """Raises WorldError where the observation has another shape or is not finite, or the policy's answer is not."""
         self._observe(observation, rows)
         age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
         fresh = rows[age == 0]
@@ -187,7 +199,13 @@ class Actor:
         uniform = torch.from_numpy(uniforms(self._seeds[rows], self._steps[rows], self.planner.draws))
         motion, observation = None if self._motion is None else self._motion[rows], self._history[rows]
         seen = observation if motion is None else motion.there(observation)
-        planned, tags = self.planner.plan(torch.from_numpy(seen), goal, uniform)
+        try:
+            planned, tags = self.planner.plan(torch.from_numpy(seen), goal, uniform)
+        except Undecided as error:
+            raise WorldError(
+                f"policy for {self.spec.task!r}: its logits for episode {rows[error.row]} are not finite; what it was "
+                "shown lies far from all that it was trained on, or its weights are damaged"
+            ) from error
         chunk = planned.numpy() if motion is None else motion.back(planned.numpy())
         if self.execute == "average":
             self._chunks[rows, 1:] = self._chunks[rows, :-1]
@@ -201,6 +219,16 @@ class Actor:
         overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): what the chunk of each age says about now
         agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
         return (overlapping * agree).sum(1) / agree.sum(1)
+
+
+def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:
+    """The logits, M / rows of them for each row of a plan. Raises Undecided where one is not finite.
+
+    One sum tells in microseconds, and can be infinite where all logits are finite: then each is looked at.
+    """
+    if not math.isfinite(logits.sum().item()) and not (finite := logits.isfinite().all(1)).all():
+        raise Undecided(int(finite.logical_not().nonzero()[0]) * rows // len(logits))
+    return logits
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:

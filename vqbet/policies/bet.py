@@ -6,6 +6,7 @@ centres of the demonstrated actions; an action is its bin's centre plus an offse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import TrainingError
+from vqbet.contract import LEAST_TEMPERATURE, TrainingError
 from vqbet.nets import Decoder, DecoderShape
+from vqbet.policies.acting import decided
 from vqbet.policies.spaces import Spaces, parts, rebuilt
 from vqbet.prior import pick
 from vqbet.quantizers import BINS_ITERATIONS, kmeans, nearest
@@ -132,7 +134,7 @@ class BeT(nn.Module):
         """A bin drawn for each row, its chunk in physical units, and the bin. Raises TrainingError before `fit`."""
         self._ready()
         logits, offsets = self._predict(self.decoder.last(*self.spaces.seen(observation, goal)))
-        drawn = pick(logits / self.temperature, uniform[:, 0])
+        drawn = pick(decided(logits, len(observation)) / self.temperature, uniform[:, 0])
         return self.spaces.action.unnormalize(self._chunk(offsets, drawn)), drawn[:, None]
 
     def arguments(self) -> dict[str, Any]:
@@ -175,9 +177,10 @@ class BeT(nn.Module):
 def _check(spaces: Spaces, shape: BeTShape, temperature: float, acting_window: int | None) -> None:
     """Raises TrainingError where a constructor's arguments do not belong together."""
     spaces.expect_goal("bet", shape.goal_steps)
-    if not temperature > 0:
+    if not LEAST_TEMPERATURE <= temperature < math.inf:
         raise TrainingError(
-            f"bet: temperature: expected more than 0, got {temperature:g}; 1e-6 takes the likeliest bin"
+            f"bet: temperature: expected {LEAST_TEMPERATURE:g} or more, got {temperature:g}; the least takes the "
+            "likeliest bin"
         )
     if acting_window is not None and not 1 <= acting_window <= shape.window:
         raise TrainingError(f"bet: acting_window: expected 1 to {shape.window}, the window, got {acting_window}")

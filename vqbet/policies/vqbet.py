@@ -5,6 +5,7 @@ Section 3.4 of VQ-BeT (arXiv 2403.03181). Only the last position is computed, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -12,17 +13,28 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vqbet.contract import BundleError
+from vqbet import reading
+from vqbet.contract import LEAST_TEMPERATURE, BundleError
+from vqbet.policies.acting import decided
 from vqbet.prior import Prior, pick
 from vqbet.tokenizer import Tokenizer
 
 
 @final
 class VQBeT:
-    """An `acting.Planner`: temperature divides the logits before a draw; argmax takes the likeliest codes instead."""
+    """An `acting.Planner`: temperature divides the logits before a draw; argmax takes the likeliest codes instead.
+
+    Raises BundleError for a temperature below LEAST_TEMPERATURE, or none.
+    """
 
     def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False) -> None:
         self.prior = prior.eval()
+        number = type(temperature) in (int, float)
+        if not (number and LEAST_TEMPERATURE <= temperature < math.inf) or type(argmax) is not bool:
+            raise BundleError(
+                f"vqbet policy: sampling: expected a finite temperature of {LEAST_TEMPERATURE:g} or more, and argmax "
+                f"true or false, got {reading.short(temperature)} and {reading.short(argmax)}"
+            )
         self.temperature, self.argmax = temperature, argmax
         shape = prior.tokenizer.shape
         self.window, self.chunk, self.goal_steps = prior.shape.window, shape.chunk, prior.shape.goal_steps
@@ -40,6 +52,7 @@ class VQBeT:
         features = self.prior.last(observation, goal)
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
+            decided(logits, len(observation))
             return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
 
         codes = self.prior.draw(features, choose)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqbet import durable
 from vqbet.contract import RegistryError
 from vqbet.registry import relocation
 
@@ -81,7 +82,8 @@ def _check_file(path: Path) -> None:
             store.execute("ROLLBACK")
     except OSError as error:
         raise RegistryError(
-            f"{path}: the registry's folder cannot be made: {error.strerror}; free the path, or set MLFLOW_TRACKING_URI"
+            f"{path}: the registry's folder cannot be made: {error.strerror}; "
+            f"{durable.advice(error) or 'free the path, or set MLFLOW_TRACKING_URI'}"
         ) from error
     except sqlite3.DatabaseError as error:
         raise RegistryError(f"{path}: the registry cannot be opened for writing: {error}; {_advice(error)}") from error
@@ -91,6 +93,8 @@ def _check_file(path: Path) -> None:
 
 
 def _advice(error: sqlite3.DatabaseError) -> str:
+    if room := durable.advice(str(error)):
+        return room
     if isinstance(error, sqlite3.OperationalError):
         return "give this user write access to the file and its folder, or wait for the process that holds it"
     return "restore a copy, or move the file away to start a new one"
@@ -146,7 +150,8 @@ def refused(action: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise RegistryError(f"{shown()}: cannot {action}: {reason}") from error
+        room = durable.advice(reason)
+        raise RegistryError(f"{shown()}: cannot {action}: {reason}{room and '; ' + room}") from error
 
 
 @contextmanager
@@ -158,7 +163,8 @@ def locked(name: str) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise RegistryError(
-            f"{path}: the registry's lock cannot be made: {error.strerror}; give this user write access"
+            f"{path}: the registry's lock cannot be made: {error.strerror}; "
+            f"{durable.advice(error) or 'give this user write access'}"
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

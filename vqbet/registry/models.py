@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqbet import reading
 from vqbet.contract import RegistryError, Spec
 from vqbet.registry import connection, files
 from vqbet.registry.runs import experiment
@@ -97,9 +98,11 @@ def register(
 
 def resolve(reference: str) -> Version:
     """The version that "name@alias" or "name/3" stands for. Raises RegistryError listing what there is instead."""
-    match = re.fullmatch(r"([^@/\s]+)(?:@([^@/\s]+)|/([0-9]+))", reference)
+    match = re.fullmatch(r"([^@/\s]{1,100})(?:@([^@/\s]{1,100})|/([0-9]{1,9}))", reference)
     if match is None:
-        raise RegistryError(f"{reference!r}: expected <model>@<alias> or <model>/<version>, such as blockpush@champion")
+        raise RegistryError(
+            f"{reading.short(reference)}: expected <model>@<alias> or <model>/<version>, such as blockpush@champion"
+        )
     name, alias, number = match.groups()
     client = connection.client()
     found = by_alias(name, alias) if alias else None

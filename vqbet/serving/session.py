@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
 
-from vqbet import playable
-from vqbet.contract import Spec
+from vqbet import playable, reading
+from vqbet.contract import Channel, Spec, WorldError
 
 ROW = np.zeros(1, np.int64)
+# How far beyond its limits a value may lie, as a share of the channel's range: a sensor errs, and the gate's noise
+# (0.005 of half a range, rarely more than 0.02) is not held within limits. A wrong unit is 57 times off or more.
+SLACK = 0.25
 
 
 @final
@@ -24,6 +28,10 @@ class Session:
     def __init__(self, folder: Path, digest: str) -> None:
         self._policy, packed = playable.load(folder, digest)
         self.digest = packed.digest
+        self._started = False
+        channels = {channel.name: channel for channel in self.spec.observation}
+        self._observed = _Limits("observation", self.spec.observation)
+        self._wanted = _Limits("goal", [channels[name] for name in self.goal])
 
     @property
     def spec(self) -> Spec:
@@ -34,9 +42,48 @@ class Session:
         return self._policy.goal
 
     def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None) -> None:
-        """Begin an episode; nothing of the one before is left. Raises WorldError for a goal of another policy."""
+        """Begin an episode; nothing of the one before is left.
+
+        Raises WorldError for a goal of another policy or beyond its channels' limits, and for a seed that is none.
+        """
+        if not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63):
+            raise WorldError(f"seed: expected a whole number from 0 to 2^63 - 1, got {reading.short(seed)}")
+        if goal is not None:
+            self._wanted.check(goal)
         self._policy.reset(np.array([seed]), None if goal is None else goal[None])
+        self._started = True
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
-        """The action of this control step in physical units. Raises WorldError for an observation that is none."""
+        """The action of this control step in physical units.
+
+        Raises WorldError for what is no array of D finite numbers, or one beyond its channel's limits by more than
+        SLACK of its range, naming channel and value; the episode is then as it was before the call.
+        """
+        if not self._started:
+            raise WorldError(f"session of {self.spec.task!r}: no episode was started; call start(seed) first")
+        self._observed.check(observation)
         return self._policy.act(observation[None], ROW)[0]
+
+
+class _Limits:
+    """What an array of one number per channel must be: real, of that shape, and within the channels' limits."""
+
+    def __init__(self, name: str, channels: Sequence[Channel]) -> None:
+        self.name, self.channels, self.shape = name, channels, (len(channels),)
+        low, high = (np.array([getattr(channel, end) for channel in channels], np.float64) for end in ("low", "high"))
+        self.low, self.high = low - SLACK * (high - low), high + SLACK * (high - low)
+
+    def check(self, value: Any) -> None:
+        if type(value) is not np.ndarray or value.dtype.kind not in "fiu":
+            found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise WorldError(f"{self.name}: expected a numpy array of {self.shape[0]} real numbers, got {found}")
+        if value.shape != self.shape:
+            raise WorldError(f"{self.name}: expected shape {self.shape}, got {value.shape}")
+        if not ((value >= self.low) & (value <= self.high)).all():  # NaN is neither
+            place = int(np.argmin((value >= self.low) & (value <= self.high)))
+            channel = self.channels[place]
+            raise WorldError(
+                f"{self.name} {channel.name!r} is {value[place]:g} {channel.unit}, its limits are {channel.low:g} to "
+                f"{channel.high:g}, of which it may miss {SLACK:.0%} of their range; check units, order of channels "
+                "and sensor"
+            )

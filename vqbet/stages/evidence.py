@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, storage, versions
+from vqbet import bundle, reading, registry, storage, versions
 from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.demos import store
 from vqbet.evaluation import evidence, records
@@ -26,10 +27,10 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     """
     paths = Paths(root, task)
     policy = bundle.read(paths.policy)
-    spoken = kept.verdict(paths)
-    if spoken.get("candidate") != policy.digest:
+    about = kept.verdict(paths).get("candidate")
+    if about != policy.digest:
         raise GateError(
-            f"{paths.gate}: the verdict is about {str(spoken.get('candidate'))[:12] or 'no policy'}, {paths.policy} is "
+            f"{paths.gate}: the verdict is about {str(about)[:12] or 'no policy'}, {paths.policy} is "
             f"{policy.digest[:12]}; run the graph: dvc repro gate@{task}"
         )
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
@@ -46,6 +47,8 @@ def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
     What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
     a byte of it was changed, RegistryError or StorageError where it is nowhere.
     """
+    if not re.fullmatch("[0-9a-f]{1,64}", prefix):
+        raise GateError(f"{reading.short(prefix)}: expected the beginning of a verdict's id, which is hexadecimal")
     verdicts = Paths(root, "").verdicts
     here = [folder for folder in evidence.folders(verdicts) if folder.name.startswith(prefix)]
     folder = evidence.find(verdicts, prefix) if here else _fetched(prefix, verdicts)

@@ -10,6 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vqbet import reading
+from vqbet.contract import PipelineError
+
+MOST_BYTES = 16 * 2**20  # the largest has some kilobytes
+MOST = 1e300  # of a metric
+MEND = "run the stage that writes it again: dvc repro"
+
 
 def write_text(path: Path, text: str) -> None:
     """Write beside the target, then rename over it: a reader sees the old file or the new one."""
@@ -28,7 +35,43 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Strict JSON: no key twice, no NaN. Raises PipelineError where there is none, or the file was damaged."""
+    return reading.parse(reading.load(path, PipelineError, most=MOST_BYTES), str(path), PipelineError)
+
+
+def read_object(path: Path, **kinds: type) -> dict[str, Any]:
+    """A JSON object that has at least these keys, with values of these types. Raises as `read_json`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise PipelineError(f"{path}: expected an object, got {reading.short(value)}; {MEND}")
+    for key, kind in kinds.items():
+        if key not in value:
+            raise PipelineError(f"{path}: {key}: missing; {MEND}")
+        if type(value[key]) is not kind:
+            found = reading.short(value[key])
+            raise PipelineError(f"{path}: {key}: expected {kind.__name__}, got {found}; {MEND}")
+    return value
+
+
+def read_metrics(path: Path, *needed: str) -> dict[str, float]:
+    """A JSON object of finite numbers that has at least the keys `needed`. Raises as `read_json`."""
+    value = read_object(path)
+    for key in needed:
+        if key not in value:
+            raise PipelineError(f"{path}: {key}: missing; {MEND}")
+    for key, number in value.items():
+        if type(number) not in (int, float) or not abs(number) <= MOST:
+            found = reading.short(number)
+            raise PipelineError(f"{path}: {reading.cut(key)}: expected a finite number, got {found}; {MEND}")
+    return value
+
+
+def read_number(path: Path) -> float:
+    """One finite number >= 0. Raises as `read_json`."""
+    value = read_json(path)
+    if type(value) not in (int, float) or not 0 <= value <= MOST:
+        raise PipelineError(f"{path}: expected a finite number >= 0, got {reading.short(value)}; remove the file")
+    return float(value)
 
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -49,7 +49,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     recipe = "" if source else _recipe(task, params)
     note = paths.scratch("ingested") / "made.json"
     if recipe and note.is_file() and paths.store.is_dir():
-        known = files.read_json(note)
+        known = files.read_object(note, recipe=str, digest=str, episodes=int, steps=int)
         if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
             origin.keep(paths, known["digest"], _oracle(task, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)

@@ -97,7 +97,7 @@ def missing(root: Path, params: Params, chosen: list[Cell], digests: Mapping[str
     for cell in chosen:
         file = path(root, params, cell)
         wanted = _key(params, cell, cells.resolved(params, cell), digests[cell.task])
-        if not file.is_file() or files.read_json(file).get("key") != wanted:
+        if not file.is_file() or files.read_object(file).get("key") != wanted:
             left.append(cell)
     return left
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, signing, storage, versions
+from vqbet import bundle, reading, registry, signing, storage, versions
 from vqbet.bundle import Bundle
 from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
 from vqbet.evaluation.plan import Plan
@@ -65,7 +65,7 @@ def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]
 
 
 def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> int:
-    score = files.read_json(paths.metrics("evaluate"))
+    score = files.read_metrics(paths.metrics("evaluate"), "score", "score_low", "score_high")
     scored = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
     tags = {**tags, "digest": policy.digest, "score": scored}
     return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
@@ -112,7 +112,7 @@ def _vouched(task: str, proof: str) -> str:
     if signer == registry.UNSIGNED:
         raise GateError(
             f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played "
-            "again here, and no trusted key signed it; promote on the kind of machine that judged, or judge with a key: "
+            "again here, and no trusted key signed it; promote on the kind that judged, or judge with a key: "
             "python -m vqbet keys --help"
         )
     return f"judged on another kind of machine, not played again; signed by {signer}"
@@ -233,7 +233,9 @@ def _moment(at: str) -> datetime:
     try:
         moment = datetime.fromisoformat(at)
     except ValueError as error:
-        raise ConfigError(f"--at: expected a date or a time such as 2026-05-01T14:30, got {at!r}") from error
+        raise ConfigError(
+            f"--at: expected a date or a time such as 2026-05-01T14:30, got {reading.short(at)}"
+        ) from error
     if len(at) == len("2026-05-01"):
         moment = moment.replace(hour=23, minute=59, second=59)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, registry, signing
+from vqbet import bundle, launch, reading, registry, signing
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.stages import files, worktree
@@ -19,6 +21,7 @@ from vqbet.stages.watch import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; dvc.yaml has the same, and a test compares.
@@ -36,9 +39,11 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     paths, params = Paths(root, task, training), params.reseeded(training)
     arguments = ["stage", name, task, "--training", str(training)]
     if name == "prior" and (code := launch.relaunch(arguments)) is not None:
+        if code in STOPPED:
+            raise KeyboardInterrupt
         if code:
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
-        return dict(files.read_json(paths.metrics(name)))
+        return files.read_metrics(paths.metrics(name))
     if not launch.is_main():
         return stage(paths, params, Watch())
     section = getattr(params, "validate_" if name == "validate" else name, None)
@@ -63,6 +68,17 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         record.tag("digest", _digest(paths, name))
     files.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
+
+
+def split(addressed: str) -> tuple[str, str]:
+    """Stage and task of what DVC calls a stage, [path/dvc.yaml:]<stage>@<task>. Raises PipelineError for anything else.
+
+    The task is whatever follows: `config.task` says whether there is one of that name.
+    """
+    found = re.fullmatch(r"(?:[^@]*:)?([a-z]+)@(.+)", addressed, re.DOTALL)
+    if found is None:
+        raise PipelineError(f"{reading.short(addressed)}: expected <stage> <task>, or <stage>@<task>; see --help")
+    return found[1], found[2]
 
 
 def fetch(paths: Paths) -> None:

@@ -67,7 +67,7 @@ def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
         registry.keep(
             task,
             paths.verdicts / proof,
-            metrics=files.read_json(paths.metrics("gate")),
+            metrics=files.read_metrics(paths.metrics("gate")),
             tags={"outcome": found.outcome, "reason": found.reason, "digest": found.candidate},
         )
         try:

@@ -11,12 +11,19 @@ from vqbet.demos import store
 from vqbet.stages import files, runner
 from vqbet.stages.paths import Paths
 
+SHOWN = {  # of each stage's metrics
+    "validate": ("episodes", "steps"),
+    "tokenizer": ("mean_error_over_std",),
+    "evaluate": ("episodes", "score", "score_low", "score_high", "modes", "mode_entropy_bits"),
+}
+
 
 def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
     """Two columns for the terminal; `ran` names the stages that were run now rather than found unchanged."""
     paths = Paths(root, task)
-    found = {name: files.read_json(paths.metrics(name)) for name in runner.ORDER}
-    verdict = files.read_json(paths.gate / "verdict.json")
+    found = {name: files.read_metrics(paths.metrics(name), *SHOWN.get(name, ())) for name in runner.ORDER}
+    verdict = files.read_object(paths.gate / "verdict.json", outcome=str, reason=str)
+    films = sorted((paths.evaluation / "films").glob("*.webm"))
     champion = registry.champion(task)
     evaluated = found["evaluate"]
     return {
@@ -34,7 +41,7 @@ def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
         "lock": f"dvc.lock{_compared(root, 'dvc.lock')}",
         "open": _relative(root, paths.report / "index.html"),
         "": _relative(root, paths.validation / "index.html"),
-        " ": _relative(root, sorted((paths.evaluation / "films").glob("*.webm"))[0]),
+        **({" ": _relative(root, films[0])} if films else {}),
     }
 
 
@@ -55,7 +62,7 @@ def _scores(metrics: dict[str, Any]) -> dict[str, str]:
 
 def _seconds(paths: Paths) -> str:
     notes = {name: paths.scratch("seconds") / f"{name}.json" for name in runner.ORDER}
-    return ", ".join(f"{name} {files.read_json(note):.0f}" for name, note in notes.items() if note.is_file())
+    return ", ".join(f"{name} {files.read_number(note):.0f}" for name, note in notes.items() if note.is_file())
 
 
 def _compared(root: Path, name: str) -> str:

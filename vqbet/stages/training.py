@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PROBE_S = 3.0  # how long the speed of a training is measured before its steps are fixed
 NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "parameters")  # of a training, for its result
 
+SPEEDS = dict.fromkeys(("train_s", "tokenizer_s", "samples_per_s"), float)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -54,7 +56,7 @@ def trained(job: Job) -> dict[str, Any]:
     """Train what was not trained yet; gives the numbers of the training and the digest of the policy's bundle."""
     note = job.folder / "trained.json"
     if note.is_file():
-        return dict(files.read_json(note))
+        return files.read_object(note, digest=str, made_with=dict, steps=int, batch=int, parameters=int, **SPEEDS)
     build, tokenizer_s = _builder(job)
     steps = _steps(job, build, job.cell.train_s - tokenizer_s)
     ready = build()
@@ -134,14 +136,14 @@ def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
         frozen = Tokenizer.from_components(packed.arguments, packed.components)
         return trainable.vqbet(params, demos, frozen, goal)
 
-    return build, float(files.read_json(note))
+    return build, files.read_number(note)
 
 
 def _steps(job: Job, build: Callable[[], Trainable], seconds: float) -> int:
     """How many steps fit into the time: measured once, so that a stopped training goes on with as many."""
     note = job.folder / "steps.json"
     if note.is_file():
-        return int(files.read_json(note))
+        return int(files.read_number(note))
     probe = build()
     step_s = train.step_seconds(probe.model, probe.windows.gather, len(probe.windows), probe.recipe(10_000), PROBE_S)
     steps = max(1, round(max(seconds, 0.0) / step_s))

@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from vqbet import durable
 from vqbet.contract import PipelineError
+from vqbet.versions import strangers
 
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
 STATUS = re.compile(r"exited with (-?\d+)")
@@ -67,11 +69,13 @@ def _patiently(
     channels: Sequence[int],
 ) -> None:
     """Run until it is done or fails for another reason than a lock that somebody else holds."""
-    deadline = time.monotonic() + BUSY_S
+    deadline, forgotten = time.monotonic() + BUSY_S, False
     while True:
         code, errors = _execute(child, root, environment or {}, output, channels)
         if code == 0:
             return
+        if not forgotten and (holders := strangers.named(errors)):
+            forgotten = strangers.forget(root, holders)
         if not BUSY.search(errors) or time.monotonic() > deadline:
             raise _failure(name, root, code, errors)
         time.sleep(random.uniform(0.3, 1.5))
@@ -88,7 +92,8 @@ def _failure(name: str, root: Path, code: int, errors: str) -> PipelineError:
         return PipelineError(
             f"{name} in {root}: another DVC command has held the repository for {BUSY_S:.0f} s: {said}"
         )
-    return PipelineError(f"{name} in {root}: {said}")
+    room = durable.advice(errors)
+    return PipelineError(f"{name} in {root}: {said}{room and '; ' + room}")
 
 
 def _execute(

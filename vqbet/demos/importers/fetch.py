@@ -6,24 +6,30 @@ nothing appears under its final name before it is whole.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+import re
+import shutil
 import stat
 import tempfile
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
+from vqbet import durable, reading
 from vqbet.contract import StoreError
+from vqbet.demos.importers.line import SLOWEST_BYTES_PER_S, Line, Refused, line, opened
 
 Progress = Callable[[int, int], None]
 
-TIMEOUT_S = 30.0  # for connecting, and for every further piece of the answer
+STAGING = ".fetch-"
 PIECE_BYTES = 2**20
 MAX_FILES = 100_000
 UNPACKED_RATIO = 10  # an archive of the largest size allowed may unpack to this many times that size
@@ -42,27 +48,32 @@ def fetch(
     The folder is `into`/<archive's name>-<start of its sha256>; an archive that is already there is not unpacked again.
     progress(done, total) counts bytes; total is 0 where the server does not say. hashed(sha256) is called once an
     archive was downloaded. Raises StoreError, leaving nothing behind, for a path that is not there, a server that does
-    not answer or stops, an archive that is larger than `max_bytes`, and one that would write anywhere but into its own
-    folder.
+    not answer, stops or is too slow, one at an address of this machine or its network unless $VQBET_PRIVATE_SOURCES is
+    1, an archive that is larger than `max_bytes`, and one that would write anywhere but into its own folder. What a
+    killed fetch left in `into` is removed.
     """
-    scheme = urlsplit(source).scheme.lower()
+    shown = _shown(source)
+    scheme = _scheme(source, shown)
     if scheme not in ("http", "https"):
-        return _local(source, scheme)
+        return _local(source, scheme, shown)
     try:
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=into) as staging:
-            archive = Path(staging) / "archive.zip"
-            digest = _download(source, archive, max_bytes, progress)
+        with _staging(into) as staging:
+            archive = staging / "archive.zip"
+            digest = _download(source, shown, archive, max_bytes, progress)
             if hashed:
                 hashed(digest)
             final = into / f"{_stem(source)}-{digest[:12]}"
             if not final.is_dir():
-                unpacked = Path(staging) / "unpacked"
+                unpacked = staging / "unpacked"
                 unpack(archive, unpacked, max_bytes=UNPACKED_RATIO * max_bytes)
                 unpacked.rename(final)
             return final
     except OSError as error:
-        raise StoreError(f"{source}: cannot be kept in {into}: {error.strerror or error}") from error
+        room = durable.advice(error)
+        raise StoreError(
+            f"{shown}: cannot be kept in {into}: {error.strerror or error}{room and '; ' + room}"
+        ) from error
 
 
 def unpack(archive: Path, into: Path, *, max_bytes: int, max_files: int = MAX_FILES) -> None:
@@ -90,12 +101,61 @@ def unpack(archive: Path, into: Path, *, max_bytes: int, max_files: int = MAX_FI
         raise StoreError(f"{archive}: cannot be unpacked to {into}: {error.strerror or error}") from error
 
 
-def _local(source: str, scheme: str) -> Path:
+def _shown(source: str) -> str:
+    """A source as messages repeat it: without user and password, and not at any length."""
+    return reading.cut(re.sub(r"//.*@", "//***@", source, flags=re.DOTALL), 200)
+
+
+def _scheme(source: str, shown: str) -> str:
+    """In lower case; empty for a path. Raises StoreError for an address that is none, or one that holds a password."""
+    try:
+        parts = urlsplit(source)
+        scheme, _ = parts.scheme.lower(), parts.port
+    except ValueError as error:
+        raise StoreError(f"{shown}: expected a path, or an http(s) address with host and port") from error
+    if scheme in ("http", "https"):
+        if "@" in parts.netloc:
+            raise StoreError(
+                f"{shown}: expected an address without user and password, which would be written into logs; download "
+                "the archive by hand and give its path"
+            )
+        if not parts.hostname:
+            raise StoreError(f"{shown}: expected an http(s) address with a host")
+    return scheme
+
+
+@contextmanager
+def _staging(into: Path) -> Iterator[Path]:
+    """A new folder in `into` that is gone afterwards, as are those of fetches that were killed.
+
+    Whoever fetches holds the folder `into` with a shared lock of the kernel, which ends with its process; who gets it
+    alone knows that nobody else is fetching.
+    """
+    handle = os.open(into, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # somebody else is fetching, or the file system knows no locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in into.glob(f"{STAGING}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=into) as staging:
+            yield Path(staging)
+    finally:
+        os.close(handle)
+
+
+def _local(source: str, scheme: str, shown: str) -> Path:
     if scheme not in ("", "file"):
-        raise StoreError(f"{source}: expected a path or an http(s) address, got one that starts with {scheme}:")
-    path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser()
-    if not path.exists():
-        raise StoreError(f"{path}: there is no such file or folder")
+        raise StoreError(f"{shown}: expected a path or an http(s) address, got one that starts with {scheme}:")
+    try:
+        path = Path(unquote(urlsplit(source).path) if scheme else source).expanduser()
+        path.stat()
+    except FileNotFoundError as error:
+        raise StoreError(f"{_shown(str(path))}: there is no such file or folder") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user who is none, NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StoreError(f"{shown}: is no path here: {reason}; give the path of a file or folder") from error
     return path
 
 
@@ -104,53 +164,59 @@ def _stem(source: str) -> str:
     return "".join(letter for letter in name if letter.isalnum() or letter in "_-")[:60] or "archive"
 
 
-def _download(source: str, target: Path, max_bytes: int, progress: Progress | None) -> str:
+def _download(source: str, shown: str, target: Path, max_bytes: int, progress: Progress | None) -> str:
     """Stream the body into `target`; gives its sha256."""
-    digest, done = hashlib.sha256(), 0
-    with _opened(source) as response, target.open("wb") as file:
+    digest = hashlib.sha256()
+    with line() as over, _opened(source, shown, over) as response, target.open("wb") as file:
         total = response.length or 0  # None where the server does not say
         if total > max_bytes:
-            raise StoreError(f"{source}: {total} bytes, more than the {max_bytes} allowed")
-        while piece := _piece(source, response, done):
-            done += len(piece)
-            if done > max_bytes:
-                raise StoreError(f"{source}: more than the {max_bytes} bytes allowed")
+            raise StoreError(f"{shown}: {total} bytes, more than the {max_bytes} allowed")
+        while piece := _piece(shown, response, over):
+            over.done += len(piece)
+            if over.done > max_bytes:
+                raise StoreError(f"{shown}: more than the {max_bytes} bytes allowed")
             file.write(piece)
             digest.update(piece)
             if progress:
-                progress(done, total)
-    if total and done != total:
-        raise StoreError(f"{source}: the server stopped after {done} of {total} bytes; try again")
+                progress(over.done, total)
+        if over.late:
+            raise _late(shown, over)
+        if total and over.done != total:
+            raise StoreError(f"{shown}: the server stopped after {over.done} of {total} bytes; try again")
     return digest.hexdigest()
 
 
-def _opened(source: str) -> HTTPResponse:
-    """The answer to a GET that may be redirected, but only to http and https."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+def _opened(source: str, shown: str, over: Line) -> HTTPResponse:
     try:
-        return opener.open(urllib.request.Request(source, headers={"User-Agent": "vqbet"}), timeout=TIMEOUT_S)
+        return opened(source, over)
+    except Refused as error:
+        raise StoreError(f"{shown}: {error}") from error
     except HTTPError as error:
         error.close()
-        raise StoreError(f"{source}: the server answered {error.code} {error.reason}") from error
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        raise StoreError(f"{source}: cannot be reached: {getattr(error, 'reason', error)}") from error
+        raise StoreError(f"{shown}: the server answered {error.code} {reading.cut(str(error.reason))}") from error
+    except (URLError, HTTPException, OSError, ValueError, OverflowError) as error:
+        if over.late:
+            raise _late(shown, over) from error
+        reason = reading.cut(str(getattr(error, "reason", error)), 200)
+        raise StoreError(f"{shown}: cannot be reached: {reason}") from error
 
 
-def _piece(source: str, response: HTTPResponse, done: int) -> bytes:
+def _piece(shown: str, response: HTTPResponse, over: Line) -> bytes:
+    """What has come, at most PIECE_BYTES of it; empty at the end."""
     try:
-        return response.read(PIECE_BYTES)
-    except (HTTPException, OSError) as error:
-        raise StoreError(f"{source}: the server stopped after {done} bytes ({error}); try again") from error
+        return response.read1(PIECE_BYTES)
+    except (HTTPException, OSError, ValueError) as error:
+        if over.late:
+            raise _late(shown, over) from error
+        reason = reading.cut(str(error))
+        raise StoreError(f"{shown}: the server stopped after {over.done} bytes ({reason}); try again") from error
+
+
+def _late(shown: str, over: Line) -> StoreError:
+    return StoreError(
+        f"{shown}: too slow: {over.done} bytes in {over.allowed_s():.0f} s, expected {SLOWEST_BYTES_PER_S} bytes a "
+        "second; try again, or download it by hand and give the path"
+    )
 
 
 def _target(archive: Path, member: zipfile.ZipInfo) -> PurePosixPath:

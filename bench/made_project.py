@@ -1,0 +1,183 @@
+"""A project whose graph has run, without any training: what every stage left of one task, and a stand-in registry."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from vqbet import bundle
+from vqbet.contract import Demonstrations, EpisodeRecord
+from vqbet.demos.windows import complete_chunks
+from vqbet.evaluation import gate, records
+from vqbet.evaluation.plan import Plan, Slice, spec_sha256
+from vqbet.normalizer import Normalizer
+from vqbet.policies.acting import Actor
+from vqbet.policies.vqbet import VQBeT
+from vqbet.prior import Prior, PriorShape
+from vqbet.registry import Version
+from vqbet.stages import files, judged, release, report, summary
+from vqbet.stages.paths import Paths
+from vqbet.stages.watch import Watch
+from vqbet.testing import synthetic
+from vqbet.tokenizer import Tokenizer, TokenizerShape
+
+TASK, EPISODES = "synthetic", 12
+METRICS = {
+    "validate": {"episodes": 4.0, "steps": 180.0, "errors": 0.0, "advice": 0.0},
+    "tokenizer": {"mean_error_over_std": 0.1, "codes_used_0": 8.0, "codes_used_1": 8.0},
+    "prior": {"loss": 0.5},
+    "bundle": {"parameters": 1000.0},
+    "evaluate": {
+        **{"episodes": 12.0, "score": 0.5, "score_low": 0.4, "score_high": 0.6, "modes": 2.0},
+        **{"mode_entropy_bits": 1.0, "success": 0.5, "steps": 10.0},
+    },
+    "gate": {"promote": 1.0, "episodes": 12.0},
+    "report": {"episodes": 12.0},
+}
+HEALTH = {"usage": [[3, 4], [5, 2]], "mean_error_over_std": [0.1, 0.2], "codes_used": [2, 2]}
+
+
+@dataclass
+class Made:
+    """The project at `root`. files: what may be mutated, each given back by `restore`."""
+
+    root: Path
+    files: list[Path] = field(default_factory=list)
+    kept: dict[Path, bytes] = field(default_factory=dict)
+
+    def restore(self) -> None:
+        """Every file as it was made, and no verdict packed."""
+        for path, content in self.kept.items():
+            if not path.is_file() or path.read_bytes() != content:
+                path.write_bytes(content)
+        shutil.rmtree(Paths(self.root, TASK).verdicts, ignore_errors=True)
+
+    def use(self, changed: Path) -> None:
+        """What reads the files after the graph, in the order in which a person asks; the report where it may matter."""
+        paths = Paths(self.root, TASK)
+        if (
+            "report" in changed.parts
+            or changed.parent.name in ("gate", "policy", "evaluation")
+            or changed == paths.health
+        ):
+            report.run(paths, None, Watch())  # type: ignore[arg-type]  # it takes its parameters, and needs none
+        summary.rows(self.root, TASK, ran=[])
+        judged.played(paths, bundle.read(paths.policy))
+        release.register(self.root, TASK)
+        list(judged.judged(self.root, TASK))
+
+
+@contextmanager
+def standing_in(root: Path) -> Iterator[Made]:
+    """The project, made at `root`, with a registry that agrees to everything and a git that knows nothing."""
+    made = _made(root)
+    stand_ins: dict[str, Any] = {
+        "vqbet.registry.check": lambda: None,
+        "vqbet.registry.champion": lambda task: Version(TASK, 1, "d" * 64),
+        "vqbet.registry.keep": lambda *_, **__: None,
+        "vqbet.registry.register": lambda *_, **__: 2,
+        "vqbet.registry.set_candidate": lambda *_: None,
+        "vqbet.versions.data_version": lambda root: "0" * 32 + ".dir",
+        "vqbet.versions.git_commit": lambda root: "",
+        "vqbet.versions.as_committed": lambda root, name: None,
+    }
+    with ExitStack() as stack:
+        for name, stand_in in stand_ins.items():
+            stack.enter_context(patch(name, stand_in))
+        yield made
+
+
+def _made(root: Path) -> Made:
+    paths, demos = Paths(root, TASK), synthetic(4)
+    digest = _policies(paths, demos)
+    for name, values in METRICS.items():
+        files.write_json(paths.metrics(name), values)
+        files.write_json(paths.scratch("seconds") / f"{name}.json", 1.5)
+    files.write_json(paths.health, HEALTH)
+    files.write_json(paths.blessing(digest), {"digest": digest, "machine": "this", "calls": 1, "latency_ms": 1.0})
+    for name in ("tokenizer", "prior"):
+        files.write_curves(paths.plot(name), [{"step": step, "loss": 1 / step} for step in (1.0, 2.0, 3.0)])
+    plan = _plan(demos, digest)
+    played = [_record(plan, policy, seed) for policy in ("candidate", "noop") for seed in plan.seeds]
+    plan.write(paths.gate / "plan.json")
+    records.write(paths.gate / "records.jsonl", played)
+    gate.write(paths.gate / "verdict.json", gate.decide(plan, gate.by_policy(played)))
+    evaluated = [_record(plan, "candidate", seed) for seed in range(1000, 1000 + EPISODES)]
+    records.write(paths.evaluation / "records.jsonl", evaluated)
+    found = [path for place in ("artifacts", ".vqbet") for path in sorted((root / place).rglob("*")) if path.is_file()]
+    texts = [path for path in found if path.suffix in (".json", ".jsonl", ".csv")]
+    return Made(root, texts, {path: path.read_bytes() for path in found})
+
+
+def _policies(paths: Paths, demos: Demonstrations) -> str:
+    """A tokenizer by k-means and a policy that knows nothing, as bundles; gives the policy's digest."""
+    torch.manual_seed(0)
+    shape = TokenizerShape(chunk=3, layers=2, codes=8, latent=8, hidden=8, kind="kmeans")
+    tokenizer = Tokenizer(Normalizer.fit(demos.action, demos.spec.action), shape)
+    tokenizer.initialise(complete_chunks(demos, 3), torch.Generator().manual_seed(0))
+    small = PriorShape(window=1, depth=1, heads=1, width=8, head_hidden=8, dropout=0.0, sequential=False)
+    observed = Normalizer.fit(demos.observation, demos.spec.observation)
+    actor = Actor(demos.spec, VQBeT(Prior(tokenizer.eval(), observed, small)), execute="first")
+    provenance = {"code": "0" * 64, "data": "1" * 64, "tokenizer": "2" * 64, "params": {"prior": {"seed": 0}}}
+    made = ((paths.tokenizer, "tokenizer", tokenizer), (paths.policy, "vqbet", actor))
+    return [
+        bundle.write(
+            folder,
+            kind=kind,
+            spec=demos.spec,
+            arguments=one.arguments(),
+            components=one.components(),
+            provenance=provenance,
+        )
+        for folder, kind, one in made
+    ][-1]
+
+
+def _plan(demos: Demonstrations, digest: str) -> Plan:
+    return Plan(
+        task=TASK,
+        world=TASK,
+        spec=spec_sha256(demos.spec),
+        candidate=digest,
+        champion="",
+        machine="this one",
+        first_seed=2000,
+        looks=(EPISODES,),
+        reserved={"selection": (1000, 1000 + EPISODES)},
+        slices=(Slice("undisturbed", 1.0),),
+        metric="score",
+        question="better",
+        stopping="fixed",
+        margin=0.05,
+        alpha=0.05,
+        power=0.9,
+        floor=0.1,
+        min_modes=0,
+        baselines=("noop",),
+    )
+
+
+def _record(plan: Plan, policy: str, seed: int) -> EpisodeRecord:
+    good = policy == "candidate"
+    return EpisodeRecord(
+        world=TASK,
+        policy=policy,
+        digest=plan.candidate if good else "",
+        plan=plan.sha256,
+        seed=seed,
+        steps=10,
+        success=good,
+        score=float(np.clip(0.8 * good + 0.01 * (seed % 7), 0, 1)),
+        mode=("left", "right")[seed % 2],
+        slice="undisturbed",
+        machine=plan.machine,
+        metrics={"distance_m": 0.5},
+    )

@@ -1,0 +1,83 @@
+"""params.yaml as plain mappings, lists and scalars, read as DVC reads it (YAML 1.2), and bounded before it is built.
+
+A few lines of YAML can stand for more values than there are atoms, since an alias repeats what it names: sizes are
+counted on the parsed nodes, where a repetition costs nothing, before one value is made.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import YAMLError, YAMLWarning
+
+from vqbet import reading
+from vqbet.contract import ConfigError
+
+MOST_BYTES = 256 * 2**10  # the shipped file has 15 KiB
+MOST_VALUES = 100_000  # aliases repeated; the shipped file has about 1,400
+MOST_CHARACTERS = 1_000  # of one scalar
+DEEPEST = 32  # the shipped file: 6
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The file's top-level mapping, its keys text. Raises ConfigError where it is none, or beyond the bounds above."""
+    text = reading.load(path, ConfigError, most=MOST_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", YAMLWarning)
+            value = _yaml().load(text)
+    except (YAMLError, YAMLWarning) as error:
+        raise ConfigError(f"{path}: is not YAML: {reading.cut(str(error), 400)}") from error
+    except reading.ODD as error:  # a number, date or tag whose text is none
+        raise ConfigError(f"{path}: holds a value that YAML cannot read: {reading.cut(str(error), 160)}") from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        found = reading.short(value) if isinstance(value, dict) else type(value).__name__
+        raise ConfigError(f"{path}: expected a mapping of tasks, got {found}")
+    return value
+
+
+class _Bounded(Composer):
+    """The nodes of one document, none of which stands for more than is allowed."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _counted(node)
+        return node
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = DEEPEST
+    yaml.Composer = _Bounded
+    return yaml
+
+
+def _counted(root: Any) -> int:
+    """How many values the node stands for. Raises YAMLError where there are too many, or one is too long."""
+    found: dict[int, int] = {}  # by node; 0 while its parts are being counted
+
+    def count(node: Any) -> int:
+        if id(node) in found:
+            if not found[id(node)]:
+                raise YAMLError(f"an alias stands for what holds it, line {node.start_mark.line + 1}")
+            return found[id(node)]
+        found[id(node)] = 0
+        total = 1
+        if isinstance(node.value, list):
+            for part in node.value:
+                total += sum(map(count, part)) if isinstance(part, tuple) else count(part)
+        elif len(node.value) > MOST_CHARACTERS:
+            where = f"line {node.start_mark.line + 1}"
+            raise YAMLError(f"a value of {len(node.value)} characters, at most {MOST_CHARACTERS}, {where}")
+        if total > MOST_VALUES:
+            raise YAMLError(f"more than {MOST_VALUES} values, aliases repeated, line {node.start_mark.line + 1}")
+        found[id(node)] = total
+        return total
+
+    return count(root)

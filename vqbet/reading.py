@@ -1,0 +1,92 @@
+"""Small text files, read strictly: whatever is wrong with one becomes a sentence with the file's name and a short echo.
+
+Every function takes the class of error to raise, so that params.yaml, artefacts and evidence share one reader.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ECHO = 80  # characters of a value that a sentence repeats
+ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)  # of a wrong shape
+_echo = reprlib.Repr()
+_echo.maxstring = _echo.maxother = _echo.maxlong = ECHO
+_echo.maxlevel = 3
+
+
+def short(value: Any) -> str:
+    """A value as a sentence repeats it: its repr, in at most ECHO characters."""
+    try:
+        text = _echo.repr(value)
+    except (ValueError, RecursionError):  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} that is too long to be shown"
+    return cut(text)
+
+
+def cut(text: str, most: int = ECHO) -> str:
+    """The text on one line, with its middle left out where it has more than `most` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 20]}...{text[-17:]}"
+
+
+@contextmanager
+def sentences(where: str, refuse: type[Exception], mend: str = "") -> Iterator[None]:
+    """Turn what a wrong shape, value or encoding raises within the block into `refuse`, with `where` before it.
+
+    mend: the advice at the end. Errors of `refuse` pass, as do those of a full disk or an interrupt.
+    """
+    try:
+        yield
+    except refuse:
+        raise
+    except ODD as error:
+        raise refuse(f"{where}: {_reason(error)}{mend and '; ' + mend}") from error
+
+
+def load(path: Path, refuse: type[Exception], *, most: int) -> str:
+    """The text of a UTF-8 file of at most `most` bytes. Raises `refuse` where there is none."""
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise refuse(f"{path}: expected at most {most} bytes, got {size}")
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refuse(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise refuse(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a path that holds NUL
+        raise refuse(f"{short(str(path))}: cannot be read: {error}") from error
+
+
+def parse(text: str, where: str, refuse: type[Exception]) -> Any:
+    """JSON without duplicate keys, NaN or infinity. Raises `refuse` naming `where`."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise refuse(f"{where}: nested too deeply to be read") from error
+    except ValueError as error:
+        raise refuse(f"{where}: is not strict JSON: {cut(str(error), 2 * ECHO)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{short(error.args[0] if error.args else '')} is missing"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply to be read"
+    return f"is not what it should be: {cut(str(error), 2 * ECHO) or type(error).__name__}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"a key appears twice among {sorted(keys)}")
+    return dict(pairs)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
