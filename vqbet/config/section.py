@@ -13,6 +13,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Window = Annotated[int, Field(ge=1, le=512)]
+Reason = Annotated[str, Field(pattern=r"\S", max_length=300)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 

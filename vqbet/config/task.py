@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vqbet.config.section import Count, Fraction, Name, Positive, Section, Seed, Share, Transformer, Weight
+from vqbet.config.section import Count, Fraction, Name, Positive, Reason, Section, Seed, Share, Transformer, Weight
 
 
 class DemosParams(Section):
@@ -17,13 +17,17 @@ class DemosParams(Section):
 
 
 class ValidateParams(Section):
-    """Bounds of the advice and errors that validation gives about a store."""
+    """Bounds of the advice and errors that validation gives about a store.
+
+    waive: reasons by name of a check whose errors are advice for this task.
+    """
 
     min_steps: Count
     max_steps: Count
     max_saturated: Fraction
     max_duplicates: Fraction
     min_success: Fraction
+    waive: dict[Name, Reason] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def ordered(self) -> ValidateParams:
