@@ -6,36 +6,50 @@ over its deviation in the whole set. Speeds are left out: those of a copy that w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vqbet.contract import Demonstrations
 
 POINTS = 16
 SAME = 0.002  # root mean square distance, in deviations: nobody, and no noisy sensor, repeats himself so closely
-CLOSE = 0.05  # up to this distance it is a copy where there is a gap ...
-GAP = 4.0  # ... and the next episode is so many times further away
+CLOSE = 0.05  # up to this distance an episode resembles another, where there is a gap ...
+GAP = 4.0  # ... and the next one is so many times further away
 ROWS = 512  # episodes compared with all others at a time
 
 
-def near_copies(demos: Demonstrations) -> Int[np.ndarray, " E"]:
-    """For each episode the first earlier one that it nearly repeats; -1 where there is none."""
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """For each episode the first earlier one that it nearly repeats, and the first that it resembles; -1 for none."""
+
+    copy_of: Int[np.ndarray, " E"]
+    resembles: Int[np.ndarray, " E"]
+
+
+def likeness(demos: Demonstrations) -> Likeness:
+    """Compare all pairs of episodes."""
     prints = fingerprints(demos)
     count = len(prints)
-    original = np.full(count, -1, np.int64)
+    found = Likeness(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
     if not prints.shape[1]:
-        return original
+        return found
     squares = (prints**2).sum(axis=1)
     for first in range(0, count, ROWS):
         rows = prints[first : first + ROWS]
-        distance = squares[first : first + ROWS, None] + squares - 2 * rows @ prints.T
-        distance = np.sqrt(np.maximum(distance, 0) / prints.shape[1])
         index = np.arange(first, first + len(rows))
+        distance = squares[index, None] + squares - 2 * rows @ prints.T
+        distance = np.sqrt(np.maximum(distance, 0) / prints.shape[1])
         distance[np.arange(len(rows)), index] = np.inf
-        earlier = (distance <= _reach(distance)[:, None]) & (np.arange(count) < index[:, None])
-        found = earlier.any(axis=1)
-        original[index[found]] = earlier[found].argmax(axis=1)
-    return original
+        earlier = np.arange(count) < index[:, None]
+        found.copy_of[index] = _first(earlier & (distance <= SAME))
+        found.resembles[index] = _first(earlier & (distance <= _reach(distance)[:, None]))
+    return found
+
+
+def _first(marked: Bool[np.ndarray, "R E"]) -> Int[np.ndarray, " R"]:
+    return np.where(marked.any(axis=1), marked.argmax(axis=1), -1)
 
 
 def fingerprints(demos: Demonstrations) -> Float[np.ndarray, "E F"]:
@@ -55,10 +69,9 @@ def fingerprints(demos: Demonstrations) -> Float[np.ndarray, "E F"]:
 
 
 def _reach(distance: Float[np.ndarray, "R E"]) -> Float[np.ndarray, " R"]:
-    """Up to which distance each row's others are its copies: SAME, or the last before a gap if that is below CLOSE."""
-    ordered = np.maximum(np.sort(distance, axis=1)[:, :-1], 1e-12)  # without itself, at infinity
+    """Up to which distance each row's others are like it: SAME, or the last before a gap if that is below CLOSE."""
+    ordered = np.sort(distance, axis=1)[:, :-1]  # without itself, at infinity
     if ordered.shape[1] < 2:
         return np.full(len(distance), SAME)
     gaps = (ordered[:, :-1] <= CLOSE) & (ordered[:, 1:] > GAP * np.maximum(ordered[:, :-1], SAME))
-    last = np.where(gaps, ordered[:, :-1], 0).max(axis=1)
-    return np.maximum(last, SAME)
+    return np.maximum(np.where(gaps, ordered[:, :-1], 0).max(axis=1), SAME)

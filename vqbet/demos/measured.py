@@ -40,9 +40,11 @@ class Measured:
     def of(cls, demos: Demonstrations, bounds: Bounds) -> Measured:
         """Measure demonstrations whose structure was checked."""
         agreement = motion.agreement(demos)
-        episodes = tables.episodes(demos)
+        episodes, like = tables.episodes(demos), likeness.likeness(demos)
+        exact = episodes["copy_of"] >= 0
         more = {
-            "near_copy_of": np.where(episodes["copy_of"] >= 0, -1, likeness.near_copies(demos)),
+            "near_copy_of": np.where(exact, -1, like.copy_of),
+            "resembles": np.where(exact, -1, like.resembles),
             "motion_faults": agreement.faults(),
             "success_unseen": episodes["success"] & ~ends.success_seen(demos),
             "done_at_start": ends.done_at_start(demos),

@@ -23,6 +23,7 @@ STRONG = 0.5  # the least median correlation that is a rule for single episodes
 VERY_STRONG = 0.7  # ... and that makes their scale a rule too
 LIVELY = 0.5  # of the median size of commands: an episode with smaller ones is not judged
 IDLE_COMMANDS, IDLE_MOTION = 0.02, 0.3  # of the medians: motion without commands
+SAME_LAG = 0.4  # of a set's episodes must agree on a lag for it to be a rule
 NOTHING, NO_VALUE = 0.1, 0.2  # correlations of changes and of values below these explain nothing
 WRONG_SIGN = -0.3  # a median correlation below this is of a command in the other direction
 INSTEAD = 0.7  # of another link's strength: an action that explains its channel so well belongs there ...
@@ -208,11 +209,13 @@ def _marks(
     mirrored = np.flatnonzero(lags == expected.backwards[0])
     back = expected.backwards[1] * numbers.curve[:, mirrored].max(axis=1, initial=-1.0) if mirrored.size else 0 * own
     other, share = numbers.others.max(axis=1), numbers.slope / (expected.slope or 1.0)
+    agreed = (lags[best] == expected.lag)[numbers.lively].mean() if numbers.lively.any() else 0.0
+    sharp = expected.limits is OF_TABLE or agreed >= SAME_LAG  # slow motion has no sharp lag
     marks = {
         Fault.REVERSED: (1 - back**2 < left) & (back > INSTEAD * strength) & (back > own),
         Fault.AGAINST: own < -STRONG * strength,
         Fault.CHANNEL: (other > INSTEAD * strength) & (own < NOT_ITS_OWN * other),
-        Fault.LAG: (lags[best] != expected.lag) & (1 - peak**2 < left) & (peak > STRONG * strength),
+        Fault.LAG: sharp & (lags[best] != expected.lag) & (1 - peak**2 < left) & (peak > STRONG * strength),
         Fault.UNEXPLAINED: own < limits.weakest * strength,
     }
     if strength >= VERY_STRONG:

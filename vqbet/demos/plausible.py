@@ -21,6 +21,8 @@ FLOOR = 1e-3  # of a channel's whole travel: moves below it are noise
 ALWAYS = 0.95  # a channel that travels in this share of episodes is moved by the task
 TRAVEL, NO_TRAVEL = 0.2, 0.01  # of a channel's whole travel, within an episode
 LEAST_EPISODES = 8  # for what the others do to be a rule
+ENOUGH = 20  # episodes for a likeness of pairs to be more than chance ...
+RESEMBLING = 0.05  # ... and the share of them that is certain
 
 
 def motion(measured: Measured) -> Iterator[Finding]:
@@ -64,12 +66,21 @@ def _unexplaining(measured: Measured) -> Iterator[Finding]:
 
 
 def near_copies(measured: Measured) -> Iterator[Finding]:
-    """Episodes shown once, or at most max_duplicates of them nearly repeated: noise added, or played slower."""
-    original, bound = measured.episodes["near_copy_of"], measured.bounds.max_duplicates
+    """Episodes shown once, or at most max_duplicates of them nearly repeated: noise added, or played slower.
+
+    What merely resembles another, with nothing else near, is chance now and then, but not in a larger part of a set.
+    """
+    bound = measured.bounds.max_duplicates
+    original, alike = measured.episodes["near_copy_of"], measured.episodes["resembles"]
     copy = original >= 0
     severity: Severity = "error" if copy.mean() > bound else "advice"
     note = f"{copy.mean():.2%} of episodes are near copies, max_duplicates is {bound:.2%}"
     yield from in_episodes("observation", copy, lambda e: f"nearly repeats episode {original[e]}", severity, note)
+    other = (alike >= 0) & ~copy
+    if len(alike) >= ENOUGH and other.mean() > bound:
+        severity = "error" if other.mean() > max(bound, RESEMBLING) else "advice"
+        note = f"{other.mean():.2%} of episodes resemble one other and no third, max_duplicates is {bound:.2%}"
+        yield from in_episodes("observation", other, lambda e: f"resembles episode {alike[e]}", severity, note)
 
 
 def success_seen(measured: Measured) -> Iterator[Finding]:

@@ -93,11 +93,12 @@ def _named(spec: Spec, action: str, seen: Sequence[str]) -> int | None:
 
 
 def _learned(signals: Signals, actions: Sequence[int], lags: Int[np.ndarray, " L"]) -> dict[int, int]:
-    """Of each of `actions` the observed channel with the largest median correlation at any lag, either sign."""
+    """Of each of `actions` the observed channel whose correlation is largest, and is so in three of four episodes."""
     if not actions:
         return {}
     count = len(signals.starts)
     chosen = np.unique(np.linspace(0, count - 1, min(count, LEARNED_FROM)).round().astype(np.int64))
     curves = np.stack([signals.all_pairs(int(episode), np.array(actions), lags) for episode in chosen])
-    best = np.abs(np.median(curves, axis=0)).max(axis=-1).argmax(axis=-1)  # (actions,)
+    low, high = np.quantile(curves, [0.25, 0.75], axis=0)  # of curves with either sign the one nearer to 0 counts
+    best = np.maximum(low, -high).max(axis=-1).argmax(axis=-1)  # (actions,)
     return dict(zip(actions, best.tolist(), strict=True))
