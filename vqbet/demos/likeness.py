@@ -1,7 +1,7 @@
 """Episodes that are copies of others but for a little noise or another speed, found by fingerprints of equal length.
 
 A fingerprint is the observation at POINTS places, evenly spread from an episode's first step to its last, each channel
-over its deviation in the whole set. Speeds are left out: those of a copy that was played slower are others.
+over its deviation in the whole set, or a thousandth of its limits. Speeds are left out: those of a copy that was played slower are others.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ POINTS = 16
 SAME = 0.002  # root mean square distance, in deviations: nobody, and no noisy sensor, repeats himself so closely
 CLOSE = 0.05  # up to this distance an episode resembles another, where there is a gap ...
 GAP = 4.0  # ... and the next one is so many times further away
+STILL = 1e-3  # of a channel's limits: a deviation below it is a sensor's noise
 ROWS = 512  # episodes compared with all others at a time
 
 
@@ -57,10 +58,11 @@ def fingerprints(demos: Demonstrations) -> Float[np.ndarray, "E F"]:
     kept = [place for place, channel in enumerate(demos.spec.observation) if not channel.unit.endswith("/s")]
     values = demos.observation[:, kept].astype(np.float64)
     values[~np.isfinite(values)] = np.nan
-    values = values[:, np.isfinite(values).any(axis=0)]
-    deviation = np.nanstd(values, axis=0)
-    values = values[:, deviation > 0]
-    values = np.nan_to_num((values - np.nanmean(values, axis=0)) / deviation[deviation > 0])
+    known = np.isfinite(values).any(axis=0)
+    values = values[:, known]
+    reach = np.array([c.high - c.low for c in demos.spec.observation])[kept][known]
+    scale = np.maximum(np.nanstd(values, axis=0), np.where(np.isfinite(reach), STILL * reach, 0))
+    values = np.nan_to_num((values - np.nanmean(values, axis=0)) / np.where(scale > 0, scale, 1))[:, scale > 0]
     place = demos.episode_starts[:, None] + (demos.lengths - 1)[:, None] * np.linspace(0, 1, POINTS)
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, (demos.episode_ends - 1)[:, None])

@@ -193,7 +193,8 @@ def _judge(
     if ruled:
         for kind, mark in sorted(_marks(expected, numbers, lags, best).items(), reverse=True):
             fault[mark & numbers.lively] = kind
-        fault[_idle(numbers)] = Fault.IDLE
+        idle = _idle(link, numbers) & (fault != Fault.SCALE)
+        fault[idle] = Fault.IDLE
     if whole:
         fault[numbers.lively] = whole
     return Judged(link, expected, fault, lags[best], numbers)
@@ -224,10 +225,13 @@ def _marks(
     return marks
 
 
-def _idle(numbers: Numbers) -> Bool[np.ndarray, " E"]:
-    """Episodes that moved as others do, with commands that hardly changed."""
+def _idle(link: Link, numbers: Numbers) -> Bool[np.ndarray, " E"]:
+    """Episodes that moved with commands that hardly changed: for what the table says, else while others moved so."""
+    long = numbers.steps >= LEAST_STEPS
+    if link.known is not None:
+        return long & (link.known.slope * numbers.command < IDLE_COMMANDS * numbers.motion)
     moved = numbers.motion >= IDLE_MOTION * np.median(numbers.motion)
-    return moved & (numbers.command < IDLE_COMMANDS * np.median(numbers.command)) & (numbers.steps >= LEAST_STEPS)
+    return long & moved & (numbers.command < IDLE_COMMANDS * np.median(numbers.command))
 
 
 def _whole_set(
