@@ -154,9 +154,10 @@ def stretched(demos: Demonstrations, pieces: Sequence[np.ndarray], speeds: Seque
 def glued(demos: Demonstrations, random: Random) -> Demonstrations:
     """Two halves of different episodes in one."""
     every = steps(demos)
+    after = [*every[1:], every[0]]
     pieces = [
-        np.concatenate([own[: len(own) // 2], every[(index + 1) % len(every)][len(every[(index + 1) % len(every)]) // 2 :]])
-        for index, own in enumerate(every)
+        np.concatenate([own[: len(own) // 2], other[len(other) // 2 :]])
+        for own, other in zip(every, after, strict=True)
     ]
     return taken(demos, pieces, range(len(every)))
 
@@ -183,8 +184,8 @@ def swapped(values: np.ndarray, demos: Demonstrations, random: Random) -> np.nda
     order = np.arange(values.shape[1])
     names = [channel.name for channel in demos.spec.observation]
     if any(name.endswith("_x") for name in names[:2]):
-        order = np.array([names.index(name[:-1] + {"x": "y", "y": "x"}[name[-1]]) if name[-2:] in ("_x", "_y") else place
-                          for place, name in enumerate(names)])  # fmt: skip
+        other = {"_x": "_y", "_y": "_x"}
+        order = np.array([names.index(name[:-2] + other.get(name[-2:], name[-2:])) for name in names])
     else:
         order[:6] = order[[1, 0, 3, 2, 5, 4]]
     return values[:, order]
@@ -401,7 +402,8 @@ def bounds_of(task: str) -> dict[str, object]:
 def false_alarms(found: Mapping[str, Demonstrations]) -> None:
     for task, demos in found.items():
         whole = report(demos, bounds_of(task))
-        print(f"{task}: {len(demos.lengths)} episodes: {len(whole.errors)} errors, {len(whole.advice)} pieces of advice")
+        said = f"{len(whole.errors)} errors, {len(whole.advice)} pieces of advice"
+        print(f"{task}, {len(demos.lengths)} episodes: {said}", flush=True)
     wrong = 0
     per_task = VARIANTS // len(found)
     for task, demos in found.items():

@@ -49,7 +49,8 @@ def _pusht(seen: Seen) -> Bool[np.ndarray, "N 1"]:
     return away.max(axis=1, keepdims=True) <= AT_GOAL_PX
 
 
-_BLOCKPUSH = Goal(tuple(f"{name}_{axis}" for name in ("block0", "block1", "target0", "target1") for axis in "xy"), _blockpush)
+_PLACES = ("block0", "block1", "target0", "target1")
+_BLOCKPUSH = Goal(tuple(f"{name}_{axis}" for name in _PLACES for axis in "xy"), _blockpush)
 GOALS: Mapping[str, Goal] = {
     "blockpush": _BLOCKPUSH,
     "blockpush_drawn": _BLOCKPUSH,

@@ -1,7 +1,8 @@
 """Episodes that are copies of others but for a little noise or another speed, found by fingerprints of equal length.
 
 A fingerprint is the observation at POINTS places, evenly spread from an episode's first step to its last, each channel
-over its deviation in the whole set, or a thousandth of its limits. Speeds are left out: those of a copy that was played slower are others.
+over its deviation in the whole set, or a thousandth of its limits. Speeds are left out: those of a copy that was played
+slower are others.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ VERY_STRONG = 0.7  # ... and that makes their scale a rule too
 LIVELY = 0.5  # of the median size of commands: an episode with smaller ones is not judged
 IDLE_COMMANDS, IDLE_MOTION = 0.02, 0.3  # of the medians: motion without commands
 SAME_LAG = 0.4  # of a set's episodes must agree on a lag for it to be a rule
+PLAIN = 0.03  # unexplained share of motion up to which a lag is the right one: circles fit a turn later too
+FEW = 0.2  # of a set's episodes
 NOTHING, NO_VALUE = 0.1, 0.2  # correlations of changes and of values below these explain nothing
 WRONG_SIGN = -0.3  # a median correlation below this is of a command in the other direction
 INSTEAD = 0.7  # of another link's strength: an action that explains its channel so well belongs there ...
@@ -182,9 +184,7 @@ def _numbers(
     )
 
 
-def _judge(
-    link: Link, expected: Reference, numbers: Numbers, lags: Int[np.ndarray, " L"], whole: Fault
-) -> Judged:
+def _judge(link: Link, expected: Reference, numbers: Numbers, lags: Int[np.ndarray, " L"], whole: Fault) -> Judged:
     """The first fault of each episode, in the order of Fault; that of the whole set where there is one."""
     signed = expected.sign * numbers.curve
     best = signed.argmax(axis=1)
@@ -205,7 +205,8 @@ def _marks(
 ) -> dict[Fault, Bool[np.ndarray, " E"]]:
     """Which episodes show which fault, each by itself. An episode's best lag is lags[best]."""
     limits, strength, own = expected.limits, expected.strength, expected.sign * numbers.own
-    left = limits.sharper * (1 - own**2)  # another lag explains more, where it leaves less
+    vague = 1 - own**2 > PLAIN  # what is explained cannot be explained better by another time
+    left = limits.sharper * (1 - own**2)  # what explains more leaves less than this
     peak = expected.sign * numbers.curve[np.arange(len(best)), best]
     mirrored = np.flatnonzero(lags == expected.backwards[0])
     back = expected.backwards[1] * numbers.curve[:, mirrored].max(axis=1, initial=-1.0) if mirrored.size else 0 * own
@@ -213,16 +214,33 @@ def _marks(
     agreed = (lags[best] == expected.lag)[numbers.lively].mean() if numbers.lively.any() else 0.0
     sharp = expected.limits is OF_TABLE or agreed >= SAME_LAG  # slow motion has no sharp lag
     marks = {
-        Fault.REVERSED: (1 - back**2 < left) & (back > INSTEAD * strength) & (back > own),
+        Fault.REVERSED: vague & (1 - back**2 < left) & (back > INSTEAD * strength) & (back > own),
         Fault.AGAINST: own < -STRONG * strength,
         Fault.CHANNEL: (other > INSTEAD * strength) & (own < NOT_ITS_OWN * other),
-        Fault.LAG: sharp & (lags[best] != expected.lag) & (1 - peak**2 < left) & (peak > STRONG * strength),
+        Fault.LAG: sharp
+        & vague
+        & _other_lag(lags[best] - expected.lag, own, peak, numbers.lively, limits)
+        & (peak > STRONG * strength),
         Fault.UNEXPLAINED: own < limits.weakest * strength,
     }
     if strength >= VERY_STRONG:
         off = (share < limits.slope[0]) | (share > limits.slope[1])
         marks[Fault.SCALE] = off & (own > limits.weakest * strength)
     return marks
+
+
+def _other_lag(
+    off: Int[np.ndarray, " E"],
+    own: Float[np.ndarray, " E"],
+    peak: Float[np.ndarray, " E"],
+    lively: Bool[np.ndarray, " E"],
+    limits: Limits,
+) -> Bool[np.ndarray, " E"]:
+    """Where another lag explains so much more; a single step further, in few episodes, only where it is plain."""
+    other = (off != 0) & (1 - peak**2 < limits.sharper * (1 - own**2))
+    if other[lively].sum() >= FEW * lively.sum():
+        return other
+    return other & ((np.abs(off) > 1) | (1 - peak**2 < OF_SET.sharper * (1 - own**2)))
 
 
 def _idle(link: Link, numbers: Numbers) -> Bool[np.ndarray, " E"]:
@@ -247,7 +265,8 @@ def _whole_set(
         return Fault.NONE
     usual = expected.sign * np.median(numbers.curve, axis=0)
     later = float(usual[lags >= 0].max())
-    if expected.lag < 0 and expected.strength >= STRONG and 1 - expected.strength**2 < EARLIER * (1 - later**2):
+    early = expected.lag < 0 and 1 - later**2 > PLAIN
+    if early and expected.strength >= STRONG and 1 - expected.strength**2 < EARLIER * (1 - later**2):
         return Fault.EARLY
     if link.source == "learned":
         return Fault.NONE

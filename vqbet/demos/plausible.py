@@ -56,12 +56,12 @@ def _sentence(measured: Measured, judged: Judged, episode: int) -> str:
 
 
 def _unexplaining(measured: Measured) -> Iterator[Finding]:
-    """Nothing observed moves with these action channels: certain where it is all of them, a gripper's habit elsewhere."""
+    """Action channels with which nothing observed moves: an error where it is all of them, advice about single ones."""
     spec, channels = measured.demos.spec, measured.motion.unexplaining
     severity: Severity = "error" if len(channels) == len(spec.action) else "advice"
     for index in channels:
         field = f"action.{spec.action[index].name}"
-        text = f"{field} explains neither a change nor a value of any observed channel, from episode 0, step 0 to the end"
+        text = f"{field} explains neither changes nor values of anything observed, from episode 0, step 0 to the end"
         yield Finding(field, text, 0, 0, severity)
 
 

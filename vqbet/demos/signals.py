@@ -18,6 +18,7 @@ from vqbet.demos import tables
 SEARCHED_S = 1.0  # lags up to this long, both ways
 LEAST_LAGS = 6  # steps that are searched at least, both ways
 MOST_LAGS = 40  # steps that are searched at most, both ways
+AT_STOP = 0.002  # of a channel's travel in the set: this close to an end it is there
 TINY = 1e-24  # of squares
 
 
@@ -42,6 +43,7 @@ class Signals:
             command[first] = np.nan
         motion = np.roll(tables.changes(demos), -1, axis=0)  # of step t: until step t + 1
         motion[demos.episode_ends - 1] = np.nan
+        motion[_stopped(demos.observation, motion)] = np.nan
         episode = tables.episode_of_step(demos)
         relative = demos.spec.action_kind == "relative"
         return cls(*_centred(command, starts, episode), *_centred(motion, starts, episode), starts, episode, relative)
@@ -51,7 +53,7 @@ class Signals:
         return _centred(values, self.starts, self.episode)
 
     def curves(self, pairs: Int[np.ndarray, "P 2"], lags: Int[np.ndarray, " L"]) -> Float[np.ndarray, "E P L"]:
-        """Of each episode the correlation of each pair (action, observed channel) at each lag; 0 where none is known."""
+        """Of each episode the correlation of each pair (action, observed channel) at each lag; 0 for none."""
         found = np.zeros((len(self.starts), len(pairs), len(lags)))
         for place, lag in enumerate(lags):
             sums = self.sums(pairs, int(lag))
@@ -74,7 +76,7 @@ class Signals:
         return found
 
     def across(self, action: int, observed: Int[np.ndarray, " P"], lag: int) -> Float[np.ndarray, "E P"]:
-        """Of each episode the correlation of one action with several observed channels at one lag, faded at its ends."""
+        """Of each episode the correlation of an action with several observed channels, faded at its ends."""
         n = len(self.episode)
         moved = np.zeros((n, len(observed)))
         here, there = slice(max(0, -lag), max(0, n - max(0, lag))), slice(max(0, lag), max(0, n - max(0, -lag)))
@@ -117,6 +119,14 @@ def searched(control_hz: float) -> Int[np.ndarray, " L"]:
     """The lags that are looked at, in control steps."""
     most = int(np.clip(round(SEARCHED_S * control_hz), LEAST_LAGS, MOST_LAGS))
     return np.arange(-most, most + 1)
+
+
+def _stopped(seen: Float[np.ndarray, "N D"], motion: Float[np.ndarray, "N D"]) -> Bool[np.ndarray, "N D"]:
+    """Where a channel stays at an end of its travel: held by a stop, whatever was commanded."""
+    low, high = np.fmin.reduce(seen, axis=0), np.fmax.reduce(seen, axis=0)
+    margin = AT_STOP * (high - low)
+    with np.errstate(invalid="ignore"):
+        return ((seen <= low + margin) | (seen >= high - margin)) & (np.abs(motion) <= margin)
 
 
 def _centred(values: np.ndarray, starts: np.ndarray, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

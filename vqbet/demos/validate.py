@@ -93,7 +93,7 @@ def validate(
 def _reasons(waive: Mapping[str, str]) -> dict[str, str]:
     for check, reason in waive.items():
         if check not in RULES:
-            raise ConfigError(f"waive: no check that may be waived is called {check[:40]!r}; there are {', '.join(RULES)}")
+            raise ConfigError(f"waive: {check[:40]!r} is no check that may be waived; there are {', '.join(RULES)}")
         if not reason.strip():
             raise ConfigError(f"waive: {check}: expected a reason, got nothing; write why it may be passed over")
     return dict(waive)
@@ -168,6 +168,12 @@ def _suites(measured: Measured) -> dict[str, list[Any]]:
                 column="is_copy", max_value=bounds.max_duplicates, meta={"check": "duplicates"}
             ),
             gxe.ExpectColumnMeanToBeBetween(
+                column="is_near_copy", max_value=bounds.max_duplicates, meta={"check": "near_copies"}
+            ),
+            *between("motion", "motion_faults", 0, 0),
+            gxe.ExpectColumnMeanToBeBetween(column="success_unseen", max_value=0, meta={"check": "success_seen"}),
+            gxe.ExpectColumnMeanToBeBetween(column="done_at_start", max_value=0, meta={"check": "done_at_start"}),
+            gxe.ExpectColumnMeanToBeBetween(
                 column="is_success", min_value=bounds.min_success, meta={"check": "success"}
             ),
             gxe.ExpectColumnValuesToBeInSet(column="task", value_set=[spec.task], meta={"check": "columns"}),
@@ -210,7 +216,10 @@ def _expect(measured: Measured) -> list[dict[str, Any]]:
     source = context.data_sources.add_pandas("demonstrations")
     episodes = dict(measured.episodes)
     episodes["is_copy"] = (episodes["copy_of"] >= 0).astype(np.float64)
+    episodes["is_near_copy"] = (episodes["near_copy_of"] >= 0).astype(np.float64)
     episodes["is_success"] = episodes["success"].astype(np.float64)
+    for name in ("success_unseen", "done_at_start"):
+        episodes[name] = episodes[name].astype(np.float64)
     frames = {"episodes": pandas.DataFrame(episodes), "channels": pandas.DataFrame(dict(measured.channels))}
     entries = []
     for table, expectations in _suites(measured).items():
