@@ -69,8 +69,8 @@ def success_seen(demos: Demonstrations) -> Bool[np.ndarray, " E"]:
     if goal is None or not _readable(demos, goal):
         return np.ones(len(demos.episode_ends), bool)
     if goal.kept:
-        return np.logical_or.reduceat(_done(demos, goal, slice(None)), demos.episode_starts).all(axis=1)
-    return _done(demos, goal, demos.episode_ends - 1).all(axis=1)
+        return np.asarray(np.logical_or.reduceat(_done(demos, goal, slice(None)), demos.episode_starts).all(axis=1))
+    return np.asarray(_done(demos, goal, demos.episode_ends - 1).all(axis=1))
 
 
 def done_at_start(demos: Demonstrations) -> Bool[np.ndarray, " E"]:
@@ -78,7 +78,7 @@ def done_at_start(demos: Demonstrations) -> Bool[np.ndarray, " E"]:
     goal = GOALS.get(demos.spec.task)
     if goal is None or not _readable(demos, goal):
         return np.zeros(len(demos.episode_ends), bool)
-    return _done(demos, goal, demos.episode_starts).any(axis=1)
+    return np.asarray(_done(demos, goal, demos.episode_starts).any(axis=1))
 
 
 def _readable(demos: Demonstrations, goal: Goal) -> bool:

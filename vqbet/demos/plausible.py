@@ -6,6 +6,7 @@ They are exact about what they measured, and cautious: an error is a contradicti
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -28,10 +29,13 @@ RESEMBLING = 0.05  # ... and the share of them that is certain
 def motion(measured: Measured) -> Iterator[Finding]:
     """Actions explain the motion of what they move: its channel, direction, lag and size."""
     for judged in measured.motion.judged:
-        field = f"action.{measured.demos.spec.action[judged.link.action].name}"
+        field, say = (
+            f"action.{measured.demos.spec.action[judged.link.action].name}",
+            partial(_sentence, measured, judged),
+        )
         for kind in Fault:
             if kind:
-                yield from in_episodes(field, judged.fault == kind, lambda e, j=judged: _sentence(measured, j, e))
+                yield from in_episodes(field, judged.fault == kind, say)
     yield from _unexplaining(measured)
 
 
@@ -106,9 +110,13 @@ def motionless(measured: Measured) -> Iterator[Finding]:
     half = unmoved.sum(axis=1) >= max(2, always.sum() / 2)
     names = [channel.name for channel in demos.spec.observation]
     for index in np.flatnonzero(unmoved.any(axis=0)):
-        for mark, severity in ((unmoved[:, index] & half, "error"), (unmoved[:, index] & ~half, "advice")):
-            text = "never moves in a success, as it does elsewhere,"
-            yield from in_episodes(f"observation.{names[index]}", mark, lambda e, text=text: text, severity)
+        field = f"observation.{names[index]}"
+        yield from in_episodes(field, unmoved[:, index] & half, _unmoved)
+        yield from in_episodes(field, unmoved[:, index] & ~half, _unmoved, "advice")
+
+
+def _unmoved(episode: int) -> str:
+    return "never moves in a success, as it does elsewhere,"
 
 
 def _travel(measured: Measured) -> Float[np.ndarray, "E D"]:

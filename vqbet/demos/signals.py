@@ -55,8 +55,9 @@ class Signals:
     def curves(self, pairs: Int[np.ndarray, "P 2"], lags: Int[np.ndarray, " L"]) -> Float[np.ndarray, "E P L"]:
         """Of each episode the correlation of each pair (action, observed channel) at each lag; 0 for none."""
         found = np.zeros((len(self.starts), len(pairs), len(lags)))
-        for place, lag in enumerate(lags):
-            sums = self.sums(pairs, int(lag))
+        chosen = self._chosen(pairs)
+        for place, lag in enumerate(lags.tolist()):
+            sums = chosen.sums(lag)
             found[:, :, place] = sums.product / np.sqrt(np.maximum(sums.command * sums.motion, TINY))
         return found
 
@@ -89,18 +90,42 @@ class Signals:
 
     def sums(self, pairs: Int[np.ndarray, "P 2"], lag: int) -> Sums:
         """Sums over the steps of each episode, at this lag, of each pair (action, observed channel)."""
+        return self._chosen(pairs).sums(lag)
+
+    def _chosen(self, pairs: Int[np.ndarray, "P 2"]) -> _Chosen:
+        commands, motions = pairs.T
+        return _Chosen(
+            command=self.command[:, commands],
+            command_known=self.command_known[:, commands].astype(np.float64),
+            motion=self.motion[:, motions],
+            motion_known=self.motion_known[:, motions].astype(np.float64),
+            starts=self.starts,
+            episode=self.episode,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The signals of P pairs; what is known, as 1 and 0."""
+
+    command: Float[np.ndarray, "N P"]
+    command_known: Float[np.ndarray, "N P"]
+    motion: Float[np.ndarray, "N P"]
+    motion_known: Float[np.ndarray, "N P"]
+    starts: Int[np.ndarray, " E"]
+    episode: Int[np.ndarray, " N"]
+
+    def sums(self, lag: int) -> Sums:
         n = len(self.episode)
         here, there = slice(max(0, -lag), max(0, n - max(0, lag))), slice(max(0, lag), max(0, n - max(0, -lag)))
-        known = self.command_known[here][:, pairs[:, 0]] & self.motion_known[there][:, pairs[:, 1]]
-        known &= (self.episode[here] == self.episode[there])[:, None]
-        command = np.where(known, self.command[here][:, pairs[:, 0]], 0)
-        motion = np.where(known, self.motion[there][:, pairs[:, 1]], 0)
-        padded = np.zeros((3, n, len(pairs)))
+        padded = np.zeros((4, *self.command.shape))
         if abs(lag) < n:
-            padded[:, here] = command * motion, command**2, motion**2
-        counted = np.zeros((n, len(pairs)), np.int64)
-        counted[here] = known
-        return Sums(*np.add.reduceat(padded, self.starts, axis=1), np.add.reduceat(counted, self.starts, axis=0))
+            same = (self.episode[here] == self.episode[there])[:, None]
+            command, motion = self.command[here] * same, self.motion[there]
+            known, moved = self.command_known[here] * same, self.motion_known[there]
+            padded[:, here] = command * motion, command**2 * moved, motion**2 * known, known * moved
+        product, commands, motions, steps = np.add.reduceat(padded, self.starts, axis=1)
+        return Sums(product, commands, motions, steps.astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
