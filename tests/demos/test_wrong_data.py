@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from recorded import recorded
 
-from bench import wrong_data
+from bench import unusual_data, wrong_kinds
 from vqbet.config.task import ValidateParams
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import ends, likeness, motion, plausible, references, validate
@@ -77,7 +77,7 @@ def run(demos: Demonstrations, **changes: Any) -> validate.Report:
 
 
 def made(kind: str, demos: Demonstrations) -> Demonstrations:
-    return wrong_data.KINDS[kind](demos, np.random.default_rng(0))
+    return wrong_kinds.KINDS[kind](demos, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", CAUGHT)
@@ -91,13 +91,13 @@ def test_a_wrong_kind_is_refused_by_episode_and_field(kind: str, good: Demonstra
 
 
 def test_there_are_many_kinds() -> None:
-    assert len(wrong_data.KINDS) >= 41
+    assert len(wrong_kinds.KINDS) >= 41
 
 
-@pytest.mark.parametrize(("name", "change"), wrong_data.CHANGES)
+@pytest.mark.parametrize(("name", "change"), unusual_data.CHANGES)
 @pytest.mark.parametrize("episodes", [5, 24])
-def test_unusual_data_is_accepted(name: str, change: wrong_data.Kind, episodes: int, good: Demonstrations) -> None:
-    few = wrong_data.taken(good, wrong_data.steps(good)[:episodes], range(episodes))
+def test_unusual_data_is_accepted(name: str, change: wrong_kinds.Kind, episodes: int, good: Demonstrations) -> None:
+    few = wrong_kinds.taken(good, wrong_kinds.steps(good)[:episodes], range(episodes))
     assert run(change(few, np.random.default_rng(1))).errors == ()
 
 
@@ -162,29 +162,29 @@ def test_a_reference_is_found_by_table_by_name_or_learned(good: Demonstrations) 
     random = np.random.default_rng(0)
     for demos, source in (
         (good, "table"),
-        (wrong_data.renamed(good, random), "name"),
-        (wrong_data.anonymous(good, random), "learned"),
+        (unusual_data.renamed(good, random), "name"),
+        (unusual_data.anonymous(good, random), "learned"),
     ):
         assert {judged.link.source for judged in motion.agreement(demos).judged} == {source}
 
 
-@pytest.mark.parametrize("how", [wrong_data.renamed, wrong_data.anonymous])
+@pytest.mark.parametrize("how", [unusual_data.renamed, unusual_data.anonymous])
 @pytest.mark.parametrize(
     "kind", ["actions 1 step late", "one episode in ten: actions' signs", "one episode in ten: another's actions"]
 )
-def test_an_unknown_task_is_held_against_itself(how: wrong_data.Kind, kind: str, good: Demonstrations) -> None:
+def test_an_unknown_task_is_held_against_itself(how: wrong_kinds.Kind, kind: str, good: Demonstrations) -> None:
     wrong = how(made(kind, good), np.random.default_rng(0))
     assert {each.check for each in run(wrong).errors} == {"motion"}
 
 
 @pytest.mark.parametrize("kind", ["all actions' signs", "actions / 1000", "two action channels swapped"])
 def test_names_tell_what_consistency_cannot(kind: str, good: Demonstrations) -> None:
-    wrong = wrong_data.renamed(made(kind, good), np.random.default_rng(0))
+    wrong = unusual_data.renamed(made(kind, good), np.random.default_rng(0))
     assert "motion" in {each.check for each in run(wrong).errors}
 
 
 def test_actions_that_explain_nothing_at_all_are_refused(good: Demonstrations) -> None:
-    wrong = wrong_data.anonymous(made("actions are noise", demonstrations(60, 0)), np.random.default_rng(0))
+    wrong = unusual_data.anonymous(made("actions are noise", demonstrations(60, 0)), np.random.default_rng(0))
     errors = [each for each in run(wrong).errors if each.check == "motion"]
     assert {each.field for each in errors} == {"action.command0", "action.command1"}
     assert "explains neither changes nor values" in errors[0].message
@@ -196,8 +196,8 @@ def test_scripts_that_are_alike_are_no_copies() -> None:
 
 
 def test_few_near_copies_are_advice(good: Demonstrations) -> None:
-    every = wrong_data.steps(good)
-    twice = wrong_data.taken(good, [*every, every[3]], [*range(24), 3])
+    every = wrong_kinds.steps(good)
+    twice = wrong_kinds.taken(good, [*every, every[3]], [*range(24), 3])
     noisy = twice.observation.copy()
     noisy[-len(every[3]) :, 0] += 1e-6
     doubled = replace(twice, observation=noisy)
@@ -210,7 +210,7 @@ def test_few_near_copies_are_advice(good: Demonstrations) -> None:
 
 def test_what_always_moves_moves_in_a_success(good: Demonstrations) -> None:
     """In a task of which nothing is known: one block of a success stood still (advice), both did (error)."""
-    own = wrong_data.renamed(good, np.random.default_rng(0))
+    own = unusual_data.renamed(good, np.random.default_rng(0))
     steps = slice(own.episode_starts[5], own.episode_ends[5])
     for columns, severity in ((slice(1, 2), "advice"), (slice(0, 10), "error")):
         observation = own.observation.copy()

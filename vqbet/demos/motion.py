@@ -191,8 +191,11 @@ def _judge(link: Link, expected: Reference, numbers: Numbers, lags: Int[np.ndarr
     fault = np.zeros(len(best), np.int64)
     ruled = link.known is not None or (expected.strength >= STRONG and len(best) >= LEAST_EPISODES)
     if ruled:
+        seen = numbers.lively & (
+            (numbers.motion > 0) | (link.known is not None)
+        )  # stuck where nothing is known: `dead`
         for kind, mark in sorted(_marks(expected, numbers, lags, best).items(), reverse=True):
-            fault[mark & numbers.lively] = kind
+            fault[mark & seen] = kind
         idle = _idle(link, numbers) & (fault != Fault.SCALE)
         fault[idle] = Fault.IDLE
     if whole:
@@ -301,6 +304,7 @@ def _explain_nothing(
         for each in judged
         if each.link.known is None
         and len(each.fault) >= LEAST_EPISODES
+        and each.numbers.lively.sum() >= LEAST_EPISODES
         and each.expected.strength < NOTHING
         and np.abs(values[0][each.link.action]).max() < NO_VALUE
     )

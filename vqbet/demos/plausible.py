@@ -45,15 +45,13 @@ def _sentence(measured: Measured, judged: Judged, episode: int) -> str:
     own = expected.sign * numbers.own[episode]
     said = f"(correlation {own:.2f}, expected {expected.strength:.2f})"
     instead = measured.motion.judged[int(numbers.others[episode].argmax())].link.observed
-    steps = f"{abs(int(judged.lag[episode]))} steps"
     return {
         Fault.IDLE: f"hardly changes while {seen} moves,",
         Fault.REVERSED: f"fits the motion of {seen} only where time runs backwards {said},",
         Fault.AGAINST: f"moves {seen} the other way {said},",
         Fault.CHANNEL: f"moves observation.{spec.observation[instead].name} instead of {seen},",
-        Fault.EARLY: f"comes {abs(expected.lag)} steps after the motion of {seen},",
-        Fault.LAG: f"comes {steps} {'before' if judged.lag[episode] >= 0 else 'after'} the motion of {seen}, "
-        f"expected {expected.lag} before,",
+        Fault.EARLY: f"leads the motion of {seen} by {expected.lag} control steps, so it comes after it,",
+        Fault.LAG: f"leads the motion of {seen} by {judged.lag[episode]} control steps, expected {expected.lag},",
         Fault.UNEXPLAINED: f"does not explain the motion of {seen} {said},",
         Fault.SCALE: f"moves {seen} by {numbers.slope[episode]:.3g} per unit, expected {expected.slope:.3g},",
     }[Fault(int(judged.fault[episode]))]
@@ -122,13 +120,17 @@ def _unmoved(episode: int) -> str:
 def _travel(measured: Measured) -> Float[np.ndarray, "E D"]:
     """Of each episode and observed channel, largest less smallest value, as a share of the whole set's."""
     seen, starts = measured.demos.observation.astype(np.float64), measured.demos.episode_starts
+    seen = np.where(np.isfinite(seen), seen, np.nan)
     low, high = np.fmin.reduceat(seen, starts, axis=0), np.fmax.reduceat(seen, starts, axis=0)
     whole = np.fmax.reduce(high, axis=0) - np.fmin.reduce(low, axis=0)
     return np.nan_to_num((high - low) / np.where(whole > 0, whole, np.inf))
 
 
 def seams(measured: Measured) -> Iterator[Finding]:
-    """No step at which half of all channels teleport: two recordings glued into one episode."""
+    """No step at which half of all channels teleport: two recordings glued into one episode.
+
+    After steps without any change channels only catch up, which `still` reports.
+    """
     marked = _seams(measured)
     yield from in_steps(
         measured.demos.episode_ends, "observation", marked, lambda i: "jumps in half of its channels at once,"
@@ -145,7 +147,8 @@ def _seams(measured: Measured) -> Bool[np.ndarray, " N"]:
     travel = np.nan_to_num(measured.channels["maximum"] - measured.channels["minimum"])[: moved.shape[1]]
     usual = np.maximum(np.percentile(inside, 95, axis=0), FLOOR * travel)
     far = moved[:, varies] > SEAM * np.maximum(usual, np.finfo(np.float64).tiny)[varies]
-    return np.asarray(far.mean(axis=1) >= 0.5)
+    caught_up = np.roll(tables.frozen(demos), 1)
+    return np.asarray((far.mean(axis=1) >= 0.5) & ~caught_up)
 
 
 def faint(measured: Measured) -> Iterator[Finding]:
