@@ -157,7 +157,9 @@ OBJECTS: Mapping[str, tuple[str, ...]] = {
 
 def unmoved(demos: Demonstrations, random: Random) -> Demonstrations:
     """What the task moves lies where it lay at the first step, in every other episode."""
-    mark = np.array([c.name.startswith(OBJECTS[demos.spec.task]) for c in demos.spec.observation])
+    mark = np.array(
+        [c.name.startswith(OBJECTS.get(demos.spec.task, ("block", "kRight"))) for c in demos.spec.observation]
+    )
     first = demos.observation[np.repeat(demos.episode_starts, demos.lengths)]
     other = np.repeat(np.arange(len(demos.lengths)) % 2 == 1, demos.lengths)[:, None]
     return replace(demos, observation=np.where(mark & other, first, demos.observation))
