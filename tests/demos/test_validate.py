@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from vqbet.contract import Channel, Demonstrations, ValidationError
 from vqbet.demos import checks, tables, validate, validation_page
 from vqbet.demos.importers import pusht
+from vqbet.demos.measured import Bounds, Measured
 from vqbet.testing import synthetic
 
 BOUNDS: dict[str, Any] = {
@@ -74,8 +75,7 @@ def test_any_place_of_a_fault_is_found(data: st.DataObject) -> None:
     action = demos.action.copy()
     action[step, column] = value
     broken = replace(demos, action=action)
-    measured = checks.Measured(broken, tables.episodes(broken), tables.channels(broken), checks.Bounds(**BOUNDS))
-    finding = checks.contents(measured)[0]
+    finding = checks.contents(Measured.of(broken, Bounds(**BOUNDS)))[0]
     episode = int(np.searchsorted(demos.episode_ends, step, side="right"))
     assert finding.severity == "error"
     assert finding.field == f"action.target_{column}"

@@ -28,6 +28,7 @@ Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=LEAST_TEMPERATURE, le=1000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=1, le=512)]
+Reason = Annotated[str, Field(pattern=r"\S", max_length=300)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 

@@ -13,6 +13,7 @@ from vqbet.config.section import (
     Name,
     Positive,
     Rate,
+    Reason,
     Section,
     Seed,
     Share,
@@ -35,13 +36,17 @@ class DemosParams(Section):
 
 
 class ValidateParams(Section):
-    """Bounds of the advice and errors that validation gives about a store."""
+    """Bounds of the advice and errors that validation gives about a store.
+
+    waive: reasons by name of a check whose errors are advice for this task.
+    """
 
     min_steps: Count
     max_steps: Count
     max_saturated: Fraction
     max_duplicates: Fraction
     min_success: Fraction
+    waive: dict[Name, Reason] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def ordered(self) -> ValidateParams:

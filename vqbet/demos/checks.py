@@ -1,19 +1,20 @@
 """Exact checks of what demonstrations contain; each finding names the episode, step and field.
 
 Every function of CHECKS looks at one thing and takes demonstrations whose structure is sound. Errors block training,
-advice does not.
+advice does not. The error of a check that is waived is advice with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations
-from vqbet.demos import tables
+from vqbet.demos import plausible, tables
 from vqbet.demos.findings import Finding, Severity, in_episodes, in_steps
+from vqbet.demos.measured import Bounds, Measured
 
 RATE_TOLERANCE = 0.05  # of the control interval: how far an episode's mean may lie off
 GAP = 0.5  # of the control interval: a single step this far off was dropped or doubled
@@ -23,35 +24,16 @@ JUMP_SHARE = 0.25  # ... and this share of the channel's whole travel
 MOST_VARY = 0.95  # a channel that varies in this share of episodes should vary in all
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the operator allows: lengths in steps, shares of steps (saturated) and of episodes (duplicates, success)."""
-
-    min_steps: int
-    max_steps: int
-    max_saturated: float
-    max_duplicates: float
-    min_success: float
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Demonstrations of sound structure, their summary tables, and what is allowed."""
-
-    demos: Demonstrations
-    episodes: tables.Table
-    channels: tables.Table
-    bounds: Bounds
-
-    def fields(self) -> Iterator[tuple[str, np.ndarray, tuple[Channel, ...]]]:
-        yield "observation", self.demos.observation, self.demos.spec.observation
-        yield "action", self.demos.action, self.demos.spec.action
-
-
 def contents(measured: Measured) -> list[Finding]:
     """Every finding of every check, errors first, in the order of CHECKS."""
     found = [replace(finding, check=check.__name__) for check in CHECKS for finding in check(measured)]
-    return sorted(found, key=lambda finding: finding.severity != "error")
+    return sorted((waived(finding, measured.bounds) for finding in found), key=lambda each: each.severity != "error")
+
+
+def waived(finding: Finding, bounds: Bounds) -> Finding:
+    """The finding, as advice where its check is waived."""
+    reason = bounds.waive.get(finding.check)
+    return finding if reason is None or finding.severity == "advice" else finding.excused(reason)
 
 
 def finite(measured: Measured) -> Iterator[Finding]:
@@ -217,4 +199,13 @@ CHECKS: tuple[Callable[[Measured], Iterator[Finding]], ...] = (
     success,
     columns,
     jumps,
+    plausible.motion,
+    plausible.near_copies,
+    plausible.success_seen,
+    plausible.done_at_start,
+    plausible.motionless,
+    plausible.seams,
+    plausible.faint,
 )
+
+RULES = tuple(check.__name__ for check in CHECKS if check is not finite)  # what a waiver may name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,13 +26,23 @@ REMEDY: Mapping[str, str] = {
     "success": "drop the failed episodes, or lower min_success",
     "columns": "correct the per-episode columns where they are written",
     "jumps": "look at the episode for a tracking failure",
+    "motion": "play the episode: look for actions of another time, channel, unit, direction or episode",
+    "near_copies": "drop the copies, or raise max_duplicates",
+    "success_seen": "look for a recording that was cut off, or a label that is wrong",
+    "done_at_start": "look for a recording that began too late, or runs backwards",
+    "motionless": "look for a sensor that stood still, or a label that is wrong",
+    "seams": "cut the episode in two where it jumps",
+    "faint": "check that the channel was connected and recorded",
     "expectation": "look at the rows of that table",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong (error) or worth a look (advice), at its first `episode` and `step` within it."""
+    """One thing that is wrong (error) or worth a look (advice), at its first `episode` and `step` within it.
+
+    waiver: why an error is only advice; empty where nothing was waived.
+    """
 
     field: str
     message: str
@@ -40,6 +50,11 @@ class Finding:
     step: int | None = None
     severity: Severity = "error"
     check: str = "structure"
+    waiver: str = ""
+
+    def excused(self, reason: str) -> Finding:
+        """The same as advice, with the reason of its waiver."""
+        return replace(self, severity="advice", message=f"{self.message} (waived: {reason})", waiver=reason)
 
     def __str__(self) -> str:
         return self.message

@@ -65,14 +65,23 @@ def moves(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
 
     An angle over a full turn is measured the short way round.
     """
+    moved = np.abs(changes(demos))
+    return np.where(np.isfinite(moved), moved, 0)
+
+
+def changes(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
+    """Change of each observed channel since the step before, signed; NaN at an episode's first step and around NaN.
+
+    An angle over a full turn goes the short way round.
+    """
     array = demos.observation.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        moved = np.abs(np.diff(array, axis=0, prepend=array[:1]))
-    for index, channel in enumerate(demos.spec.observation):
-        if channel.unit == "rad" and channel.high - channel.low >= FULL_TURN - 0.01:
-            moved[:, index] = np.minimum(moved[:, index], np.abs(FULL_TURN - moved[:, index]))
-    moved[is_first_step(demos)] = 0
-    return np.where(np.isfinite(moved), moved, 0)
+        change = np.diff(array, axis=0, prepend=array[:1])
+        for index, channel in enumerate(demos.spec.observation):
+            if channel.unit == "rad" and channel.high - channel.low >= FULL_TURN - 0.01:
+                change[:, index] -= FULL_TURN * np.round(change[:, index] / FULL_TURN)
+    change[is_first_step(demos)] = np.nan
+    return change
 
 
 def frozen(demos: Demonstrations) -> Bool[np.ndarray, " N"]:

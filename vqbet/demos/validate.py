@@ -13,14 +13,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from vqbet.contract import Demonstrations, ValidationError
+from vqbet.contract import ConfigError, Demonstrations, ValidationError
 from vqbet.demos import tables
-from vqbet.demos.checks import RATE_TOLERANCE, Bounds, Measured, contents
+from vqbet.demos.checks import RATE_TOLERANCE, RULES, contents
 from vqbet.demos.findings import Finding
+from vqbet.demos.measured import Bounds, Measured
 from vqbet.demos.structure import structure
 
 SHOWN = 5  # errors in one exception's message
@@ -60,16 +62,20 @@ def validate(
     max_saturated: float,
     max_duplicates: float,
     min_success: float,
+    waive: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
-    """Check demonstrations against their spec and these bounds (see `checks.Bounds`); changes nothing."""
-    bounds = Bounds(min_steps, max_steps, max_saturated, max_duplicates, min_success)
+    """Check demonstrations against their spec and these bounds (see `measured.Bounds`); changes nothing.
+
+    Raises ConfigError where `waive` names no check, or has no reason.
+    """
+    bounds = Bounds(min_steps, max_steps, max_saturated, max_duplicates, min_success, _reasons(waive))
     broken = structure(demos)
     if broken:
         return Report(tuple(broken), (), {"summary": _summary(demos, bounds)})
-    measured = Measured(demos, tables.episodes(demos), tables.channels(demos), bounds)
+    measured = Measured.of(demos, bounds)
     found = contents(measured)
     expectations = _expect(measured)
-    known = {finding.check for finding in found if finding.severity == "error"}
+    known = {finding.check for finding in found if finding.severity == "error"} | set(bounds.waive)
     found += [_unmet(entry) for entry in expectations if not entry["passed"] and entry["check"] not in known]
     return Report(
         errors=tuple(finding for finding in found if finding.severity == "error"),
@@ -82,6 +88,15 @@ def validate(
         },
         gx=tuple(expectations),
     )
+
+
+def _reasons(waive: Mapping[str, str]) -> dict[str, str]:
+    for check, reason in waive.items():
+        if check not in RULES:
+            raise ConfigError(f"waive: {check[:40]!r} is no check that may be waived; there are {', '.join(RULES)}")
+        if not reason.strip():
+            raise ConfigError(f"waive: {check}: expected a reason, got nothing; write why it may be passed over")
+    return dict(waive)
 
 
 def raise_for_errors(report: Report, where: str | Path) -> None:
@@ -153,6 +168,12 @@ def _suites(measured: Measured) -> dict[str, list[Any]]:
                 column="is_copy", max_value=bounds.max_duplicates, meta={"check": "duplicates"}
             ),
             gxe.ExpectColumnMeanToBeBetween(
+                column="is_near_copy", max_value=bounds.max_duplicates, meta={"check": "near_copies"}
+            ),
+            *between("motion", "motion_faults", 0, 0),
+            gxe.ExpectColumnMeanToBeBetween(column="success_unseen", max_value=0, meta={"check": "success_seen"}),
+            gxe.ExpectColumnMeanToBeBetween(column="done_at_start", max_value=0, meta={"check": "done_at_start"}),
+            gxe.ExpectColumnMeanToBeBetween(
                 column="is_success", min_value=bounds.min_success, meta={"check": "success"}
             ),
             gxe.ExpectColumnValuesToBeInSet(column="task", value_set=[spec.task], meta={"check": "columns"}),
@@ -195,7 +216,10 @@ def _expect(measured: Measured) -> list[dict[str, Any]]:
     source = context.data_sources.add_pandas("demonstrations")
     episodes = dict(measured.episodes)
     episodes["is_copy"] = (episodes["copy_of"] >= 0).astype(np.float64)
+    episodes["is_near_copy"] = (episodes["near_copy_of"] >= 0).astype(np.float64)
     episodes["is_success"] = episodes["success"].astype(np.float64)
+    for name in ("success_unseen", "done_at_start"):
+        episodes[name] = episodes[name].astype(np.float64)
     frames = {"episodes": pandas.DataFrame(episodes), "channels": pandas.DataFrame(dict(measured.channels))}
     entries = []
     for table, expectations in _suites(measured).items():
