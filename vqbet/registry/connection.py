@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import re
 import sqlite3
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from functools import lru_cache
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 CHECK_TIMEOUT_S = 5.0
+LOCK_S = 20.0  # the longest wait for another process's lock; MLflow waits as long for another's transaction
+PAUSE_S = (0.005, 0.05)  # between two tries for a lock; drawn anew, so that nobody is always late
 QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its server is gone
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -111,21 +114,50 @@ def _check_server(address: str) -> None:
         )
 
 
+_clients: dict[str, MlflowClient] = {}
+_opened_by = 0  # the process that opened registry or ledger; 0 where none did
+
+
 def client() -> MlflowClient:
-    """A client of the registry; opened once per process and address. Raises RegistryError where that fails."""
+    """Return a client of the registry; opened once per process and address. Raises RegistryError where that fails."""
     address = uri()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    with locked("mlflow"), refused("be opened"):  # two first users at once would both make its tables
-        return _client(address)
+    claim()
+    if address not in _clients:
+        _import_mlflow(address)  # takes seconds, so nobody waits for it
+        with _held("mlflow"), refused("be opened"):  # two first users at once would both make its tables
+            _clients[address] = _opened(address)
+    return _clients[address]
 
 
-@lru_cache(maxsize=4)
-def _client(address: str) -> MlflowClient:
+def claim() -> None:
+    """Remember that this process has registry or ledger open. Raises RegistryError in a fork of a process that had.
+
+    SQLite must not be carried across a fork: a mutex that another thread of the parent held at that moment is never
+    released in the child, which then waits for ever and keeps all others waiting.
+    """
+    global _opened_by
+    if _opened_by not in (0, os.getpid()):
+        raise RegistryError(
+            f"process {os.getpid()} was forked from process {_opened_by}, which had the registry open; SQLite cannot "
+            "be used on both sides of a fork. Start the process anew (multiprocessing: spawn or forkserver)"
+        )
+    _opened_by = os.getpid()
+
+
+def _import_mlflow(address: str) -> None:
     import mlflow
 
+    if address.startswith(SQLITE):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _opened(address: str) -> MlflowClient:
+    import mlflow
+
     return mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
 
 
@@ -144,7 +176,18 @@ def refused(action: str) -> Iterator[None]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies."""
+    """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies.
+
+    The registry is opened before, so that nobody waits while MLflow is imported. Raises RegistryError after LOCK_S
+    seconds, naming the process that holds the lock.
+    """
+    client()
+    with _held(name):
+        yield
+
+
+@contextmanager
+def _held(name: str) -> Iterator[None]:
     path = home() / "ledger" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +197,38 @@ def locked(name: str) -> Iterator[None]:
             f"{path}: the registry's lock cannot be made: {error.strerror}; give this user write access"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait_for(handle, path)
+        with suppress(OSError):  # a full disk; the number only serves the sentence that others read
+            os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
         os.close(handle)
+
+
+def _wait_for(handle: int, path: Path) -> None:
+    until = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise RegistryError(
+                    f"{path}: nothing was done: expected the lock within {LOCK_S:.0f} s, but {_holder(handle)}"
+                ) from None
+        time.sleep(random.uniform(*PAUSE_S))
+
+
+def _holder(handle: int) -> str:
+    """Name the process that wrote its number into the lock, and the way to be rid of it."""
+    import psutil
+
+    number = os.pread(handle, 20, 0).decode(errors="replace").strip()
+    try:
+        stopped = psutil.Process(int(number)).status() == psutil.STATUS_STOPPED
+    except (ValueError, OverflowError, psutil.Error):
+        return "other processes held it; try again"
+    if stopped:
+        return (
+            f"process {number} holds it and is stopped; continue it (kill -CONT {number}) or end it, then run it again"
+        )
+    return f"process {number} holds it; let it finish or end it, then run it again"
