@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +59,7 @@ class MlflowClient:
 @pytest.fixture
 def impatient(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     connection.client()  # makes the folder of locks
-    monkeypatch.setattr(connection, "LOCK_S", 0.2)
+    monkeypatch.setattr(connection, "HELD_S", 0.2)
     return home / "ledger" / "raced.lock"
 
 
@@ -97,6 +100,29 @@ def test_a_stopped_holder_is_named_as_stopped(impatient: Path) -> None:
 def test_a_holder_that_is_not_known_is_no_traceback(impatient: Path, number: str) -> None:
     with held(impatient, number), pytest.raises(RegistryError, match="other processes"), connection.locked("raced"):
         pass
+
+
+def test_a_lock_whose_holders_change_is_waited_for_longer(impatient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HELD_S", 0.4)
+    monkeypatch.setattr(connection, "LOCK_S", 1.5)
+
+    def others() -> None:
+        for number in itertools.count(1):
+            if ended.wait(0.1):
+                return
+            impatient.write_text(f"{number}\n")  # as if another process had it now
+
+    ended, began = threading.Event(), time.monotonic()
+    changing = threading.Thread(target=others)
+    with held(impatient):
+        changing.start()
+        try:
+            with pytest.raises(RegistryError, match=r"waited \d+ s for the lock"), connection.locked("raced"):
+                pass
+        finally:
+            ended.set()
+            changing.join()
+    assert time.monotonic() - began >= 1.5
 
 
 def test_a_lock_is_waited_for(home: Path) -> None:

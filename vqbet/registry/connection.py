@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 CHECK_TIMEOUT_S = 5.0
-LOCK_S = 20.0  # the longest wait for another process's lock; MLflow waits as long for another's transaction
+HELD_S = 20.0  # the longest wait for one holder of a lock; MLflow waits as long for another's transaction
+LOCK_S = 40.0  # the longest wait for a lock, however often its holders change
 PAUSE_S = (0.005, 0.05)  # between two tries for a lock; drawn anew, so that nobody is always late
 QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its server is gone
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -178,8 +179,8 @@ def refused(action: str) -> Iterator[None]:
 def locked(name: str) -> Iterator[None]:
     """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies.
 
-    The registry is opened before, so that nobody waits while MLflow is imported. Raises RegistryError after LOCK_S
-    seconds, naming the process that holds the lock.
+    The registry is opened before, so that nobody waits while MLflow is imported. Raises RegistryError, naming
+    the process that holds the lock, after HELD_S seconds of one holder or LOCK_S seconds of many.
     """
     client()
     with _held(name):
@@ -206,29 +207,30 @@ def _held(name: str) -> Iterator[None]:
 
 
 def _wait_for(handle: int, path: Path) -> None:
-    until = time.monotonic() + LOCK_S
+    began = since = time.monotonic()
+    holder = ""
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
+            now, number = time.monotonic(), os.pread(handle, 20, 0).decode(errors="replace").strip()
+            if number != holder:
+                holder, since = number, now
+            if now - since >= HELD_S or now - began >= LOCK_S:
                 raise RegistryError(
-                    f"{path}: nothing was done: expected the lock within {LOCK_S:.0f} s, but {_holder(handle)}"
+                    f"{path}: nothing was done: waited {now - began:.0f} s for the lock, but {_told(holder)}"
                 ) from None
         time.sleep(random.uniform(*PAUSE_S))
 
 
-def _holder(handle: int) -> str:
-    """Name the process that wrote its number into the lock, and the way to be rid of it."""
+def _told(holder: str) -> str:
+    """Return how to be rid of the process whose number is in the lock."""
     import psutil
 
-    number = os.pread(handle, 20, 0).decode(errors="replace").strip()
     try:
-        stopped = psutil.Process(int(number)).status() == psutil.STATUS_STOPPED
+        stopped = psutil.Process(int(holder)).status() == psutil.STATUS_STOPPED
     except (ValueError, OverflowError, psutil.Error):
         return "other processes held it; try again"
     if stopped:
-        return (
-            f"process {number} holds it and is stopped; continue it (kill -CONT {number}) or end it, then run it again"
-        )
-    return f"process {number} holds it; let it finish or end it, then run it again"
+        return f"process {holder} holds it and is stopped; let it go on (kill -CONT {holder}) or end it, then try again"
+    return f"process {holder} holds it; let it finish or end it, then try again"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "VQBET_LEDGER"
 POSTGRES = "postgresql://"
-WAIT_S = connection.LOCK_S  # for another process's transaction
+WAIT_S = connection.HELD_S  # for another process's transaction
 
 
 class Journal(Protocol):
