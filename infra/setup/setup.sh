@@ -21,7 +21,7 @@ find_python() {
 }
 
 mkdir -p -m 700 .vqbet  # before DVC makes it readable for all
-echo "setup: making .venv with the packages of requirements.lock (about 2 GB, once)"
+echo "setup: making .venv with the packages of the locks (about 2 GB, once)"
 started=$SECONDS
 if [ ! -x .venv/bin/pip ]; then rm -rf .venv; "$(find_python)" -m venv .venv; fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $here/uv.lock \
@@ -30,7 +30,9 @@ if [ ! -x .venv/bin/pip ]; then rm -rf .venv; "$(find_python)" -m venv .venv; fi
 # uv does not read pip's settings: a folder of local wheels, where pip has one, is passed on by hand.
 wheels="$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)"
 # Compiled now, since every stage is a process of its own and imports anew: a no-op `dvc repro` takes half the time.
-install=(.venv/bin/python -m uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes)
+# One distribution has no wheel (antlr4-python3-runtime); what builds it is held to the lock and its hashes as well.
+install=(.venv/bin/python -m uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes
+         --build-constraints requirements.lock)
 # torch first: the CPU build where a folder of local wheels has one for this Python, else the index's build for this
 # platform, which on Linux needs CUDA's libraries, whether there is a GPU or not.
 cpu="$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $here/torch-cpu.lock 2>/dev/null || true)"
