@@ -58,7 +58,6 @@ class MlflowClient:
 
 @pytest.fixture
 def impatient(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    connection.client()  # makes the folder of locks
     monkeypatch.setattr(connection, "HELD_S", 0.2)
     return home / "ledger" / "raced.lock"
 
@@ -66,6 +65,7 @@ def impatient(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @contextmanager
 def held(lock: Path, number: str = "") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock; `number`: what it says it is, itself where empty."""
+    lock.parent.mkdir(exist_ok=True)
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(lock), number], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process:
@@ -126,7 +126,6 @@ def test_a_lock_whose_holders_change_is_waited_for_longer(impatient: Path, monke
 
 
 def test_a_lock_is_waited_for(home: Path) -> None:
-    connection.client()
     with held(home / "ledger" / "raced.lock") as holder:
         subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {holder.pid}"])
         with connection.locked("raced"):
@@ -156,6 +155,26 @@ def test_a_fork_of_a_process_with_an_open_ledger_is_refused(tmp_path: Path, befo
     )
     assert ("which had the registry open" in ended.stdout) == before, ended.stdout + ended.stderr
     assert before or not ended.stdout
+
+
+def test_only_who_may_have_to_make_the_tables_waits_for_others_that_open(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HELD_S", 0.2)
+    with held(home / "ledger" / "mlflow.lock"):
+        copy = home / "copy.db"
+        with sqlite3.connect(home / "mlflow.db") as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}")
+        assert connection.client().search_registered_models() == []
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'new.db'}")
+        with pytest.raises(RegistryError, match=r"mlflow\.lock: nothing was done"):
+            connection.client()
+        with sqlite3.connect(copy) as older:  # as another version of MLflow left it
+            older.execute("PRAGMA user_version = 7")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:////{copy}")
+        with pytest.raises(RegistryError, match=r"mlflow\.lock: nothing was done"):
+            connection.client()
 
 
 def test_nobody_waits_while_mlflow_is_imported(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,8 +129,10 @@ def client() -> MlflowClient:
     claim()
     if address not in _clients:
         _import_mlflow(address)  # takes seconds, so nobody waits for it
-        with _held("mlflow"), refused("be opened"):  # two first users at once would both make its tables
+        # two first users of a file at once would both make its tables
+        with nullcontext() if _has_tables(address) else _held("mlflow"), refused("be opened"):
             _clients[address] = _opened(address)
+        _mark(address)
     return _clients[address]
 
 
@@ -154,6 +158,34 @@ def _import_mlflow(address: str) -> None:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _has_tables(address: str) -> bool:
+    """Whether nothing is left to make: a server, or a file that this version of MLflow has opened before."""
+    if not address.startswith(SQLITE):
+        return True
+    path = Path(address.removeprefix(SQLITE))
+    try:
+        return path.is_file() and _pragma(path, "user_version") == _version_mark()
+    except sqlite3.Error:  # it is locked or no database; opening it says so
+        return False
+
+
+def _mark(address: str) -> None:
+    """Write into the file that its tables are complete. MLflow does not use SQLite's user_version."""
+    if address.startswith(SQLITE) and not _has_tables(address):
+        with suppress(sqlite3.Error):  # then the next process waits for its turn once more
+            _pragma(Path(address.removeprefix(SQLITE)), f"user_version = {_version_mark()}")
+
+
+def _version_mark() -> int:
+    return zlib.crc32(metadata.version("mlflow").encode()) >> 1  # user_version holds 31 bits and a sign
+
+
+def _pragma(path: Path, what: str) -> int:
+    with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as store:
+        answer = store.execute(f"PRAGMA {what}").fetchone()
+    return int(answer[0]) if answer else 0
 
 
 def _opened(address: str) -> MlflowClient:
