@@ -25,27 +25,29 @@ from pathlib import Path
 from typing import Any
 
 TASK = "raced"
-ANSWER_S = 120.0
+LATEST_S = 60.0  # by then everybody has promoted or was refused
 
 
 @dataclass
 class Tally:
-    """What happened; the last four must stay empty."""
+    """Counts of effects and refusals; the five lists must stay empty."""
 
     rounds: int = 0
     promoted: int = 0
     refused: int = 0
     killed: int = 0
     unheard: int = 0  # rounds whose winner was killed after its entry was written; others finished it, or `repair`
+    slowest_s: float = 0.0  # from the order to promote until the answer, of those that were not killed
     lost: list[str] = field(default_factory=list)  # somebody was told of a promotion that is not in the ledger
     doubled: list[str] = field(default_factory=list)  # more than one entry, or more than one winner
     idle: list[str] = field(default_factory=list)  # nobody won though somebody lived
     astray: list[str] = field(default_factory=list)  # the alias is not what the ledger says
+    late: list[str] = field(default_factory=list)  # somebody had no answer after LATEST_S
     refusals: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.idle or self.astray)
+        return not (self.lost or self.doubled or self.idle or self.astray or self.late)
 
 
 class Rivals:
@@ -132,7 +134,8 @@ def one_round(
     drawn: random.Random,
     tally: Tally,
 ) -> list[tuple[str, str]]:
-    """Everybody promotes, some are killed at moments that are drawn; gives what the survivors say."""
+    """Everybody promotes, some are killed at moments that are drawn; return the answers of the survivors."""
+    began = time.monotonic()
     for (version, digest), (_, orders) in zip(candidates, rivals.members, strict=True):
         evidence = hashlib.sha256(f"{number} {version}".encode()).hexdigest()
         orders.send((version, {"outcome": "PROMOTE", "candidate": digest, "champion": champion}, evidence))
@@ -140,16 +143,23 @@ def one_round(
         time.sleep(drawn.random() * 0.05)
         rivals.members[victim][0].kill()
         tally.killed += 1
+    return heard(rivals, number, began, tally)
+
+
+def heard(rivals: Rivals, number: int, began: float, tally: Tally) -> list[tuple[str, str]]:
+    """Return the survivors' answers. Whoever has none LATEST_S after `began` is counted as late, and killed."""
     found, waiting = [], {answers: process for process, answers in rivals.members}
-    until = time.monotonic() + ANSWER_S
-    while waiting:
-        ready = wait(list(waiting), timeout=max(0.0, until - time.monotonic()))
-        assert ready, f"round {number}: {len(waiting)} processes do not answer"
+    while waiting and (ready := wait(list(waiting), timeout=max(0.0, began + LATEST_S - time.monotonic()))):
         for answers in ready:
             assert isinstance(answers, Connection)
             with suppress(EOFError, ConnectionResetError):  # it was killed
                 found.append(answers.recv())
+                tally.slowest_s = max(tally.slowest_s, round(time.monotonic() - began, 2))
             del waiting[answers]
+    for process in waiting.values():
+        tally.late.append(f"round {number}: process {process.pid} has not ended after {LATEST_S:.0f} s")
+        process.kill()
+        process.join()
     return found
 
 

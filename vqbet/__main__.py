@@ -331,6 +331,26 @@ def forget(
 
 
 @app.command()
+def doctor(
+    vulnerabilities: Annotated[bool, typer.Option("--vulnerabilities", help="of every locked distribution")] = False,
+    licences: Annotated[bool, typer.Option("--licences", help="of every locked distribution")] = False,
+) -> None:
+    """Check this environment. Exits with 1 where something is wrong, with 4 where no index could be asked."""
+    from vqbet.stages import doctor as stage
+
+    root, code = _root(), 0
+    if vulnerabilities:
+        found, code = stage.vulnerabilities(root)
+    else:
+        found = stage.licences(root) if licences else stage.run(root)
+        code = int(any(one.wrong for one in found))
+    for one in found:
+        console.say(f"  {'WRONG' if one.wrong else 'fine '}  {one.what}: {one.said}")
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 5000) -> None:
     """Show runs and registry in MLflow's pages, with its telemetry off."""
     import os

@@ -18,6 +18,7 @@ The errors a user can meet; each message says what was expected, what came, wher
     |-- GateError         records, plan and verdict do not belong together
     |-- RegistryError     the model registry cannot be reached, or refuses
     |-- StorageError      the S3 bucket cannot be reached, refuses, or does not hold what it should
+    |-- SupplyError       a lock, or a list about locked distributions, is missing or broken
     `-- PipelineError     DVC or Prefect could not do what was asked
 """
 
@@ -71,6 +72,10 @@ class RegistryError(VqbetError):
 
 class StorageError(VqbetError):
     """The S3 bucket cannot be reached, refuses, or does not hold what it should."""
+
+
+class SupplyError(VqbetError):
+    """A lock, or a list about locked distributions, is missing or broken."""
 
 
 class PipelineError(VqbetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def test_of_processes_on_one_machine_one_wins() -> None:
     tally = race.race(3, processes=4, kills=1)
     assert tally.clean, vars(tally)
     assert (tally.rounds, tally.promoted, tally.killed) == (3, 3, 3)
+    assert 0 < tally.slowest_s < race.LATEST_S
 
 
 def test_of_machines_that_share_a_ledger_one_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +31,22 @@ def test_of_machines_that_share_a_ledger_one_wins(home: Path, monkeypatch: pytes
         tally = race.race(3, processes=4, kills=1, machines=True)
     assert tally.clean, vars(tally)
     assert tally.promoted == 3
+
+
+@pytest.mark.usefixtures("home")
+def test_who_does_not_end_in_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: somebody holds the lock that all others wait for."""
+    monkeypatch.setattr(race, "LATEST_S", 0.5)
+    (version, digest), *_ = race.registered(2)
+    rivals, tally = race.Rivals(2, machines=False), race.Tally()
+    try:
+        with connection.locked(race.TASK):
+            race.one_round(rivals, [(version, digest)] * 2, "", 0, 0, random.Random(0), tally)
+    finally:
+        rivals.end()
+    assert len(tally.late) == 2
+    assert not tally.clean
+    assert registry.history(race.TASK) == []
 
 
 def test_the_judge_sees_what_must_not_happen(home: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import re
 import sqlite3
+import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from functools import lru_cache
+from contextlib import closing, contextmanager, nullcontext, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 CHECK_TIMEOUT_S = 5.0
+HELD_S = 20.0  # the longest wait for one holder of a lock; MLflow waits as long for another's transaction
+LOCK_S = 40.0  # the longest wait for a lock, however often its holders change
+PAUSE_S = (0.005, 0.05)  # between two tries for a lock; drawn anew, so that nobody is always late
 QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its server is gone
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -116,24 +122,83 @@ def _check_server(address: str) -> None:
         )
 
 
+_clients: dict[str, MlflowClient] = {}
+_opened_by = 0  # the process that opened registry or ledger; 0 where none did
+
+
 def client() -> MlflowClient:
-    """A client of the registry; opened once per process and address. Raises RegistryError where that fails.
+    """Return a client of the registry; opened once per process and address. Raises RegistryError where that fails.
 
     Paths in the project's own store follow the folder of its file when that was moved or copied.
     """
     address = uri()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    with locked("mlflow"), refused("be opened"):  # two first users at once would both make its tables
-        return _client(address)
+    claim()
+    if address not in _clients:
+        _import_mlflow(address)  # takes seconds, so nobody waits for it
+        # two first users of a file at once would both make its tables
+        with nullcontext() if _has_tables(address) else _held("mlflow"), refused("be opened"):
+            _clients[address] = _opened(address)
+        _mark(address)
+    return _clients[address]
 
 
-@lru_cache(maxsize=4)
-def _client(address: str) -> MlflowClient:
+def claim() -> None:
+    """Remember that this process has registry or ledger open. Raises RegistryError in a fork of a process that had.
+
+    SQLite must not be carried across a fork: a mutex that another thread of the parent held at that moment is never
+    released in the child, which then waits for ever and keeps all others waiting.
+    """
+    global _opened_by
+    if _opened_by not in (0, os.getpid()):
+        raise RegistryError(
+            f"process {os.getpid()} was forked from process {_opened_by}, which had the registry open; SQLite cannot "
+            "be used on both sides of a fork. Start the process anew (multiprocessing: spawn or forkserver)"
+        )
+    _opened_by = os.getpid()
+
+
+def _import_mlflow(address: str) -> None:
     import mlflow
 
+    if address.startswith(SQLITE):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _has_tables(address: str) -> bool:
+    """Whether nothing is left to make: a server, or a file that this version of MLflow has opened before."""
+    if not address.startswith(SQLITE):
+        return True
+    path = Path(address.removeprefix(SQLITE))
+    try:
+        return path.is_file() and _pragma(path, "user_version") == _version_mark()
+    except sqlite3.Error:  # it is locked or no database; opening it says so
+        return False
+
+
+def _mark(address: str) -> None:
+    """Write into the file that its tables are complete. MLflow does not use SQLite's user_version."""
+    if address.startswith(SQLITE) and not _has_tables(address):
+        with suppress(sqlite3.Error):  # then the next process waits for its turn once more
+            _pragma(Path(address.removeprefix(SQLITE)), f"user_version = {_version_mark()}")
+
+
+def _version_mark() -> int:
+    return zlib.crc32(metadata.version("mlflow").encode()) >> 1  # user_version holds 31 bits and a sign
+
+
+def _pragma(path: Path, what: str) -> int:
+    with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as store:
+        answer = store.execute(f"PRAGMA {what}").fetchone()
+    return int(answer[0]) if answer else 0
+
+
+def _opened(address: str) -> MlflowClient:
+    import mlflow
+
     made = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
     if address.startswith(SQLITE):
         relocation.follow(Path(address.removeprefix(SQLITE)))
@@ -156,7 +221,18 @@ def refused(action: str) -> Iterator[None]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies."""
+    """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies.
+
+    The registry is opened before, so that nobody waits while MLflow is imported. Raises RegistryError, naming
+    the process that holds the lock, after HELD_S seconds of one holder or LOCK_S seconds of many.
+    """
+    client()
+    with _held(name):
+        yield
+
+
+@contextmanager
+def _held(name: str) -> Iterator[None]:
     path = home() / "ledger" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +243,39 @@ def locked(name: str) -> Iterator[None]:
             f"{durable.advice(error) or 'give this user write access'}"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait_for(handle, path)
+        with suppress(OSError):  # a full disk; the number only serves the sentence that others read
+            os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
         os.close(handle)
+
+
+def _wait_for(handle: int, path: Path) -> None:
+    began = since = time.monotonic()
+    holder = ""
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now, number = time.monotonic(), os.pread(handle, 20, 0).decode(errors="replace").strip()
+            if number != holder:
+                holder, since = number, now
+            if now - since >= HELD_S or now - began >= LOCK_S:
+                raise RegistryError(
+                    f"{path}: nothing was done: waited {now - began:.0f} s for the lock, but {_told(holder)}"
+                ) from None
+        time.sleep(random.uniform(*PAUSE_S))
+
+
+def _told(holder: str) -> str:
+    """Return how to be rid of the process whose number is in the lock."""
+    import psutil
+
+    try:
+        stopped = psutil.Process(int(holder)).status() == psutil.STATUS_STOPPED
+    except (ValueError, OverflowError, psutil.Error):
+        return "other processes held it; try again"
+    if stopped:
+        return f"process {holder} holds it and is stopped; let it go on (kill -CONT {holder}) or end it, then try again"
+    return f"process {holder} holds it; let it finish or end it, then try again"

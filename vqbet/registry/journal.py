@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "VQBET_LEDGER"
 POSTGRES = "postgresql://"
-WAIT_S = 30  # for another process's transaction
+WAIT_S = connection.HELD_S  # for another process's transaction
 
 
 class Journal(Protocol):
@@ -47,7 +47,11 @@ class Journal(Protocol):
 
 
 def opened() -> Journal:
-    """The journal that VQBET_LEDGER names. Raises RegistryError for any other address than those above."""
+    """The journal that VQBET_LEDGER names. Raises RegistryError for any other address than those above.
+
+    Also in a fork of a process that had registry or ledger open, see `connection.claim`.
+    """
+    connection.claim()
     address = os.environ.get(VARIABLE) or f"{connection.SQLITE}{connection.home() / 'ledger.db'}"
     where = re.sub(r"//[^/@]*@", "//", address)
     if address.startswith((connection.SQLITE, POSTGRES)):
