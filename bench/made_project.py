@@ -15,6 +15,7 @@ import torch
 
 from vqbet import bundle
 from vqbet.contract import Demonstrations, EpisodeRecord
+from vqbet.demos import store
 from vqbet.demos.windows import complete_chunks
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
@@ -22,8 +23,8 @@ from vqbet.normalizer import Normalizer
 from vqbet.policies.acting import Actor
 from vqbet.policies.vqbet import VQBeT
 from vqbet.prior import Prior, PriorShape
-from vqbet.registry import Version
-from vqbet.stages import files, judged, release, report, summary
+from vqbet.registry import Attempt, Version
+from vqbet.stages import evidence, files, judged, release, report, summary
 from vqbet.stages.paths import Paths
 from vqbet.stages.watch import Watch
 from vqbet.testing import synthetic
@@ -50,15 +51,18 @@ class Made:
     """The project at `root`. files: what may be mutated, each given back by `restore`."""
 
     root: Path
+    sealed: Attempt
     files: list[Path] = field(default_factory=list)
     kept: dict[Path, bytes] = field(default_factory=dict)
 
     def restore(self) -> None:
-        """Every file as it was made, and no verdict packed."""
+        """Every file as it was made, and no verdict packed but the sealed one."""
         for path, content in self.kept.items():
             if not path.is_file() or path.read_bytes() != content:
                 path.write_bytes(content)
-        shutil.rmtree(Paths(self.root, TASK).verdicts, ignore_errors=True)
+        for folder in Paths(self.root, TASK).verdicts.glob("*"):
+            if folder.name != self.sealed.evidence:
+                shutil.rmtree(folder)
 
     def use(self, changed: Path) -> None:
         """What reads the files after the graph, in the order in which a person asks; the report where it may matter."""
@@ -75,14 +79,29 @@ class Made:
         list(judged.judged(self.root, TASK))
 
 
+@dataclass(frozen=True)
+class Sealed:
+    """The attempts of a registry that knows one sealed verdict."""
+
+    one: Attempt
+
+    def of(self, candidate: str) -> list[Attempt]:
+        return [self.one] if candidate == self.one.candidate else []
+
+    def under(self, plan: str) -> Attempt | None:
+        return self.one if plan == self.one.plan else None
+
+
 @contextmanager
 def standing_in(root: Path) -> Iterator[Made]:
     """The project, made at `root`, with a registry that agrees to everything and a git that knows nothing."""
-    made = _made(root)
+    made = _sealed(root, _made(root))
     stand_ins: dict[str, Any] = {
         "vqbet.registry.check": lambda: None,
         "vqbet.registry.champion": lambda task: Version(TASK, 1, "d" * 64),
-        "vqbet.registry.keep": lambda *_, **__: None,
+        "vqbet.registry.Attempts": lambda task: Sealed(made.sealed),
+        "vqbet.registry.attach": lambda *_: None,
+        "vqbet.versions.unmade": lambda root, stages: [],
         "vqbet.registry.register": lambda *_, **__: 2,
         "vqbet.registry.set_candidate": lambda *_: None,
         "vqbet.versions.data_version": lambda root: "0" * 32 + ".dir",
@@ -95,8 +114,28 @@ def standing_in(root: Path) -> Iterator[Made]:
         yield made
 
 
-def _made(root: Path) -> Made:
+def _sealed(root: Path, texts: list[Path]) -> Made:
+    """Pack the verdict, and keep what can be mutated as it is."""
+    paths = Paths(root, TASK)
+    with patch("vqbet.versions.data_version", lambda root: "0" * 32 + ".dir"):
+        proof, verdict = evidence.pack(root, TASK)
+    plan = Plan.read(paths.gate / "plan.json")
+    sealed = Attempt(
+        plan.candidate,
+        plan.sha256,
+        plan.to_json(),
+        who="ann",
+        when="2026-05-01T14:30:00+00:00",
+        outcome=verdict.outcome,
+        episodes=EPISODES,
+        evidence=proof,
+    )
+    return Made(root, sealed, texts, {path: path.read_bytes() for path in texts})
+
+
+def _made(root: Path) -> list[Path]:
     paths, demos = Paths(root, TASK), synthetic(4)
+    store.write(paths.store, demos)
     digest = _policies(paths, demos)
     for name, values in METRICS.items():
         files.write_json(paths.metrics(name), values)
@@ -113,8 +152,7 @@ def _made(root: Path) -> Made:
     evaluated = [_record(plan, "candidate", seed) for seed in range(1000, 1000 + EPISODES)]
     records.write(paths.evaluation / "records.jsonl", evaluated)
     found = [path for place in ("artifacts", ".vqbet") for path in sorted((root / place).rglob("*")) if path.is_file()]
-    texts = [path for path in found if path.suffix in (".json", ".jsonl", ".csv")]
-    return Made(root, texts, {path: path.read_bytes() for path in found})
+    return [path for path in found if path.suffix in (".json", ".jsonl", ".csv")]
 
 
 def _policies(paths: Paths, demos: Demonstrations) -> str:

@@ -11,7 +11,7 @@ from prefect.tasks import Task
 
 from flows import ROOT
 from vqbet import config, console, versions
-from vqbet.stages import files, release, runner
+from vqbet.stages import files, release, runner, sealing
 from vqbet.stages.paths import Paths
 
 SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # of a verdict, what is shown
@@ -25,8 +25,13 @@ def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
 
 @task(task_run_name="{name}@{task_name}", retries=1, retry_delay_seconds=5, retry_condition_fn=_interrupted)
 def run_stage(task_name: str, name: str) -> dict[str, Any]:
-    """One DVC stage of one task. Gives its metrics, whether it ran now or was up to date."""
+    """Run one DVC stage of one task; return its metrics, and whether it ran now or was up to date.
+
+    A verdict out of DVC's cache that this registry has not sealed is sought again.
+    """
     ran = versions.repro(ROOT, f"{name}@{task_name}")
+    if name == "gate" and not sealing.known(ROOT, task_name):
+        ran = versions.repro(ROOT, f"{name}@{task_name}", force=True)
     metrics = files.read_metrics(Paths(ROOT, task_name).metrics(name))
     create_table_artifact(
         table=[{"metric": key, "value": value} for key, value in metrics.items()],

@@ -107,6 +107,13 @@ def sealed(root: Path, task: str) -> tuple[str, Verdict]:
     return attempt.evidence, verdict
 
 
+def known(root: Path, task: str) -> bool:
+    """Return whether the registry has sealed the verdict in the task's artefacts, or it is one about nothing."""
+    said = Plan.read(Paths(root, task).gate / "plan.json")
+    attempt = registry.Attempts(task).under(said.sha256)
+    return said.candidate == said.champion or (attempt is not None and bool(attempt.outcome))
+
+
 def sought(task: str, candidate: str) -> dict[str, str]:
     """Every attempt about one policy, in words: when, on which seeds, and what came of it."""
     rows = {}

@@ -41,15 +41,15 @@ def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = Non
         return output.read().decode(errors="replace")
 
 
-def repro(root: Path, target: str) -> bool:
-    """Bring one stage of the graph up to date; gives whether it ran (or came out of the run cache) now.
+def repro(root: Path, target: str, *, force: bool = False) -> bool:
+    """Bring one stage of the graph up to date; return whether it ran (or came out of the run cache) now.
 
-    The stage writes to this process's standard output, so that its progress bar is seen. Raises PipelineError,
-    or Killed.
+    force: run it even where nothing changed. The stage writes to this process's standard output, so that its progress
+    bar is seen. Raises PipelineError, or Killed.
     """
     reader, writer = os.pipe()
     try:
-        child = [str(Path(__file__).with_name("reproduce.py")), target, str(writer)]
+        child = [str(Path(__file__).with_name("reproduce.py")), target, str(writer), *(["--force"] if force else [])]
         _patiently(child, f"dvc repro {target}", root, None, None, (writer,))
     except BaseException:
         os.close(reader)

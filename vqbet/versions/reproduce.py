@@ -1,6 +1,6 @@
 """The child behind `repro`: one stage by DVC's own library, which tells how many stages ran; its command line does not.
 
-Run as `python reproduce.py TARGET CHANNEL`; writes the number to the file descriptor CHANNEL.
+Run as `python reproduce.py TARGET CHANNEL [--force]`; writes the number to the file descriptor CHANNEL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def main(target: str, channel: int) -> int:
+def main(target: str, channel: int, *, force: bool) -> int:
     """Exit code 1, with DVC's reasons on standard error, outermost first, where the stage cannot be had."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -25,7 +25,7 @@ def main(target: str, channel: int) -> int:
     os.set_inheritable(channel, False)  # the stage must not hold it open
     try:
         with Repo(".") as repo:
-            ran = repo.reproduce(targets=[target], single_item=True)
+            ran = repo.reproduce(targets=[target], single_item=True, force=force)
     except DvcException as error:
         reason: BaseException | None = error
         while reason is not None:
@@ -37,4 +37,4 @@ def main(target: str, channel: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), force="--force" in sys.argv[3:]))
