@@ -365,6 +365,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine
     # MLflow's own list of hosts has patterns such as 10.*, which 10.pages.example fits.
     doors = ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--x-frame-options", "DENY"]
     doors += ["--cors-allowed-origins", f"http://127.0.0.1:{port},http://localhost:{port}"]
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # ten processes that run what a page asks for
     os.execv(sys.executable, [sys.executable, *command, *doors])
 
 

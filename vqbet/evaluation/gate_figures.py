@@ -103,8 +103,8 @@ def power(plan: Plan, comparison: Mapping[str, float], *, name: str) -> str:
 
 
 def _lines(axes: Axes, plan: Plan) -> None:
-    """Where the plan says what should happen: at no difference, at the margin, alpha and power."""
+    """Where the plan says what should happen: at no difference, at the margin, error rate and power."""
     for place in (0.0, plan.margin if plan.question == "better" else -plan.margin):
         axes.axvline(place, color=INK, linewidth=0.8, linestyle="--")
-    for height in (plan.alpha, plan.power):
+    for height in (plan.level, plan.power):
         axes.axhline(height, color=COLOURS[5], linewidth=0.8, linestyle=":")

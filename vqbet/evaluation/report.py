@@ -165,7 +165,7 @@ def _gate_pictures(
         ),
     }
     if verdict["comparison"]:
-        caption = "Dashed: no difference, and the margin. Dotted: alpha and the power asked for. Paler: earlier looks."
+        caption = "Dashed: no difference, and the margin. Dotted: error rate and the power asked for. Paler: earlier looks."
         found[caption] = gate_figures.power(plan, verdict["comparison"], name="power")
     found[f"Every seed, in order: {rivals}{other}."] = gate_figures.outcomes(plan, judged, name="outcomes")
     return found
@@ -228,6 +228,7 @@ def _provenance(
         "candidate": verdict["candidate"] or "–",
         "champion": verdict["champion"] or "none",
         "plan": verdict["plan"],
+        "attempt": f"{plan.attempt} on this candidate, error rate {plan.level:.2g} of alpha {plan.alpha:g}",
         "seeds": f"{plan.first_seed} to {plan.first_seed + max(verdict['episodes'], 1) - 1}",
         "machine": plan.machine,
         **{name: str(value) for name, value in named.items() if isinstance(value, str | int | float)},
