@@ -20,7 +20,7 @@ from vqbet.demos.signals import TINY, Signals, searched
 LEAST_STEPS = 15  # with a command and a motion, for an episode to be judged
 LEAST_EPISODES = 8  # for a median to be the rule of a set
 STRONG = 0.5  # the least median correlation that is a rule for single episodes
-VERY_STRONG = 0.7  # ... and that makes their scale a rule too
+NEAR_EXACT = 0.9  # ... and that makes their channel, their scale and their unexplained share rules too
 LIVELY = 0.5  # of the median size of commands: an episode with smaller ones is not judged
 IDLE_COMMANDS, IDLE_MOTION = 0.02, 0.3  # of the medians: motion without commands
 SAME_LAG = 0.4  # of a set's episodes must agree on a lag for it to be a rule
@@ -31,6 +31,7 @@ WRONG_SIGN = -0.3  # a median correlation below this is of a command in the othe
 INSTEAD = 0.7  # of another link's strength: an action that explains its channel so well belongs there ...
 NOT_ITS_OWN = 0.5  # ... where it explains less than this share of its own
 EARLIER = 0.7  # of what no later lag explains: motion before its command leaves less than this share unexplained
+SURE = 0.7  # a correlation above this has a scale
 NAMED_SLOPE = (0.2, 5.0)  # of motion over a relative command that has the name and the unit of a change
 VALUE_SLOPE = (0.5, 2.0)  # of an observed value over the absolute command of its name
 
@@ -225,10 +226,10 @@ def _marks(
         & _other_lag(lags[best] - expected.lag, own, peak, numbers.lively, limits)
         & (peak > STRONG * strength),
         Fault.UNEXPLAINED: own < limits.weakest * strength,
+        Fault.SCALE: ((share < limits.slope[0]) | (share > limits.slope[1])) & (own > limits.weakest * strength),
     }
-    if strength >= VERY_STRONG:
-        off = (share < limits.slope[0]) | (share > limits.slope[1])
-        marks[Fault.SCALE] = off & (own > limits.weakest * strength)
+    if limits is OF_SET and strength < NEAR_EXACT:  # noise on small commands looks like these
+        del marks[Fault.CHANNEL], marks[Fault.UNEXPLAINED], marks[Fault.SCALE]
     return marks
 
 
@@ -291,8 +292,8 @@ def _misscaled(
         return False
     correlation, slope = (array[link.action, link.observed] for array in values)
     if demos.spec.action_kind == "absolute":
-        return bool(correlation > VERY_STRONG and not VALUE_SLOPE[0] <= slope <= VALUE_SLOPE[1])
-    return expected.strength > VERY_STRONG and not NAMED_SLOPE[0] <= abs(expected.slope) <= NAMED_SLOPE[1]
+        return bool(correlation > SURE and not VALUE_SLOPE[0] <= slope <= VALUE_SLOPE[1])
+    return expected.strength > SURE and not NAMED_SLOPE[0] <= abs(expected.slope) <= NAMED_SLOPE[1]
 
 
 def _explain_nothing(
