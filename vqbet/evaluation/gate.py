@@ -10,10 +10,10 @@ is a champion, better than it or not worse by the margin, as the plan asks. "Abo
 of the interval is; a check has failed where its upper end shows that it cannot pass: for "better", where no improvement
 by the margin is possible any more. A certain improvement is promoted however small.
 
-Error rates: the intervals at all of the plan's looks together err with probability `plan.level` at each end (`looks`),
-and all checks must pass. The levels of all attempts on one candidate add up to alpha, so a policy that does not deserve
-it is promoted with probability alpha at most, however often a verdict on fresh seeds is sought. Small numbers of
-differing pairs are no match for a normal distribution, so "better" also asks for the exact test of exchanging the two.
+Error rates: the intervals at all of the plan's looks together err with probability `plan.level` at each end, and all
+checks must pass. The levels of all attempts on a candidate add up to alpha, so one that does not deserve it is promoted
+with probability alpha at most, however often a verdict is sought. Small numbers of differing pairs are no match for a
+normal distribution, so "better" also asks for the exact test of exchanging the two.
 The records end with the first look that decides: whoever plays on in the hope of another verdict gets none.
 """
 
@@ -117,7 +117,7 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
             return _nothing(plan, f"the verdict was {outcome} after {look} episodes, and {played} were played")
     comparison = _comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None
     return replace(
-        _nothing(plan, reason + _by_itself(comparison) + _again(plan)),
+        _nothing(plan, reason + _by_itself(comparison) + plan.repeated),
         outcome=outcome,
         episodes=played,
         more_episodes=more,
@@ -161,15 +161,8 @@ def replay(folder: Path) -> Verdict:
 
 def _nothing(plan: Plan, reason: str) -> Verdict:
     """A verdict that says why there is none."""
-    said = plan.sha256, plan.candidate, plan.champion
-    return Verdict("NOT_COMPARABLE", reason, *said, 0, 0, attempt=plan.attempt, level=_rounded(plan.level))
-
-
-def _again(plan: Plan) -> str:
-    """How often a verdict was sought, and what that leaves of alpha; empty for the first time."""
-    if plan.attempt == 1:
-        return ""
-    return f"; attempt {plan.attempt} on this candidate, so its error rate is {plan.level:.2g} of alpha {plan.alpha:g}"
+    said, level = (plan.sha256, plan.candidate, plan.champion), _rounded(plan.level)
+    return Verdict("NOT_COMPARABLE", reason, *said, 0, 0, attempt=plan.attempt, level=level)
 
 
 def _incomparable(plan: Plan, arms: Arms) -> str:

@@ -131,6 +131,15 @@ class Plan:
         return self.alpha * SPENT * (1 - SPENT) ** (self.attempt - 1)
 
     @property
+    def repeated(self) -> str:
+        """A clause for the verdict's reason about what earlier attempts leave of alpha; empty for the first attempt."""
+        if self.attempt == 1:
+            return ""
+        return (
+            f"; attempt {self.attempt} on this candidate, so its error rate is {self.level:.2g} of alpha {self.alpha:g}"
+        )
+
+    @property
     def seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.most)
 

@@ -165,7 +165,9 @@ def _gate_pictures(
         ),
     }
     if verdict["comparison"]:
-        caption = "Dashed: no difference, and the margin. Dotted: error rate and the power asked for. Paler: earlier looks."
+        caption = (
+            "Dashed: no difference, and the margin. Dotted: error rate and the power asked for. Paler: earlier looks."
+        )
         found[caption] = gate_figures.power(plan, verdict["comparison"], name="power")
     found[f"Every seed, in order: {rivals}{other}."] = gate_figures.outcomes(plan, judged, name="outcomes")
     return found
