@@ -11,7 +11,7 @@ of the interval is; a check has failed where its upper end shows that it cannot 
 by the margin is possible any more. A certain improvement is promoted however small.
 
 Error rates: the intervals at all of the plan's looks together err with probability `plan.level` at each end, and all
-checks must pass. The levels of all attempts on a candidate add up to alpha: with that probability at most it is promoted
+checks must pass. The levels of all attempts on a candidate add up to alpha: with that chance at most it is promoted
 undeservedly. Where few pairs differ no distribution is normal: "better" also needs the exact test of an exchange.
 The records end with the first look that decides: whoever plays on in the hope of another verdict gets none.
 """
