@@ -31,9 +31,9 @@ WRONG_SIGN = -0.3  # a median correlation below this is of a command in the othe
 INSTEAD = 0.7  # of another link's strength: an action that explains its channel so well belongs there ...
 NOT_ITS_OWN = 0.5  # ... where it explains less than this share of its own
 EARLIER = 0.7  # of what no later lag explains: motion before its command leaves less than this share unexplained
-SURE = 0.7  # a correlation above this has a scale
+SURE = 0.9  # a correlation above this has a scale
 NAMED_SLOPE = (0.2, 5.0)  # of motion over a relative command that has the name and the unit of a change
-VALUE_SLOPE = (0.5, 2.0)  # of an observed value over the absolute command of its name
+VALUE_SLOPE = (0.4, 2.5)  # of an observed value over the absolute command of its name
 
 
 class Fault(IntEnum):
