@@ -165,6 +165,7 @@ def heard(rivals: Rivals, number: int, began: float, tally: Tally) -> list[tuple
 
 def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]]) -> None:
     from vqbet import registry
+    from vqbet.contract import RegistryError
 
     tally.rounds += 1
     registry.repair(TASK)
@@ -185,7 +186,11 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
         tally.doubled.append(where)
     if answers and not added:
         tally.idle.append(where)
-    champion = registry.champion(TASK)
+    try:
+        champion = registry.champion(TASK)
+    except RegistryError:  # ledger and alias disagree
+        tally.astray.append(where)
+        return
     if (champion.version if champion else 0) != (entries[-1].version if entries else 0):
         tally.astray.append(where)
 

@@ -96,20 +96,21 @@ class TestRegister:
             arguments = {"chunk": 1, "channels": 1, "layers": 1}
             return SimpleNamespace(digest=path.name, arguments=arguments, spec=None, provenance={"data": "d"})
 
-        def pack(root: Path, task: str) -> tuple[str, Any]:
-            given.append(("pack", task))
+        def sealed(root: Path, task: str) -> tuple[str, Any]:
+            given.append(("sealed", task))
             return folder.name, SimpleNamespace(outcome="HOLD", reason="equal", candidate="c")
 
         for module, name, value in (
             (release.registry, "check", lambda: given.append(("check", ""))),
-            (release.registry, "keep", lambda _, path, report, **__: given.append(("keep", path.name))),
+            (release.registry, "attach", lambda proof, report: given.append(("attach", proof))),
             (release.registry, "register", lambda name, _, **o: given.append((name, o["tags"])) or 1),
             (release.registry, "champion", lambda _: None),
             (release.registry, "set_candidate", lambda *_: None),
             (release.bundle, "read", bundle),
-            (release.evidence, "pack", pack),
+            (release.sealing, "sealed", sealed),
+            (release.versions, "unmade", lambda root, stages: []),
             (release.worktree, "tags", lambda _: {"git_commit": "g"}),
-            (release.files, "read_json", lambda _: {"score": 0.5, "score_low": 0.4, "score_high": 0.6}),
+            (release.files, "read_metrics", lambda *_: {"score": 0.5, "score_low": 0.4, "score_high": 0.6}),
         ):
             monkeypatch.setattr(module, name, value)
         return given
@@ -119,7 +120,7 @@ class TestRegister:
     ) -> None:
         told = release.register(tmp_path / "here", "point")
         assert told["stored"] == bucket.address(f"evidence/{folder.name}")
-        assert [name for name, _ in kept] == ["check", "pack", "keep", "point-tokenizer", "point"]
+        assert [name for name, _ in kept] == ["check", "sealed", "attach", "point-tokenizer", "point"]
         assert kept[-1][1]["stored"] == told["stored"]
         assert "stored" not in kept[-2][1]
         assert bucket.keys("")[-1] == f"evidence/{folder.name}/verdict.json"

@@ -253,7 +253,7 @@ def test_a_swapped_component_in_the_registry_is_found_and_never_promoted(
     try:
         wrong = audited()["blockpush/1"]
         with pytest.raises(BundleError, match=component):
-            release.promote(project.root, "blockpush", candidate=1, why="w")
+            release.promote(project.root, "blockpush", candidate=1, why="w", watch=Watch())
         with pytest.raises(BundleError, match=component):
             release.force(project.root, "blockpush", candidate=1, why="w")
     finally:
@@ -308,7 +308,13 @@ def test_a_tampered_ledger_hides_nothing_else(project: Project, audited: Callabl
         found = audited(repair=True)
         with database:
             database.execute("UPDATE vqbet_ledger SET line = replace(line, 'hunch', 'verdict')")
-    assert list(found) == ["ledger, entry 1", "blockpush@champion", "published", "signatures"]
+    assert list(found) == [
+        "ledger, entry 1",
+        "ledger beside the registry",
+        "blockpush@champion",
+        "published",
+        "signatures",
+    ]
     assert "the chain is broken" in found["ledger, entry 1"].wrong
     assert not any(one.wrong for one in audited().values())
 

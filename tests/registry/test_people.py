@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from people import repository
+from people import commit, repository
 from shelf import SPEC, proof, registered, verdict
 
 from vqbet import bundle, registry
 from vqbet.contract import RegistryError
 from vqbet.registry import approvals
 from vqbet.signing import identity
-from vqbet.stages import evidence, release
+from vqbet.stages import release, sealing
 from vqbet.stages.paths import Paths
 
 TASK = "blockpush"
@@ -37,7 +37,7 @@ def root(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         provenance={"tokenizer": proof("tokenizer"), "prior": proof("prior")},
     )
     about = SimpleNamespace(outcome="PROMOTE", reason="better", candidate=digest, champion="")
-    monkeypatch.setattr(evidence, "pack", lambda *_: (proof("e1"), about))
+    monkeypatch.setattr(sealing, "sealed", lambda *_: (proof("e1"), about))
     return folder
 
 
@@ -54,6 +54,7 @@ def trained(part: str, who: str, stage: str = "") -> None:
 def four_eyes(root: Path) -> None:
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("four_eyes: false", "four_eyes: true"))
+    commit(root)  # what nobody committed asks for nothing
 
 
 def test_one_user_under_two_names_is_one_person(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from between import Between
-from people import git, repository
+from people import commit, git, repository
 from shelf import proof, registered, verdict
 
 from bench import fuzz_ledger
@@ -111,6 +111,8 @@ class TestGit:
             git(root, "tag", "--delete", tag)
         params = root / "params.yaml"
         params.write_text(params.read_text().replace("publish: git", "publish: none"))
+        assert "is not published" in found(root)["published, 1"], "what nobody committed changes nothing"
+        commit(root)
         attacked(relabelled)
         assert found(root) == {}
         notes = {one.what: one.note for one in audit.run(root, TASK, Watch(), repair=False)}

@@ -72,7 +72,8 @@ def test_changed_evidence_says_nothing(tmp_path: Path, policy: Bundle) -> None:
         judged.retrained(tmp_path, "tiny", policy)
 
 
-def test_the_plan_is_told_before_anything_is_played(tmp_path: Path) -> None:
+def test_the_plan_is_told_before_anything_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / '.vqbet' / 'mlflow.db'}")
     params = read_params(ROOT / "params.yaml", "blockpush")
     store.write(Paths(tmp_path, "blockpush").store, demonstrations(4, 0))
     guessed = plan.run(tmp_path, "blockpush", params)

@@ -51,6 +51,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["git", "init", "--quiet", root], check=True)
     for name in (".dvc/config", ".dvc/.gitignore", ".dvc/plots.html", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
+    shipped = (ROOT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]
+    section = shipped.partition("\nblockpush:\n")[2]
+    (root / "params.yaml").write_text(f"tasks: [{TASK}]\n{TASK}:\n{section}\nanother:\n{section}\n", encoding="utf-8")
     policy = Paths(root, TASK).policy
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / '.vqbet' / 'mlflow.db'}")
@@ -165,12 +168,12 @@ class TestWithoutALedger:
         with pytest.raises(RegistryError, match=r"ledger\.db has no entry, but the registry has .*bring it here"):
             release.history(TASK)
         found = audited(root)
-        assert list(found) == ["ledger"]
-        assert found["ledger"].open
+        assert found["ledger beside the registry"].open
+        assert "has no entry, but the registry has" in found["ledger beside the registry"].wrong
 
     def test_a_task_without_a_champion_has_no_history(self, root: Path, tmp_path: Path) -> None:
         assert release.history("another") == []
-        assert [one.wrong for one in audit.run(root, "another", Watch(), repair=False)] == ["", ""]
+        assert not [one.wrong for one in audit.run(root, "another", Watch(), repair=False) if one.wrong]
 
     def test_a_registry_that_was_never_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}")
@@ -233,8 +236,6 @@ class TestBlessing:
         fresh = blessing.Blessing(policy.digest, "a machine", 3, 1.5)
         monkeypatch.setattr(blessing, "bless", lambda *_, **__: fresh)
         monkeypatch.setattr(kept.store, "read", lambda _: synthetic(2))
-        params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("\nblockpush:", f"\n{TASK}:", 1)
-        (root / "params.yaml").write_text(params, encoding="utf-8")
         path = kept.blessing(paths, policy)
         assert path == paths.blessing(policy.digest)
         assert json.loads(path.read_text()) == fresh.to_json()

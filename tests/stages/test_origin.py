@@ -121,7 +121,10 @@ def served(source: Path, tmp_path: Path) -> Iterator[tuple[str, bytes]]:
     server.server_close()
 
 
-def test_a_download_is_recorded_by_the_archive(served: tuple[str, bytes], tmp_path: Path) -> None:
+def test_a_download_is_recorded_by_the_archive(
+    served: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VQBET_PRIVATE_SOURCES", "1")
     address, content = served
     heard: list[str] = []
     folder = fetch.fetch(address, tmp_path / "into", max_bytes=10**8, hashed=heard.append)

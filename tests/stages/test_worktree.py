@@ -97,4 +97,4 @@ def test_the_gate_and_a_promotion_ask(root: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(GateError, match=r"^blockpush: nothing was judged: .*vqbet/nets\.py differs"):
         runner.run(root, "blockpush", "gate", params, Watch())
     with pytest.raises(GateError, match=r"^blockpush: nothing was promoted: .*vqbet/nets\.py differs"):
-        release.promote(root, "blockpush", candidate=0, why="w")
+        release.promote(root, "blockpush", candidate=0, why="w", watch=Watch())
