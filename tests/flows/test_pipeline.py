@@ -304,10 +304,14 @@ def test_deleted_evidence_is_fetched_again_or_missed(
 def test_a_tampered_ledger_hides_nothing_else(project: Project, audited: Callable[..., dict[str, Finding]]) -> None:
     with closing(sqlite3.connect(project.root / ".vqbet" / "ledger.db")) as database:
         with database:
-            database.execute("UPDATE vqbet_ledger SET line = replace(line, 'verdict', 'hunch')")
+            database.execute(
+                "UPDATE vqbet_ledger SET line = replace(line, 'verdict', 'hunch') WHERE chain = 'blockpush'"
+            )
         found = audited(repair=True)
         with database:
-            database.execute("UPDATE vqbet_ledger SET line = replace(line, 'hunch', 'verdict')")
+            database.execute(
+                "UPDATE vqbet_ledger SET line = replace(line, 'hunch', 'verdict') WHERE chain = 'blockpush'"
+            )
     assert list(found) == [
         "ledger, entry 1",
         "ledger beside the registry",

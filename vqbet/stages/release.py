@@ -80,10 +80,10 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     registry.check()
     asked = bounds.committed(root, task).promotion
     worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
-    proof, verdict = sealing.sealed(root, task)
-    _as_made(root, task)
     version = _version(task, candidate)
     unchanged(task, version)
+    proof, verdict = sealing.sealed(root, task)
+    _as_made(root, task)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
     publication.ready(root, asked.publish)
     barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
