@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from vqbet.sims.blockpush import BlockPush
-from vqbet.sims.blockpush_oracle import demonstrations, moves
+from vqbet.tasks.blockpush.oracle import demonstrations, moves
+from vqbet.tasks.blockpush.world import BlockPush
 
 STEPS = 30
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from vqbet import config
+from vqbet.commands import drift
 from vqbet.contract import Demonstrations
 from vqbet.drift import Report
-from vqbet.sims import blockpush_oracle
-from vqbet.sims.blockpush_oracle import demonstrations
-from vqbet.stages import drift, tokenizer
-from vqbet.stages.watch import Watch
+from vqbet.stages import tokenizer
+from vqbet.stages.progress import Watch
+from vqbet.tasks.blockpush import oracle as blockpush_oracle
+from vqbet.tasks.blockpush.oracle import demonstrations
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "blockpush"

@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from vqbet import environment, launch, playable
+from vqbet import environment
 from vqbet.contract import Env
 from vqbet.demos import store
+from vqbet.environment import processes
 from vqbet.evaluation import rollout
 from vqbet.evaluation.rollout import UNPLANNED, Label
+from vqbet.policies import loading
 from vqbet.stages import arena, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 FIRST_SEED = 7_000_000
 
@@ -50,8 +52,8 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
     known = store.read(demos)
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
-    with launch.one_thread():
-        rollout.play(world, playable.load(job.bundle)[0], job.seeds, job.label)
+    with processes.one_thread():
+        rollout.play(world, loading.load(job.bundle)[0], job.seeds, job.label)
     env = worlds.make(job.label.world, known)
     began = time.perf_counter()
     env.reset(np.array(job.seeds))
@@ -62,7 +64,7 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
 
 def measured(paths: Paths, jobs: list[Job], workers: int, rounds: int) -> np.ndarray:
     """(rounds, 2) steps per second of an evaluation, processes running, and of the simulator alone; in turns."""
-    os.environ[launch.WORKERS] = str(workers)
+    os.environ[processes.WORKERS] = str(workers)
     shards = [shard for job in jobs for shard in job.shards()]
     found = []
     with Arena(paths.store) as place, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -86,7 +88,7 @@ def main() -> None:
     os.environ |= arena.ONE_THREAD
     arena.SHARD, arena.START_S = options.shard, 0.0  # the processes are there when the clock starts
     paths = Paths(environment.prepare(), options.task)
-    policy, packed = playable.load(paths.policy)
+    policy, packed = loading.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     jobs = [

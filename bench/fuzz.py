@@ -93,8 +93,9 @@ def params(rng: random.Random, folder: Path) -> Callable[[], None]:
 
 def used(path: Path) -> None:
     """Read params.yaml as every command does, and use it as far as nothing is trained. Raises Wrong, VqbetError."""
-    from vqbet.stages import cells, gate, prior
-    from vqbet.testing import synthetic
+    from tests.support.synthetic import synthetic
+    from vqbet.comparison import grid
+    from vqbet.stages import gate, prior
 
     names = config.tasks(path)
     chosen = config.comparison(path)
@@ -106,8 +107,8 @@ def used(path: Path) -> None:
         prior.recipe(task.prior)
         gate.make_plan(name, task, synthetic(1), {"candidate": "c" * 64})
     finite(chosen.paper.model_dump())
-    for cell in cells.plan(chosen.paper)[:40]:
-        finite(cells.resolved(chosen, cell))
+    for cell in grid.plan(chosen.paper)[:40]:
+        finite(grid.resolved(chosen, cell))
 
 
 def finite(value: Any, where: str = "") -> None:
@@ -151,12 +152,13 @@ def artefacts(rng: random.Random, project: made_project.Made) -> Callable[[], No
 
 def references(rng: random.Random, root: Path) -> Callable[[], None]:
     """An odd word where a version, the beginning of an id, a moment or a stage is expected."""
-    from vqbet.stages import evidence, release, runner
+    from vqbet.commands import release
+    from vqbet.stages import runner, verdicts
 
     ways: list[tuple[str, Callable[[str], object]]] = [
         ("blockpush@champion", registry.resolve),
         ("blockpush/3", registry.resolve),
-        ("0123456789ab", lambda word: evidence.replay(root, word)),
+        ("0123456789ab", lambda word: verdicts.replay(root, word)),
         ("2026-05-01T14:30", lambda word: release.history("blockpush", word)),
         ("validate@blockpush", runner.split),
         ("blockpush", lambda word: config.task(ROOT / "params.yaml", word)),

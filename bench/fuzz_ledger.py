@@ -77,7 +77,7 @@ def fuzz(root: Path, mutants: int, seed: int = 0) -> Tally:
 def story(root: Path) -> None:
     """Promotions with an approval, a rollback and a forced promotion of three stand-in policies; published."""
     from vqbet import registry, signing
-    from vqbet.stages import publication
+    from vqbet.commands import publication
 
     versions = registered(3)
     acting("bob")
@@ -210,8 +210,8 @@ def refuses(tally: Tally, what: str, act: Callable[[], Any]) -> bool:
 
 def audited(root: Path, tally: Tally | None = None, what: str = "") -> set[str]:
     """What an audit finds wrong: names of findings."""
-    from vqbet.stages import audit
-    from vqbet.stages.watch import Watch
+    from vqbet.commands import audit
+    from vqbet.stages.progress import Watch
 
     try:
         return {one.what for one in audit.run(root, TASK, Watch(), repair=False) if one.open}
@@ -252,8 +252,8 @@ def line(link: dict[str, Any]) -> bytes:
 
 def registered(count: int) -> list[tuple[int, str]]:
     """So many versions of a stand-in policy: number and digest."""
+    from tests.support.synthetic import synthetic
     from vqbet import registry
-    from vqbet.testing import synthetic
 
     found = []
     with tempfile.TemporaryDirectory() as folder:

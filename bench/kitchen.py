@@ -30,7 +30,7 @@ def actions(episodes: int) -> np.ndarray:
 
 def pictures() -> float:
     """Pictures per second."""
-    from vqbet.sims.kitchen import Kitchen
+    from vqbet.tasks.kitchen.world import Kitchen
 
     env = Kitchen()
     env.reset(np.arange(1))
@@ -46,7 +46,7 @@ def main() -> None:
     with redirect_stderr(StringIO()):  # its notice about other worlds
         from gymnasium_robotics.envs.franka_kitchen.kitchen_env import KitchenEnv
 
-    from vqbet.sims.kitchen import Kitchen
+    from vqbet.tasks.kitchen.world import Kitchen
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     candidates = {"gymnasium-robotics": rates.gymnasium(KitchenEnv(), actions(1)[:, 0])}

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from vqbet import environment
-from vqbet.demos.importers import kitchen
+from vqbet.tasks.kitchen import importer
 
 WAYS: Mapping[Literal["targets", "actions", "seed"], str] = {
     "targets": "from the recorded first states, actions counted from the recorded positions of the arm",
@@ -42,10 +42,10 @@ def main() -> None:
     environment.prepare()
     import mujoco
 
-    from vqbet.sims.kitchen import Kitchen
-    from vqbet.sims.kitchen_replay import replay
+    from vqbet.tasks.kitchen.replay import replay
+    from vqbet.tasks.kitchen.world import Kitchen
 
-    demos = kitchen.load(source)
+    demos = importer.load(source)
     episodes = np.arange(len(demos.episode_ends))
     print(f"mujoco {mujoco.__version__}: {len(episodes)} episodes, {len(demos.action)} steps")
     for way, sentence in WAYS.items():

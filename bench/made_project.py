@@ -13,22 +13,23 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from tests.support.synthetic import synthetic
 from vqbet import bundle
+from vqbet.commands import release, summary
 from vqbet.contract import Demonstrations, EpisodeRecord
 from vqbet.demos import store
 from vqbet.demos.windows import complete_chunks
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
-from vqbet.normalizer import Normalizer
-from vqbet.policies.acting import Actor
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.prior import Prior, PriorShape
+from vqbet.models.tokenizer import Tokenizer, TokenizerShape
+from vqbet.policies.actor import Actor
 from vqbet.policies.vqbet import VQBeT
-from vqbet.prior import Prior, PriorShape
 from vqbet.registry import Attempt, Version
-from vqbet.stages import evidence, files, judged, release, report, summary
+from vqbet.stages import artifacts, report, retraining_history, verdicts
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.testing import synthetic
-from vqbet.tokenizer import Tokenizer, TokenizerShape
+from vqbet.stages.progress import Watch
 
 TASK, EPISODES = "synthetic", 12
 METRICS = {
@@ -74,9 +75,9 @@ class Made:
         ):
             report.run(paths, None, Watch())  # type: ignore[arg-type]  # it takes its parameters, and needs none
         summary.rows(self.root, TASK, ran=[])
-        judged.played(paths, bundle.read(paths.policy))
+        retraining_history.played(paths, bundle.read(paths.policy))
         release.register(self.root, TASK)
-        list(judged.judged(self.root, TASK))
+        list(retraining_history.judged(self.root, TASK))
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _sealed(root: Path, texts: list[Path]) -> Made:
     """Pack the verdict, and keep what can be mutated as it is."""
     paths = Paths(root, TASK)
     with patch("vqbet.versions.data_version", lambda root: "0" * 32 + ".dir"):
-        proof, verdict = evidence.pack(root, TASK)
+        proof, verdict = verdicts.pack(root, TASK)
     plan = Plan.read(paths.gate / "plan.json")
     sealed = Attempt(
         plan.candidate,
@@ -138,12 +139,12 @@ def _made(root: Path) -> list[Path]:
     store.write(paths.store, demos)
     digest = _policies(paths, demos)
     for name, values in METRICS.items():
-        files.write_json(paths.metrics(name), values)
-        files.write_json(paths.scratch("seconds") / f"{name}.json", 1.5)
-    files.write_json(paths.health, HEALTH)
-    files.write_json(paths.blessing(digest), {"digest": digest, "machine": "this", "calls": 1, "latency_ms": 1.0})
+        artifacts.write_json(paths.metrics(name), values)
+        artifacts.write_json(paths.scratch("seconds") / f"{name}.json", 1.5)
+    artifacts.write_json(paths.health, HEALTH)
+    artifacts.write_json(paths.blessing(digest), {"digest": digest, "machine": "this", "calls": 1, "latency_ms": 1.0})
     for name in ("tokenizer", "prior"):
-        files.write_curves(paths.plot(name), [{"step": step, "loss": 1 / step} for step in (1.0, 2.0, 3.0)])
+        artifacts.write_curves(paths.plot(name), [{"step": step, "loss": 1 / step} for step in (1.0, 2.0, 3.0)])
     plan = _plan(demos, digest)
     played = [_record(plan, policy, seed) for policy in ("candidate", "noop") for seed in plan.seeds]
     plan.write(paths.gate / "plan.json")

@@ -23,9 +23,9 @@ import torch
 
 from bench.sizes import SIZES, VQBET, Sized, parameters, vqbet
 from vqbet import config
-from vqbet.policies.acting import Actor
-from vqbet.prior import PriorShape
-from vqbet.tokenizer import TokenizerShape
+from vqbet.models.prior import PriorShape
+from vqbet.models.tokenizer import TokenizerShape
+from vqbet.policies.actor import Actor
 
 ACTIONS = 8  # of each policy in a round: as many as Diffusion Policy executes of a plan
 FEWER = 5  # so many times fewer rounds with more than one episode

@@ -28,7 +28,7 @@ def main() -> None:
     environment.prepare()
     from gym_pusht.envs.pusht import PushTEnv
 
-    from vqbet.sims.pusht import PushT
+    from vqbet.tasks.pusht.world import PushT
 
     candidates = {"gym-pusht, state": rates.gymnasium(PushTEnv(obs_type="state"), actions(1)[:, 0])}
     candidates |= {f"vqbet, {count} episodes": rates.ours(PushT(), actions(count)) for count in BATCHES}

@@ -13,8 +13,8 @@ import numpy as np
 
 from vqbet import environment
 from vqbet.contract import Demonstrations
-from vqbet.demos import frames
-from vqbet.demos.importers import pusht
+from vqbet.coordinates import demonstrated_frame
+from vqbet.tasks.pusht import importer
 
 
 def main() -> None:
@@ -22,10 +22,10 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     source = parser.parse_args().source
     environment.prepare()
-    from vqbet.sims.pusht import PushT
-    from vqbet.sims.pusht_replay import replay
+    from vqbet.tasks.pusht.replay import replay
+    from vqbet.tasks.pusht.world import PushT
 
-    demos = pusht.load(source)
+    demos = importer.load(source)
     start = time.perf_counter()
     found = replay(PushT(), demos, np.arange(len(demos.episode_ends)))
     spent_s = time.perf_counter() - start
@@ -44,7 +44,7 @@ def main() -> None:
 
 def missed(demos: Demonstrations) -> tuple[float, float]:
     """How far from the goal, px, and how much turned, degrees, the T was when a demonstration ended; means."""
-    motion = frames.motion(demos)
+    motion = demonstrated_frame.motion(demos)
     turned = np.degrees(np.abs(np.arctan2(motion.sine, motion.cosine)))
     return float(np.linalg.norm(motion.start - motion.end, axis=1).mean()), float(turned.mean())
 

@@ -197,8 +197,8 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
 
 def registered(count: int) -> list[tuple[int, str]]:
     """So many versions of a stand-in policy: number and digest."""
+    from tests.support.synthetic import synthetic
     from vqbet import registry
-    from vqbet.testing import synthetic
 
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
+from vqbet.comparison.policies.beso import Beso, BesoShape
+from vqbet.comparison.policies.bet import BeT, BeTShape
+from vqbet.comparison.policies.diffusion import DiffusionPolicy
+from vqbet.comparison.policies.diffusion_cnn import CNNShape
+from vqbet.comparison.policies.diffusion_transformer import TransformerShape
 from vqbet.contract import Channel, Spec
-from vqbet.normalizer import Normalizer
-from vqbet.policies.acting import Actor, Execute
-from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
-from vqbet.policies.beso import Beso, BesoShape
-from vqbet.policies.bet import BeT, BeTShape
-from vqbet.policies.diffusion import DiffusionPolicy
-from vqbet.policies.diffusion_cnn import CNNShape
-from vqbet.policies.diffusion_transformer import TransformerShape
-from vqbet.policies.spaces import Spaces
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.prior import Objective, Prior, PriorShape
+from vqbet.models.spaces import Spaces
+from vqbet.models.tokenizer import Tokenizer, TokenizerShape
+from vqbet.policies.actor import Actor, Execute
 from vqbet.policies.vqbet import VQBeT
-from vqbet.prior import Objective, Prior, PriorShape
-from vqbet.tokenizer import Tokenizer, TokenizerShape
 
 VQBET = "VQ-BeT"
 CODES = TokenizerShape(chunk=5, layers=2, codes=16, latent=512, hidden=128)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqbet.nets import Decoder, DecoderShape
-from vqbet.tokenizer import Tokenizer
+from vqbet.models.nets import Decoder, DecoderShape
+from vqbet.models.tokenizer import Tokenizer
 
 WIDTH, FEATURES, HIDDEN, LR = 120, 256, 1024, 5.5e-5
 CODE_WEIGHTS, OFFSET_WEIGHT, GAMMA = (5.0, 0.5), 10.0, 2.0

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python -m bench.train
 
 Three loops over the same batches: forward and backward alone; with clipping, AdamW and the average of the weights, by
-hand; and `vqbet.train.train`. Overhead is what the last takes above the second, in percent of it. They take turns, a
-few rounds, and the fastest of each counts. Processor time of this process, so that others on the machine matter less.
+hand; and `vqbet.training.loop.train`. Overhead is what the last takes above the second, in percent of it. They take
+turns, a few rounds, and the fastest of each counts. Processor time of this process, so that others on the machine
+matter less.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqbet.recipe import Recipe, groups, order, seed_everything
-from vqbet.train import train
+from vqbet.training.loop import train
+from vqbet.training.recipe import Recipe, groups, order, seed_everything
 
 COUNT, ROUNDS = 50_000, 4
 RECIPE = Recipe(steps=1000, batch=256, lr=1e-3, warmup=10, min_lr=0.1, weight_decay=0.01, clip=1.0, ema=0.999, seed=0)

@@ -24,11 +24,11 @@ from bench.policies import cores
 from bench.sizes import CODES, GPT, SIZES, VQBET, vqbet
 from bench.slices import Slices, batches
 from bench.standin import StandIn
+from tests.support.synthetic import synthetic
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
-from vqbet.prior import Objective
-from vqbet.recipe import Recipe, groups, order
-from vqbet.testing import synthetic
+from vqbet.models.prior import Objective
+from vqbet.training.recipe import Recipe, groups, order
 
 EPISODES, STANDIN = 570, "authors' step, stand-in"
 OURS, OTHERS = 512, 64  # windows a step
@@ -39,7 +39,7 @@ Step = Callable[[], float]
 def trained(
     model: nn.Module, windows: Windows | GoalWindows, batch: int, *, bf16: bool = False, compiled: bool = False
 ) -> Step:
-    """A step as `vqbet.train` makes it, without checkpoints and history."""
+    """A step as `vqbet.training.loop` makes it, without checkpoints and history."""
     weights = [weight for weight in model.train().parameters() if weight.requires_grad]
     average = [torch.zeros_like(weight) for weight in weights]
     optimizer = torch.optim.AdamW(groups(model, RECIPE.weight_decay), lr=RECIPE.lr, fused=True)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from bench.slices import Slices, batches
+from tests.support.synthetic import synthetic
 from vqbet.contract import Demonstrations
 from vqbet.demos.windows import Windows
-from vqbet.testing import synthetic
 
 EPISODES, WINDOW, CHUNK, EPOCHS = 570, 5, 5, 9
 PEER_BATCH = 512

@@ -22,10 +22,11 @@ from bench.unusual_data import anonymous, renamed, variants
 from bench.wrong_kinds import KINDS
 from vqbet import config
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.demos import checks, validate
-from vqbet.demos.importers import kitchen, pusht
-from vqbet.demos.measured import Bounds, Measured
-from vqbet.sims.blockpush_oracle import demonstrations
+from vqbet.demos.validation import checks, validate
+from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.tasks.blockpush.oracle import demonstrations
+from vqbet.tasks.kitchen import importer as kitchen
+from vqbet.tasks.pusht import importer as pusht
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 240

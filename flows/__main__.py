@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vqbet import console
+from vqbet.commands import console
 
 os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # an error is shown once, as a sentence
 
@@ -24,7 +24,7 @@ def demo(task: Task = "blockpush") -> None:
     from flows import ROOT
     from flows import ingest as ingestion
     from flows import pipeline as line
-    from vqbet.stages import summary
+    from vqbet.commands import summary
 
     ingestion.ingest(task)
     result = line.pipeline(task)
@@ -47,7 +47,7 @@ def pipeline(task: Task = "blockpush") -> None:
     _serve()
     from flows import ROOT
     from flows import pipeline as line
-    from vqbet.stages import summary
+    from vqbet.commands import summary
 
     result = line.pipeline(task)
     console.table(summary.rows(ROOT, task, ran=[name for name, value in result.items() if value.get("ran")]))

@@ -12,9 +12,10 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
 from flows import ROOT
-from vqbet import config, console
-from vqbet.stages import drift as drifting
-from vqbet.stages import ingest as stage
+from vqbet import config
+from vqbet.commands import console
+from vqbet.commands import drift as drifting
+from vqbet.commands import ingest as stage
 
 
 @task(task_run_name="collect {task_name}")

@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import ROOT
-from vqbet import config, console, versions
-from vqbet.stages import files, release, runner, sealing
+from vqbet import config, versions
+from vqbet.commands import console, release
+from vqbet.stages import artifacts, runner, sealing
 from vqbet.stages.paths import Paths
 
 SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # of a verdict, what is shown
@@ -32,7 +33,7 @@ def run_stage(task_name: str, name: str) -> dict[str, Any]:
     ran = versions.repro(ROOT, f"{name}@{task_name}")
     if name == "gate" and not sealing.known(ROOT, task_name):
         ran = versions.repro(ROOT, f"{name}@{task_name}", force=True)
-    metrics = files.read_metrics(Paths(ROOT, task_name).metrics(name))
+    metrics = artifacts.read_metrics(Paths(ROOT, task_name).metrics(name))
     create_table_artifact(
         table=[{"metric": key, "value": value} for key, value in metrics.items()],
         key=f"{task_name}-{name}",
@@ -50,7 +51,7 @@ def register(task_name: str) -> dict[str, str]:
 @task(task_run_name="promote {task_name}")
 def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
     """Move the champion alias if the verdict allows it. A verdict other than PROMOTE is a result, not a failure."""
-    verdict = files.read_object(Paths(ROOT, task_name).gate / "verdict.json", outcome=str, reason=str)
+    verdict = artifacts.read_object(Paths(ROOT, task_name).gate / "verdict.json", outcome=str, reason=str)
     if candidate == 0 and verdict["outcome"] != "PROMOTE":
         return {"promoted": "no", "verdict": verdict["outcome"], "why": verdict["reason"]}
     return release.promote(ROOT, task_name, candidate=candidate, why=why, watch=console.watch())
@@ -71,7 +72,7 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
 def _publish(task_name: str) -> None:
     """What a person wants to see in the run page: the verdict in words and where the pictures are."""
     paths = Paths(ROOT, task_name)
-    verdict = files.read_object(paths.gate / "verdict.json", **SPOKEN)
+    verdict = artifacts.read_object(paths.gate / "verdict.json", **SPOKEN)
     create_markdown_artifact(
         markdown=f"# {verdict['outcome']}\n\n{verdict['reason']}\n\n"
         f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`",

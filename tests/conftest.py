@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from between import Between
 
+from tests.support.s3_faults import Between
 from vqbet import environment
 
 ROOT = Path(__file__).resolve().parent.parent

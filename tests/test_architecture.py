@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from vqbet.stages import runner, sources
+from vqbet.stages import code_version, runner
 from vqbet.stages.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ def graph() -> dict[str, dict]:
 @pytest.mark.parametrize("stage", runner.ORDER)
 def test_a_stage_depends_on_all_the_code_it_runs(stage: str) -> None:
     """DVC does not know imports: the listed files are the import closure, no more and no fewer."""
-    expected = {path.relative_to(ROOT).as_posix() for path in sources.closure(f"vqbet.stages.{stage}")}
+    expected = {path.relative_to(ROOT).as_posix() for path in code_version.closure(f"vqbet.stages.{stage}")}
     listed = {dep for dep in graph()[stage]["deps"] if dep.startswith("vqbet/")}
     assert listed - {path for path in listed if not path.endswith(".py")} == expected
 
@@ -104,11 +104,11 @@ def test_closure_follows_functions_and_packages_but_not_types(tmp_path: Path, mo
     )
     (package / "c.py").write_text("")
     (package / "deep" / "b.py").write_text("import vqbet.a")
-    monkeypatch.setattr(sources, "PACKAGE", package)
-    names = {path.relative_to(package).as_posix() for path in sources.closure("vqbet.a")}
+    monkeypatch.setattr(code_version, "PACKAGE", package)
+    names = {path.relative_to(package).as_posix() for path in code_version.closure("vqbet.a")}
     assert names == {"__init__.py", "a.py", "deep/__init__.py", "deep/b.py"}
-    before = sources.digest("vqbet.a")
+    before = code_version.digest("vqbet.a")
     (package / "c.py").write_text("changed = 1")
-    assert sources.digest("vqbet.a") == before
+    assert code_version.digest("vqbet.a") == before
     (package / "deep" / "b.py").write_text("import vqbet.a  # changed")
-    assert sources.digest("vqbet.a") != before
+    assert code_version.digest("vqbet.a") != before

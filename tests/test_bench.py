@@ -11,8 +11,8 @@ from bench.sizes import CODES, GPT, SIZES, vqbet
 from bench.slices import Slices, batches
 from bench.standin import StandIn
 from bench.training import trained
+from tests.support.synthetic import synthetic
 from vqbet.demos.windows import Windows
-from vqbet.testing import synthetic
 
 
 @pytest.mark.parametrize(("window", "chunk"), [(5, 5), (1, 1), (2, 16), (16, 1)])

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vqbet import bundle, playable
+from vqbet import bundle
 from vqbet.contract import BundleError, Channel, Spec
+from vqbet.policies import loading
 
 SPEC = Spec(
     task="reach",
@@ -322,16 +323,16 @@ class Echo:
 
 @pytest.fixture
 def policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    import vqbet.playable
+    import vqbet.policies.loading
 
     monkeypatch.setattr(vqbet.policies, "POLICIES", {"vqbet": Echo})
-    monkeypatch.setattr(vqbet.playable, "POLICIES", {"vqbet": Echo})
+    monkeypatch.setattr(vqbet.policies.loading, "POLICIES", {"vqbet": Echo})
 
 
 @pytest.mark.usefixtures("policies")
 def test_load_builds_the_policy(folder: Path) -> None:
     write(folder, arguments={"chunk": 5, "execute": "first", "goal": []})
-    policy, read = playable.load(folder)
+    policy, read = loading.load(folder)
     assert policy.spec == SPEC
     assert policy.planner.built == (5, ["prior", "tokenizer"])
     assert read.digest == bundle.read(folder).digest
@@ -342,7 +343,7 @@ def test_load_refuses_what_this_code_cannot_build(folder: Path) -> None:
     write(folder, kind="tokenizer")
     assert bundle.read(folder).kind == "tokenizer"
     with pytest.raises(BundleError, match=r"kind 'tokenizer'.*knows vqbet"):
-        playable.load(folder)
+        loading.load(folder)
     write(folder, arguments={"execute": "first", "goal": []})
     with pytest.raises(BundleError, match=r"KeyError: 'chunk'.*code 'c0de'"):
-        playable.load(folder)
+        loading.load(folder)

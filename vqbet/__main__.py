@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqbet import console
+from vqbet.commands import console
 
 app = typer.Typer(
     add_completion=False,
@@ -32,7 +32,7 @@ def ingest(
     source: Annotated[str, typer.Argument(help="path or URL of published data; none: the task's own oracle")] = "",
 ) -> None:
     """Bring demonstrations into data/<task>.zarr, check them, version them with DVC and push them."""
-    from vqbet.stages import ingest as stage
+    from vqbet.commands import ingest as stage
 
     root, params = _project(task)
     collected = stage.collect(root, task, params, source, console.watch())
@@ -61,7 +61,7 @@ def retrain(
     times: Annotated[int, typer.Option(min=1, max=1000, help="how many trainings; those that are there are kept")] = 3,
 ) -> None:
     """Train the recipe again with other seeds and play it: how far the score moves by itself. Verdicts then say so."""
-    from vqbet.stages import retrain as stage
+    from vqbet.commands import retrain as stage
 
     root, params = _project(task)
     console.table(stage.run(root, task, params, times, console.watch()))
@@ -70,7 +70,7 @@ def retrain(
 @app.command()
 def plan(task: Task) -> None:
     """What the gate will ask, on which seeds, and how large a difference it can show. Plays nothing."""
-    from vqbet.stages import plan as stage
+    from vqbet.commands import plan as stage
 
     root, params = _project(task)
     console.table(stage.run(root, task, params))
@@ -79,7 +79,7 @@ def plan(task: Task) -> None:
 @app.command()
 def register(task: Task) -> None:
     """Put the task's tokenizer and policy, with their verdict, into the model registry as its candidate."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     root, _ = _project(task)
     console.table(release.register(root, task))
@@ -93,7 +93,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="without a verdict")] = False,
 ) -> None:
     """Make a candidate the champion, if a verdict about exactly this pair allows it."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     root, _ = _project(task)
     if force:
@@ -106,7 +106,7 @@ def promote(
 @app.command()
 def approve(task: Task, why: Annotated[str, typer.Option(help="written down beside your name")]) -> None:
     """Agree that the task's present verdict may be acted upon; needed where promotion.approvals asks for it."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     root, _ = _project(task)
     console.table(release.approve(root, task, why=why))
@@ -115,7 +115,7 @@ def approve(task: Task, why: Annotated[str, typer.Option(help="written down besi
 @app.command()
 def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the ledger")]) -> None:
     """Make the previous champion the champion again. Needs no verdict, only a reason."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     root, _ = _project(task)
     console.table(release.rollback(root, task, why=why))
@@ -127,7 +127,7 @@ def publish(task: Task) -> None:
 
     Promotions and rollbacks do it by themselves. Example: python -m vqbet publish blockpush
     """
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     root, _ = _project(task)
     console.table(release.publish(root, task))
@@ -143,7 +143,7 @@ def make_key(
 
     python -m vqbet keys make /secure/judge.pem
     """
-    from vqbet.stages import keys as stage
+    from vqbet.commands import keys as stage
 
     _root()
     console.table(stage.make(file))
@@ -155,7 +155,7 @@ def show_key() -> None:
 
     VQBET_KEY=~/.config/vqbet/key.pem python -m vqbet keys show
     """
-    from vqbet.stages import keys as stage
+    from vqbet.commands import keys as stage
 
     _root()
     console.table(stage.show())
@@ -173,7 +173,7 @@ def trust_key(
 
     python -m vqbet keys trust judge-1 --role judge --public-key <base64>
     """
-    from vqbet.stages import keys as stage
+    from vqbet.commands import keys as stage
 
     console.table(stage.trust(_root(), name, role, public_key))
 
@@ -184,7 +184,7 @@ def adopt_keys(task: Task) -> None:
 
     python -m vqbet keys adopt blockpush
     """
-    from vqbet.stages import keys as stage
+    from vqbet.commands import keys as stage
 
     root, _ = _project(task)
     console.table(stage.adopt(root, task))
@@ -193,7 +193,7 @@ def adopt_keys(task: Task) -> None:
 @keys.command("list")
 def list_keys() -> None:
     """Show whom the committed trust file trusts. Example: python -m vqbet keys list"""
-    from vqbet.stages import keys as stage
+    from vqbet.commands import keys as stage
 
     _root()
     console.table(stage.listing())
@@ -202,7 +202,7 @@ def list_keys() -> None:
 @app.command()
 def show(reference: Reference) -> None:
     """What a registered policy is, from which data, with which verdict."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     _root()
     console.table(release.show(reference))
@@ -214,7 +214,7 @@ def history(
     at: Annotated[str, typer.Option(help="only who was champion then: 2026-05-01 or 2026-05-01T14:30, UTC")] = "",
 ) -> None:
     """Who was champion when, and why: the ledger, checked link by link."""
-    from vqbet.stages import release
+    from vqbet.commands import release
 
     _project(task)
     entries = release.history(task, at)
@@ -230,7 +230,7 @@ def audit(
     repair: Annotated[bool, typer.Option("--repair", help="finish what a crash left half done")] = False,
 ) -> None:
     """Check ledger, registry, evidence and bundles against one another. Exits with 1 where something is wrong."""
-    from vqbet.stages import audit as stage
+    from vqbet.commands import audit as stage
 
     root, _ = _project(task)
     found = stage.run(root, task, console.watch(), repair=repair)
@@ -244,17 +244,17 @@ def audit(
 @verdict.command("replay")
 def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of its id")]) -> None:
     """Recompute a verdict from its evidence alone, byte for byte."""
-    from vqbet.stages import evidence
+    from vqbet.stages import verdicts
 
-    console.table(evidence.replay(_root(), verdict_id))
+    console.table(verdicts.replay(_root(), verdict_id))
 
 
 @verdict.command("list")
 def verdicts() -> None:
     """All verdicts whose evidence is here."""
-    from vqbet.stages import evidence
+    from vqbet.stages import verdicts
 
-    console.table(evidence.listing(_root()))
+    console.table(verdicts.listing(_root()))
 
 
 @app.command()
@@ -264,7 +264,7 @@ def drift(
     check: Annotated[bool, typer.Option("--check", help="exit code 3 where a threshold is exceeded")] = False,
 ) -> None:
     """Compare data/<task>.zarr with the demonstrations that the champion was trained on."""
-    from vqbet.stages import drift as stage
+    from vqbet.commands import drift as stage
 
     root, params = _project(task)
     found = stage.run(root, task, params.drift, against, console.watch())
@@ -282,7 +282,7 @@ def rollout(
     out: Annotated[Path, typer.Option(help="the video")] = Path("rollout.webm"),
 ) -> None:
     """Play a registered policy in its world and write a video."""
-    from vqbet.stages import play
+    from vqbet.commands import play
 
     console.table(play.run(_root(), reference, episodes, seed, out, console.watch()))
 
@@ -296,19 +296,20 @@ def paper(
     cell: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Train and evaluate every policy in every world for the same time; write docs/results.md. Goes on where it was."""
-    from vqbet import config, launch
-    from vqbet.stages import compare
+    from vqbet import config
+    from vqbet.comparison import run
+    from vqbet.environment import processes
 
     root = _root()
-    launch.die_with_parent()
+    processes.die_with_parent()
     params = config.comparison(root / "params.yaml", size=size)
     if plan:
-        table = {one.name: f"{one.train_s:.0f} s, {one.episodes} episodes" for one in compare.chosen(params, only)}
+        table = {one.name: f"{one.train_s:.0f} s, {one.episodes} episodes" for one in run.chosen(params, only)}
         console.table(table)
     elif cell:
-        console.table(compare.one(root, params, cell, console.watch()))
+        console.table(run.one(root, params, cell, console.watch()))
     else:
-        console.table(compare.run(root, params, only, workers, console.watch()))
+        console.table(run.run(root, params, only, workers, console.watch()))
 
 
 @app.command()
@@ -316,7 +317,7 @@ def forget(
     yes_really: Annotated[bool, typer.Option("--yes-really", help="delete it; nothing brings it back")] = False,
 ) -> None:
     """Delete registry, ledger, evidence, approvals and the data remote of this project. Lists them first, and ends."""
-    from vqbet.stages import forget as stage
+    from vqbet.commands import forget as stage
 
     root = _root()
     rows = stage.listing(root)
@@ -336,7 +337,7 @@ def doctor(
     licences: Annotated[bool, typer.Option("--licences", help="of every locked distribution")] = False,
 ) -> None:
     """Check this environment. Exits with 1 where something is wrong, with 4 where no index could be asked."""
-    from vqbet.stages import doctor as stage
+    from vqbet.commands import doctor as stage
 
     root, code = _root(), 0
     if vulnerabilities:

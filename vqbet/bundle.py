@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from vqbet import durable
 from vqbet.contract import BundleError, Spec
-from vqbet.fingerprint import Fingerprint
+from vqbet.files import durable
+from vqbet.files.fingerprint import Fingerprint
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vqbet.stages import sources  # noqa: E402  # the project is not installed, only next door
+from vqbet.stages import code_version  # noqa: E402  # the project is not installed, only next door
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     graph = yaml.load(path.read_text(encoding="utf-8"))
     for name, stage in graph["stages"].items():
         kept = [dep for dep in stage["do"]["deps"] if not dep.endswith(".py")]
-        code = [file.relative_to(ROOT).as_posix() for file in sources.closure(f"vqbet.stages.{name}")]
+        code = [file.relative_to(ROOT).as_posix() for file in code_version.closure(f"vqbet.stages.{name}")]
         stage["do"]["deps"] = [*kept, *code]
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(graph, file)

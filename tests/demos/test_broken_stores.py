@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.synthetic import synthetic
 from vqbet.contract import Demonstrations, StoreError, ValidationError
-from vqbet.demos import store, validate
-from vqbet.demos.manifest import Manifest
-from vqbet.fingerprint import Fingerprint
-from vqbet.testing import synthetic
+from vqbet.demos import store
+from vqbet.demos.store.manifest import Manifest
+from vqbet.demos.validation import validate
+from vqbet.files.fingerprint import Fingerprint
 
 BOUNDS: dict[str, Any] = {
     "min_steps": 20,

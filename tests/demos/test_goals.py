@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqbet import sims
+from tests.support.synthetic import synthetic_spec
+from vqbet import tasks
 from vqbet.contract import Demonstrations
 from vqbet.demos.goals import GOALS, VARIANTS, GoalWindows, windows
 from vqbet.demos.windows import Windows
-from vqbet.testing import synthetic_spec
 
 CHANNELS = ("feature_2", "feature_0")  # another order than the observation's
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
@@ -176,12 +176,12 @@ def test_without_channels_windows_are_plain() -> None:
 
 
 def test_tasks_with_goals_are_the_worlds_that_ask() -> None:
-    assert set(GOALS) == set(sims.GOAL_WORLDS) <= set(sims.WORLDS)
+    assert set(GOALS) == set(tasks.GOAL_WORLDS) <= set(tasks.WORLDS)
 
 
-@pytest.mark.parametrize("task", sorted(sims.GOAL_WORLDS))
+@pytest.mark.parametrize("task", sorted(tasks.GOAL_WORLDS))
 def test_a_world_asks_for_what_its_policies_are_told(task: str) -> None:
-    plain = sims.WORLDS[task]()
+    plain = tasks.WORLDS[task]()
     still = Demonstrations(
         spec=plain.spec,
         observation=np.zeros((30, len(plain.spec.observation)), np.float32),
@@ -191,7 +191,7 @@ def test_a_world_asks_for_what_its_policies_are_told(task: str) -> None:
         columns={},
         state=np.zeros((30, 5)),
     )
-    asking = sims.GOAL_WORLDS[task](still)
+    asking = tasks.GOAL_WORLDS[task](still)
     assert asking.goal == GOALS[task]
     assert asking.spec == plain.spec
     assert plain.goal == ()

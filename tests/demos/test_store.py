@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import COLUMNS, Channel, Demonstrations, StoreError
-from vqbet.demos import inspection, manifest, schema, store
-from vqbet.demos.replacing import replacing
-from vqbet.testing import synthetic, synthetic_spec
+from vqbet.demos import store
+from vqbet.demos.store import inspection, manifest, schema
+from vqbet.demos.store.replacing import replacing
 
 GOLDEN_DIGEST = "70ee1cad10bb05f97953a04496a0852a397f833ba696389240be35e0debe6f9c"
 
@@ -105,7 +106,8 @@ def test_chunks_that_hold_nothing_but_fill_values_are_kept(tmp_path: Path) -> No
 
 def test_equal_demonstrations_give_equal_bytes(tmp_path: Path) -> None:
     lines = (
-        "from pathlib import Path; from vqbet.demos import store; from vqbet.testing import synthetic; import sys; "
+        "from pathlib import Path; from vqbet.demos import store; import sys; "
+        "from tests.support.synthetic import synthetic; "
         "store.write(Path(sys.argv[1]), synthetic(60, seed=1))"
     )
     other = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}

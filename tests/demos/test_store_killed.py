@@ -14,7 +14,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import zarr, zarr.codecs, zarr.storage, zarr.buffer.cpu
 from vqbet.demos import store
-from vqbet.testing import synthetic
+from tests.support.synthetic import synthetic
 
 os.fsync = lambda descriptor: None  # a process that dies loses nothing that it gave to the kernel
 path = Path(sys.argv[1]) / "demo.zarr"

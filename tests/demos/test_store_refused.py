@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.synthetic import synthetic
 from vqbet.contract import StoreError
-from vqbet.demos import inspection, manifest, schema, store
-from vqbet.demos.manifest import Manifest
-from vqbet.fingerprint import Fingerprint
-from vqbet.testing import synthetic
+from vqbet.demos import store
+from vqbet.demos.store import inspection, manifest, schema
+from vqbet.demos.store.manifest import Manifest
+from vqbet.files.fingerprint import Fingerprint
 
 EPISODES = 40
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.synthetic import synthetic
 from vqbet.contract import Channel, Demonstrations, ValidationError
-from vqbet.demos import checks, tables, validate, validation_page
-from vqbet.demos.importers import pusht
-from vqbet.demos.measured import Bounds, Measured
-from vqbet.testing import synthetic
+from vqbet.demos.validation import checks, page, tables, validate
+from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.tasks.pusht import importer
 
 BOUNDS: dict[str, Any] = {
     "min_steps": 20,
@@ -49,7 +49,7 @@ def test_good_demonstrations_are_fit(episodes: int, seed: int, D: int, A: int) -
 
 
 def test_real_pusht_is_fit(real_demos: Callable[[str], Path]) -> None:
-    report = run(pusht.load(real_demos("pusht")), max_steps=400, min_success=0.0)
+    report = run(importer.load(real_demos("pusht")), max_steps=400, min_success=0.0)
     assert report.errors == ()
     assert report.tables["summary"]["steps"] == 25650
 
@@ -267,7 +267,7 @@ def test_histograms_count_every_finite_value_once() -> None:
     assert sum(found["length"]["counts"]) == len(demos.episode_ends)
     assert sum(found["observation.feature_0"]["counts"]) == len(demos.observation) - 1
     assert len(found["length"]["counts"]) <= tables.BINS
-    plot = validation_page.histogram(found["length"], width=100, height=50, bounds=(25, 9000), ticks=True)
+    plot = page.histogram(found["length"], width=100, height=50, bounds=(25, 9000), ticks=True)
     assert len(plot["bounds"]) == 1  # 9000 is out of view
     assert [float(tick["label"]) for tick in plot["ticks"]] == sorted(float(tick["label"]) for tick in plot["ticks"])
 

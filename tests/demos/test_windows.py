@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import Demonstrations
 from vqbet.demos.windows import Windows
-from vqbet.testing import synthetic, synthetic_spec
 
 
 def numbered(lengths: list[int]) -> Demonstrations:

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded import recorded
 
 from bench import unusual_data, wrong_kinds
+from tests.support.recorded import recorded
+from tests.support.synthetic import synthetic
 from vqbet.config.task import ValidateParams
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import ends, likeness, motion, plausible, references, validate
-from vqbet.demos.importers import kitchen, pusht
-from vqbet.demos.measured import Bounds, Measured
-from vqbet.sims.blockpush import SUCCESS_M, BlockPush
-from vqbet.sims.blockpush_oracle import demonstrations
-from vqbet.testing import synthetic
+from vqbet.demos.validation import ends, likeness, motion, plausible, references, validate
+from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.tasks.blockpush.oracle import demonstrations
+from vqbet.tasks.blockpush.world import SUCCESS_M, BlockPush
+from vqbet.tasks.kitchen import importer as kitchen
+from vqbet.tasks.pusht import importer as pusht
 
 BOUNDS: dict[str, Any] = {
     "min_steps": 20,
@@ -122,7 +123,7 @@ def test_the_table_says_what_the_world_does(task: str) -> None:
 
 
 def _waved(task: str) -> Demonstrations:
-    from vqbet.sims import WORLDS
+    from vqbet.tasks import WORLDS
 
     env = WORLDS[task]()
     first = env.reset(np.arange(3))

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting import LIMITS, chosen, coded, compared, joined, moved, process
 
+from tests.support.drifting import LIMITS, chosen, coded, compared, joined, moved, process
 from vqbet.contract import Demonstrations
 from vqbet.drift import chance, compare, episodes
 from vqbet.drift.chance import ALPHA, Measure

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting import CODES, coded, compared, moved, process
 from scipy.spatial.distance import jensenshannon
 
+from tests.support.drifting import CODES, coded, compared, moved, process
 from vqbet.drift.chance import ALPHA
 from vqbet.drift.coding import LEAST_ERROR, divergence, layers, tails
 

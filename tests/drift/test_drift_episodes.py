@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting import chosen, joined, process
 
+from tests.support.drifting import chosen, joined, process
 from vqbet.contract import Demonstrations
 from vqbet.drift.episodes import contents, difference, pool
 

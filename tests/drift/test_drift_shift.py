@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drifting import D, compared, moved, process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.drifting import D, compared, moved, process
 from vqbet.contract import Channel
 from vqbet.drift.chance import ALPHA
 from vqbet.drift.shift import STILL, shifts

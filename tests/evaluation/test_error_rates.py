@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vqbet import statistics
 from vqbet.contract import EpisodeRecord
-from vqbet.evaluation import gate, looks, statistics
+from vqbet.evaluation import gate, interim
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice
-from vqbet.evaluation.statistics.pairs import tango_zs
+from vqbet.statistics.pairs import tango_zs
 
 RUNS = 4000
 ALPHA = 0.05
@@ -46,7 +47,7 @@ def outcomes(plan: Plan, differences: np.ndarray) -> np.ndarray:
         above, below = _beyond(plan, seen, limit), _beyond(plan, -seen, -hopeless)
         if plan.stopping != "anytime" and plan.question == "better":
             gained, lost = (seen > 0).sum(axis=1), (seen < 0).sum(axis=1)
-            above &= stats.binom.sf(gained - 1, gained + lost, 0.5) <= looks.chance(plan, look)
+            above &= stats.binom.sf(gained - 1, gained + lost, 0.5) <= interim.chance(plan, look)
         found = np.where(found != 0, found, np.where(below, -1, np.where(above, 1, 0)))
     return found
 
@@ -57,7 +58,7 @@ def _beyond(plan: Plan, seen: np.ndarray, limit: float) -> np.ndarray:
         wealth = statistics.log_wealth((seen + 1) / 2, (limit + 1) / 2, alpha=plan.level, most=plan.most)
         return wealth.max(axis=1) >= np.log(1 / plan.level)
     z = tango_zs(look, (seen > 0).sum(axis=1), (seen < 0).sum(axis=1), limit)
-    return z > NormalDist().inv_cdf(1 - looks.chance(plan, look))
+    return z > NormalDist().inv_cdf(1 - interim.chance(plan, look))
 
 
 @pytest.mark.parametrize("question", ["better", "not_worse"])
@@ -162,4 +163,4 @@ def test_the_levels_of_all_attempts_are_within_alpha_and_the_first_has_most(plan
     assert sum(levels) < plan.alpha
     assert levels == sorted(levels, reverse=True)
     assert levels[0] == pytest.approx(0.75 * plan.alpha)
-    assert looks.chance(replace(plan, attempt=MOST_ATTEMPTS), plan.most) > 1 / looks.MOST_DRAWS, "it can be reached"
+    assert interim.chance(replace(plan, attempt=MOST_ATTEMPTS), plan.most) > 1 / interim.MOST_DRAWS, "it can be reached"

@@ -25,11 +25,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import chromium
 import psutil
 import pytest
-from waiting import until
 
+from tests.support import chromium
+from tests.support.waiting import until
 from vqbet import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -22,16 +22,17 @@ from typing import Any
 
 import psutil
 import pytest
-from between import Between
-from project import Project
-from waiting import until
 
-from vqbet import checkpoint, registry, versions
+from tests.support.project import Project
+from tests.support.s3_faults import Between
+from tests.support.waiting import until
+from vqbet import registry, versions
+from vqbet.commands import audit, release
+from vqbet.commands.audit import Finding
 from vqbet.contract import BundleError
 from vqbet.registry import connection, runs
-from vqbet.stages import audit, release
-from vqbet.stages.audit import Finding
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
+from vqbet.training import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SILENCE = Path(__file__).parent / "silence"

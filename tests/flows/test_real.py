@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import Project
+
+from tests.support.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

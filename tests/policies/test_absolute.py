@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import small
 import torch
-from small import SEEDS
 
-from vqbet.absolute import Counted
+from tests.support import small
+from tests.support.small import SEEDS
+from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError
-from vqbet.policies.acting import Actor
-from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
+from vqbet.coordinates.action_reference import Counted
+from vqbet.policies.actor import Actor
 
 COUNTED = (("o1", 0.5), ("o4", 0.25))
 SPEC = replace(small.limited(-1e6, 1e6), action_kind="relative")

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import small
 import torch
-from small import SEEDS
 
-from vqbet import frame
+from tests.support import small
+from tests.support.small import SEEDS
+from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError, Channel, Spec
-from vqbet.policies.acting import Actor
-from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
-from vqbet.policies.spaces import Spaces
+from vqbet.coordinates import goal_frame
+from vqbet.models.spaces import Spaces
+from vqbet.policies.actor import Actor
 
 POINTS = tuple(Channel(f"{name}_{axis}", "px", -1e6, 1e6) for name in ("corner", "edge", "finger") for axis in "xy")
 SPEC = Spec("fake", POINTS, POINTS[-2:], 10.0, "absolute", "table")
@@ -32,10 +32,10 @@ def framed(execute: str = "chunk", reference: tuple[float, ...] = REFERENCE, spe
     return Actor(spec, planner, execute=execute, goal=WANTED, reference=reference)
 
 
-def motion() -> frame.Motion:
+def motion() -> goal_frame.Motion:
     """Another turn and shift for each episode."""
     angle = np.linspace(-3, 3, 6)
-    return frame.Motion(np.cos(angle), np.sin(angle), 7.0 * np.arange(12).reshape(6, 2), np.array([30.0, -50.0]))
+    return goal_frame.Motion(np.cos(angle), np.sin(angle), 7.0 * np.arange(12).reshape(6, 2), np.array([30.0, -50.0]))
 
 
 @pytest.mark.parametrize("execute", ["first", "chunk", "average"])

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import small
 import torch
-from small import SEEDS, A, C, D
 from test_vqbet import build
 
-from vqbet.normalizer import Normalizer
-from vqbet.policies.spaces import Spaces
-from vqbet.prior import Prior
+from tests.support import small
+from tests.support.small import SEEDS, A, C, D
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.prior import Prior
+from vqbet.models.spaces import Spaces
 
 NOISES = pytest.mark.parametrize("name", ["observation_noise", "goal_noise"])
 

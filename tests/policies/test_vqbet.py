@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small
 import torch
 from scipy import stats
-from small import GOALS, SEEDS, WANTED, A, C, D, Fault, between, observations, play
 
+from tests.support import small
+from tests.support.small import GOALS, SEEDS, WANTED, A, C, D, Fault, between, observations, play
 from vqbet import policies
 from vqbet.contract import BundleError, TrainingError, WorldError
-from vqbet.normalizer import Normalizer
-from vqbet.policies.acting import Actor, uniforms
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.prior import Prior, PriorShape
+from vqbet.models.tokenizer import Tokenizer, TokenizerShape
+from vqbet.policies.actor import Actor, uniforms
 from vqbet.policies.vqbet import VQBeT
-from vqbet.prior import Prior, PriorShape
-from vqbet.tokenizer import Tokenizer, TokenizerShape
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "policy.json"
 T, H, Q, K = 3, 4, 2, 6

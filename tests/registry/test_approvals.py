@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from shelf import registered, verdict
 
+from tests.support.shelf import registered, verdict
 from vqbet import registry
 from vqbet.contract import RegistryError
 from vqbet.registry import LedgerEntry, approvals

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import postgres
-from shelf import proof, registered, verdict
 from sqlalchemy import create_engine, text
 
+from tests.support.postgres import postgres
+from tests.support.shelf import proof, registered, verdict
 from vqbet import registry
 from vqbet.contract import RegistryError
 from vqbet.registry import chain, connection, journal, ledger, promotion

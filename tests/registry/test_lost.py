@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from shelf import SPEC, registered
 
+from tests.support.shelf import SPEC, registered
 from vqbet import registry
 from vqbet.contract import RegistryError
 from vqbet.registry import files

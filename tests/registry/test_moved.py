@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from shelf import SPEC, bundle, registered
 
+from tests.support.shelf import SPEC, bundle, registered
 from vqbet import registry
 from vqbet.registry import connection, relocation
 

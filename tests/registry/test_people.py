@@ -9,14 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from people import commit, repository
-from shelf import SPEC, proof, registered, verdict
 
+from tests.support.people import commit, repository
+from tests.support.shelf import SPEC, proof, registered, verdict
 from vqbet import bundle, registry
+from vqbet.commands import release
 from vqbet.contract import RegistryError
 from vqbet.registry import approvals
 from vqbet.signing import identity
-from vqbet.stages import release, sealing
+from vqbet.stages import sealing
 from vqbet.stages.paths import Paths
 
 TASK = "blockpush"

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from between import Between
-from people import commit, git, repository
-from shelf import proof, registered, verdict
 
 from bench import fuzz_ledger
+from tests.support.people import commit, git, repository
+from tests.support.s3_faults import Between
+from tests.support.shelf import proof, registered, verdict
 from vqbet import registry, storage
+from vqbet.commands import audit, publication, release
 from vqbet.contract import PipelineError, RegistryError, StorageError
 from vqbet.registry import Head
-from vqbet.stages import audit, publication, release
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 TASK = fuzz_ledger.TASK
 Chains = fuzz_ledger.Chains

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import postgres
 
 from bench import race
+from tests.support.postgres import postgres
 from vqbet import registry
 from vqbet.registry import connection, journal, promotion
 

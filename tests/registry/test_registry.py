@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shelf import SPEC, bundle, proof, registered, verdict
 
+from tests.support.shelf import SPEC, bundle, proof, registered, verdict
 from vqbet import registry
 from vqbet.contract import RegistryError
 from vqbet.registry import connection, models, promotion, runs

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import repository
-from shelf import proof, registered, verdict
 
 from bench import fuzz_ledger
+from tests.support.people import repository
+from tests.support.shelf import proof, registered, verdict
 from vqbet import registry
+from vqbet.commands import audit
 from vqbet.contract import RegistryError
 from vqbet.registry import approvals, journal, ledger, promotion, rows
-from vqbet.stages import audit
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 TASK = fuzz_ledger.TASK
 FIRST, SECOND, THIRD = proof("one"), proof("two"), proof("three")

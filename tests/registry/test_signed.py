@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import commit, person, repository, trusted
-from shelf import proof, registered, verdict
 
+from tests.support.people import commit, person, repository, trusted
+from tests.support.shelf import proof, registered, verdict
 from vqbet import registry, signing
+from vqbet.commands import audit, keys, release
 from vqbet.contract import RegistryError
 from vqbet.registry import LedgerEntry, approvals, chain, seals
-from vqbet.stages import audit, keys, release
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 Act = Callable[[str], None]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.synthetic import synthetic
 from vqbet import bundle
+from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import WorldError
-from vqbet.policies.acting import Actor
-from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
-from vqbet.policies.spaces import Spaces
+from vqbet.models.spaces import Spaces
+from vqbet.policies.actor import Actor
 from vqbet.serving.session import SLACK, Session
-from vqbet.testing import synthetic
 
 DEMOS = synthetic(4, D=5, A=2)
 LOW, HIGH = (np.array([getattr(channel, end) for channel in DEMOS.spec.observation]) for end in ("low", "high"))

@@ -17,20 +17,21 @@ import psutil
 import pytest
 import torch
 
-from vqbet import bundle, launch
+from vqbet import bundle
+from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError, Demonstrations, EpisodeRecord, GateError, PipelineError, WorldError
 from vqbet.demos import store
+from vqbet.environment import processes
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import UNPLANNED, Film, Label
-from vqbet.policies.acting import Actor
-from vqbet.policies.bc import BehaviorCloning, BehaviorCloningShape
-from vqbet.policies.spaces import Spaces
-from vqbet.sims.blockpush_oracle import demonstrations
+from vqbet.models.spaces import Spaces
+from vqbet.policies.actor import Actor
 from vqbet.stages import arena, gate
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Advance, Watch
+from vqbet.stages.progress import Advance, Watch
+from vqbet.tasks.blockpush.oracle import demonstrations
 
 TASK = "blockpush"
 
@@ -94,7 +95,7 @@ def test_two_processes_play_what_one_plays(
 
     monkeypatch.setattr(arena._Players, "play", counted)
     for workers, look_s in (("1", 0.0), ("2", arena.LOOK_S), ("2", 0.0)):
-        monkeypatch.setenv(launch.WORKERS, workers)
+        monkeypatch.setenv(processes.WORKERS, workers)
         monkeypatch.setattr(arena, "LOOK_S", look_s)
         with Arena(demos) as place:
             found.append(place.play("all", jobs(policy), Watch()))
@@ -117,7 +118,7 @@ def test_the_bar_counts_episodes_up_to_all_of_them(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the first shard is slow, is stopped, and begins again in another process."""
-    monkeypatch.setenv(launch.WORKERS, "2")
+    monkeypatch.setenv(processes.WORKERS, "2")
     monkeypatch.setattr(arena, "LOOK_S", 0.0)
     seen: list[tuple[int, int]] = []
 
@@ -135,7 +136,7 @@ def test_little_is_played_without_processes(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arena, "SHARD", 2)
-    monkeypatch.setenv(launch.WORKERS, "2")
+    monkeypatch.setenv(processes.WORKERS, "2")
     job = Job(label("nearest"), range(50, 56))
     with Arena(demos) as place:
         place.play("little", [job], Watch())
@@ -150,7 +151,7 @@ def test_little_is_played_without_processes(
 def test_what_is_wrong_is_said_in_the_same_words(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    monkeypatch.setenv(launch.WORKERS, workers)
+    monkeypatch.setenv(processes.WORKERS, workers)
     with Arena(demos) as place:
         place.play("good", [Job(label("nearest"), range(50, 80))], Watch())
         assert bool(workers_of(psutil.Process())) == (workers == "2")
@@ -164,7 +165,7 @@ def test_what_is_wrong_is_said_in_the_same_words(
 def test_a_process_that_is_killed_is_said(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(launch.WORKERS, "2")
+    monkeypatch.setenv(processes.WORKERS, "2")
     with Arena(demos) as place:
         place.play("first", jobs(policy), Watch())
         before = workers_of(psutil.Process())
@@ -180,7 +181,7 @@ def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, 
         "import sys; from pathlib import Path\n"
         "from vqbet.evaluation.rollout import Label\n"
         "from vqbet.stages.arena import Arena, Job\n"
-        "from vqbet.stages.watch import Watch\n"
+        "from vqbet.stages.progress import Watch\n"
         "if __name__ == '__main__':\n"
         "    label = Label('blockpush', 'candidate', sys.argv[3], '0' * 64, '')\n"
         "    with Arena(Path(sys.argv[1])) as place:\n"
@@ -189,7 +190,7 @@ def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, 
     file = demos.parent / "play.py"
     file.write_text(script)
     command = [sys.executable, str(file), str(demos), str(policy[0]), policy[1]]
-    environment = {**os.environ, launch.WORKERS: "2", "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, processes.WORKERS: "2", "PYTHONPATH": str(Path.cwd())}
     parent = subprocess.Popen(command, env=environment)
     try:
         found = waited(lambda: len(workers_of(psutil.Process(parent.pid))) == 2)
@@ -203,8 +204,8 @@ def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "", "1025"])
 def test_an_odd_number_of_workers_is_refused(value: str, demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launch.WORKERS, value)
-    with pytest.raises(PipelineError, match=f"{launch.WORKERS}: expected a number from 1 to 1024, got {value!r}"):
+    monkeypatch.setenv(processes.WORKERS, value)
+    with pytest.raises(PipelineError, match=f"{processes.WORKERS}: expected a number from 1 to 1024, got {value!r}"):
         Arena(demos)
 
 

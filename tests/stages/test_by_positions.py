@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from recorded import recorded
-from shrunk import PARAMS, shrunk
 
-from vqbet import config, playable
+from tests.support.recorded import recorded
+from tests.support.shrunk import PARAMS, shrunk
+from tests.support.synthetic import synthetic
+from vqbet import config
+from vqbet.comparison import grid, trainable
+from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
+from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
-from vqbet.demos.positions import COUNTED
-from vqbet.sims.kitchen import Kitchen
-from vqbet.stages import bundle, cells, evaluate, files, prior, tokenizer, trainable
-from vqbet.stages.cells import Cell
+from vqbet.policies import loading
+from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.testing import synthetic
+from vqbet.stages.progress import Watch
+from vqbet.tasks.kitchen.world import Kitchen
 
 TASK = "kitchen"
 ALONE = r"tokenizer\.absolute is true and prior\.absolute false: the prior predicts what the tokenizer encodes"
@@ -39,11 +41,11 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
-    policy, packed = playable.load(paths.policy)
+    policy, packed = loading.load(paths.policy)
     assert policy.absolute == COUNTED[TASK]
     assert packed.spec == demos.spec, "it is still told what the world observes, and gives it commands"
-    assert files.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"
-    assert files.read_json(paths.metrics("evaluate"))["episodes"] == 3
+    assert artifacts.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"
+    assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
     policy.reset(np.arange(2))
     first = policy.act(demos.observation[:2], np.arange(2))
     led = demos.observation[:2, :9] + 0.16 * first
@@ -55,7 +57,7 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
 
 @pytest.mark.parametrize("policy", ["bc", "bet", "diffusion_transformer"])
 def test_a_baseline_acts_by_positions_as_vqbet_does(demos: Demonstrations, policy: str) -> None:
-    chosen = cells.resolved(config.comparison(PARAMS), Cell(TASK, policy, False, "", 0, 1.0, 1))
+    chosen = grid.resolved(config.comparison(PARAMS), Cell(TASK, policy, False, "", 0, 1.0, 1))
     chosen["shape"] |= {"bins": 8} if policy == "bet" else {}
     made = trainable.baseline(policy, chosen, demos, goal=(), goal_steps=0, seed=0)
     assert made.actor().absolute == COUNTED[TASK]
@@ -67,9 +69,9 @@ def test_a_baseline_acts_by_positions_as_vqbet_does(demos: Demonstrations, polic
 def test_results_of_tasks_without_the_switch_stay_what_they_are() -> None:
     params = config.comparison(PARAMS)
     for task, there in (("kitchen", True), ("pusht", False)):
-        chosen = cells.resolved(params, Cell(task, "vqbet", False, "", 0, 1.0, 1))
+        chosen = grid.resolved(params, Cell(task, "vqbet", False, "", 0, 1.0, 1))
         assert [("absolute" in chosen[section]) for section in ("tokenizer", "prior")] == [there, there]
-        assert ("absolute" in cells.resolved(params, Cell(task, "bc", False, "", 0, 1.0, 1))) == there
+        assert ("absolute" in grid.resolved(params, Cell(task, "bc", False, "", 0, 1.0, 1))) == there
 
 
 def test_a_prior_of_other_actions_than_its_tokenizers_is_refused() -> None:
@@ -77,4 +79,4 @@ def test_a_prior_of_other_actions_than_its_tokenizers_is_refused() -> None:
         shrunk(TASK, prior={"absolute": False})
     cell = Cell(TASK, "vqbet", False, "velocities", 0, 1.0, 1, (("prior.absolute", False),))
     with pytest.raises(ConfigError, match=ALONE):
-        cells.resolved(config.comparison(PARAMS), cell)
+        grid.resolved(config.comparison(PARAMS), cell)

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.synthetic import synthetic
 from vqbet import bundle, registry, versions
+from vqbet.commands import audit, release
+from vqbet.commands.audit import Finding
 from vqbet.contract import GateError, RegistryError
 from vqbet.evaluation import evidence, records
-from vqbet.fingerprint import Fingerprint
+from vqbet.files.fingerprint import Fingerprint
 from vqbet.registry import connection
-from vqbet.stages import audit, kept, release
-from vqbet.stages import evidence as stage
-from vqbet.stages.audit import Finding
+from vqbet.stages import kept
+from vqbet.stages import verdicts as stage
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.testing import synthetic
+from vqbet.stages.progress import Watch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = "synthetic"
@@ -227,14 +228,14 @@ class TestBlessing:
     def test_changed_evidence_is_not_taken_and_a_new_one_is_made(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vqbet.stages import blessing
+        from vqbet.stages import rehearsal
 
         paths = Paths(root, TASK)
         policy = bundle.read(paths.policy)
         folder = self.packed(root, policy.digest)
         (folder / "plan.json").write_text("{}")
-        fresh = blessing.Blessing(policy.digest, "a machine", 3, 1.5)
-        monkeypatch.setattr(blessing, "bless", lambda *_, **__: fresh)
+        fresh = rehearsal.Blessing(policy.digest, "a machine", 3, 1.5)
+        monkeypatch.setattr(rehearsal, "bless", lambda *_, **__: fresh)
         monkeypatch.setattr(kept.store, "read", lambda _: synthetic(2))
         path = kept.blessing(paths, policy)
         assert path == paths.blessing(policy.digest)

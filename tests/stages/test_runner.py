@@ -6,18 +6,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from shrunk import shrunk
 
-from vqbet import launch
+from tests.support.shrunk import shrunk
 from vqbet.contract import PipelineError, TrainingError
+from vqbet.environment import processes
 from vqbet.stages import runner
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """The stage `prior`, whose processes have ended with this exit code."""
-    monkeypatch.setattr(launch, "relaunch", lambda arguments: code)
-    monkeypatch.setattr(launch, "die_with_parent", lambda: None)
+    monkeypatch.setattr(processes, "relaunch", lambda arguments: code)
+    monkeypatch.setattr(processes, "die_with_parent", lambda: None)
     runner.run(tmp_path, "blockpush", "prior", shrunk("blockpush"), Watch())
 
 
@@ -37,6 +37,6 @@ def test_a_failure_of_several_processes_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_there_are_seven_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "die_with_parent", lambda: None)
+    monkeypatch.setattr(processes, "die_with_parent", lambda: None)
     with pytest.raises(PipelineError, match=r"no stage 'dream'; there are: validate, .*report"):
         runner.run(tmp_path, "blockpush", "dream", shrunk("blockpush"), Watch())

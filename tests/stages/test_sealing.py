@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from judging import TASK, forge, judged, params
 
+from tests.support.judging import TASK, forge, judged, params
 from vqbet import bundle, registry
 from vqbet.contract import GateError, RegistryError
 from vqbet.demos import store
@@ -20,7 +20,7 @@ from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
 from vqbet.registry import chain
 from vqbet.stages import gate, runner, sealing
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 PLANNED = {"kind": "plan", "candidate": "c" * 64, "plan": "f" * 64, "content": {}}
 VERDICT = {"kind": "verdict", "plan": "f" * 64, "outcome": "HOLD", "episodes": 1, "evidence": "e" * 64}

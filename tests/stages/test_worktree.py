@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from vqbet import config, registry, versions
+from vqbet.commands import release
 from vqbet.contract import GateError
-from vqbet.stages import release, runner, worktree
-from vqbet.stages.watch import Watch
+from vqbet.stages import runner, worktree
+from vqbet.stages.progress import Watch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DVC = "outs:\n- md5: {}.dir\n  size: 1\n  nfiles: 1\n  hash: md5\n  path: data\n"
@@ -41,12 +42,15 @@ def root(tmp_path: Path) -> Path:
 CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "none": (lambda root: None, []),
     "parameters": (lambda root: (root / "params.yaml").write_text("x"), ["params.yaml"]),
-    "code": (lambda root: (root / "vqbet" / "nets.py").write_text("new"), ["vqbet/nets.py"]),
+    "code": (lambda root: (root / "vqbet" / "nets.py").write_text("new"), ["vqbet/models/nets.py"]),
     "new code": (lambda root: (root / "vqbet" / "mine.py").write_text("new"), ["vqbet/mine.py"]),
     "never committed": (lambda root: git(root, "rm", "-q", "--cached", "data.dvc"), ["data.dvc"]),
-    "removed": (lambda root: (root / "vqbet" / "nets.py").unlink(), ["vqbet/nets.py"]),
+    "removed": (lambda root: (root / "vqbet" / "nets.py").unlink(), ["vqbet/models/nets.py"]),
     "staged": (lambda root: ((root / "data.dvc").write_text("x"), git(root, "add", "-A")), ["data.dvc"]),
-    "renamed": (lambda root: git(root, "mv", "vqbet/nets.py", "vqbet/ä b.py"), ["vqbet/nets.py", "vqbet/ä b.py"]),
+    "renamed": (
+        lambda root: git(root, "mv", "vqbet/models/nets.py", "vqbet/ä b.py"),
+        ["vqbet/models/nets.py", "vqbet/ä b.py"],
+    ),
     "a film": (lambda root: (root / "rollout.webm").write_text("film"), []),
     "beside it": (lambda root: (root.parent / "vqbet").mkdir(), []),
     "the lock": (lambda root: (root / "dvc.lock").write_text("new"), ["dvc.lock"]),

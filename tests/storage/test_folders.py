@@ -15,8 +15,20 @@ from typing import Any
 
 import boto3
 import pytest
-from between import Answer, Between, Forward, Request, after, cut, fails, flip_down, flip_up, lost, silent
 
+from tests.support.s3_faults import (
+    Answer,
+    Between,
+    Forward,
+    Request,
+    after,
+    cut,
+    fails,
+    flip_down,
+    flip_up,
+    lost,
+    silent,
+)
 from vqbet import storage
 from vqbet.contract import StorageError
 from vqbet.storage import folders, objects

@@ -13,13 +13,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import between
 import pytest
-from between import Answer, Between, Forward, Request, cut, fails, flip_down, flip_up, hangs, lost, silent
 
+from tests.support import s3_faults
+from tests.support.s3_faults import (
+    Answer,
+    Between,
+    Forward,
+    Request,
+    cut,
+    fails,
+    flip_down,
+    flip_up,
+    hangs,
+    lost,
+    silent,
+)
 from vqbet import storage
 from vqbet.contract import StorageError
-from vqbet.storage import connection, objects
+from vqbet.storage import client, objects
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = bytes(range(256)) * 40
@@ -88,7 +100,7 @@ class TestObjects:
         bucket.object("b").put(DATA)
         sent = [request for request in s3.seen if request.method == "PUT"]
         assert len(sent) == 3
-        assert all(between.CHECKSUM in {name.lower() for name in request.headers} for request in sent)
+        assert all(s3_faults.CHECKSUM in {name.lower() for name in request.headers} for request in sent)
 
     def test_all_pages_are_listed(self, bucket: storage.Bucket, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "2")
@@ -124,7 +136,7 @@ class TestOnce:
             assert list(pool.map(lambda _: bucket.create("lock", b"same"), range(16))).count(True) == 1
 
     @pytest.mark.parametrize("fault", [lost, silent])
-    def test_an_answer_that_was_lost(self, bucket: storage.Bucket, s3: Between, fault: between.Fault) -> None:
+    def test_an_answer_that_was_lost(self, bucket: storage.Bucket, s3: Between, fault: s3_faults.Fault) -> None:
         """The repeated request finds the key taken, by ourselves."""
         s3.plan("PUT", "/lock", fault)
         assert bucket.create("lock", DATA)
@@ -143,7 +155,7 @@ class TestOnce:
         """Ours by its writer, but not what was sent: nobody is told that it is there."""
 
         def changed(request: Request, forward: Forward) -> Answer | None:
-            kept = {name: value for name, value in request.headers.items() if name.lower() != between.CHECKSUM}
+            kept = {name: value for name, value in request.headers.items() if name.lower() != s3_faults.CHECKSUM}
             forward(replace(request, body=b"x" * len(request.body), headers=kept))
             return fails(500, "InternalError")(request, forward)
 
@@ -182,7 +194,7 @@ class TestFaults:
         s3.plan("GET", "/a", fails(503, "SlowDown"), 99)
         with pytest.raises(StorageError, match=rf"^s3://{s3.bucket}/team/robots/a: cannot be read: SlowDown; see that"):
             bucket.read("a")
-        assert len(s3.sent("GET")) == connection.ATTEMPTS
+        assert len(s3.sent("GET")) == client.ATTEMPTS
 
     def test_a_connection_cut_in_the_middle_of_a_body(self, bucket: storage.Bucket, s3: Between) -> None:
         bucket.object("a").put(DATA)
@@ -194,7 +206,7 @@ class TestFaults:
         s3.plan("GET", "/a", cut, 99)
         with pytest.raises(StorageError, match=r"/a: cannot be read: 5120 read, but total bytes expected is 10240"):
             bucket.read("a")
-        assert len(s3.sent("GET")) == connection.ATTEMPTS
+        assert len(s3.sent("GET")) == client.ATTEMPTS
 
     def test_wrong_bytes_on_the_way_there_are_refused(self, bucket: storage.Bucket, s3: Between) -> None:
         s3.plan("PUT", "/a", flip_up)
@@ -251,7 +263,7 @@ class TestFaults:
 
     def test_no_user_or_password_is_shown(self) -> None:
         text = 'Could not connect to "http://ann:very-secret@host:9/b/k?X-Amz-Signature=very-secret"\n  now'
-        assert connection._clean(text) == 'Could not connect to "http://host:9/b/k" now'
+        assert client._clean(text) == 'Could not connect to "http://host:9/b/k" now'
 
     def test_a_server_that_is_gone(self, bucket: storage.Bucket, s3: Between) -> None:
         s3.stop()
@@ -261,17 +273,17 @@ class TestFaults:
         assert time.monotonic() - started < SOON_S
 
     def test_a_server_that_never_answers(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
-        pauses_s = sum(2**attempt for attempt in range(connection.ATTEMPTS - 1))  # the longest that botocore makes
-        assert connection.ATTEMPTS * connection.READ_TIMEOUT_S + pauses_s <= 21
-        monkeypatch.setattr(connection, "READ_TIMEOUT_S", 0.3)
+        pauses_s = sum(2**attempt for attempt in range(client.ATTEMPTS - 1))  # the longest that botocore makes
+        assert client.ATTEMPTS * client.READ_TIMEOUT_S + pauses_s <= 21
+        monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.3)
         s3.plan("GET", "/k", hangs, 99)
         with pytest.raises(StorageError, match=r"/k: cannot be read: Read timeout on endpoint URL"):
             storage.Bucket.at(f"s3://{s3.bucket}").read("k")
-        assert sum("/k" in request.path for request in s3.seen if request.method == "GET") == connection.ATTEMPTS
+        assert sum("/k" in request.path for request in s3.seen if request.method == "GET") == client.ATTEMPTS
 
     def test_a_server_that_takes_no_connections(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its queue is full: what asks for a connection is not answered at all."""
-        monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.3)
         with (
             socket.create_server(("127.0.0.1", 0), backlog=0) as server,
             socket.socket() as first,
@@ -288,7 +300,7 @@ class TestFaults:
 
     def test_a_slow_server_has_the_timeout_for_each_block(self, s3: Between, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not for the whole body, which one call of the socket would have to send within the connect timeout."""
-        monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
         with slow(int(s3.address.rpartition(":")[2])) as port:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
             data = bytes(8 * 2**20)

@@ -9,12 +9,12 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from vqbet import reading
+from vqbet.comparison.params import PaperParams
 from vqbet.config.document import read
-from vqbet.config.paper import PaperParams
 from vqbet.config.section import Name, Section
 from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
+from vqbet.files import reading
 
 __all__ = ["BundleParams", "DriftParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
 PAPER = "paper"

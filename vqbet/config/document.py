@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import YAMLError, YAMLWarning
 
-from vqbet import reading
 from vqbet.contract import ConfigError
+from vqbet.files import reading
 
 MOST_BYTES = 256 * 2**10  # the shipped file has 15 KiB
 MOST_VALUES = 100_000  # aliases repeated; the shipped file has about 1,400

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vqbet.drift.episodes import Pool
-from vqbet.holm import holm
+from vqbet.statistics.multiple import holm
 
 ALPHA = 0.05  # over everything that is tested in one comparison
 LEAST = 1999  # deals, at least

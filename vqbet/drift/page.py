@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from vqbet import page
-from vqbet.page import number
+from vqbet.pages import page
+from vqbet.pages.page import number
 
 DOTS = 30  # channels in the dot plot
 WORST = 6  # channels with histograms

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vqbet import reading
 from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
-from vqbet.fingerprint import Fingerprint
+from vqbet.files import reading
+from vqbet.files.fingerprint import Fingerprint
 
 MANIFEST, FACTS = "manifest.json", "facts.json"
 NEEDED = ("plan.json", "records.jsonl", "verdict.json", FACTS)

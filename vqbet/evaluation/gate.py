@@ -27,11 +27,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from vqbet import statistics
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import looks, records, statistics
+from vqbet.evaluation import interim, records
 from vqbet.evaluation.plan import GATE_VERSION, Plan
-from vqbet.evaluation.statistics import Interval, Pairs
-from vqbet.holm import holm
+from vqbet.statistics import Interval, Pairs
+from vqbet.statistics.multiple import holm
 
 DIGITS = 6  # of every number in a verdict, so that the last bits of a processor's arithmetic do not show
 
@@ -217,8 +218,8 @@ def _seeds(plan: Plan, arm: Arm) -> str:
 
 def _checks(plan: Plan, arms: Arms, slices: Slices) -> list[Check]:
     mine = _values(plan.metric, arms["candidate"])
-    needed = looks.needed(plan, mine, above=plan.floor, below=plan.floor)
-    found = [_check("floor", looks.interval(plan, mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
+    needed = interim.needed(plan, mine, above=plan.floor, below=plan.floor)
+    found = [_check("floor", interim.interval(plan, mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
     found.append(_modes_check(plan, arms["candidate"]))
     found += [_better(plan, name, mine, _values(plan.metric, arms[name]), hopeless=0.0) for name in plan.baselines]
     if "champion" in arms:
@@ -243,20 +244,20 @@ def _check(
 
 def _better(plan: Plan, name: str, mine: np.ndarray, theirs: np.ndarray, *, hopeless: float) -> Check:
     pairs = statistics.halves(mine, theirs)
-    needed = looks.needed(plan, pairs, above=0.5, below=(hopeless + 1) / 2)
-    interval = looks.difference(plan, mine, theirs)
+    needed = interim.needed(plan, pairs, above=0.5, below=(hopeless + 1) / 2)
+    interval = interim.difference(plan, mine, theirs)
     check = _check(f"better than {name}", interval, limit=0.0, hopeless=hopeless, needed=needed)
     if plan.stopping == "anytime" or not check.passed:
         return check
-    chance = statistics.exchange(mine, theirs, draws=looks.draws(plan, len(mine)))
-    state: State = "passed" if chance <= looks.chance(plan, len(mine)) else "undecided"
+    chance = statistics.exchange(mine, theirs, draws=interim.draws(plan, len(mine)))
+    state: State = "passed" if chance <= interim.chance(plan, len(mine)) else "undecided"
     return replace(check, state=state, chance=_rounded(chance))
 
 
 def _not_worse(plan: Plan, mine: np.ndarray, theirs: np.ndarray) -> Check:
     pairs, limit = statistics.halves(mine, theirs), -plan.margin
-    needed = looks.needed(plan, pairs, above=(limit + 1) / 2, below=(limit + 1) / 2)
-    interval = looks.difference(plan, mine, theirs)
+    needed = interim.needed(plan, pairs, above=(limit + 1) / 2, below=(limit + 1) / 2)
+    interval = interim.difference(plan, mine, theirs)
     return _check("not worse than champion", interval, limit=limit, hopeless=limit, needed=needed)
 
 
@@ -266,7 +267,7 @@ def _no_slice_worse(plan: Plan, slices: Slices, episodes: int) -> Check:
     Where the plan asks for "not_worse": worse by more than the margin.
     """
     name, worst = min(slices.items(), key=lambda item: item[1]["worse_p"])
-    state: State = "failed" if worst["worse_p"] <= looks.chance(plan, episodes) else "passed"
+    state: State = "failed" if worst["worse_p"] <= interim.chance(plan, episodes) else "passed"
     value, low, high = worst["difference"], worst["difference_low"], worst["difference_high"]
     return Check(f"no slice worse (worst: {name})", state, value, low, high, 0.0, None, worst["worse_p"])
 
@@ -308,7 +309,7 @@ def _outcome(plan: Plan, checks: Sequence[Check], episodes: int) -> tuple[Outcom
 def _numbers(plan: Plan, arm: Arm) -> dict[str, float]:
     numbers = {"episodes": float(len(arm)), "modes": float(_modes(arm))}
     for metric in ("score", "success"):
-        interval = looks.interval(plan, _values(metric, arm))
+        interval = interim.interval(plan, _values(metric, arm))
         numbers |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     numbers["mode_entropy_bits"] = statistics.mode_entropy(record.mode for record in arm)
     return {name: _rounded(number) for name, number in numbers.items()}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqbet import statistics
 from vqbet.contract import EpisodeRecord
-from vqbet.evaluation import looks, statistics
-from vqbet.evaluation.figures import COLOURS, INK, STYLE, UNDECIDED, grid, svg
+from vqbet.evaluation import interim
 from vqbet.evaluation.plan import Plan
+from vqbet.pages.figures import COLOURS, INK, STYLE, UNDECIDED, grid, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def power(plan: Plan, comparison: Mapping[str, float], *, name: str) -> str:
         figure = Figure(figsize=(5.3, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for index, look in enumerate(plan.looks):
-            chance = looks.chance(plan, look)
+            chance = interim.chance(plan, look)
             found = [
                 statistics.mean_power(look, spread=spread, difference=float(difference), limit=limit, alpha=chance)
                 for difference in differences

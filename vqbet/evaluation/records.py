@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vqbet import reading
 from vqbet.contract import EpisodeRecord, GateError
+from vqbet.files import reading
 
 MAX_BYTES = 256 * 2**20  # a record is about 400 bytes: far more episodes than anyone evaluates at once
 

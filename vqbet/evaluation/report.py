@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from vqbet import page, reading
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import figures, gate, gate_figures, records
+from vqbet.evaluation import gate, gate_figures, records
 from vqbet.evaluation.plan import Plan
+from vqbet.files import reading
+from vqbet.pages import figures, page
 
 BADGES = {"PROMOTE": "good", "REJECT": "bad", "HOLD": "warn", "NOT_COMPARABLE": "none"}
 MEANINGS = {

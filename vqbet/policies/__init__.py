@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import BundleError, Spec
-from vqbet.policies.acting import TERMS, Actor, Planner, understood
+from vqbet.policies.actor import TERMS, Actor, Planner, understood
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -20,25 +20,25 @@ def _vqbet(arguments: Mapping[str, Any], components: Components) -> Planner:
 
 
 def _bc(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.policies.bc import BehaviorCloning
+    from vqbet.comparison.policies.bc import BehaviorCloning
 
     return BehaviorCloning.from_components(arguments, components)
 
 
 def _bet(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.policies.bet import BeT
+    from vqbet.comparison.policies.bet import BeT
 
     return BeT.from_components(arguments, components)
 
 
 def _beso(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.policies.beso import Beso
+    from vqbet.comparison.policies.beso import Beso
 
     return Beso.from_components(arguments, components)
 
 
 def _diffusion(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.policies.diffusion import DiffusionPolicy
+    from vqbet.comparison.policies.diffusion import DiffusionPolicy
 
     return DiffusionPolicy.from_components(arguments, components)
 

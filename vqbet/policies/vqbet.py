@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vqbet import reading
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
-from vqbet.policies.acting import decided
-from vqbet.prior import Prior, pick
-from vqbet.tokenizer import Tokenizer
+from vqbet.files import reading
+from vqbet.models.prior import Prior, pick
+from vqbet.models.tokenizer import Tokenizer
+from vqbet.policies.actor import decided
 
 
 @final

@@ -6,11 +6,12 @@ MLflow itself is imported inside functions, for it costs seconds.
 
 from vqbet.registry.approvals import Approval, approve, approved_then
 from vqbet.registry.approvals import examined as examined_approvals
+from vqbet.registry.attachments import attach, fetch, keep
 from vqbet.registry.attempts import Attempt, Attempts
 from vqbet.registry.bereft import refuse_without_ledger
 from vqbet.registry.chain import OvertakenError, signed_by
 from vqbet.registry.connection import check, empty
-from vqbet.registry.evidence import attach, fetch, keep
+from vqbet.registry.description import show
 from vqbet.registry.files import complete, download
 from vqbet.registry.heads import Head, head, length, misses, unsigned
 from vqbet.registry.ledger import LedgerEntry, signers
@@ -38,7 +39,6 @@ from vqbet.registry.promotion import (
 )
 from vqbet.registry.runs import Run, abandoned, end, run, trainers
 from vqbet.registry.seals import UNSIGNED, may
-from vqbet.registry.summary import show
 
 __all__ = [
     "CANDIDATE",

@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import durable
 from vqbet.contract import RegistryError
+from vqbet.files import durable
 from vqbet.registry import relocation
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError
-from vqbet.fingerprint import Fingerprint
+from vqbet.files.fingerprint import Fingerprint
 from vqbet.registry import connection
 
 if TYPE_CHECKING:

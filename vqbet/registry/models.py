@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqbet import reading
 from vqbet.contract import RegistryError, Spec
+from vqbet.files import reading
 from vqbet.registry import connection, files
 from vqbet.registry.runs import experiment
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vqbet.contract import VqbetError
-from vqbet.launch import one_thread
+from vqbet.environment.processes import one_thread
 from vqbet.serving.session import Session
 
 FOREIGN = ("mlflow", "prefect", "dvc", "zarr", "great_expectations", "boto3", "accelerate")

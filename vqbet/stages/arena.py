@@ -21,14 +21,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vqbet import bundle, launch, playable
+from vqbet import bundle
 from vqbet.contract import Demonstrations, PipelineError, Policy
 from vqbet.demos import store
+from vqbet.environment import processes
 from vqbet.evaluation import rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import Label, Play
+from vqbet.policies import loading
 from vqbet.stages import worlds
-from vqbet.stages.watch import Advance, Watch
+from vqbet.stages.progress import Advance, Watch
 
 SHARD = 100  # episodes that one process plays together; fewer cost the vectorised worlds more than they spread
 REPORT_S = 0.2
@@ -73,7 +75,7 @@ class _Players:
             noise = {"observation_noise": job.within.observation_noise, "action_noise": job.within.action_noise}
             env, label = worlds.disturbed(env, self.demos, **noise), replace(label, slice=job.within.name)
         rows = [list(job.seeds).index(seed) for seed in job.film]
-        with launch.one_thread():
+        with processes.one_thread():
             return rollout.play(env, self._policy(job), job.seeds, label, progress=report, film=rows)
 
     @property
@@ -91,7 +93,7 @@ class _Players:
     def _read(self, job: Job) -> Policy:
         if job.bundle is None:
             return worlds.baseline(job.label.policy, self.demos)
-        policy, packed = playable.load(job.bundle, job.label.digest)
+        policy, packed = loading.load(job.bundle, job.label.digest)
         bundle.expect(packed, self.demos.spec)
         return policy
 
@@ -104,7 +106,7 @@ class Arena:
 
     def __init__(self, demonstrations: Path) -> None:
         self._store = demonstrations
-        self._workers = launch.workers()
+        self._workers = processes.workers()
         self._here = _Players(demonstrations)
         self._pool: _Pool | None = None
 
@@ -196,7 +198,7 @@ class _Pool:
                 except BrokenProcessPool as error:
                     raise PipelineError(
                         "a process that played episodes was ended from outside, perhaps for want of memory; "
-                        f"set {launch.WORKERS} to fewer than {self._count}"
+                        f"set {processes.WORKERS} to fewer than {self._count}"
                     ) from error
                 progress.at(at, 1, 1)
         return [found[at] for at in range(first, first + len(shards))]
@@ -213,7 +215,7 @@ class _Stopped(Exception):
 def _enter(parent: int, demonstrations: Path, reports: Any, stop: Any) -> None:
     """In a new process: Ctrl-C is the parent's to answer, and the parent's death is ours."""
     global _players, _reports, _stop
-    launch.die_with_parent(parent)
+    processes.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _players, _reports, _stop = _Players(demonstrations), reports, stop
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vqbet import bundle, playable
+from vqbet import bundle
 from vqbet.contract import BundleError, Spec
-from vqbet.policies.acting import TERMS, Actor, understood
+from vqbet.models.prior import Prior
+from vqbet.models.tokenizer import Tokenizer
+from vqbet.policies import loading
+from vqbet.policies.actor import TERMS, Actor, understood
 from vqbet.policies.vqbet import VQBeT
-from vqbet.prior import Prior
-from vqbet.stages import files, sources
+from vqbet.stages import artifacts, code_version
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.tokenizer import Tokenizer
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import BundleParams, TaskParams
@@ -39,7 +40,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         arguments=policy.arguments(),
         components=policy.components(),
         provenance={
-            "code": sources.digest(__name__),
+            "code": code_version.digest(__name__),
             "data": prior.provenance["data"],
             "tokenizer": tokenizer.digest,
             "prior": prior.digest,
@@ -50,9 +51,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             },
         },
     )
-    playable.load(paths.policy, digest)
+    loading.load(paths.policy, digest)
     metrics = {"parameters": float(sum(value.size for part in policy.components().values() for value in part.values()))}
-    files.write_json(paths.metrics("bundle"), metrics)
+    artifacts.write_json(paths.metrics("bundle"), metrics)
     return metrics
 
 

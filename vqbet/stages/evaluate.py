@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqbet import environment, playable
+from vqbet import environment, statistics
 from vqbet.contract import EpisodeRecord
-from vqbet.evaluation import records, rollout, statistics, video
+from vqbet.evaluation import records, rollout, video
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.stages import files, worlds
+from vqbet.policies import loading
+from vqbet.stages import artifacts, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    policy, packed = playable.load(paths.policy)
+    policy, packed = loading.load(paths.policy)
     world = worlds.name(paths.task, asked=bool(policy.goal))
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes
@@ -33,7 +34,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     records.write(paths.evaluation / "records.jsonl", played.records)
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)
-    files.write_json(paths.metrics("evaluate"), metrics)
+    artifacts.write_json(paths.metrics("evaluate"), metrics)
     timing = played.timing
     watch.say(f"{timing.steps_per_s:.0f} steps/s, policy call {timing.act_ms(50):.1f} ms (p99 {timing.act_ms(99):.1f})")
     return metrics

@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, environment, playable
+from vqbet import bundle, environment
 from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
 from vqbet.evaluation import gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import blessing, files, judged, sealing, worlds
+from vqbet.policies import loading
+from vqbet.stages import artifacts, rehearsal, retraining_history, sealing, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -30,12 +31,12 @@ TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     """Candidate and champion are where the runner has put them, both from the registry."""
     demos = store.read(paths.store)
-    policy, candidate = playable.load(paths.scratch("candidate"))
-    blessed = blessing.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
-    files.write_json(paths.blessing(candidate.digest), blessed.to_json())
+    policy, candidate = loading.load(paths.scratch("candidate"))
+    blessed = rehearsal.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
+    artifacts.write_json(paths.blessing(candidate.digest), blessed.to_json())
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
     world = worlds.name(paths.task, asked=bool(policy.goal))
-    retrained = judged.retrained(paths.root, paths.task, candidate)
+    retrained = retraining_history.retrained(paths.root, paths.task, candidate)
     make = partial(make_plan, world, params, demos, _digests(paths), retrained)
     played = make(1).candidate != make(1).champion
     plan = sealing.plan(paths.task, make) if played else make(1)
@@ -50,7 +51,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "checks": float(len(verdict.checks)),
         "checks_passed": float(sum(check.passed for check in verdict.checks)),
     }
-    files.write_json(paths.metrics("gate"), metrics)
+    artifacts.write_json(paths.metrics("gate"), metrics)
     if played:
         sealing.verdict(
             paths.root, paths.task, plan, sum(len(job.seeds) for job in jobs if job.label.policy == CANDIDATE)

@@ -17,7 +17,7 @@ from vqbet.bundle import Bundle
 from vqbet.contract import BundleError, GateError, VqbetError
 from vqbet.demos import store
 from vqbet.evaluation import evidence, records
-from vqbet.stages import files
+from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
 
@@ -46,11 +46,11 @@ def blessing(paths: Paths, policy: Bundle) -> Path:
             evidence.verify(folder)
             if records.parse(records.load(packed), str(packed)).get("digest") == policy.digest:
                 return packed
-    from vqbet.stages.blessing import bless
+    from vqbet.stages.rehearsal import bless
 
     budget_ms = config.task(paths.params, paths.task).gate.latency_ms
     made = bless(paths.policy, policy.digest, store.read(paths.store), budget_ms=budget_ms)
-    files.write_json(path, made.to_json())
+    artifacts.write_json(path, made.to_json())
     return path
 
 

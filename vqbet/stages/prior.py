@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from vqbet import bundle, checkpoint, launch, train
+from vqbet import bundle
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos import frames, goals, positions, store, views
+from vqbet.coordinates import demonstrated_frame, demonstrated_positions, views
+from vqbet.demos import goals, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
-from vqbet.policies.spaces import Spaces
-from vqbet.prior import Objective, Prior, PriorShape
-from vqbet.recipe import Recipe, seed_everything
-from vqbet.stages import files, sources
+from vqbet.environment import processes
+from vqbet.models.prior import Objective, Prior, PriorShape
+from vqbet.models.spaces import Spaces
+from vqbet.models.tokenizer import Tokenizer
+from vqbet.stages import artifacts, code_version
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.tokenizer import Tokenizer
+from vqbet.stages.progress import Watch
+from vqbet.training import checkpoint, loop
+from vqbet.training.recipe import Recipe, seed_everything
 
 if TYPE_CHECKING:
     from vqbet.config import PriorParams, TaskParams
@@ -35,9 +38,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
     model, windows = build(chosen, frozen, demos, goal)
-    code = sources.digest(__name__)
+    code = code_version.digest(__name__)
     with watch.bar(f"prior {paths.task}") as advance:
-        trained = train.train(
+        trained = loop.train(
             model,
             windows.gather,
             len(windows),
@@ -47,9 +50,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             track=watch.track,
             progress=advance,
         )
-    if not launch.is_main():
+    if not processes.is_main():
         return {}
-    files.write_curves(paths.plot("prior"), trained.history)
+    artifacts.write_curves(paths.plot("prior"), trained.history)
     bundle.write(
         paths.prior,
         kind="prior",
@@ -65,7 +68,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     )
     checkpoint.clear(paths.scratch("checkpoints/prior"))
     metrics = {name: value for name, value in trained.history[-1].items() if name != "step"}
-    files.write_json(paths.metrics("prior"), metrics)
+    artifacts.write_json(paths.metrics("prior"), metrics)
     return metrics
 
 
@@ -106,8 +109,8 @@ def build(
 def terms(task: str, goal: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What the numbers of a policy mean that was trained so, as `Actor.terms` has it; goals lie somewhere for one that
     acts in their frame, and nowhere for one that does not, or is told none."""
-    reference = frames.AT[task] if goal and chosen.get("goal_frame") else ()
-    counted = positions.COUNTED[task] if chosen.get("absolute") else ()
+    reference = demonstrated_frame.AT[task] if goal and chosen.get("goal_frame") else ()
+    counted = demonstrated_positions.COUNTED[task] if chosen.get("absolute") else ()
     return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}
 
 

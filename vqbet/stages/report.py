@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from vqbet import bundle
 from vqbet.evaluation import records, report
-from vqbet.stages import files
+from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -37,5 +37,5 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     inputs = report.ReportInputs(artifacts=paths.artifacts, tracks=TRACKS.get(paths.task, {}), facts=facts)
     report.write(paths.report, task=paths.task, inputs=inputs)
     metrics = {"episodes": float(len(records.read(paths.evaluation / "records.jsonl")))}
-    files.write_json(paths.metrics("report"), metrics)
+    artifacts.write_json(paths.metrics("report"), metrics)
     return metrics

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, launch, reading, registry, signing
+from vqbet import bundle, registry, signing
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
-from vqbet.stages import files, worktree
+from vqbet.environment import processes
+from vqbet.files import reading
+from vqbet.stages import artifacts, worktree
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -34,17 +36,17 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     With $VQBET_PROCESSES above 1 the prior is trained by that many child processes; only the first of them writes.
     training: how far the seeds of tokenizer and prior are above those of `params`, see `Paths`.
     """
-    launch.die_with_parent()
+    processes.die_with_parent()
     stage = _stage(name)
     paths, params = Paths(root, task, training), params.reseeded(training)
     arguments = ["stage", name, task, "--training", str(training)]
-    if name == "prior" and (code := launch.relaunch(arguments)) is not None:
+    if name == "prior" and (code := processes.relaunch(arguments)) is not None:
         if code in STOPPED:
             raise KeyboardInterrupt
         if code:
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
-        return files.read_metrics(paths.metrics(name))
-    if not launch.is_main():
+        return artifacts.read_metrics(paths.metrics(name))
+    if not processes.is_main():
         return stage(paths, params, Watch())
     section = getattr(params, "validate_" if name == "validate" else name, None)
     registry.check()
@@ -66,7 +68,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         metrics = stage(paths, params, replace(watch, track=record.track))
         record.finish(metrics, [paths.metrics(name)])
         record.tag("digest", _digest(paths, name))
-    files.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
+    artifacts.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
 
 

@@ -14,7 +14,7 @@ from vqbet.evaluation import records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
 from vqbet.registry import Attempt
-from vqbet.stages import evidence, files, kept
+from vqbet.stages import artifacts, kept, verdicts
 from vqbet.stages.paths import Paths
 
 JUDGED = ("plan.json", "records.jsonl", "verdict.json")
@@ -60,14 +60,14 @@ def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
         before = attempts.under(judged.sha256)
         if before is not None and before.outcome and _there(root, paths, before):
             return before.evidence
-        proof, found = evidence.pack(root, task)
+        proof, found = verdicts.pack(root, task)
         if before is None or before.outcome not in ("", found.outcome):
             said = before.outcome if before else "nothing, and was not sealed"
             raise GateError(f"{paths.gate}: the plan led to {said} before, to {found.outcome} now; it cannot be both")
         registry.keep(
             task,
             paths.verdicts / proof,
-            metrics=files.read_metrics(paths.metrics("gate")),
+            metrics=artifacts.read_metrics(paths.metrics("gate")),
             tags={"outcome": found.outcome, "reason": found.reason, "digest": found.candidate},
         )
         try:
@@ -97,7 +97,7 @@ def sealed(root: Path, task: str) -> tuple[str, Verdict]:
             f"{paths.gate}: no gate has sealed this verdict in the registry, so it counts for nothing; let the gate "
             f"play its episodes here: dvc repro -f -s gate@{task}"
         )
-    folder, verdict = evidence.found(root, attempt.evidence)
+    folder, verdict = verdicts.found(root, attempt.evidence)
     for name in JUDGED:
         if _bytes(paths.gate / name) != _bytes(folder / name):
             raise GateError(
@@ -148,7 +148,7 @@ def _differences(one: Plan, two: Plan) -> list[str]:
 def _there(root: Path, paths: Paths, attempt: Attempt) -> bool:
     """Whether the sealed evidence can be had and holds exactly this verdict."""
     try:
-        folder, _ = evidence.found(root, attempt.evidence)
+        folder, _ = verdicts.found(root, attempt.evidence)
     except (RegistryError, StorageError, GateError):
         return False
     return _bytes(folder / "verdict.json") == _bytes(paths.gate / "verdict.json")

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vqbet import bundle, checkpoint, train
+from vqbet import bundle
 from vqbet.contract import Demonstrations, TrainingError
-from vqbet.demos import store, views
+from vqbet.coordinates import views
+from vqbet.demos import store
 from vqbet.demos.windows import Windows, complete_chunks
-from vqbet.normalizer import Normalizer
-from vqbet.quantizers import FROM_DATA
-from vqbet.recipe import Recipe, seed_everything
-from vqbet.stages import files, sources
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.quantizers import FROM_DATA
+from vqbet.models.tokenizer import Tokenizer, TokenizerShape, check_health
+from vqbet.stages import artifacts, code_version
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
-from vqbet.tokenizer import Tokenizer, TokenizerShape, check_health
+from vqbet.stages.progress import Watch
+from vqbet.training import checkpoint, loop
+from vqbet.training.recipe import Recipe, seed_everything
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
@@ -32,7 +34,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
     refuse_unfit(paths.task, chosen, demos)
-    code = sources.digest(__name__)
+    code = code_version.digest(__name__)
     made = fit(
         chosen,
         demos,
@@ -43,8 +45,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     tokenizer = made.tokenizer
     recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"})
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
-    files.write_curves(paths.plot("tokenizer"), made.history)
-    files.write_json(paths.health, described(health, recorded))
+    artifacts.write_curves(paths.plot("tokenizer"), made.history)
+    artifacts.write_json(paths.health, described(health, recorded))
     check_health(health, **chosen.health.model_dump())
     bundle.write(
         paths.tokenizer,
@@ -62,7 +64,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         **{f"perplexity_{layer}": value for layer, value in enumerate(health["perplexity"])},
         "combinations_used": float(health["combinations_used"]),
     }
-    files.write_json(paths.metrics("tokenizer"), metrics)
+    artifacts.write_json(paths.metrics("tokenizer"), metrics)
     return metrics
 
 
@@ -80,7 +82,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
     Raises ConfigError where the demonstrations are to be seen in a way that their world is not made for.
     """
-    began = train.clock()
+    began = loop.clock()
     demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
@@ -89,9 +91,9 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
     if not tokenizer.trainable:
         history = [fitted(tokenizer, windows)]
         watch.track(1, history[0])
-        return Fit(tokenizer.eval(), history, train.clock() - began)
+        return Fit(tokenizer.eval(), history, loop.clock() - began)
     with watch.bar(f"tokenizer {demos.spec.task}") as advance:
-        trained = train.train(
+        trained = loop.train(
             tokenizer,
             windows.gather,
             len(windows),
@@ -101,7 +103,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
             track=watch.track,
             progress=advance,
         )
-    return Fit(tokenizer.eval(), trained.history, train.clock() - began)
+    return Fit(tokenizer.eval(), trained.history, loop.clock() - began)
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:

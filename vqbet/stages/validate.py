@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqbet.demos import store, validate
-from vqbet.stages import files
+from vqbet.demos import store
+from vqbet.demos.validation import validate
+from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
-from vqbet.stages.watch import Watch
+from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -23,7 +24,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "errors": float(len(report.errors)),
         "advice": float(len(report.advice)),
     }
-    files.write_json(paths.metrics("validate"), metrics)
+    artifacts.write_json(paths.metrics("validate"), metrics)
     for sentence in report.advice:
         watch.say(f"advice: {sentence}")
     validate.raise_for_errors(report, str(paths.store))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vqbet import sims
+from vqbet import tasks
 from vqbet.contract import Demonstrations, Env, Policy, WorldError
+from vqbet.evaluation.noise import Disturbed
 from vqbet.policies.nearest import NearestDemonstration
 from vqbet.policies.noop import NoOp
-from vqbet.sims.disturbed import Disturbed
 
 ASKING = "+goals"  # after a task's name: its world that asks each episode for a goal
 
@@ -21,15 +21,15 @@ def make(world: str, demos: Demonstrations | None = None) -> Env:
     Raises WorldError naming those there are.
     """
     task = world.removesuffix(ASKING)
-    known = sims.WORLDS if task == world else sims.GOAL_WORLDS
+    known = tasks.WORLDS if task == world else tasks.GOAL_WORLDS
     if task not in known:
         kind = "world" if task == world else "world that asks for goals"
         raise WorldError(f"no {kind} {task!r}; there are: {', '.join(sorted(known))}")
     if task == world:
-        return sims.WORLDS[task]()
+        return tasks.WORLDS[task]()
     if demos is None:
         raise WorldError(f"world {world!r}: expected demonstrations to ask for goals from, got none")
-    return sims.GOAL_WORLDS[task](demos)
+    return tasks.GOAL_WORLDS[task](demos)
 
 
 def disturbed(env: Env, demos: Demonstrations, *, observation_noise: float, action_noise: float) -> Env:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vqbet.contract import StorageError
-from vqbet.storage import connection, folders
+from vqbet.storage import client, folders
 from vqbet.storage.objects import MAX_BYTES, PAUSE_S, Object
 
 CONFLICTS = 6  # tries of a conditional put that meets another one under way
@@ -33,8 +33,8 @@ class Bucket:
     @classmethod
     def at(cls, address: str) -> Self:
         """The bucket of s3://<bucket>/<prefix>; asks it nothing. Raises StorageError for a malformed address."""
-        name, prefix = connection.parse(address)
-        return cls(name, prefix, connection.client(f"s3://{name}/{prefix}"))
+        name, prefix = client.parse(address)
+        return cls(name, prefix, client.client(f"s3://{name}/{prefix}"))
 
     def address(self, key: str = "") -> str:
         return f"s3://{self.name}/{self.prefix}{key}"
@@ -44,7 +44,7 @@ class Bucket:
 
     def check(self) -> None:
         """Raises StorageError, within about 20 s, where the bucket does not answer or may not be listed."""
-        with connection.refused(self.address(), "be listed"):
+        with client.refused(self.address(), "be listed"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
 
     def create(self, key: str, data: bytes, options: Mapping[str, Any] | None = None) -> bool:
@@ -58,7 +58,7 @@ class Bucket:
 
         target, writer = self.object(key), secrets.token_hex(16)
         sent = {**(options or {}), "IfNoneMatch": "*", "Metadata": {WRITER: writer}}
-        with connection.refused(target.where, "be created"):
+        with client.refused(target.where, "be created"):
             for attempt in range(1, CONFLICTS + 1):
                 try:
                     target.put_whole(data, **sent)
@@ -81,7 +81,7 @@ class Bucket:
 
     def keys(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, sorted. Raises StorageError."""
-        with connection.refused(self.address(prefix), "be listed"):
+        with client.refused(self.address(prefix), "be listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + prefix)
             found = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return sorted(key.removeprefix(self.prefix) for key in found)
@@ -106,7 +106,7 @@ class Bucket:
         """Raises StorageError where the server makes an object twice: some take conditions and ignore them."""
         from botocore.exceptions import ClientError
 
-        with connection.refused(target.where, "be created once"):
+        with client.refused(target.where, "be created once"):
             try:
                 target.put_whole(data, **sent)
             except ClientError as error:
@@ -121,5 +121,5 @@ class Bucket:
 
 def configured() -> Bucket | None:
     """The bucket that VQBET_STORAGE names, None where it is not set. Raises StorageError for a malformed address."""
-    address = os.environ.get(connection.VARIABLE, "")
+    address = os.environ.get(client.VARIABLE, "")
     return Bucket.at(address) if address else None

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import durable
 from vqbet.contract import StorageError
-from vqbet.fingerprint import Fingerprint
-from vqbet.storage import connection
+from vqbet.files import durable
+from vqbet.files.fingerprint import Fingerprint
+from vqbet.storage import client
 from vqbet.storage.objects import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ NAME = re.compile(r"(?:[\w=-][\w.=-]*/)*[\w=-][\w.=-]*", re.ASCII)  # no part be
 def put(bucket: Bucket, name: str, folder: Path) -> str:
     """As `Bucket.put_folder`."""
     place = f"{HOME}/{name}"
-    with connection.refused(bucket.address(place), "be put"):
+    with client.refused(bucket.address(place), "be put"):
         manifest = (folder / MANIFEST).read_bytes()
         for file, entry in sorted(_listed(manifest, name, str(folder / MANIFEST)).items()):
             data = (folder / file).read_bytes()
@@ -49,7 +49,7 @@ def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
     place = f"{HOME}/{name}"
     manifest = _get(bucket, f"{place}/{MANIFEST}", MAX_MANIFEST_BYTES)
     entries = _listed(manifest, name, bucket.address(f"{place}/{MANIFEST}"))
-    with connection.refused(bucket.address(place), f"be copied into {store}"):
+    with client.refused(bucket.address(place), f"be copied into {store}"):
         store.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=store, prefix=".fetching-") as scratch:
             staging = Path(scratch) / name

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from vqbet.storage import connection
+from vqbet.storage import client
 from vqbet.storage.objects import Object
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def versions(bucket: Bucket, prefix: str) -> Iterator[tuple[str, bytes]]:
 
     Raises StorageError.
     """
-    with connection.refused(bucket.address(prefix), "be listed with its versions"):
+    with client.refused(bucket.address(prefix), "be listed with its versions"):
         pages = bucket.client.get_paginator("list_object_versions").paginate(
             Bucket=bucket.name, Prefix=bucket.prefix + prefix
         )
@@ -46,7 +46,7 @@ def _retention(bucket: Bucket) -> tuple[dict[str, Any], str]:
     """Options of a put, and the lock in words."""
     from botocore.exceptions import ClientError
 
-    with connection.refused(bucket.address(), "be asked for its object lock"):
+    with client.refused(bucket.address(), "be asked for its object lock"):
         try:
             answer = bucket.client.get_object_lock_configuration(Bucket=bucket.name)
         except ClientError as error:

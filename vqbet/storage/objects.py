@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vqbet.contract import StorageError
-from vqbet.storage import connection
+from vqbet.storage import client
 
 MULTIPART_BYTES = 8 * 2**20  # a file larger than this goes in parts
 PART_BYTES = 8 * 2**20  # S3 refuses parts below 5 MiB, but for the last
@@ -52,22 +52,22 @@ class Object:
         """
         from botocore.exceptions import BotoCoreError
 
-        with connection.refused(self.where, "be read"):
-            for attempt in range(1, connection.ATTEMPTS + 1):
+        with client.refused(self.where, "be read"):
+            for attempt in range(1, client.ATTEMPTS + 1):
                 answer = self._found("get_object")
                 if answer is None:
                     return None
                 try:
                     return Content(self._body(answer["Body"], limit), answer["Metadata"])
                 except BotoCoreError:
-                    if attempt == connection.ATTEMPTS:
+                    if attempt == client.ATTEMPTS:
                         raise
                 time.sleep(PAUSE_S * attempt)
         raise AssertionError("the last attempt gives or raises")
 
     def holds(self, data: bytes) -> bool:
         """Whether it is there with this size and SHA-256, by the server's word."""
-        with connection.refused(self.where, "be looked at"):
+        with client.refused(self.where, "be looked at"):
             answer = self._found("head_object")
         if answer is None or answer["ContentLength"] != len(data):
             return False
@@ -77,7 +77,7 @@ class Object:
         """Have it hold `data`, and be sure of it; nothing is sent where it already does. Raises StorageError."""
         if self.holds(data):
             return
-        with connection.refused(self.where, "be uploaded"):
+        with client.refused(self.where, "be uploaded"):
             if len(data) > MULTIPART_BYTES:
                 self._put_parts(data)
             else:
@@ -128,7 +128,7 @@ class Object:
             parts = [self._put_part(upload, number, part) for number, part in enumerate(_parts(data), start=1)]
             self._complete(upload, parts)
         except BaseException:
-            with suppress(StorageError), connection.refused(self.where, "be aborted"):  # the first error is to be shown
+            with suppress(StorageError), client.refused(self.where, "be aborted"):  # the first error is to be shown
                 self._abort(upload)
             raise
 

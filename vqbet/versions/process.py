@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from vqbet import durable
 from vqbet.contract import PipelineError
+from vqbet.files import durable
 from vqbet.versions import strangers
 
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")

@@ -9,13 +9,13 @@ from vqbet.contract import Demonstrations
 
 
 def _kitchen(source: Path) -> Demonstrations:
-    from vqbet.demos.importers.kitchen import load
+    from vqbet.tasks.kitchen.importer import load
 
     return load(source)
 
 
 def _pusht(source: Path) -> Demonstrations:
-    from vqbet.demos.importers.pusht import load
+    from vqbet.tasks.pusht.importer import load
 
     return load(source)
 

@@ -23,9 +23,9 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
-from vqbet import durable, reading
 from vqbet.contract import StoreError
 from vqbet.demos.importers.line import SLOWEST_BYTES_PER_S, Line, Refused, line, opened
+from vqbet.files import durable, reading
 
 Progress = Callable[[int, int], None]
 

@@ -1,0 +1,195 @@
+"""params.yaml: what is accepted, and that every refusal names the path of the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vqbet import config
+from vqbet.contract import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "params.yaml"
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_is_good() -> None:
+    assert config.tasks(SHIPPED) == ["blockpush"]
+    for name in ("blockpush", "pusht"):
+        assert config.task(SHIPPED, name).gate.alpha == 0.05
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    """YAML 1.2: 1e-4 is a number (PyYAML gives a string)."""
+    path = edited(tmp_path, "weight_decay: 1.0e-4", "weight_decay: 1e-4")
+    assert config.task(path, "blockpush").tokenizer.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("  window: 1", "  windwo: 1", "blockpush.prior.windwo: unknown key"),
+        ("    window: 1\n", "", "blockpush.prior.window: missing"),
+        ("    window: 1", "    window: '3'", "blockpush.prior.window: .* got '3'"),
+        ("    window: 1", "    window: 0", "blockpush.prior.window: .* got 0"),
+        ("    window: 1", "    window: 3.5", "blockpush.prior.window: .* got 3.5"),
+        ("    codes: 16", "    codes: 100000", "blockpush.tokenizer.codes: .* got 100000"),
+        ('execute: "first"', 'execute: "second"', "blockpush.bundle.execute: .* got 'second'"),
+        ("alpha: 0.05", "alpha: 0.9", "blockpush.gate.alpha: .* got 0.9"),
+        ("alpha: 0.05", "alpha: .nan", "blockpush.gate.alpha"),
+        ("alpha: 0.05", "alpha: 1.0e-300", "blockpush.gate.alpha: .* got 1e-300"),
+        ("    heads: 4", "    heads: 7", "not a multiple of heads 7"),
+        ("max_divergence: 0.02", "max_divergence: 2.0", "blockpush.drift.max_divergence: .* got 2.0"),
+        ("max_shift: 0.2", "max_shift: 0.0", "blockpush.drift.max_shift: .* got 0.0"),
+        ("max_tail: 1.25", "max_tail: .inf", "blockpush.drift.max_tail"),
+        ("  drift: {max_shift: 0.2, max_divergence: 0.02, max_tail: 1.25}\n", "", "blockpush.drift: missing"),
+        ("min_steps: 20", "min_steps: 900", "min_steps 900 is above max_steps"),
+        ("[blockpush]", "[blockpsuh]", "'blockpsuh' has no section"),
+        ("[blockpush]", "blockpush", "expected a list of names"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_path(tmp_path: Path, old: str, new: str, named: str) -> None:
+    path = edited(tmp_path, old, new)
+    read = config.tasks if old == "[blockpush]" else lambda path: config.task(path, "blockpush")
+    with pytest.raises(ConfigError, match=named) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "named"), [("a: [", "is not YAML"), ("- 1", "expected a mapping"), ("", "mapping")])
+def test_a_file_that_is_not_parameters(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=named):
+        config.task(path, "blockpush")
+
+
+def test_a_missing_file_and_a_missing_task(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.task(tmp_path / "params.yaml", "blockpush")
+    with pytest.raises(ConfigError, match="no section 'bathroom'; sections: blockpush, pusht"):
+        config.task(SHIPPED, "bathroom")
+
+
+BOMB = "bomb0: &b0 [1, 2]\n" + "".join(f"bomb{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 12))
+MERGED = "m0: &m0 {a: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}, *m{i - 1}]}}\n" for i in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ('!!float "abc"', "holds a value that YAML cannot read: could not convert string to float: 'abc'"),
+        ('!!int "zz"', "holds a value that YAML cannot read"),
+        ("2026-13-01", "holds a value that YAML cannot read: month must be in 1..12"),
+        ("9" * 5000, "a value of 5000 characters, at most 1000, line 7"),
+        ("9" * 900, "blockpush.demos.episodes: .* got 9{20}"),
+        ("0b" + "1" * 900, "blockpush.demos.episodes: .* got 8"),
+        ("[" * 500 + "]" * 500, "maximum depth of data structure exceeded"),
+        ("[" * 50_000, "maximum depth of data structure exceeded"),
+        ("&a [*a]", "an alias stands for what holds it, line 7"),
+        ("x" * 300_000, "expected at most 262144 bytes"),
+        ('"' + "x" * 900 + '"', r"blockpush.demos.episodes: .* got 'x+\.\.\.x+'"),
+        ("!!python/object:os.system x", "could not determine a constructor"),
+        ("{" + ", ".join(f"k{i}: 1" for i in range(500)) + "}", "blockpush.demos.episodes"),
+    ],
+)
+def test_a_value_that_is_none_is_a_short_sentence(tmp_path: Path, value: str, named: str) -> None:
+    path = edited(tmp_path, "episodes: 1000", f"episodes: {value}")
+    with pytest.raises(ConfigError, match=named) as caught:
+        config.task(path, "blockpush")
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("head", [BOMB, MERGED])
+def test_few_lines_that_stand_for_too_many_values_are_refused_before_they_are_made(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(head + SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="more than 100000 values, aliases repeated"):
+        config.task(path, "blockpush")
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(SHIPPED.read_bytes().replace(b"first", b"\xff"))
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text: .* at byte \d+"):
+        config.task(path, "blockpush")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("    batch: 512", "    batch: 1" + "0" * 30, "prior.batch"),
+        ("    steps: 4000", "    steps: 1" + "0" * 30, "prior.steps"),
+        ("    head_hidden: 256", "    head_hidden: 1" + "0" * 30, "prior.head_hidden"),
+        ("{episodes: 1000, seed", "{episodes: 1" + "0" * 30 + ", seed", "demos.episodes"),
+        ("    first_seed: 2000000", "    first_seed: 1" + "0" * 30, "gate.first_seed"),
+        ("looks: [200,", "looks: [1" + "0" * 30 + ",", "gate.looks.0"),
+        ("    lr: 2.0e-3", "    lr: 1.0e+300", "prior.lr"),
+        ("{temperature: 0.7", "{temperature: 1.0e-300", "bundle.temperature: .* got 1e-300"),
+        ("    window: 1", "    window: 512\n    goal_noise: 0.1", "is not YAML"),
+    ],
+)
+def test_every_count_and_size_has_an_end(tmp_path: Path, old: str, new: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config.task(edited(tmp_path, old, new), "blockpush")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"window": 512, "batch": 4096},
+            "window 512 x batch 4096 are 2,097,152 observations a step, at most 1,048,576",
+        ),
+        ({"width": 4096, "depth": 48, "steps": 100_000_000}, r"about 3e\+21 operations, at most 1e\+21; lower one"),
+    ],
+)
+def test_a_training_that_has_no_end_is_refused(changes: dict[str, int], named: str) -> None:
+    prior = config.task(SHIPPED, "blockpush").prior
+    with pytest.raises(ConfigError, match=named):
+        config.changed(prior, changes, "blockpush.prior")
+
+
+def test_an_offset_head_that_no_memory_holds_is_refused() -> None:
+    task = config.task(SHIPPED, "blockpush")
+    tokenizer = task.tokenizer.model_dump() | {"codes": 1024, "layers": 4, "chunk": 64}
+    prior = task.prior.model_dump() | {"head_hidden": 8192}
+    with pytest.raises(ConfigError, match=r"has 2,147,483,648 weights an action channel, at most 134,217,728"):
+        config.changed(task, {"tokenizer": tokenizer, "prior": prior}, "blockpush")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("{prior.goal_as:", "{prior.dropout: .nan, prior.goal_as:", "goal_changes: prior.dropout: .* got nan"),
+        ("{prior.goal_as:", "{prior.focal_gamma: -1.0, prior.goal_as:", "goal_changes: prior.focal_gamma: .* got -1.0"),
+        ("{data: 0.05}", "{data: .inf}", "ablations.data 5 %: data: .* got inf"),
+        ("{data: 0.05}", "{data: 0.0}", "ablations.data 5 %: data: .* got 0.0"),
+        ("{observation_noise: 0.01}", "{observation_noise: -0.01}", "observation_noise: .* got -0.01"),
+        ("{tokenizer.codes: 4}", "{tokenizer.codes: 1}", "tokenizer.codes: .* got 1"),
+        ("{tokenizer.codes: 4}", '{tokenizer.codes: "4"}', "tokenizer.codes: .* got '4'"),
+        ('{bundle.execute: "first"}', "{bundle.execute: second}", "bundle.execute: .* got 'second'"),
+    ],
+)
+def test_what_an_ablation_changes_is_checked_when_it_is_read(tmp_path: Path, old: str, new: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config.comparison(edited(tmp_path, old, new))
+
+
+def test_many_mistakes_are_not_all_repeated(tmp_path: Path) -> None:
+    unknown = "".join(f"    k{number}: 1\n" for number in range(50))
+    path = edited(tmp_path, "  prior:\n", f"  prior:\n{unknown}")
+    with pytest.raises(ConfigError, match=r"k0: unknown key .* and 40 more"):
+        config.task(path, "blockpush")
+
+
+def test_a_task_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected each name once"):
+        config.tasks(edited(tmp_path, "[blockpush]", "[blockpush, blockpush]"))

@@ -1,0 +1,101 @@
+"""A real browser without a window, steered over its debugging protocol, which resolves no name outside this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.waiting import until
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FOREIGN = "pages.example"  # a name of somebody else's that leads to this machine, as after DNS rebinding
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
+    f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+
+class Page:
+    """One page of the browser."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.sent = 0
+
+    def go(self, address: str) -> None:
+        """Open an address and wait until it is there."""
+        self._do("Page.navigate", url=address)
+        until(lambda: self.run("location.href != 'about:blank' && document.readyState == 'complete'"), 60)
+
+    def run(self, script: str) -> Any:
+        """The value of an expression, evaluated as a script of the page; promises are waited for."""
+        done = self._do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    def _do(self, method: str, **params: Any) -> dict[str, Any]:
+        self.sent += 1
+        self.connection.send(json.dumps({"id": self.sent, "method": method, "params": params}))
+        while (answer := json.loads(self.connection.recv(60))).get("id") != self.sent:
+            pass  # events
+        assert "error" not in answer, answer
+        return answer["result"]
+
+
+class Chromium:
+    """A running browser, found by the port of its debugging protocol."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @contextmanager
+    def page(self, address: str) -> Iterator[Page]:
+        """A new page that shows an address."""
+        new = Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
+        with urlopen(new, timeout=60) as answer:
+            target = json.load(answer)["webSocketDebuggerUrl"]
+        with connect(target, proxy=None) as connection:
+            page = Page(connection)
+            page.go(address)
+            yield page
+
+
+def command() -> str:
+    """The path of a browser. None is a skip, for not everybody has one, and a failure where CI=true says otherwise."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        without(f"no browser: install one of {', '.join(NAMES)} (on Debian: apt-get install chromium)")
+    return found
+
+
+@contextmanager
+def started(home: Path) -> Iterator[Chromium]:
+    """A browser with an empty profile in `home`."""
+    argv = [command(), *FLAGS, f"--user-data-dir={home / 'profile'}", "about:blank"]
+    with (home / "said").open("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            until(lambda: _port(home / "said"), 60)
+            yield Chromium(_port(home / "said"))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _port(said: Path) -> int:
+    """The port of the debugging protocol; 0 while there is none. A packaged browser may have folders of its own."""
+    found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", said.read_text(errors="replace"))
+    return int(found[1]) if found else 0

@@ -1,0 +1,1 @@
+"""What a person or a flow calls beside the graph, one file each."""

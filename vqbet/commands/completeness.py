@@ -1,0 +1,45 @@
+"""May data/ be given a new version? Only in a git repository, and only where no store of the present one is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vqbet import tasks, versions
+from vqbet.contract import PipelineError
+
+SUFFIX = ".zarr"
+
+
+def check(root: Path, task: str) -> None:
+    """Raise PipelineError where DVC could not version data/, or where its new version would silently lose a store.
+
+    A project without DVC is not looked at. The store of `task` itself may be missing, since it is what is brought in.
+    """
+    if not (root / ".dvc").is_dir():
+        return
+    if not versions.tracked(root):
+        raise PipelineError(
+            f"{root}: is not in a git repository, and DVC versions data/ only in one: run `git init` there, then the "
+            "same command again (git must be installed)"
+        )
+    here = {path.name for path in (root / "data").glob(f"*{SUFFIX}") if path.is_dir()}
+    missing = sorted(set(versions.stores(root)) - here - {f"{task}{SUFFIX}"})
+    if missing:
+        raise PipelineError(
+            f"{root / 'data'}: lacks {', '.join(missing)}, which the present version of data/ has; with {task} alone "
+            f"the next version would lose it. Nothing was done; {_remedy(missing)}, then run the same command again. "
+            "To leave it out for good, delete data.dvc first"
+        )
+
+
+def _remedy(missing: list[str]) -> str:
+    """How the missing stores come back."""
+    names = [name.removesuffix(SUFFIX) for name in missing]
+    ways = ["bring it back with `dvc pull data.dvc`"]
+    ways += [f"make it again with `python -m vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
+    ways += [
+        f"import it again with `python -m vqbet ingest {name} <path or URL>`"
+        for name in names
+        if name not in tasks.ORACLES
+    ]
+    return " or ".join(ways)

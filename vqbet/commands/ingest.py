@@ -1,0 +1,125 @@
+"""Demonstrations into the project: from an importer or the task's own oracle, validated, stored, versioned, audited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqbet import tasks, versions
+from vqbet.commands import completeness, origin
+from vqbet.commands.origin import Origin
+from vqbet.contract import ConfigError, Demonstrations, StoreError
+from vqbet.demos import importers, store
+from vqbet.demos.importers.fetch import fetch
+from vqbet.demos.validation import validate
+from vqbet.stages import artifacts, code_version
+from vqbet.stages.paths import Paths
+from vqbet.stages.progress import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What lies in data/<task>.zarr; made: whether it was written now."""
+
+    episodes: int
+    steps: int
+    digest: str
+    made: bool
+
+
+def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch) -> Collected:
+    """Put a task's demonstrations into its store, and record their source; a store of the same making is left alone.
+
+    Raises PipelineError, before anything is done, where data/ cannot be versioned or lacks another task's store;
+    ConfigError where the task has neither importer nor oracle; ValidationError where the demonstrations are not fit for
+    training. The store that was there before is then untouched.
+    """
+    paths = Paths(root, task)
+    completeness.check(root, task)
+    if not source and task not in tasks.ORACLES:
+        raise ConfigError(
+            f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
+            f"{_names(tasks.ORACLES)}): python -m vqbet ingest {task} <path or URL>"
+        )
+    recipe = "" if source else _recipe(task, params)
+    note = paths.scratch("ingested") / "made.json"
+    if recipe and note.is_file() and paths.store.is_dir():
+        known = artifacts.read_object(note, recipe=str, digest=str, episodes=int, steps=int)
+        if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
+            origin.keep(paths, known["digest"], _oracle(task, params), versioned=False)
+            return Collected(known["episodes"], known["steps"], known["digest"], made=False)
+    if source:
+        demos, source_of = _imported(root, task, source, watch)
+    else:
+        demos, source_of = _demonstrated(task, params, watch), _oracle(task, params)
+    report = validate.validate(demos, **params.validate_.model_dump())
+    validate.raise_for_errors(report, source or task)
+    digest = store.write(paths.store, demos)
+    origin.keep(paths, digest, source_of, versioned=bool(source))
+    made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
+    artifacts.write_json(note, {"recipe": recipe, "digest": digest, "episodes": made.episodes, "steps": made.steps})
+    return made
+
+
+def publish(root: Path, watch: Watch) -> versions.DataVersion:
+    """Version data/, push it, and audit what the remote holds against it."""
+    version = versions.add(root)
+    watch.say(f"data.dvc {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
+    versions.push(root)
+    versions.audit(root)
+    return version
+
+
+def _demonstrated(task: str, params: TaskParams, watch: Watch) -> Demonstrations:
+    with watch.bar(f"demonstrations {task}") as advance:
+        return tasks.ORACLES[task](
+            params.demos.episodes, params.demos.seed, lambda done, total: advance(done, total, {})
+        )
+
+
+def _oracle(task: str, params: TaskParams) -> Origin:
+    """The task's oracle as the source of its demonstrations: its code and its parameters."""
+    module, chosen = tasks.ORACLE_MODULES[task], params.demos
+    return Origin(
+        module, "oracle", code_version.digest(module), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
+    )
+
+
+def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonstrations, Origin]:
+    if task not in importers.IMPORTERS:
+        raise ConfigError(
+            f"{task}: no importer reads its published data; there are importers for {_names(importers.IMPORTERS)}"
+        )
+    archive: list[str] = []
+    with watch.bar(f"fetch {task}") as advance:
+        folder = fetch(
+            source,
+            Paths(root, task).scratch("downloads"),
+            max_bytes=importers.MAX_BYTES,
+            progress=lambda done, total: advance(done, total, {}),
+            hashed=archive.append,
+        )
+    try:
+        demos = importers.IMPORTERS[task](folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
+    found = importers.located(folder)
+    return demos, origin.imported(source, found, importers.FORMATS[task], "".join(archive))
+
+
+def _recipe(task: str, params: TaskParams) -> str:
+    """What decides the oracle's demonstrations: its parameters and its code."""
+    code = code_version.digest(tasks.ORACLE_MODULES[task])
+    text = json.dumps([task, params.demos.model_dump(), code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _names(table: Iterable[str]) -> str:
+    return ", ".join(sorted(table)) or "none"

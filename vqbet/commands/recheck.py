@@ -1,0 +1,179 @@
+"""Judged episodes, drawn at random once their records are fixed, played again in a clean process before a promotion.
+
+    python -m vqbet.commands.recheck <given.json> <played.jsonl>
+
+How many episodes are played together decides how numbers are rounded, so everybody who played together with a drawn
+episode plays again, and every record of them must be the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vqbet import bundle, environment, registry, versions
+from vqbet.contract import EpisodeRecord, GateError, VqbetError
+from vqbet.demos import store
+from vqbet.environment import processes
+from vqbet.evaluation import gate as rules
+from vqbet.evaluation import records
+from vqbet.evaluation.plan import Plan, Slice
+from vqbet.evaluation.rollout import Label
+from vqbet.stages import artifacts, verdicts
+from vqbet.stages.arena import Arena, Job
+from vqbet.stages.gate import CANDIDATE, CHAMPION, arms_of, jobs_of
+from vqbet.stages.paths import Paths
+from vqbet.stages.progress import Advance, Watch
+
+DRAWN = 8  # episodes of candidate and champion together; of each baseline one
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(root: Path, task: str, proof: str, watch: Watch) -> str:
+    """Play a random sample of the episodes of the evidence `proof` again; return what was done, in words.
+
+    Returns "" where this machine is of another kind than the one that judged, so that nothing can be compared. Raises
+    GateError naming the first record that differs.
+    """
+    folder, _ = verdicts.found(root, proof)
+    plan = Plan.read(folder / "plan.json")
+    if plan.machine != environment.machine():
+        return ""
+    judged = records.read(folder / "records.jsonl")
+    (root / ".vqbet").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / ".vqbet", prefix="recheck-") as scratch:
+        folders = _bundles(task, plan, Path(scratch))
+        drawn = draw(plan, judged, folders)
+        demos = _store(root, task, folder, Path(scratch))
+        with watch.bar(f"{task}: judged episodes again") as advance:
+            again = _elsewhere(drawn, demos, Path(scratch), advance)
+    compare(judged, again, f"{task}: verdict {proof[:12]}")
+    return f"{len(again)} of {len(judged)} records played again, bit for bit the same"
+
+
+def draw(plan: Plan, judged: list[EpisodeRecord], folders: Mapping[str, Path]) -> list[Job]:
+    """The shards that hold the drawn episodes. The operating system's randomness decides, which nobody can foresee."""
+    played = len(rules.by_policy(judged)[CANDIDATE])
+    looks = [0, *(look for look in plan.looks if look <= played)]
+    shards = [
+        shard
+        for first, end in pairwise(looks)
+        for job in jobs_of(plan, range(plan.first_seed + first, plan.first_seed + end), folders)
+        for shard in job.shards()
+    ]
+    random = secrets.SystemRandom()
+    seeds = range(plan.first_seed, plan.first_seed + played)
+    trained = [name for name in arms_of(plan) if name in (CANDIDATE, CHAMPION)]
+    each = min(DRAWN // len(trained), played)
+    wanted = {name: set(random.sample(seeds, each if name in trained else 1)) for name in arms_of(plan)}
+    return [shard for shard in shards if wanted[shard.label.policy].intersection(shard.seeds)]
+
+
+def compare(judged: list[EpisodeRecord], again: list[EpisodeRecord], where: str) -> None:
+    """Raise GateError unless each record that was played again is one of those that were judged."""
+    known = {(record.policy, record.seed): record for record in judged}
+    for record in again:
+        before = known.get((record.policy, record.seed))
+        if before == record:
+            continue
+        now, then = record.to_json(), before.to_json() if before else {}
+        fields = [f"{name} {then.get(name)!r}, now {value!r}" for name, value in now.items() if then.get(name) != value]
+        raise GateError(
+            f"{where}: {record.policy} on seed {record.seed} does not play as recorded: {'; '.join(fields[:3])}; "
+            "the records are not of these policies on this machine; nothing is promoted on them. Run the gate again"
+        )
+
+
+def _bundles(task: str, plan: Plan, scratch: Path) -> dict[str, Path]:
+    """Candidate and champion as the registry has them, by arm. Raises RegistryError where one is not there."""
+    found = {}
+    for name, digest in ((CANDIDATE, plan.candidate), (CHAMPION, plan.champion)):
+        if digest:
+            found[name] = registry.download(registry.by_digest(task, digest), scratch / name)
+            bundle.read(found[name], digest)
+    return found
+
+
+def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
+    """The demonstrations that the gate had: the present ones where they are the same, else out of their version."""
+    facts = records.parse(records.load(folder / verdicts.FACTS), str(folder / verdicts.FACTS))
+    here = Paths(root, task).store
+    if here.is_dir() and store.digest(here) == facts["store"]:
+        return here
+    past = versions.restore(root, facts["data_version"], task, scratch / "store.zarr")
+    if store.digest(past) != facts["store"]:
+        raise GateError(
+            f"{task}: the episodes were played beside demonstrations {facts['store'][:12]}, and the data version "
+            f"{facts['data_version'][:12]} holds others; dvc pull the version that was judged, or run the gate again"
+        )
+    return past
+
+
+def _elsewhere(drawn: list[Job], demos: Path, scratch: Path, advance: Advance) -> list[EpisodeRecord]:
+    """The records of these jobs, played by a process that has nothing of this one's."""
+    given, played = scratch / "given.json", scratch / "played.jsonl"
+    artifacts.write_json(given, {"store": str(demos.resolve()), "jobs": [_written(job) for job in drawn]})
+    own = ("PATH", processes.WORKERS)
+    clean = {name: os.environ[name] for name in own if name in os.environ} | environment.embedded(scratch)
+    with (scratch / "errors").open("w+", encoding="utf-8") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "vqbet.commands.recheck", str(given.resolve()), str(played.resolve())],
+            cwd=scratch,
+            env={**environment.SILENCE, **clean, "PYTHONPATH": str(PACKAGE_ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        with child:
+            for line in child.stdout or ():
+                done, total = line.split()
+                advance(int(done), int(total), {})
+        if child.returncode:
+            errors.seek(0)
+            reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
+            raise GateError(f"the judged episodes cannot be played again: {reason}")
+    return records.read(played)
+
+
+def main(given: str, played: str) -> None:
+    """Play in the clean process, and tell the parent how far it is."""
+    processes.die_with_parent()
+    asked = artifacts.read_json(Path(given))
+    with Arena(Path(asked["store"])) as arena:
+        found = arena.play("", [_read(job) for job in asked["jobs"]], Watch(bar=_reporting))
+    records.write(Path(played), [record for play in found for record in play.records])
+
+
+@contextmanager
+def _reporting(_label: str) -> Iterator[Advance]:
+    def advance(done: int, total: int, _numbers: Mapping[str, float]) -> None:
+        sys.stdout.write(f"{done} {total}\n")
+        sys.stdout.flush()
+
+    yield advance
+
+
+def _written(job: Job) -> dict[str, Any]:
+    return {**asdict(job), "seeds": list(job.seeds), "bundle": str(job.bundle.resolve()) if job.bundle else ""}
+
+
+def _read(value: dict[str, Any]) -> Job:
+    within = Slice(**value["within"]) if value["within"] else None
+    folder = Path(value["bundle"]) if value["bundle"] else None
+    return Job(Label(**value["label"]), value["seeds"], folder, within)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except VqbetError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

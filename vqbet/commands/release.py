@@ -1,0 +1,247 @@
+"""From files to the registry and the champion alias: what the flow does after the graph, and a person by hand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vqbet import bundle, registry, signing, storage, versions
+from vqbet.bundle import Bundle
+from vqbet.commands import bounds, origin, publication, recheck
+from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
+from vqbet.evaluation.plan import Plan
+from vqbet.files import reading
+from vqbet.registry import LedgerEntry, Signature, Version
+from vqbet.stages import artifacts, kept, sealing, worktree
+from vqbet.stages.paths import Paths
+from vqbet.stages.progress import Watch
+
+
+def register(root: Path, task: str) -> dict[str, str]:
+    """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
+
+    The artefacts must be those that dvc.lock names, and the verdict the one that the gate sealed. Where a bucket is
+    configured it gets the evidence too; "stored" says where. The champion keeps the verdict that made it one. Raises
+    PipelineError or GateError naming what was changed.
+    """
+    paths = Paths(root, task)
+    registry.check()
+    tokenizer, policy = bundle.read(paths.tokenizer), bundle.read(paths.policy)
+    champion = registry.champion(task)
+    if champion and champion.digest == policy.digest == kept.verdict(paths).get("champion"):
+        restored = registry.complete(champion, paths.policy)
+        told = {"policy": f"{task}/{champion.version}", "digest": champion.digest, "is": "the champion already"}
+        return told | ({"put back": ", ".join(restored)} if restored else {})
+    bucket = storage.configured()
+    if bucket is not None:
+        bucket.check()
+    proof, verdict = sealing.sealed(root, task)
+    _as_made(root, task)
+    registry.attach(proof, paths.report / "index.html")
+    stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
+    trained_on = policy.provenance["data"]
+    common = {"store": trained_on, "demonstrations": origin.told(paths, trained_on), **worktree.tags(root)}
+    judged = {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}
+    tokenizer_version = _register_tokenizer(paths, tokenizer, common)
+    version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
+    registry.set_candidate(task, version)
+    return {
+        "policy": f"{task}/{version}",
+        "tokenizer": f"{task}-tokenizer/{tokenizer_version}",
+        "digest": policy.digest,
+        **stored,
+    }
+
+
+def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]) -> int:
+    shape = tokenizer.arguments
+    signature = Signature(
+        {"chunk": ("float32", (-1, shape["chunk"], shape["channels"]))}, {"codes": ("int64", (-1, shape["layers"]))}
+    )
+    tags = {**tags, "digest": tokenizer.digest}
+    name = f"{paths.task}-tokenizer"
+    return registry.register(name, paths.tokenizer, tags=tags, spec=tokenizer.spec, signature=signature)
+
+
+def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> int:
+    score = artifacts.read_metrics(paths.metrics("evaluate"), "score", "score_low", "score_high")
+    scored = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
+    tags = {**tags, "digest": policy.digest, "score": scored}
+    return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
+
+
+def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) -> dict[str, str]:
+    """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it.
+
+    What is promoted was sealed by a gate under the bounds of the committed params.yaml, is what dvc.lock names, and a
+    random sample of its episodes plays again as recorded. Raises PipelineError, GateError or RegistryError otherwise.
+    """
+    registry.check()
+    asked = bounds.committed(root, task).promotion
+    worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
+    version = _version(task, candidate)
+    unchanged(task, version)
+    proof, verdict = sealing.sealed(root, task)
+    _as_made(root, task)
+    bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
+    publication.ready(root, asked.publish)
+    barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
+    said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
+    said |= {"approvals": asked.approvals, "barred": barred}
+    checked = ""
+    if registry.admit(task, version, **said):
+        checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
+    entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
+    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
+
+
+def _as_made(root: Path, task: str) -> None:
+    """Raise PipelineError where outputs of evaluation and gate are not those that dvc.lock says the graph made."""
+    if changed := versions.unmade(root, [f"evaluate@{task}", f"gate@{task}"]):
+        others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise PipelineError(
+            f"{changed[0]}{others}: is not what dvc.lock says the graph made; it was changed by hand, or a stage ran "
+            f"outside the graph: dvc repro gate@{task}"
+        )
+
+
+def _vouched(task: str, proof: str) -> str:
+    """Return who signed a verdict that this kind of machine cannot play again. Raise GateError for nobody."""
+    signer = registry.Attempts(task).judge(proof)
+    if signer == registry.UNSIGNED:
+        raise GateError(
+            f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played "
+            "again here, and no trusted key signed it; promote on the kind that judged, or judge with a key: "
+            "python -m vqbet keys --help"
+        )
+    return f"judged on another kind of machine, not played again; signed by {signer}"
+
+
+def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
+    """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
+    registry.check()
+    proof, verdict = sealing.sealed(root, task)
+    asked = bounds.committed(root, task).promotion
+    who = signing.who()
+    if asked.four_eyes and who in _trainers(root, task):
+        raise RegistryError(
+            f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
+            "of somebody else"
+        )
+    given = registry.approve(task, proof, who=who, why=why, hours=asked.approval_hours)
+    return {
+        "approved": f"{verdict.outcome}: {verdict.reason}",
+        "evidence": given.evidence,
+        "by": given.who,
+        "until": given.until,
+        "why": given.why,
+    }
+
+
+def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
+    """Make `candidate` the champion without a verdict; the ledger says so for ever."""
+    registry.check()
+    version = _version(task, candidate)
+    unchanged(task, version)
+    place = bounds.committed(root, task).promotion.publish
+    entry = registry.force(task, version, who=signing.who(), why=why)
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
+
+
+def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
+    """The champion before this one, again."""
+    registry.check()
+    if target := registry.predecessor(task):
+        unchanged(task, target)
+    place = bounds.committed(root, task).promotion.publish
+    entry = registry.rollback(task, why, signing.who())
+    return described(entry, _signer(entry)) | publication.after(root, task, place)
+
+
+def publish(root: Path, task: str) -> dict[str, str]:
+    """Publish the ends of the task's chains where promotion.publish says. Raises RegistryError where that is none."""
+    registry.check()
+    return publication.publish(root, task, bounds.committed(root, task).promotion.publish)
+
+
+def show(reference: str) -> dict[str, str]:
+    """Describe a registered policy: its data, its verdict, and every verdict that was sought about it."""
+    registry.check()
+    rows = registry.show(reference)
+    return rows | sealing.sought(rows["model"].split("/")[0], rows["digest"])
+
+
+def history(task: str, at: str = "") -> list[dict[str, str]]:
+    """The ledger of a task, oldest first, its chain checked; `at`: only the entry that held at that moment.
+
+    at: ISO 8601, UTC where it names no offset; a date means its last second. Raises ConfigError for anything else.
+    """
+    entries = registry.history(task)
+    if not entries:
+        registry.refuse_without_ledger(task)
+    if at:
+        moment = _moment(at)
+        entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
+    return [described(entry, by) for entry, by in zip(entries, registry.signers(task, entries), strict=True)]
+
+
+def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
+    previous = f"version {entry.previous_version}, digest {entry.previous_digest[:12]}"
+    action = "FORCED WITHOUT A VERDICT" if entry.action == "force" else entry.action
+    return {
+        "entry": f"{entry.seq} {action} {entry.when} by {entry.who}",
+        "champion": f"{entry.task}/{entry.version}, digest {entry.digest[:12]}",
+        "before": previous if entry.previous_version else "none",
+        "why": entry.why,
+        "evidence": entry.evidence or "none",
+        **({"approved by": entry.approved} if entry.approved else {}),
+        **({"checked": entry.checked} if entry.checked else {}),
+        "signed by": "nobody: unsigned" if signer == registry.UNSIGNED else signer,
+    }
+
+
+def unchanged(task: str, version: int) -> Version:
+    """The version. Raises BundleError, naming the component, where the registry's files are not those registered."""
+    registered = registry.resolve(f"{task}/{version}")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
+    return registered
+
+
+def _signer(entry: LedgerEntry) -> str:
+    return registry.signers(entry.task, [entry])[0]
+
+
+def _trainers(root: Path, task: str) -> set[str]:
+    """Who trained the policy in the artefacts, its tokenizer or its prior. Raises RegistryError where no run says."""
+    policy = bundle.read(Paths(root, task).policy)
+    found = registry.trainers(task, policy.digest)
+    for part in ("tokenizer", "prior"):
+        digest = str(policy.provenance.get(part, ""))
+        names = registry.trainers(task, digest)
+        if not names:
+            raise RegistryError(
+                f"{task}: promotion.four_eyes: no run here says who trained {part} {digest[:12]}, so nobody can be "
+                f"told from its trainer; train it again here: dvc repro --force {part}@{task}"
+            )
+        found |= names
+    return found
+
+
+def _moment(at: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise ConfigError(
+            f"--at: expected a date or a time such as 2026-05-01T14:30, got {reading.short(at)}"
+        ) from error
+    if len(at) == len("2026-05-01"):
+        moment = moment.replace(hour=23, minute=59, second=59)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _version(task: str, candidate: int) -> int:
+    return registry.resolve(f"{task}/{candidate}" if candidate else f"{task}@candidate").version

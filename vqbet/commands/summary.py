@@ -1,0 +1,81 @@
+"""The closing screen: what came out of a run of the graph, from the files it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vqbet import registry, versions
+from vqbet.demos import store
+from vqbet.stages import artifacts, runner
+from vqbet.stages.paths import Paths
+
+SHOWN = {  # of each stage's metrics
+    "validate": ("episodes", "steps"),
+    "tokenizer": ("mean_error_over_std",),
+    "evaluate": ("episodes", "score", "score_low", "score_high", "modes", "mode_entropy_bits"),
+}
+
+
+def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
+    """Two columns for the terminal; `ran` names the stages that were run now rather than found unchanged."""
+    paths = Paths(root, task)
+    found = {name: artifacts.read_metrics(paths.metrics(name), *SHOWN.get(name, ())) for name in runner.ORDER}
+    verdict = artifacts.read_object(paths.gate / "verdict.json", outcome=str, reason=str)
+    films = sorted((paths.evaluation / "films").glob("*.webm"))
+    champion = registry.champion(task)
+    evaluated = found["evaluate"]
+    return {
+        "task": task,
+        "demonstrations": f"{found['validate']['episodes']:.0f} episodes, {found['validate']['steps']:.0f} steps",
+        "data version": f"{store.digest(paths.store)[:12]}",
+        "data.dvc": f"{versions.data_version(root)[:12]}{_compared(root, 'data.dvc')}",
+        "tokenizer": _tokenizer(found["tokenizer"]),
+        **_scores(evaluated),
+        "modes": f"{evaluated['modes']:.0f} visited, entropy {evaluated['mode_entropy_bits']:.2f} bits",
+        "verdict": f"{verdict['outcome']}: {verdict['reason']}",
+        "champion": f"version {champion.version}, digest {champion.digest[:12]}" if champion else "none",
+        "stages run now": ", ".join(ran) or "none: nothing had changed",
+        "seconds per stage": _seconds(paths),
+        "lock": f"dvc.lock{_compared(root, 'dvc.lock')}",
+        "open": _relative(root, paths.report / "index.html"),
+        "": _relative(root, paths.validation / "index.html"),
+        **({" ": _relative(root, films[0])} if films else {}),
+    }
+
+
+def _tokenizer(metrics: dict[str, Any]) -> str:
+    used = "+".join(f"{value:.0f}" for name, value in sorted(metrics.items()) if name.startswith("codes_used"))
+    return f"error {metrics['mean_error_over_std']:.3f} of a standard deviation, {used} codes in use"
+
+
+def _scores(metrics: dict[str, Any]) -> dict[str, str]:
+    """The score in the world's own words where it counts blocks or coverage."""
+    low, high = metrics["score_low"], metrics["score_high"]
+    episodes = f"{metrics['episodes']:.0f} episodes"
+    if "mean_blocks" in metrics:
+        return {"blocks pushed": f"{metrics['mean_blocks']:.2f} of 2 ({2 * low:.2f} to {2 * high:.2f}), {episodes}"}
+    extra = {name.removeprefix("mean_"): f"{value:.3f}" for name, value in metrics.items() if name.endswith("coverage")}
+    return {"score": f"{metrics['score']:.3f} ({low:.3f} to {high:.3f}), {episodes}", **extra}
+
+
+def _seconds(paths: Paths) -> str:
+    notes = {name: paths.scratch("seconds") / f"{name}.json" for name in runner.ORDER}
+    return ", ".join(f"{name} {artifacts.read_number(note):.0f}" for name, note in notes.items() if note.is_file())
+
+
+def _compared(root: Path, name: str) -> str:
+    """Whether the file is what the repository's last commit holds, byte for byte."""
+    same = versions.as_committed(root, name)
+    if same is None:
+        return " (not committed yet)"
+    return (
+        " (as committed)"
+        if same
+        else " (differs from the committed one: other code or parameters, or a processor that rounds otherwise)"
+    )
+
+
+def _relative(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,149 @@
+"""What the comparison consists of: cells of world x policy x with goals or without, ablations, seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vqbet.contract import ConfigError
+
+if TYPE_CHECKING:
+    from vqbet.comparison.params import PaperParams, SizeParams
+    from vqbet.config import Params, TaskParams
+
+VQBET = "vqbet"
+SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
+TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
+OPTIONAL = ("goal_frame", "absolute")  # of the sections tokenizer and prior, what plays no part where it is false
+# Of the section prior, what holds for every policy of a task.
+SHARED = ("unseen", "mirrored", "goal_frame", "absolute", "observation_noise")
+ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
+EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training and its evaluation. `changes`: what differs from the policy as params.yaml has it, by dotted key."""
+
+    task: str
+    policy: str
+    goal: bool
+    variant: str
+    seed: int
+    train_s: float
+    episodes: int
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Also a file name."""
+        world = f"{self.task}-goals" if self.goal else self.task
+        words = [world, self.policy, *([_slug(self.variant)] if self.variant else []), f"s{self.seed}"]
+        return ".".join(words)
+
+    def change(self, key: str, default: Any) -> Any:
+        return dict(self.changes).get(key, default)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The changes of one section, without its name."""
+        return {key.split(".", 1)[1]: value for key, value in self.changes if key.startswith(f"{name}.")}
+
+
+def plan(paper: PaperParams) -> list[Cell]:
+    """Every cell of the chosen size, in the order in which they are worth most: the table, ablations, more seeds."""
+    size = paper.sizes[paper.size]
+    columns, ablations = list(_columns(paper, size)), list(_ablations(paper, size))
+    firsts, more = ([cell for cell in found if not cell.seed] for found in (columns, ablations))
+    return [*firsts, *more, *(cell for cell in [*columns, *ablations] if cell.seed)]
+
+
+def resolved(params: Params, cell: Cell) -> dict[str, Any]:
+    """The parameters of a cell, checked as params.yaml is. Raises ConfigError naming the path of what does not fit."""
+    if cell.policy != VQBET:
+        if cell.task not in params.paper.baselines:
+            raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
+        found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
+        shared = params.task(cell.task).prior
+        names = (*SHARED, "goal_noise") if cell.goal else SHARED
+        return found | _kept({name: getattr(shared, name) for name in names})
+    task = sections(params, cell)
+    found = {name: _kept(getattr(task, name).model_dump(mode="json")) for name in SECTIONS}
+    prior = found["prior"]
+    prior["warmup"] /= prior.pop("steps")  # a share, as a baseline's: how many steps there are follows from the time
+    if not cell.goal:
+        found["prior"] = {name: value for name, value in prior.items() if name not in TOLD}
+    return found
+
+
+def sections(params: Params, cell: Cell) -> TaskParams:
+    """The cell's task as VQ-BeT takes it: with what the cell changes, its seed and its goals. Raises as `resolved`."""
+    from vqbet import config
+
+    task, own = params.task(cell.task), {"tokenizer": {"seed": cell.seed}, "prior": {"seed": cell.seed}}
+    own["prior"]["goal_steps"] = params.paper.goal_steps if cell.goal else 0
+    found = {}
+    for name in SECTIONS:
+        path = f"{cell.task}.{name}" + (f", {cell.variant!r}" if cell.variant else "")
+        changes = cell.section(name) | own.get(name, {})
+        found[name] = config.changed(getattr(task, name), changes, path)
+    return config.changed(task, {name: section.model_dump() for name, section in found.items()}, cell.task)
+
+
+def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
+    """sha256 of everything that decides the trained weights but the code and the machine's speed.
+
+    Cells that differ in acting or in the evaluation only have the same one, and are trained once.
+    """
+    trained = {name: value for name, value in chosen.items() if name not in ACTING}
+    return _hash(
+        [cell.task, cell.policy, cell.goal, cell.seed, cell.train_s, cell.change("data", 1.0), trained, digest]
+    )
+
+
+def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> str:
+    """sha256 of everything that decides the cell's result but the code, which a result names beside it."""
+    return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
+
+
+def _kept(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what plays no part, so that results stay what they are when there is one switch more."""
+    return {name: value for name, value in section.items() if name not in OPTIONAL or value}
+
+
+def _hash(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _columns(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
+    for seed in range(max(size.seeds, size.main_seeds)):
+        for task in paper.tasks:
+            for goal, policies in ((False, paper.policies), (True, paper.goal_policies)):
+                for policy in policies:
+                    main = policy in paper.main
+                    if seed < (size.main_seeds if main else size.seeds):
+                        changes = _changes(paper.goal_changes) if goal and policy == VQBET else ()
+                        episodes = size.main_episodes if main else size.episodes
+                        yield Cell(task, policy, goal, "", seed, size.train_s, episodes, changes)
+
+
+def _ablations(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
+    for seed, task in itertools.product(range(size.ablation_seeds), paper.ablation_tasks):
+        for variant, changes in paper.ablations.items():
+            yield Cell(task, VQBET, False, variant, seed, size.ablation_s, size.episodes, _changes(changes))
+
+
+def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    for name in changes:
+        if name not in EVALUATION and name.split(".")[0] not in SECTIONS:
+            raise ConfigError(
+                f"paper: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, {', '.join(EVALUATION)}"
+            )
+    return tuple(sorted(changes.items()))
+
+
+def _slug(words: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in words.lower()).strip("-")

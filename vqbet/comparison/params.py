@@ -1,0 +1,245 @@
+"""The comparison's section of params.yaml: which worlds and policies, at which size, and every baseline's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from vqbet.config.section import (
+    Batch,
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Seed,
+    Seeds,
+    Share,
+    Temperature,
+    Transformer,
+    Weight,
+    Width,
+    Window,
+    fits,
+)
+from vqbet.config.task import BundleParams, PriorParams, TokenizerParams
+from vqbet.files import reading
+
+Chunk = Annotated[int, Field(ge=1, le=64)]
+Denoising = Annotated[int, Field(ge=1, le=10_000)]
+Execute = Literal["first", "chunk", "average"]
+Unconditional = Literal["vqbet", "bc", "bet", "diffusion_cnn", "diffusion_transformer"]
+Conditional = Literal["vqbet", "bc", "bet", "beso", "cfg_beso"]
+
+Changes = dict[Annotated[str, Field(max_length=100)], Any]
+# The type of all that an ablation may change, by dotted key.
+CHANGED: Mapping[str, Any] = {
+    **{
+        f"{section}.{name}": Annotated[field.annotation, field]
+        for section, kind in (("tokenizer", TokenizerParams), ("prior", PriorParams), ("bundle", BundleParams))
+        for name, field in kind.model_fields.items()
+    },
+    "data": Annotated[float, Field(gt=0, le=1)],
+    "observation_noise": Fraction,
+    "action_noise": Fraction,
+}
+
+
+class TrainingParams(Section):
+    """A baseline's training; how many steps it has follows from the seconds of the chosen size. warmup: a share."""
+
+    batch: Batch
+    lr: Rate
+    warmup: Share
+    min_lr: Fraction
+    weight_decay: Weight
+    clip: Weight
+    ema: Share
+    precision: Literal["fp32", "bf16"]
+
+
+class Baseline(Section):
+    """What every baseline has beside its shape and its options."""
+
+    training: TrainingParams
+    execute: Execute
+
+    @model_validator(mode="after")
+    def possible(self) -> Baseline:
+        fits(getattr(self, "shape").window, self.training.batch)  # noqa: B009  # each kind of baseline has its own
+        return self
+
+
+class BCShape(Section):
+    window: Window
+    chunk: Chunk
+    depth: Annotated[int, Field(ge=1, le=16)]
+    hidden: Width
+    dropout: Share
+
+
+class BCOptions(Section):
+    loss: Literal["l1", "l2"]
+
+
+class BCParams(Baseline):
+    """MLP-BC, and with goals GCBC."""
+
+    shape: BCShape
+    options: BCOptions
+
+
+class BeTShape(Transformer):
+    chunk: Chunk
+    bins: Annotated[int, Field(ge=2, le=1024)]
+
+
+class BeTOptions(Section):
+    focal_gamma: Weight
+    offset_weight: Weight
+    temperature: Temperature
+
+
+class BeTParams(Baseline):
+    """BeT, and with goals C-BeT."""
+
+    shape: BeTShape
+    options: BeTOptions
+
+
+class Executed(Section):
+    """How many actions diffusion predicts, and how many of them it executes before it predicts again."""
+
+    window: Window
+    horizon: Chunk
+    execute_steps: Chunk
+
+    @model_validator(mode="after")
+    def fits(self) -> Executed:
+        if self.execute_steps > self.horizon:
+            raise ValueError(f"execute_steps {self.execute_steps} is above horizon {self.horizon}")
+        return self
+
+
+class CNNShape(Executed):
+    width: Width
+    levels: Annotated[int, Field(ge=1, le=5)]
+    kernel: Annotated[int, Field(ge=1, le=63)]
+    groups: Width
+    step_width: Width
+
+
+class TransformerShape(Executed, Transformer):
+    pass
+
+
+class DiffusionOptions(Section):
+    diffusion_steps: Denoising
+    inference_steps: Denoising
+    eta: Fraction
+
+
+class DiffusionCNNParams(Baseline):
+    """Diffusion Policy with the 1-D U-Net."""
+
+    shape: CNNShape
+    options: DiffusionOptions
+
+
+class DiffusionTransformerParams(Baseline):
+    """Diffusion Policy with the transformer."""
+
+    shape: TransformerShape
+    options: DiffusionOptions
+
+
+class BesoOptions(Section):
+    guidance: Weight
+    goal_dropout: Share
+    sampler: Literal["ddim", "euler", "euler_ancestral"]
+    schedule: Literal["exponential", "karras"]
+    rho: Positive
+    steps: Denoising
+    sigma_min: Annotated[float, Field(ge=1e-6, le=1e6)]
+    sigma_max: Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
+class BesoParams(Baseline):
+    """C-BESO and, with guidance, CFG-BESO."""
+
+    shape: Transformer
+    options: BesoOptions
+
+
+class BaselinesParams(Section):
+    """The baselines of one task."""
+
+    bc: BCParams
+    bet: BeTParams
+    diffusion_cnn: DiffusionCNNParams
+    diffusion_transformer: DiffusionTransformerParams
+    beso: BesoParams
+    cfg_beso: BesoParams
+
+
+class SizeParams(Section):
+    """How much a cell is worth: seconds of training, episodes and seeds, more of the last two for `main` policies, and
+    seconds and seeds of ablations."""
+
+    train_s: Seconds
+    ablation_s: Seconds
+    ablation_seeds: Seeds
+    episodes: Count
+    seeds: Seeds
+    main_episodes: Count
+    main_seeds: Seeds
+
+
+class PaperParams(Section):
+    """The comparison. changes: of VQ-BeT's sections, by dotted key; ablations: a name -> changes."""
+
+    size: Name
+    sizes: dict[Name, SizeParams]  # ascending
+    tasks: list[Name]
+    first_seed: Seed
+    policies: list[Unconditional]
+    goal_policies: list[Conditional]
+    main: list[Name]
+    goal_steps: Annotated[int, Field(ge=1, le=64)]
+    goal_changes: Changes
+    ablation_tasks: list[Name]
+    ablations: dict[Annotated[str, Field(min_length=1, max_length=100)], Changes]
+    baselines: dict[Name, BaselinesParams]
+
+    @model_validator(mode="after")
+    def known(self) -> PaperParams:
+        if self.size not in self.sizes:
+            raise ValueError(f"size {self.size!r} is none of {reading.cut(', '.join(self.sizes), 400)}")
+        return self
+
+    @model_validator(mode="after")
+    def possible(self) -> PaperParams:
+        _check("goal_changes", self.goal_changes)
+        for variant, changes in self.ablations.items():
+            _check(f"ablations.{variant}", changes)
+        return self
+
+
+def _check(where: str, changes: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that the changed key cannot have. Keys that there are not are refused by the cells.
+
+    How a change goes with the task's other values is seen where a cell is made of both.
+    """
+    for key, value in changes.items():
+        kind = CHANGED.get(key)
+        if kind is None:
+            continue
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"{where}: {key}: {problem['msg']}, got {reading.short(problem['input'])}") from error

@@ -1,0 +1,1 @@
+"""Baselines: cloning, BeT, BESO and Diffusion Policy."""

@@ -1,0 +1,130 @@
+"""Behaviour cloning with an MLP: a window of observations in, the mean of the chunks that followed it out.
+
+The baselines MLP-BC and, with a goal, GCBC of VQ-BeT (arXiv 2403.03181). The paper released neither code nor
+hyperparameters for them: depth, width, initialisation and what goes in are our choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, final, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vqbet.contract import TrainingError
+from vqbet.models.spaces import Spaces, parts, rebuilt
+
+Loss = Literal["l2", "l1"]
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorCloningShape:
+    """window T observations, chunk H actions, depth hidden layers of `hidden` units each; goal_steps G future
+    observations beside the window (0: unconditional)."""
+
+    window: int
+    chunk: int
+    depth: int
+    hidden: int
+    dropout: float
+    goal_steps: int = 0
+
+
+@final
+class BehaviorCloning(nn.Module):
+    """An `acting.Planner` that knows one answer: E[chunk | window, goal], so what lies between two modes is its answer
+    too. Deterministic: it draws no numbers, and its chunks have no tags.
+
+    loss: "l2", whose minimum is the conditional mean, or "l1", whose minimum is the median of each number. Raises
+    TrainingError where goal and goal_steps do not agree, or the loss is another.
+    """
+
+    def __init__(self, spaces: Spaces, shape: BehaviorCloningShape, *, loss: Loss = "l2") -> None:
+        super().__init__()
+        spaces.expect_goal("bc", shape.goal_steps)
+        if loss not in get_args(Loss):
+            raise TrainingError(f"bc: loss: expected one of {', '.join(get_args(Loss))}, got {loss!r}")
+        self.spaces, self.shape, self.kind_of_loss = spaces, shape, loss
+        self.window, self.chunk, self.goal_steps = shape.window, shape.chunk, shape.goal_steps
+        self.channels, self.draws, self.tags = spaces.channels, 0, 0
+        seen, acted, wanted = spaces.channels
+        inputs = shape.window * seen + shape.goal_steps * wanted
+        self.network = _stack(inputs, shape.depth * [shape.hidden], shape.chunk * acted, dropout=shape.dropout)
+
+    def forward(
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
+    ) -> Float[Tensor, "B H A"]:
+        """The chunk after the window, all in normalised units."""
+        parts = [observation] if goal is None else [observation, goal]
+        flat = torch.cat([part.flatten(1) for part in parts], dim=1)  # (B, T D + G C)
+        return self.network(flat).view(-1, self.chunk, self.channels[1])
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The error of the chunk at the window's last position, averaged over its numbers, where it is complete.
+
+        batch: "observation" (B, T, D), "action" (B, T+H-1, A), "valid" (B, T+H-1) and, with a goal, "goal" (B, G, C),
+        in physical units. The sum is divided by B, so the loss of a batch is the mean of the losses of its halves.
+        Draws dropout from torch's global generator. Raises TrainingError where goal_steps and the batch's goal differ.
+        """
+        observation, goal, target, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
+        error = self(observation, goal) - target[:, -1]  # (B, H, A)
+        weight = weight[:, -1]
+        size = error.square() if self.kind_of_loss == "l2" else error.abs()
+        loss = weight @ size.mean(dim=(1, 2)) / len(weight)
+        with torch.no_grad():
+            physical = (error * self.spaces.action.half_range).abs().mean(dim=(1, 2))
+            action_error = weight @ physical / weight.sum().clamp_min(1)
+        return loss, {"action_error": action_error}
+
+    def plan(
+        self,
+        observation: Float[Tensor, "B T D"],
+        goal: Float[Tensor, "B G C"] | None,
+        uniform: Float[Tensor, "B 0"],
+    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B 0"]]:
+        """The chunk in physical units, and no tags."""
+        chunk = self.spaces.action.unnormalize(self(*self.spaces.seen(observation, goal)))
+        return chunk, torch.zeros(len(chunk), 0, dtype=torch.int64, device=chunk.device)
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_components` needs beside the tensors; JSON-clean."""
+        return {"spaces": self.spaces.arguments(), "shape": asdict(self.shape), "loss": self.kind_of_loss}
+
+    def components(self) -> dict[str, dict[str, np.ndarray]]:
+        """The tensors of "model" and "normalizer"."""
+        return parts(self, self.spaces)
+
+    @classmethod
+    def from_components(
+        cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> BehaviorCloning:
+        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+
+        def make(spaces: Spaces) -> BehaviorCloning:
+            return cls(spaces, BehaviorCloningShape(**arguments["shape"]), loss=arguments["loss"])
+
+        return rebuilt("bc", make, arguments, components)
+
+
+def _stack(inputs: int, hidden: list[int], outputs: int, *, dropout: float) -> nn.Sequential:
+    """Linear, ReLU and dropout for each hidden layer, then a linear one; orthogonal weights, zero biases.
+
+    Weights before a ReLU are scaled by sqrt 2, which keeps the size of what passes through (He et al. 2015).
+    """
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [_linear(inputs, width, gain=math.sqrt(2)), nn.ReLU(), nn.Dropout(dropout)]
+        inputs = width
+    return nn.Sequential(*layers, _linear(inputs, outputs, gain=1.0))
+
+
+def _linear(inputs: int, outputs: int, *, gain: float) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(linear.weight, gain)
+    nn.init.zeros_(linear.bias)
+    return linear

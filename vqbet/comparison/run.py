@@ -1,0 +1,117 @@
+"""The comparison as a whole: what is missing is made, several cells at a time, then the page and its pictures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqbet.comparison import cell as cells
+from vqbet.comparison import grid, results
+from vqbet.comparison import page as results_page
+from vqbet.comparison.grid import Cell
+from vqbet.comparison.results import Result
+from vqbet.contract import ConfigError, PipelineError
+from vqbet.stages.progress import Watch
+
+if TYPE_CHECKING:
+    from vqbet.config import Params
+
+
+def chosen(params: Params, only: str) -> list[Cell]:
+    """The cells of the size in params whose name fits the pattern. Raises ConfigError where none does."""
+    every = grid.plan(params.paper)
+    found = [cell for cell in every if fnmatch(cell.name, only)]
+    if not found:
+        raise ConfigError(f"paper: no cell is called {only!r}; there are {', '.join(cell.name for cell in every)}")
+    return found
+
+
+def one(root: Path, params: Params, name: str, watch: Watch) -> dict[str, str]:
+    """Make the cell of this name, whatever there is, and nothing else."""
+    (cell,) = chosen(params, name)
+    return {name: _line(cells.run(root, params, cell, watch))}
+
+
+def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> dict[str, str]:
+    """Make what is missing with `workers` processes (0: as many as there are cores, one on a GPU), then the page.
+
+    Raises PipelineError at the end where a cell failed; what the others made is kept.
+    """
+    wanted = chosen(params, only)
+    left = cells.missing(root, params, wanted, cells.check(root, params, wanted))
+    count = min(workers or _workers(), max(1, len(left)))
+    hours = sum(cell.train_s for cell in left) / count / 3600
+    watch.say(f"{len(wanted)} cells, {len(left)} to make, {count} at a time: {hours:.1f} hours of training")
+    failed = _one_by_one(root, params, left, watch) if count == 1 else _side_by_side(params, left, count, watch)
+    page(root, params)
+    if failed:
+        raise PipelineError(
+            f"{len(failed)} of {len(left)} cells failed: {', '.join(failed)}; run it again after mending"
+        )
+    return {"cells": str(len(wanted)), "made now": str(len(left)), "open": "docs/results.md"}
+
+
+def page(root: Path, params: Params) -> None:
+    """docs/results.md and its pictures, from all results there are of the parameters as they are."""
+    found = results.read(cells.folder(root))
+    shown = cells.current(params, found)
+    where = root / "docs" / "results.md", cells.folder(root)
+    results_page.write(*where, shown, tuple(params.paper.sizes), left_out=len(found) - len(shown))
+
+
+def _workers() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def _one_by_one(root: Path, params: Params, left: Sequence[Cell], watch: Watch) -> list[str]:
+    for cell in left:
+        watch.say(f"{cell.name}: {_line(cells.run(root, params, cell, watch))}")
+        page(root, params)
+    return []
+
+
+def _side_by_side(params: Params, left: Sequence[Cell], count: int, watch: Watch) -> list[str]:
+    """Each cell in a process of its own with its share of the cores; gives the names of those that failed."""
+    running: set[subprocess.Popen[bytes]] = set()
+    stopped = threading.Event()
+
+    def make(cell: Cell) -> int:
+        if stopped.is_set():
+            return 0
+        threads = max(1, (os.cpu_count() or 1) // count)
+        command = [sys.executable, "-m", "vqbet", "paper", "--size", params.paper.size, "--cell", cell.name]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        child = subprocess.Popen(command, env=environment)
+        running.add(child)
+        code = child.wait()
+        running.discard(child)
+        return code
+
+    failed = []
+    with ThreadPoolExecutor(count) as pool:
+        futures = {pool.submit(make, cell): cell for cell in left}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                if future.result():
+                    failed.append(futures[future].name)
+                watch.say(f"{done} of {len(left)}: {futures[future].name}{' FAILED' if future.result() else ''}")
+        except KeyboardInterrupt:
+            stopped.set()
+            for child in list(running):
+                child.terminate()
+            raise
+    return failed
+
+
+def _line(result: Result) -> str:
+    score = sum(result.score) / len(result.score)
+    return f"score {score:.3f} of {len(result.score)} episodes, trained {result.train_s:.0f} s"

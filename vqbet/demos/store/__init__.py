@@ -1,0 +1,142 @@
+"""Demonstrations on disk: a Zarr v3 group per task, written as a whole, verified as a whole. docs/schema.md.
+
+Zarr encodes and decodes in memory; files are written and read here, so that each has a known sha256 and a known
+moment at which it is on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet.contract import COLUMNS, Demonstrations, StoreError
+from vqbet.demos.store import inspection, manifest, schema
+from vqbet.demos.store.manifest import Manifest
+from vqbet.demos.store.replacing import replacing, settled, write_file
+from vqbet.demos.store.schema import Layout
+from vqbet.files.fingerprint import Fingerprint
+
+
+def write(path: Path, demos: Demonstrations) -> str:
+    """Write `demos` to `path`, in place of the store that may be there, and give its digest.
+
+    Equal demonstrations give equal bytes. Until the last moment the old store stays as it is, also when the process
+    is killed or the disk fills. Raises StoreError where `demos` is malformed or the store cannot be written.
+    """
+    schema.refuse_spec(demos.spec, str(path))
+    schema.refuse_malformed(demos, str(path))
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path / manifest.NAME)):
+        raise StoreError(f"{path}: is not a store of ours and will not be replaced; move it away first")
+    try:
+        with replacing(path) as staging:
+            listing = _write_files(staging, demos)
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise StoreError(f"{path}: cannot be written: {reason}; nothing is left half written") from error
+    return listing.digest
+
+
+def read(path: Path) -> Demonstrations:
+    """The demonstrations at `path`, every byte verified; its `digest` is that of the manifest.
+
+    Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. What the
+    numbers say is not looked at: that is validation.
+    """
+    folder = settled(path)
+    listing = manifest.load(folder)
+    contents = inspection.inspect(folder, listing)
+    arrays = {name: _decode(folder, listing, name, layout) for name, layout in contents.layouts.items()}
+    demos = Demonstrations(
+        spec=contents.spec,
+        observation=arrays["data/observation"],
+        action=arrays["data/action"],
+        time_s=arrays["data/time_s"],
+        episode_ends=arrays[schema.ENDS],
+        columns={name: arrays[f"meta/{name}"] for name in COLUMNS},
+        state=arrays.get("data/state"),
+    )
+    schema.refuse_malformed(demos, str(folder))
+    return replace(demos, digest=listing.digest)
+
+
+def digest(path: Path) -> str:
+    """The digest of the store at `path`, from its manifest alone. Raises StoreError."""
+    folder = settled(path)
+    manifest.refuse_strangers(folder)
+    return manifest.read(folder).digest
+
+
+def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
+    """Arrays over steps, then columns, then `episode_ends`, and the manifest when all else is on the disk."""
+    entries: dict[str, Fingerprint] = {}
+    for name, array in schema.arrays(demos).items():
+        for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
+            write_file(staging / key, content)
+            entries[key] = Fingerprint.of(content)
+    for name in reversed(schema.GROUPS):
+        key = f"{name}/zarr.json".lstrip("/")
+        content = _encode_group(schema.attributes(demos.spec) if not name else {})
+        write_file(staging / key, content)
+        entries[key] = Fingerprint.of(content)
+    listing = Manifest(entries)
+    write_file(staging / manifest.NAME, listing.encode())
+    return listing
+
+
+def _encode(name: str, array: np.ndarray) -> dict[str, bytes]:
+    """The files of one array, by their path in the store."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    layout = Layout.of(name, array.shape)
+    buffers: dict[str, Any] = {}
+    encoded = zarr.create_array(
+        MemoryStore(buffers),
+        name=name,
+        shape=layout.shape,
+        dtype=np.dtypes.StringDType() if layout.dtype == "string" else layout.dtype,
+        chunks=layout.chunk_shape,
+        shards=layout.shard_shape if layout.sharded else None,
+        filters=None,
+        compressors=[Crc32cCodec()],
+        fill_value=schema.FILL[layout.dtype],
+        config={"write_empty_chunks": True},  # a chunk of fill values is data, and a missing chunk is damage
+    )
+    encoded[...] = array
+    return {key: buffer.to_bytes() for key, buffer in buffers.items() if key.startswith(f"{name}/")}
+
+
+def _encode_group(attributes: dict[str, Any]) -> bytes:
+    import zarr
+    from zarr.storage import MemoryStore
+
+    buffers: dict[str, Any] = {}
+    zarr.create_group(MemoryStore(buffers), attributes=attributes)
+    content: bytes = buffers["zarr.json"].to_bytes()
+    return content
+
+
+def _decode(folder: Path, listing: Manifest, name: str, layout: Layout) -> np.ndarray:
+    """One array, from files that are read once: what was verified is what is decoded."""
+    import zarr
+    from zarr.buffer.cpu import Buffer
+    from zarr.storage import MemoryStore
+
+    document = f"{name}/zarr.json"
+    buffers: dict[str, Any] = {document: Buffer.from_bytes(manifest.fetch(folder, listing, document))}
+    for key, chunks in layout.files():
+        file = f"{name}/{key}"
+        content = manifest.fetch(folder, listing, file)
+        inspection.refuse_gaps(content, layout, chunks, folder / file)
+        buffers[file] = Buffer.from_bytes(content)
+    try:
+        array = np.asarray(zarr.open_array(MemoryStore(buffers), path=name, mode="r")[...])
+    except (ValueError, RuntimeError, TypeError) as error:  # a checksum, a codec, a length
+        raise StoreError(f"{folder / name}: cannot be decoded: {error}; {manifest.REPAIR}") from error
+    return np.array(array.tolist(), dtype=np.str_) if layout.dtype == "string" else array

@@ -1,0 +1,209 @@
+"""What a demonstration store claims to hold, told from its small JSON documents before any array is read.
+
+A few kilobytes of metadata can ask for terabytes of memory, name a codec that runs code, or leave chunks out that
+would then read as fill values. So each document must be the one that `describe` gives, and each file must have the
+size that follows from it: chunks are not compressed, so nothing grows while it is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqbet.contract import Spec, StoreError
+from vqbet.demos.store import manifest, schema
+from vqbet.demos.store.manifest import Manifest
+from vqbet.demos.store.schema import Layout
+
+CHECKSUM_BYTES = 4  # crc32c
+TEXT_COUNT_BYTES = 4  # number of texts at the start of a chunk of texts, uint32
+INDEX_BYTES = 16  # offset and length of a chunk in its shard, uint64 each
+
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+CHECKSUM = {"name": "crc32c"}
+SERIALIZERS: Mapping[str, dict[str, Any]] = {
+    "bool": {"name": "bytes"},
+    "int64": LITTLE,
+    "float32": LITTLE,
+    "float64": LITTLE,
+    "string": {"name": "vlen-utf8", "configuration": {}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A store's spec and the layout of each of its arrays."""
+
+    spec: Spec
+    layouts: Mapping[str, Layout]
+
+
+def inspect(folder: Path, listing: Manifest) -> Contents:
+    """The contents of a store whose files are those of `listing`. Opens zarr.json documents only. Raises StoreError."""
+    documents = {name: _document(folder, listing, name) for name in _nodes(folder, listing)}
+    for name in schema.GROUPS:
+        _refuse_differences(documents[name], {"zarr_format": 3, "node_type": "group"}, folder / name / "zarr.json")
+    found = _root(documents[""], folder / "zarr.json")
+    layouts = {
+        name: _layout(documents[name], name, folder / name / "zarr.json") for name in schema.ARRAYS if name in documents
+    }
+    _refuse_shapes({name: layout.shape for name, layout in layouts.items()}, found, folder)
+    total = sum(math.prod(layout.shape) * layout.item_bytes for layout in layouts.values())
+    if total > schema.MAX_STORE_BYTES:
+        raise StoreError(f"{folder}: arrays of {total} bytes, more than the {schema.MAX_STORE_BYTES} read into memory")
+    _refuse_files(layouts, folder, listing)
+    return Contents(found, layouts)
+
+
+def describe(layout: Layout) -> dict[str, Any]:
+    """The zarr.json of an array in this layout (Zarr v3 core specification), without attributes."""
+    codecs = [SERIALIZERS[layout.dtype], CHECKSUM]
+    if layout.sharded:
+        sharding = {
+            "chunk_shape": list(layout.chunk_shape),
+            "codecs": codecs,
+            "index_codecs": [LITTLE, CHECKSUM],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "data_type": layout.dtype,
+        "shape": list(layout.shape),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(layout.shard_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": codecs,
+        "fill_value": schema.FILL[layout.dtype],
+        "storage_transformers": [],
+    }
+
+
+def refuse_gaps(content: bytes, layout: Layout, chunks: int, path: Path) -> None:
+    """Raise StoreError where a file does not hold every element: what is left out would read as the fill value.
+
+    A shard ends with an index of offsets and lengths (Zarr's sharding codec); its `chunks` must fill all that is
+    before it. A file of texts starts with their number, which is what a decoder allocates.
+    """
+    if layout.dtype == "string":
+        count = int.from_bytes(content[:TEXT_COUNT_BYTES], "little")
+        if count != layout.shape[0]:
+            raise StoreError(f"{path}: expected {layout.shape[0]} texts, got {count}; {manifest.REPAIR}")
+    if not layout.sharded:
+        return
+    length = layout.chunk_bytes + CHECKSUM_BYTES
+    index = np.frombuffer(content[chunks * length : -CHECKSUM_BYTES], "<u8").reshape(-1, 2)[:chunks]
+    wanted = np.array([(chunk * length, length) for chunk in range(chunks)], np.uint64)
+    if not np.array_equal(index[np.argsort(index[:, 0])], wanted):
+        raise StoreError(f"{path}: the index of the shard leaves out a chunk; {manifest.REPAIR}")
+
+
+def _nodes(folder: Path, listing: Manifest) -> list[str]:
+    """The groups and arrays that have a zarr.json, all of them known ones and none of them missing."""
+    found = [path.removesuffix("zarr.json").rstrip("/") for path in listing.files if path.endswith("zarr.json")]
+    for name in (*schema.GROUPS, *schema.ARRAYS):
+        if name not in found and name not in schema.OPTIONAL:
+            raise StoreError(f"{folder / name / 'zarr.json'}: missing; {manifest.REPAIR}")
+    for name in found:
+        if name not in schema.GROUPS and name not in schema.ARRAYS:
+            raise StoreError(f"{folder / name}: a node that schema version {schema.SCHEMA_VERSION} does not have")
+    return found
+
+
+def _document(folder: Path, listing: Manifest, name: str) -> dict[str, Any]:
+    path = f"{name}/zarr.json".lstrip("/")
+    if listing.files[path].size > schema.MAX_DOCUMENT_BYTES:
+        raise StoreError(f"{folder / path}: more than {schema.MAX_DOCUMENT_BYTES} bytes of metadata")
+    return manifest.document(manifest.fetch(folder, listing, path), folder / path)
+
+
+def _root(document: Mapping[str, Any], path: Path) -> Spec:
+    attributes = document.get("attributes")
+    if not isinstance(attributes, dict) or "spec" not in attributes:
+        raise StoreError(f"{path}: no spec in the attributes; ingest the demonstrations again")
+    if attributes.get("schema_version") != schema.SCHEMA_VERSION:
+        version = attributes.get("schema_version")
+        raise StoreError(f"{path}: schema_version: expected {schema.SCHEMA_VERSION}, got {version!r}; ingest again")
+    return schema.spec(attributes["spec"], str(path))
+
+
+def _layout(document: Mapping[str, Any], name: str, path: Path) -> Layout:
+    """The layout an array's document describes: any shape and chunk length, and nothing else of its own choosing."""
+    axes, sharded = (2 if name in schema.MATRICES else 1), name in schema.STEP_ARRAYS
+    shape = _extent(document.get("shape"), axes, f"{path}: shape")
+    shard = _extent(_inside(document.get("chunk_grid")), axes, f"{path}: chunk_grid")
+    codecs = document.get("codecs")
+    first = codecs[0] if isinstance(codecs, list) and codecs else None
+    chunk = _extent(_inside(first), axes, f"{path}: codecs: sharding_indexed") if sharded else shard
+    layout = Layout(schema.ARRAYS[name], shape, chunk[0], shard[0], sharded=sharded)
+    _refuse_differences(document, describe(layout), path)
+    if shard[0] % chunk[0] or (not sharded and shard != shape):
+        raise StoreError(f"{path}: chunks of {chunk[0]} rows do not fill shards of {shard[0]} rows, shape {shape}")
+    if math.prod(shard) * layout.item_bytes > schema.MAX_SHARD_BYTES:
+        raise StoreError(f"{path}: chunk_grid: {shard} passes the limit of {schema.MAX_SHARD_BYTES} bytes per file")
+    return layout
+
+
+def _extent(value: Any, axes: int, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) != axes or any(type(size) is not int or size < 1 for size in value):
+        raise StoreError(f"{where}: expected {axes} positive whole numbers, got {value!r}")
+    return tuple(value)
+
+
+def _inside(value: Any) -> Any:
+    """The chunk shape in a chunk grid or a sharding codec; None where there is none."""
+    configuration = value.get("configuration") if isinstance(value, dict) else None
+    return configuration.get("chunk_shape") if isinstance(configuration, dict) else None
+
+
+def _refuse_differences(document: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    for key, value in wanted.items():
+        if document.get(key) != value:
+            raise StoreError(f"{path}: {key}: expected {value!r}, got {document.get(key)!r}")
+    for key in document.keys() - wanted.keys() - {"attributes"}:
+        if document[key] is not None:
+            raise StoreError(f"{path}: {key}: not part of a demonstration store, got {document[key]!r}")
+
+
+def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], found: Spec, folder: Path) -> None:
+    steps, episodes = shapes["data/observation"][0], shapes[schema.ENDS][0]
+    if episodes > schema.MAX_EPISODES:
+        raise StoreError(f"{folder / schema.ENDS}: {episodes} episodes, more than {schema.MAX_EPISODES}")
+    for name, shape in shapes.items():
+        rows = steps if name in schema.STEP_ARRAYS else episodes
+        if shape[0] != rows:
+            reference = "data/observation" if name in schema.STEP_ARRAYS else schema.ENDS
+            raise StoreError(f"{folder / name}: expected {rows} rows as {reference} has, got {shape[0]}")
+    for name, channels in (("data/observation", found.observation), ("data/action", found.action)):
+        if shapes[name][1] != len(channels):
+            raise StoreError(f"{folder / name}: expected {len(channels)} channels as in spec, got {shapes[name][1]}")
+
+
+def _refuse_files(layouts: Mapping[str, Layout], folder: Path, listing: Manifest) -> None:
+    """Every shard must be there, at its exact size, and nothing but shards and documents."""
+    strangers = {path for path in listing.files if not path.endswith("zarr.json")}
+    for name, layout in layouts.items():
+        for key, chunks in layout.files():
+            path = f"{name}/{key}"
+            if path not in strangers:
+                raise StoreError(f"{folder / path}: missing; its steps or episodes would read as fill values")
+            strangers.remove(path)
+            size, wanted = listing.files[path].size, _bytes(layout, chunks)
+            if size < wanted if layout.dtype == "string" else size != wanted:
+                raise StoreError(f"{folder / path}: expected {wanted} bytes, got {size}; {manifest.REPAIR}")
+    if strangers:
+        raise StoreError(f"{folder / min(strangers)}: belongs to no array; remove it, or {manifest.REPAIR}")
+
+
+def _bytes(layout: Layout, chunks: int) -> int:
+    """Size of the file that holds `chunks` chunks; for texts the least it can be, one length each."""
+    if layout.dtype == "string":
+        return TEXT_COUNT_BYTES + layout.chunk_bytes + CHECKSUM_BYTES
+    size = chunks * (layout.chunk_bytes + CHECKSUM_BYTES)
+    index = layout.shard_rows // layout.chunk_rows * INDEX_BYTES + CHECKSUM_BYTES
+    return size + index if layout.sharded else size

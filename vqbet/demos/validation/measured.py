@@ -1,0 +1,56 @@
+"""Demonstrations with all that was measured of them, as checks take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vqbet.contract import Channel, Demonstrations
+from vqbet.demos.validation import ends, likeness, motion, tables
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the operator allows: lengths in steps, shares of steps (saturated) and of episodes (duplicates, success).
+
+    waive: reasons by name of a check whose errors are advice here.
+    """
+
+    min_steps: int
+    max_steps: int
+    max_saturated: float
+    max_duplicates: float
+    min_success: float
+    waive: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Demonstrations of sound structure, their summary tables, how actions and motion agree, and what is allowed."""
+
+    demos: Demonstrations
+    episodes: tables.Table
+    channels: tables.Table
+    bounds: Bounds
+    motion: motion.Agreement
+
+    @classmethod
+    def of(cls, demos: Demonstrations, bounds: Bounds) -> Measured:
+        """Measure demonstrations whose structure was checked."""
+        agreement = motion.agreement(demos)
+        episodes, like = tables.episodes(demos), likeness.likeness(demos)
+        exact = episodes["copy_of"] >= 0
+        more = {
+            "near_copy_of": np.where(exact, -1, like.copy_of),
+            "resembles": np.where(exact, -1, like.resembles),
+            "motion_faults": agreement.faults(),
+            "success_unseen": episodes["success"] & ~ends.success_seen(demos),
+            "done_at_start": ends.done_at_start(demos),
+        }
+        return cls(demos, {**episodes, **more}, tables.channels(demos), bounds, agreement)
+
+    def fields(self) -> Iterator[tuple[str, np.ndarray, tuple[Channel, ...]]]:
+        yield "observation", self.demos.observation, self.demos.spec.observation
+        yield "action", self.demos.action, self.demos.spec.action

@@ -1,0 +1,334 @@
+"""The prior: a GPT over observations that predicts, at each of them, the codes of the chunk that follows and an offset.
+
+Sections 3.3 and 3.4 of VQ-BeT (arXiv 2403.03181). A chunk is decode(codes) + offset(codes), in normalised units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqbet.contract import TrainingError
+from vqbet.models.nets import MLP, Decoder, DecoderShape, GoalAs, restore, tensors
+from vqbet.models.normalizer import Normalizer, packed, unpack
+from vqbet.models.tokenizer import Tokenizer
+
+TABLE = 4096  # combinations of codes, up to which all are decoded beforehand
+APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "prior"
+Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> codes (N,): of each row, its layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorShape(DecoderShape):
+    """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' two hidden layers.
+
+    head_hidden 0: heads of one linear layer, as BeT's. sequential: each layer's code is predicted from the codes of the
+    layers before it, instead of independently. offset: whether there is an offset head. goal_as: how goals are told,
+    see `Decoder`.
+    """
+
+    head_hidden: int
+    sequential: bool
+    offset: bool = True
+    goal_as: GoalAs = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised; the defaults are the paper's PushT values for actions in [-1, 1].
+
+    offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
+    code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
+    probability with which a past observation is hidden from those after it. observation_noise, goal_noise: standard
+    deviation of what is added to observations and to goals in training, in normalised units. supervise: at which of a
+    window's positions a chunk is asked for: "all", as in the paper, or the "last", which is the one that acts; heads
+    then cost 1 / T.
+    """
+
+    focal_gamma: float = 2.0
+    primary_weight: float = 5.0
+    secondary_weight: float = 0.5
+    offset_weight: float = 100.0
+    offset_target: Literal["sampled", "true", "mixed"] = "sampled"
+    temperature: float = 1.0
+    mask_observation: float = 0.0
+    observation_noise: float = 0.0
+    goal_noise: float = 0.0
+    supervise: Literal["all", "last"] = "all"
+
+
+class CodeHead(nn.Module):
+    """Features -> the logits of each layer's code: one MLP for all layers, or in sequential mode one for each."""
+
+    def __init__(self, shape: PriorShape, *, layers: int, codes: int) -> None:
+        super().__init__()
+        self.layers, self.codes, self.sequential = layers, codes, shape.sequential
+        sizes = [(layer * codes, codes) for layer in range(layers)] if self.sequential else [(0, layers * codes)]
+        self.heads = nn.ModuleList(_head(shape, outputs, given=given) for given, outputs in sizes)
+
+    def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M Q K"]:
+        """Logits of every layer, in sequential mode given the true `codes` of the layers before it."""
+        if not self.sequential:
+            return rearrange(self.heads[0](features), "m (q k) -> m q k", k=self.codes)
+        return torch.stack([self._logits(features, codes, layer) for layer in range(self.layers)], dim=1)
+
+    def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
+        """Codes as `choose` takes them from the logits: all layers at once, in sequential mode one after the other."""
+        if not self.sequential:
+            logits = self.heads[0](features).view(-1, self.codes)
+            return choose(slice(self.layers), logits).view(-1, self.layers)
+        codes = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
+        for layer in range(self.layers):
+            chosen = choose(layer, self._logits(features, codes, layer))
+            codes = torch.cat([codes, chosen[:, None]], dim=1)
+        return codes
+
+    def _logits(self, features: Tensor, codes: Tensor, layer: int) -> Tensor:
+        given = F.one_hot(codes[:, :layer], self.codes).flatten(1).to(features.dtype)
+        return self.heads[layer](torch.cat([features, given], dim=1))
+
+
+class OffsetHead(nn.Module):
+    """Features and codes -> an offset of the chunk: one vector per layer's code, summed over layers.
+
+    A row costs Q K H A hidden multiply-adds in the last layer, of which the chosen codes need 1 / K. `FEW` rows fetch
+    the weights of their codes only, Q H A hidden numbers each; beyond that, one product with all weights is faster.
+    """
+
+    FEW = 4
+    first: Int[Tensor, " Q"]
+
+    def __init__(self, shape: PriorShape, *, layers: int, codes: int, size: int) -> None:
+        super().__init__()
+        self.layers, self.codes, self.size = layers, codes, size
+        self.head = _head(shape, layers * codes * size)
+        self.register_buffer("first", codes * torch.arange(layers), persistent=False)
+
+    def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
+        if len(features) <= self.FEW and not torch.is_grad_enabled():
+            return self._chosen(features, codes)
+        table = self.head(features).view(-1, self.layers, self.codes, self.size)
+        rows = codes[:, :, None, None].expand(-1, -1, 1, self.size)
+        return table.gather(2, rows).sum(dim=(1, 2))
+
+    def _chosen(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
+        places, rows = (codes + self.first).flatten(), (len(codes), self.layers * self.size, -1)
+        weight, bias = (
+            part.view(self.layers * self.codes, -1).index_select(0, places).view(rows)  # (M, Q HA, hidden or 1)
+            for part in self.head.products[-1]
+        )
+        each = torch.baddbmm(bias, weight, self.head.hidden(features)[:, :, None])
+        return each.view(-1, self.layers, self.size).sum(1)
+
+
+@final
+class Prior(nn.Module):
+    """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
+
+    Hence `decoded`: what it makes of every combination of codes, where there are few enough (None: there are not).
+    `goal` normalises the C goal channels; None where it is unconditional. Raises TrainingError where the tokenizer was
+    never trained, or goal and goal_steps do not agree.
+    """
+
+    decoded: Float[Tensor, "K ... H A"] | None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        normalizer: Normalizer,
+        shape: PriorShape,
+        objective: Objective | None = None,
+        *,
+        goal: Normalizer | None = None,
+    ) -> None:
+        super().__init__()
+        if (goal is None) != (shape.goal_steps == 0):
+            raise TrainingError(f"prior: goal_steps {shape.goal_steps} and goal channels must come together")
+        if int(tokenizer.trained_steps) == 0:
+            raise TrainingError("prior: expected a trained tokenizer, got one with 0 trained steps; train it first")
+        self.shape, self.objective = shape, objective or Objective()
+        self.tokenizer = tokenizer.requires_grad_(False).eval()
+        self.register_buffer("decoded", _table(tokenizer), persistent=False)
+        self.normalizer, self.goal = normalizer, goal
+        goal_inputs = goal.channels if goal is not None else 0
+        self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
+        layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
+        size = tokenizer.shape.chunk * tokenizer.normalizer.channels
+        self.code_head = CodeHead(shape, layers=layers, codes=codes)
+        self.offset_head = OffsetHead(shape, layers=layers, codes=codes, size=size) if shape.offset else None
+
+    def train(self, mode: bool = True) -> Prior:
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    def features(
+        self,
+        observation: Float[Tensor, "B T D"],
+        goal: Float[Tensor, "B G C"] | None = None,
+        visible: Bool[Tensor, "B 1 T T"] | None = None,
+    ) -> Float[Tensor, "B T W"]:
+        return self.decoder(self.normalizer.normalize(observation), self._wanted(goal), visible)
+
+    def last(
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
+    ) -> Float[Tensor, "B W"]:
+        """The features of the newest observation alone."""
+        return self.decoder.last(self.normalizer.normalize(observation), self._wanted(goal))
+
+    def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
+        return self.code_head.draw(features, choose)
+
+    def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
+        """The actions of the given codes, in normalised units."""
+        decoded = self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
+        return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Focal loss of the codes and L1 of the chunk at every position whose chunk is complete.
+
+        batch, as `Windows` gathers it: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
+        (B, T+H-1), and "goal" (B, G, C) where there is one. Sums are divided by the positions asked for, so the loss of
+        a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled codes,
+        masks, noise. No shape depends on what the batch holds.
+        """
+        length, goal = self.tokenizer.shape.chunk, self.objective
+        observation = torch.as_tensor(batch["observation"])
+        weight = torch.as_tensor(batch["valid"]).unfold(1, length, 1).all(-1)  # (B, T)
+        action = self.tokenizer.normalizer.normalize(torch.as_tensor(batch["action"]))
+        target = rearrange(action.unfold(1, length, 1), "b t a h -> b t h a")
+        features = self._trained_on(observation, batch.get("goal"))  # (B, T, W), or (B, 1, W) of the last position
+        asked = features.shape[1]
+        features, target = features.flatten(0, 1), target[:, -asked:].flatten(0, 1)  # (M, W), (M, H, A)
+        weight = weight[:, -asked:].flatten().to(features.dtype)
+        count = weight.sum().clamp_min(1)
+
+        with torch.autocast(target.device.type, enabled=False):  # a code is exact or wrong
+            codes = self.tokenizer.encode(target)
+        logits = self.code_head(features, codes).float()
+        focal = weight @ _focal(logits, codes, goal.focal_gamma) / len(weight)  # (Q,)
+        error = self.chunk(features, self._offset_codes(features, logits, codes)) - target
+        size = error.abs().mean(dim=(1, 2))
+        offset = weight @ size / len(weight)
+        loss = goal.primary_weight * focal[0] + goal.secondary_weight * focal[1:].sum()
+        if self.offset_head is not None:
+            loss = loss + goal.offset_weight * offset
+
+        with torch.no_grad():
+            right = weight @ (logits.argmax(2) == codes).to(weight.dtype) / count
+            physical = weight @ (error * self.tokenizer.normalizer.half_range).abs().mean(dim=(1, 2)) / count
+            metrics = {"primary_loss": focal[0], "secondary_loss": focal[1:].sum(), "offset_loss": offset}
+            metrics |= {f"accuracy_{layer}": share for layer, share in enumerate(right)} | {"action_error": physical}
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_components` needs beside the tensors and the tokenizer; JSON-clean."""
+        channels = {"channels": self.normalizer.channels}
+        if self.goal is not None:
+            channels["goal_channels"] = self.goal.channels
+        return {**asdict(self.shape), **channels}
+
+    def components(self) -> dict[str, dict[str, np.ndarray]]:
+        """Tensors of "prior" and, under observation.* and goal.*, of "normalizer"."""
+        statistics = packed(observation=self.normalizer, goal=self.goal)
+        return {"prior": tensors(self, without=APART), "normalizer": statistics}
+
+    @classmethod
+    def from_components(
+        cls,
+        arguments: Mapping[str, Any],
+        components: Mapping[str, Mapping[str, np.ndarray]],
+        *,
+        tokenizer: Tokenizer,
+    ) -> Prior:
+        """The exact inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        shape = {name: value for name, value in arguments.items() if not name.endswith("channels")}
+        goal = Normalizer(arguments["goal_channels"]) if "goal_channels" in arguments else None
+        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal)
+        restore(prior, components["prior"], component="prior", without=APART)
+        unpack(components["normalizer"], observation=prior.normalizer, goal=goal)
+        return prior.eval()
+
+    def _wanted(self, goal: Float[Tensor, "B G C"] | None) -> Float[Tensor, "B G C"] | None:
+        return None if self.goal is None or goal is None else self.goal.normalize(goal)
+
+    def _trained_on(self, observation: Float[Tensor, "B T D"], goal: Any) -> Float[Tensor, "B _ W"]:
+        """The features of the positions that are supervised, with what training does to observations."""
+        goal = None if goal is None else torch.as_tensor(goal)
+        visible = self._visible(observation)
+        if self.training and self.objective.observation_noise:
+            noise = self.objective.observation_noise * self.normalizer.half_range
+            observation = observation + noise * torch.randn_like(observation)
+        if self.training and self.objective.goal_noise and self.goal is not None and goal is not None:
+            goal = goal + self.objective.goal_noise * self.goal.half_range * torch.randn_like(goal)
+        if self.objective.supervise == "last" and visible is None:
+            return self.last(observation, goal)[:, None]
+        features = self.features(observation, goal, visible)
+        return features[:, -1:] if self.objective.supervise == "last" else features
+
+    def _visible(self, observation: Float[Tensor, "B T D"]) -> Bool[Tensor, "B 1 T T"] | None:
+        if not self.training or self.objective.mask_observation == 0:
+            return None
+        batch, window, _ = observation.shape
+        kept = torch.rand(batch, 1, 1, window, device=observation.device) >= self.objective.mask_observation
+        own = torch.eye(window, dtype=torch.bool, device=observation.device)
+        return (kept | own).tril()
+
+    @torch.no_grad()
+    def _offset_codes(self, features: Tensor, logits: Tensor, codes: Int[Tensor, "M Q"]) -> Int[Tensor, "M Q"]:
+        if self.objective.offset_target == "true":
+            return codes
+
+        def choose(_layers: int | slice, scores: Tensor) -> Tensor:
+            return pick(scores / self.objective.temperature, torch.rand(len(scores), device=scores.device))
+
+        if self.shape.sequential:
+            sampled = self.draw(features, choose)
+        else:
+            sampled = torch.stack([choose(layer, logits[:, layer]) for layer in range(logits.shape[1])], dim=1)
+        if self.objective.offset_target == "sampled":
+            return sampled
+        return torch.where(torch.rand(len(codes), 1, device=codes.device) < 0.5, sampled, codes)
+
+
+def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
+    """A draw from softmax(logits) for each row, by inverting its cumulative distribution at `uniform` in [0, 1).
+
+    Probabilities are counted in units of 2^-48: sums of integers are exact, and the same in whatever order a GPU adds.
+    """
+    cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
+    threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+
+
+def _focal(logits: Float[Tensor, "M Q K"], codes: Int[Tensor, "M Q"], gamma: float) -> Float[Tensor, "M Q"]:
+    """(1 - p)^gamma * -log p of the true code (Lin et al. 2017, equation 4)."""
+    log_p = logits.log_softmax(2).gather(2, codes[:, :, None])[:, :, 0]
+    return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
+    """At [k, ..., l] the chunk of codes (k, ..., l); None where there are more than TABLE."""
+    codes, layers = tokenizer.shape.codes, tokenizer.shape.layers
+    if codes**layers > TABLE:
+        return None
+    each = torch.arange(codes, device=tokenizer.trained_steps.device)
+    chunks = tokenizer.decode(torch.cartesian_prod(*[each] * layers).view(-1, layers))
+    return chunks.unflatten(0, [codes] * layers)
+
+
+def _head(shape: PriorShape, outputs: int, *, given: int = 0) -> MLP:
+    """A head over features, joined with `given` other numbers."""
+    head = MLP(shape.width + given, shape.head_hidden, outputs)
+    with torch.no_grad():
+        for parameter in head[-1].parameters():
+            parameter.mul_(0.02)
+    return head

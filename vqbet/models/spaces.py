@@ -1,0 +1,151 @@
+"""What goes into a baseline and what comes out of it, in normalised units: observations, goals, chunks of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, final
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqbet.contract import BundleError, Demonstrations, TrainingError
+from vqbet.models.nets import restore, tensors
+from vqbet.models.normalizer import Normalizer, packed, unpack
+
+Model = TypeVar("Model", bound=nn.Module)
+APART = ("spaces",)  # what of a policy is not in its component "model"
+
+
+@final
+class Spaces(nn.Module):
+    """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
+
+    observation_noise, goal_noise: standard deviation of what is added to observations and to goals in training, in
+    normalised units.
+    """
+
+    def __init__(
+        self,
+        observation: Normalizer,
+        action: Normalizer,
+        goal: Normalizer | None = None,
+        *,
+        observation_noise: float = 0.0,
+        goal_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.observation, self.action, self.goal = observation, action, goal
+        self.observation_noise, self.goal_noise = observation_noise, goal_noise
+
+    @classmethod
+    def fit(
+        cls,
+        demos: Demonstrations,
+        goal: Sequence[str] = (),
+        *,
+        unseen: Sequence[str] = (),
+        observation_noise: float = 0.0,
+        goal_noise: float = 0.0,
+    ) -> Spaces:
+        """The ranges of the demonstrations; `goal` names the observation channels that make a goal, and patterns of
+        `unseen` those that the policy does not look at."""
+        names = [channel.name for channel in demos.spec.observation]
+        places = [names.index(name) for name in goal]
+        seen, spec = demos.observation, demos.spec
+        wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
+        looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
+        acted = Normalizer.fit(demos.action, spec.action)
+        return cls(looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise)
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """D, A and C, as `acting.Planner` has them."""
+        return self.observation.channels, self.action.channels, self.goal.channels if self.goal is not None else 0
+
+    def seen(
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None]:
+        """Observation and goal, normalised; the goal is None where the policy takes none."""
+        wanted = None if self.goal is None or goal is None else self.goal.normalize(goal)
+        return self.observation.normalize(observation), wanted
+
+    def expect_goal(self, policy: str, goal_steps: int) -> None:
+        """Raises TrainingError unless there are goal channels where `goal_steps` is above 0, and none where it is 0."""
+        if (self.goal is None) != (goal_steps == 0):
+            raise TrainingError(
+                f"{policy}: goal_steps {goal_steps} and {self.channels[2]} goal channels must come together: "
+                "give both, or neither"
+            )
+
+    def supervised(
+        self, batch: Mapping[str, Any], chunk: int, goal_steps: int
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None, Float[Tensor, "B T H A"], Float[Tensor, "B T"]]:
+        """Observations, goals and each position's chunk, normalised, and a weight: 1 where it was recorded whole.
+
+        batch, as `Windows` and `GoalWindows` gather it: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
+        (B, T+H-1), and "goal" (B, G, C). Without goal_steps a goal in the batch is left aside, so that the same windows
+        serve both. Raises TrainingError where the batch has not the goal that the policy takes.
+        """
+        goal = batch.get("goal")
+        expected, got = (goal_steps, self.channels[2]), tuple(np.shape(() if goal is None else goal)[1:])
+        if goal_steps and got != expected:
+            raise TrainingError(
+                f"batch: goal: expected (steps, channels) {expected}, got {got or 'no goal'}; gather GoalWindows"
+            )
+        observation, goal = self.seen(
+            torch.as_tensor(batch["observation"]), None if goal is None else torch.as_tensor(goal)
+        )
+        if self.training and self.observation_noise:
+            observation = _disturbed(observation, self.observation, self.observation_noise)
+        if self.training and self.goal_noise and goal is not None and self.goal is not None:
+            goal = _disturbed(goal, self.goal, self.goal_noise)
+        action = self.action.normalize(torch.as_tensor(batch["action"]))
+        target = rearrange(action.unfold(1, chunk, 1), "b t a h -> b t h a")
+        weight = torch.as_tensor(batch["valid"]).unfold(1, chunk, 1).all(-1).to(target.dtype)
+        return observation, goal, target, weight
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_components` needs beside the tensors; JSON-clean."""
+        return {"channels": list(self.channels)}
+
+    def components(self) -> dict[str, np.ndarray]:
+        """The tensors of the component "normalizer"."""
+        return packed(observation=self.observation, action=self.action, goal=self.goal)
+
+    @classmethod
+    def from_components(cls, arguments: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> Spaces:
+        """The inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        observation, action, goal = arguments["channels"]
+        spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
+        unpack(values, observation=spaces.observation, action=spaces.action, goal=spaces.goal)
+        return spaces
+
+
+def _disturbed(values: Float[Tensor, "... D"], normalizer: Normalizer, noise: float) -> Float[Tensor, "... D"]:
+    """Normalised values with noise on the channels that move in the demonstrations."""
+    return values + noise * (normalizer.half_range > 0).to(values.dtype) * torch.randn_like(values)
+
+
+def parts(policy: nn.Module, spaces: Spaces) -> dict[str, dict[str, np.ndarray]]:
+    """The tensors of a policy with `spaces`, by component: "model" and "normalizer"."""
+    return {"model": tensors(policy, without=APART), "normalizer": spaces.components()}
+
+
+def rebuilt(
+    name: str,
+    make: Callable[[Spaces], Model],
+    arguments: Mapping[str, Any],
+    components: Mapping[str, Mapping[str, np.ndarray]],
+) -> Model:
+    """The policy that `make` builds, with the tensors of `parts`. Raises BundleError naming what does not fit."""
+    if missing := {"model", "normalizer"} - components.keys():
+        raise BundleError(f"{name} policy: components missing: {', '.join(sorted(missing))}")
+    try:
+        policy = make(Spaces.from_components(arguments["spaces"], components["normalizer"]))
+    except (KeyError, TypeError, ValueError, TrainingError) as error:
+        raise BundleError(f"{name} policy: arguments are not those of this version: {error}") from error
+    restore(policy, components["model"], component="model", without=APART)
+    return policy.eval()

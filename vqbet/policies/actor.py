@@ -1,0 +1,262 @@
+"""How a model acts: a history of observations per episode, its goal, its own random numbers, chunks executed.
+
+Section 3.4 of VQ-BeT (arXiv 2403.03181); the same for VQ-BeT and every baseline. numpy in and out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, final, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vqbet.contract import BundleError, Spec, WorldError
+from vqbet.coordinates import goal_frame
+from vqbet.coordinates.action_reference import Absolute, Counted
+
+Execute = Literal["first", "chunk", "average"]
+TERMS = ("goal", "reference", "absolute")  # what of an actor's arguments says what its planner's numbers mean
+GAMMA, FIRST, SECOND = (
+    np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)  # SplitMix64
+N11, N27, N30, N31 = (np.uint64(c) for c in (11, 27, 30, 31))
+
+
+class Undecided(ArithmeticError):
+    """A plan that is none: numbers that are not finite. row: of the plan's batch, the first of them."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} is not finite")
+        self.row = row
+
+
+class Planner(Protocol):
+    """What acting needs of a trained model.
+
+    channels: how many of observation (D), action (A) and goal (C; 0: it takes none). goal_steps G. draws: how many
+    uniform random numbers a plan takes. tags Q: how many numbers name the behaviour a chunk belongs to, 0 for none.
+    """
+
+    window: int
+    chunk: int
+    channels: tuple[int, int, int]
+    goal_steps: int
+    draws: int
+    tags: int
+
+    def plan(
+        self,
+        observation: Float[Tensor, "B T D"],
+        goal: Float[Tensor, "B G C"] | None,
+        uniform: Float[Tensor, "B draws"],
+    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
+        """The next H actions in physical units, and their tags. A function of its arguments alone; float64 uniforms.
+
+        Raises Undecided where the numbers that an action is drawn by are not finite.
+        """
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_components` needs beside tensors; JSON-clean."""
+
+    def components(self) -> dict[str, dict[str, np.ndarray]]:
+        """Every tensor, by component and name."""
+
+
+@final
+class Actor:
+    """A `contract.Policy` around a planner. The same observations, goals and seeds give the same actions, bit for bit.
+
+    execute "first": plan at every step, take the chunk's first action. "chunk": take all H actions, then plan again.
+    "average": plan at every step, take the mean of what the last H chunks say about this step, over those with the
+    same tags as the newest; chunks of other tags are other behaviours, and their mean is none.
+
+    reference: where the goal's points lie in the planner's frame; where there are any, the planner sees observations
+    and goals moved and turned into it, and its chunks are brought back (`vqbet.coordinates.goal_frame`).
+
+    absolute: where the commands of the spec count from; where there are any, the planner plans the positions that they
+    lead to, and each step's command is the one that leads there from what is observed then (`action_reference`).
+
+    Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference,
+    absolute and planner disagree.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        planner: Planner,
+        *,
+        execute: Execute,
+        goal: tuple[str, ...] = (),
+        reference: tuple[float, ...] = (),
+        absolute: Counted = (),
+    ) -> None:
+        self.spec, self.goal, self.execute, self.planner = spec, tuple(goal), execute, planner
+        if execute not in get_args(Execute):
+            raise BundleError(f"execute: expected one of {', '.join(get_args(Execute))}, got {execute!r}")
+        names = ("observation", "action", "goal")
+        expected = (len(spec.observation), len(spec.action), len(self.goal))
+        for name, has, wants in zip(names, planner.channels, expected, strict=True):
+            if has != wants:
+                raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
+        if unknown := sorted(set(self.goal) - {channel.name for channel in spec.observation}):
+            raise BundleError(f"goal: {', '.join(unknown)}: not among the observed channels of {spec.task!r}")
+        if not np.isfinite(reference).all():
+            raise BundleError(f"reference: expected finite numbers, got {reference}")
+        if reference and (len(reference) != len(goal) or any(count % 2 for count in expected)):
+            raise BundleError(
+                f"reference: expected x and y of each of the goal's points, and pairs of channels all through, got "
+                f"{len(reference)} numbers for (observation, action, goal) channels {expected}"
+            )
+        if absolute and len(absolute) != len(spec.action):
+            raise BundleError(
+                f"absolute: expected where each of {len(spec.action)} commands of {spec.task!r} counts from, got "
+                f"{len(absolute)} channels"
+            )
+        self.reference, self.absolute = tuple(reference), tuple((name, float(reach)) for name, reach in absolute)
+        try:
+            self._led = Absolute.of(self.absolute, [channel.name for channel in spec.observation]) if absolute else None
+        except ValueError as error:
+            raise BundleError(f"absolute: {error} of {spec.task!r}") from error
+        self._low = np.array([channel.low for channel in spec.action], np.float32)
+        self._high = np.array([channel.high for channel in spec.action], np.float32)
+        self._start(np.zeros(0, np.int64), np.zeros((0, len(self.goal)), np.float32))
+
+    def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
+        """Raises WorldError where the goals are not those of this policy."""
+        expected = (len(seeds), len(self.goal))
+        if goals is None:
+            goals = np.zeros((len(seeds), 0), np.float32)
+        if goals.shape != expected or not np.isfinite(goals).all():
+            raise WorldError(
+                f"policy for {self.spec.task!r}: goals: expected finite numbers of shape {expected} "
+                f"({', '.join(self.goal) or 'it takes no goal'}), got shape {goals.shape}"
+            )
+        self._start(np.array(seeds, np.int64), goals.astype(np.float32))
+
+    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+        """Raises WorldError where the observation has another shape or is not finite, or the policy's answer is not."""
+        self._observe(observation, rows)
+        age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
+        fresh = rows[age == 0]
+        if len(fresh):
+            self._plan(fresh)
+        action = self._average(rows) if self.execute == "average" else self._chunks[rows, 0, age]
+        self._steps[rows] += 1
+        if self._led is not None:
+            action = self._led.commands(observation, action)
+        return np.clip(action, self._low, self._high)
+
+    def arguments(self) -> dict[str, Any]:
+        """What `policies.build` needs beside spec and tensors; JSON-clean."""
+        return {"execute": self.execute, **self.terms(), **self.planner.arguments()}
+
+    def terms(self) -> dict[str, Any]:
+        """`goal`, and `reference` and `absolute` where there are any, as `understood` takes them; JSON-clean."""
+        counted = [list(each) for each in self.absolute]
+        given = {"reference": list(self.reference), "absolute": counted}
+        return {"goal": list(self.goal), **{name: value for name, value in given.items() if value}}
+
+    def components(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        return self.planner.components()
+
+    def _start(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"]) -> None:
+        episodes, chunk = len(seeds), self.planner.chunk
+        self._motion = goal_frame.onto(goals, np.array(self.reference)) if self.reference else None
+        self._seeds, self._goals = seeds, goals if self._motion is None else self._motion.there(goals)
+        self._steps = np.zeros(episodes, np.int64)  # actions given so far
+        self._history = np.zeros((episodes, self.planner.window, len(self.spec.observation)), np.float32)
+        kept = chunk if self.execute == "average" else 1
+        self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
+        self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # the last one: 0 where planned
+
+    def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
+        expected = (len(rows), len(self.spec.observation))
+        if observation.shape != expected:
+            raise WorldError(
+                f"policy for {self.spec.task!r}: observation: expected shape {expected}, got {observation.shape}"
+            )
+        if not np.isfinite(observation).all():
+            row, channel = np.argwhere(~np.isfinite(observation))[0]
+            name = self.spec.observation[channel].name
+            raise WorldError(
+                f"policy for {self.spec.task!r}: observation {name!r} of episode {rows[row]} is "
+                f"{observation[row, channel]}"
+            )
+        first = self._steps[rows] == 0
+        self._history[rows, :-1] = np.where(first[:, None, None], observation[:, None], self._history[rows, 1:])
+        self._history[rows, -1] = observation
+
+    @torch.inference_mode()
+    def _plan(self, rows: Int[np.ndarray, " B"]) -> None:
+        """Put a new chunk before the older ones of these episodes."""
+        goal = None
+        if self.goal:
+            goal = torch.from_numpy(np.repeat(self._goals[rows][:, None], self.planner.goal_steps, axis=1))
+        uniform = torch.from_numpy(uniforms(self._seeds[rows], self._steps[rows], self.planner.draws))
+        motion, observation = None if self._motion is None else self._motion[rows], self._history[rows]
+        seen = observation if motion is None else motion.there(observation)
+        try:
+            planned, tags = self.planner.plan(torch.from_numpy(seen), goal, uniform)
+        except Undecided as error:
+            raise WorldError(
+                f"policy for {self.spec.task!r}: its logits for episode {rows[error.row]} are not finite; what it was "
+                "shown lies far from all that it was trained on, or its weights are damaged"
+            ) from error
+        chunk = planned.numpy() if motion is None else motion.back(planned.numpy())
+        if self.execute == "average":
+            self._chunks[rows, 1:] = self._chunks[rows, :-1]
+            self._tags[rows, 1:] = self._tags[rows, :-1]
+        self._chunks[rows, 0] = chunk
+        self._tags[rows, 0, :-1] = tags.numpy()
+        self._tags[rows, 0, -1] = 0
+
+    def _average(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+        ages = np.arange(self._chunks.shape[1])
+        overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): what the chunk of each age says about now
+        agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
+        return (overlapping * agree).sum(1) / agree.sum(1)
+
+
+def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:
+    """The logits, M / rows of them for each row of a plan. Raises Undecided where one is not finite.
+
+    One sum tells in microseconds, and can be infinite where all logits are finite: then each is looked at.
+    """
+    if not math.isfinite(logits.sum().item()) and not (finite := logits.isfinite().all(1)).all():
+        raise Undecided(int(finite.logical_not().nonzero()[0]) * rows // len(logits))
+    return logits
+
+
+def understood(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """An actor's keyword arguments from what `Actor.terms` gave. Raises KeyError, TypeError or ValueError."""
+    return {
+        "goal": tuple(terms["goal"]),
+        "reference": tuple(float(number) for number in terms.get("reference", ())),
+        "absolute": tuple((str(name), float(reach)) for name, reach in terms.get("absolute", ())),
+    }
+
+
+def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B count"]:
+    """`count` numbers in [0, 1) for each row, functions of that row's seed and step alone.
+
+    SplitMix64 (Steele, Lea & Flood 2014) over a counter: no state, so rows cannot influence one another.
+    """
+    seed, step = seeds.astype(np.uint64)[:, None], steps.astype(np.uint64)[:, None]
+    index = np.arange(count, dtype=np.uint64)
+    return (_mix(_mix(_mix(seed) + step) + index) >> N11) * 2.0**-53
+
+
+def normals(uniform: Float[Tensor, "B count"]) -> Float[Tensor, "B count"]:
+    """Standard normal float32 numbers from uniform float64 ones in [0, 1), by inverting the distribution."""
+    return torch.special.ndtri(uniform.clamp_min(2.0**-54)).float()
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    value = value + GAMMA
+    value = (value ^ (value >> N30)) * FIRST
+    value = (value ^ (value >> N27)) * SECOND
+    return value ^ (value >> N31)

@@ -1,0 +1,83 @@
+"""The small files a stage writes: JSON and CSV, whole or not at all, with the same bytes for the same content."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vqbet.contract import PipelineError
+from vqbet.files import reading
+
+MOST_BYTES = 16 * 2**20  # the largest has some kilobytes
+MOST = 1e300  # of a metric
+MEND = "run the stage that writes it again: dvc repro"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the target, then rename over it: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staging.write_text(text, encoding="utf-8")
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys, two spaces, no NaN."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Strict JSON: no key twice, no NaN. Raises PipelineError where there is none, or the file was damaged."""
+    return reading.parse(reading.load(path, PipelineError, most=MOST_BYTES), str(path), PipelineError)
+
+
+def read_object(path: Path, **kinds: type) -> dict[str, Any]:
+    """A JSON object that has at least these keys, with values of these types. Raises as `read_json`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise PipelineError(f"{path}: expected an object, got {reading.short(value)}; {MEND}")
+    for key, kind in kinds.items():
+        if key not in value:
+            raise PipelineError(f"{path}: {key}: missing; {MEND}")
+        if type(value[key]) is not kind:
+            found = reading.short(value[key])
+            raise PipelineError(f"{path}: {key}: expected {kind.__name__}, got {found}; {MEND}")
+    return value
+
+
+def read_metrics(path: Path, *needed: str) -> dict[str, float]:
+    """A JSON object of finite numbers that has at least the keys `needed`. Raises as `read_json`."""
+    value = read_object(path)
+    for key in needed:
+        if key not in value:
+            raise PipelineError(f"{path}: {key}: missing; {MEND}")
+    for key, number in value.items():
+        if type(number) not in (int, float) or not abs(number) <= MOST:
+            found = reading.short(number)
+            raise PipelineError(f"{path}: {reading.cut(key)}: expected a finite number, got {found}; {MEND}")
+    return value
+
+
+def read_number(path: Path) -> float:
+    """One finite number >= 0. Raises as `read_json`."""
+    value = read_json(path)
+    if type(value) not in (int, float) or not 0 <= value <= MOST:
+        raise PipelineError(f"{path}: expected a finite number >= 0, got {reading.short(value)}; remove the file")
+    return float(value)
+
+
+def write_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """One CSV line per row; the columns are the first row's keys in their order."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,47 @@
+"""What episodes prove: intervals, paired comparisons, rules for stopping, sample sizes.
+
+`means` of scores and proportions, `pairs` of successes, `sequences` that may be looked at while they grow, `power`.
+"""
+
+from vqbet.statistics.means import (
+    Interval,
+    clopper_pearson,
+    episodes_to_decide,
+    halves,
+    mean_interval,
+    mean_z,
+    mode_entropy,
+    paired_difference,
+    paired_episodes_to_decide,
+    wilson,
+)
+from vqbet.statistics.pairs import Pairs, bootstrap_difference, exchange, mcnemar, stratified, tango_z
+from vqbet.statistics.power import Retraining, mean_needed, mean_power, pairs_needed, pairs_power
+from vqbet.statistics.sequences import betting_interval, boundaries, log_wealth
+
+__all__ = [
+    "Interval",
+    "Pairs",
+    "Retraining",
+    "betting_interval",
+    "bootstrap_difference",
+    "boundaries",
+    "clopper_pearson",
+    "episodes_to_decide",
+    "exchange",
+    "halves",
+    "log_wealth",
+    "mcnemar",
+    "mean_interval",
+    "mean_needed",
+    "mean_power",
+    "mean_z",
+    "mode_entropy",
+    "paired_difference",
+    "paired_episodes_to_decide",
+    "pairs_needed",
+    "pairs_power",
+    "stratified",
+    "tango_z",
+    "wilson",
+]

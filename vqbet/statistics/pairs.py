@@ -1,0 +1,147 @@
+"""Two policies that succeed or fail on the same initial conditions: tests, intervals, slices.
+
+Of E pairs, `gained` are those that only the candidate solved, `lost` those that only the champion did; the others say
+nothing about which is better. The difference of success rates is (gained - lost) / E.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from vqbet.contract import GateError
+from vqbet.statistics.means import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """E pairs of successes, counted. Raises GateError unless gained and lost are counts of at most E >= 1 together."""
+
+    episodes: int
+    gained: int
+    lost: int
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.gained < 0 or self.lost < 0 or self.gained + self.lost > self.episodes:
+            raise GateError(
+                f"expected gained + lost <= episodes, none below 0 and an episode or more, got {self.gained}, "
+                f"{self.lost} and {self.episodes}"
+            )
+
+    @classmethod
+    def count(cls, candidate: Bool[np.ndarray, " E"], champion: Bool[np.ndarray, " E"]) -> Pairs:
+        """Successes by initial condition. Raises GateError where the lengths differ."""
+        if candidate.shape != champion.shape:
+            raise GateError(f"expected pairs, got {candidate.shape} successes of one and {champion.shape} of the other")
+        return cls(len(candidate), int((candidate & ~champion).sum()), int((champion & ~candidate).sum()))
+
+    @property
+    def difference(self) -> float:
+        return (self.gained - self.lost) / self.episodes
+
+
+def mcnemar(pairs: Pairs) -> float:
+    """The one-sided exact p-value of "the candidate is not better" (McNemar 1947, Psychometrika 12).
+
+    Of the pairs in which they differ, as many are gained as heads fall with a fair coin.
+    """
+    differing = pairs.gained + pairs.lost
+    return float(stats.binom.sf(pairs.gained - 1, differing, 0.5)) if differing else 1.0
+
+
+def tango_z(pairs: Pairs, difference: float) -> float:
+    """How many standard errors the observed difference lies above `difference`, estimated as if that were true.
+
+    Tango's interval is the differences of which this is small: for successes, `means.paired_difference`.
+    """
+    return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
+
+
+def tango_zs(
+    episodes: int, gained: Int[np.ndarray, " N"], lost: Int[np.ndarray, " N"], difference: float
+) -> Float[np.ndarray, " N"]:
+    """`tango_z` of many pairs of counts; infinite where what was observed is impossible under `difference`.
+
+    q, the likeliest share of lost pairs where that of gained ones is q + difference, is the larger root of
+    2 E q^2 + b q + c (Tango 1998, equation 8; b and c from setting the derivative of the log-likelihood to zero).
+    """
+    b = (2 * episodes - gained + lost) * difference - gained - lost
+    c = -lost * difference * (1 - difference)
+    q = (np.sqrt(np.maximum(b * b - 8 * episodes * c, 0.0)) - b) / (4 * episodes)
+    variance = episodes * np.maximum(2 * q + difference * (1 - difference), 0.0)
+    away = gained - lost - episodes * difference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(variance > 0, away / np.sqrt(variance), np.where(away == 0, 0.0, np.copysign(np.inf, away)))
+
+
+def stratified(tables: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
+    """The one-sided p-value of "in no slice does the candidate succeed more often", for episodes that are not paired.
+
+    Of each slice: (successes, failures) of the candidate, then of the champion. Cochran (1954) and Mantel and Haenszel
+    (1959), with continuity correction. With one pair a slice this is McNemar's test, without its exactness. A slice in
+    which all succeed or all fail says nothing; where all slices are so, the p-value is 1.
+    """
+    from statsmodels.stats.contingency_tables import StratifiedTable
+
+    arrays = [np.array(table, dtype=np.float64) for table in tables]
+    telling = [table for table in arrays if (table.sum(axis=0) > 0).all() and (table.sum(axis=1) > 0).all()]
+    if not telling:
+        return 1.0
+    found = StratifiedTable([table.T for table in telling])
+    two_sided = float(found.test_null_odds(correction=True).pvalue)
+    expected = math.fsum(float(table[0].sum() * table[:, 0].sum() / table.sum()) for table in telling)
+    above = math.fsum(float(table[0, 0]) for table in telling) > expected
+    return two_sided / 2 if above else 1 - two_sided / 2
+
+
+def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"], *, draws: int = 9999) -> float:
+    """The one-sided p-value of "which is which makes no difference": exact for policies that are equally good.
+
+    The share of all ways to exchange candidate and champion in each pair that give a difference as large; for successes
+    `mcnemar`. Where there are more than `draws` ways, so many of them, always the same ones.
+    """
+    pairs = [candidate, champion]
+    if set(np.unique(pairs)) <= {0.0, 1.0}:
+        return mcnemar(Pairs.count(candidate > 0, champion > 0))
+    differing = np.sort((candidate - champion)[candidate != champion])
+    if len(differing) < 2:
+        return 0.5 if differing.sum() > 0 else 1.0
+    found = stats.permutation_test(
+        (differing,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=draws,
+        alternative="greater",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def bootstrap_difference(
+    candidate: Float[np.ndarray, " E"],
+    champion: Float[np.ndarray, " E"],
+    confidence: float = 0.95,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The bootstrap interval of the mean difference of paired scores, bias-corrected and accelerated (Efron 1987).
+
+    A second opinion beside `paired_difference`: it assumes nothing of the scores but sees only what was observed, so it
+    has no width where all pairs agree and is too short where few differ. The same seed gives the same interval.
+    """
+    difference = candidate - champion
+    estimate = math.fsum(difference) / len(difference)
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return Interval(estimate, estimate, estimate)
+    random = np.random.default_rng(seed)
+    found = stats.bootstrap(
+        (difference,), np.mean, n_resamples=draws, confidence_level=confidence, method="BCa", rng=random
+    ).confidence_interval
+    return Interval(estimate, float(found.low), float(found.high))

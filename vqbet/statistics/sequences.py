@@ -1,0 +1,125 @@
+"""Looking at episodes while they are played, without being fooled by having looked often.
+
+Two ways. Looks planned beforehand, each with its share of the error rate (`boundaries`: Lan & DeMets 1983, Biometrika
+70). Or a look after every episode: a bettor against "the mean is at most m" starts with 1 and, if that is true, ever
+owns 1 / alpha with a chance of alpha at most (Ville's inequality), whatever the scores' distribution in 0..1
+(`betting_interval`: Waudby-Smith & Ramdas 2024, JRSS B 86, section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize, special
+
+from vqbet.contract import GateError
+from vqbet.statistics.means import Interval, expect_scores, expect_share
+
+Spending = Literal["obrien_fleming", "pocock", "quadratic"]
+
+HORIZONS = (1.0, 1 / 4, 1 / 16)  # of the most episodes: for each, a third is bet as is best for deciding just there
+LARGEST_BET = 0.5  # of what the bettor has; all of it could be lost to one episode (c in the paper)
+GRID = 2001  # points of the density of a random walk between two looks
+REACH = 8.0  # standard deviations below zero, beyond which that density is taken to be zero
+
+
+def boundaries(shares: Sequence[float], alpha: float, spending: Spending = "obrien_fleming") -> list[float]:
+    """What a z statistic must exceed at each look, so that under no difference it ever does with probability alpha.
+
+    shares: of the most episodes, those seen at each look; ascending, the last is 1. "obrien_fleming" spends almost
+    nothing early, so that the last look is nearly that of a single one; "pocock" spends evenly; "quadratic" lies
+    between, alpha times the squared share (Kim & DeMets 1987, Biometrika 74). Looks that are skipped make it
+    conservative, never wrong. Raises GateError where shares or alpha are not such.
+    """
+    expect_share("alpha", alpha)
+    ascending = all(earlier < later for earlier, later in zip([0.0, *shares], shares, strict=False))
+    if not shares or not ascending or shares[-1] != 1.0:
+        raise GateError(f"looks: expected ascending shares of the episodes that end with 1, got {list(shares)}")
+    spent = [_spent(share, alpha, spending) for share in shares]
+    found = [NormalDist().inv_cdf(1 - spent[0])]
+    walk = np.linspace(-REACH, found[0], GRID) * math.sqrt(shares[0])  # z times the root of the share: a random walk
+    density = _normal(walk / math.sqrt(shares[0])) / math.sqrt(shares[0])
+    for look in range(1, len(shares)):
+        deviation = math.sqrt(shares[look] - shares[look - 1])
+        weights = density * _trapezoid(walk)
+        wanted = spent[look] - spent[look - 1]
+
+        def crossed(z: float, at: float = math.sqrt(shares[look]), deviation: float = deviation) -> float:
+            return float(weights @ special.ndtr((walk - z * at) / deviation)) - wanted  # noqa: B023  # called at once
+
+        z = float(optimize.brentq(crossed, -REACH, REACH))
+        found.append(z)
+        after = np.linspace(-REACH, z, GRID) * math.sqrt(shares[look])
+        density = _normal((after[:, None] - walk[None]) / deviation) @ weights / deviation
+        walk = after
+    return found
+
+
+def log_wealth(scores: Float[np.ndarray, "*R E"], mean: float, *, alpha: float, most: int) -> Float[np.ndarray, "*R E"]:
+    """Log of what a bettor against "the mean is at most `mean`" owns after each episode; scores in 0..1.
+
+    A bet is decided before its episode from those before it. most: episodes after which the looking ends at the latest.
+    Falls as `mean` rises.
+    """
+    seen = np.arange(1, scores.shape[-1] + 1)
+    centre = (0.5 + scores.cumsum(axis=-1)) / (seen + 1)
+    variance = (0.25 + np.square(scores - centre).cumsum(axis=-1)) / (seen + 1)
+    before = np.concatenate([np.full_like(variance[..., :1], 0.25), variance[..., :-1]], axis=-1)
+    owned = []
+    for horizon in HORIZONS:
+        bet = np.sqrt(2 * math.log(1 / alpha) / (max(horizon * most, 1.0) * before))
+        bet = np.minimum(bet, LARGEST_BET / max(mean, 1e-12))
+        owned.append(np.log1p(bet * (scores - mean)).cumsum(axis=-1))
+    return special.logsumexp(np.stack(owned), axis=0) - math.log(len(HORIZONS))
+
+
+def betting_interval(scores: Float[np.ndarray, " E"], *, alpha: float, most: int) -> Interval:
+    """Means in 0..1 that no bettor has refused at any time so far; each end errs with probability alpha at most, ever.
+
+    scores in the order in which they came. Raises GateError where one lies outside 0..1.
+    """
+    scores = expect_scores(scores)
+    expect_share("alpha", alpha)
+    low = _lowest(scores, alpha, most)
+    high = 1 - _lowest(1 - scores, alpha, most)
+    return Interval(math.fsum(scores) / len(scores), low, high)
+
+
+def _lowest(scores: Float[np.ndarray, " E"], alpha: float, most: int) -> float:
+    limit = math.log(1 / alpha)
+
+    def refused(mean: float) -> bool:
+        return bool(log_wealth(scores, mean, alpha=alpha, most=most).max() >= limit)
+
+    if not refused(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if refused(middle) else (low, middle)
+    return low
+
+
+def _spent(share: float, alpha: float, spending: Spending) -> float:
+    if spending == "obrien_fleming":
+        return 2 * (1 - NormalDist().cdf(NormalDist().inv_cdf(1 - alpha / 2) / math.sqrt(share)))
+    if spending == "pocock":
+        return alpha * math.log(1 + (math.e - 1) * share)
+    if spending == "quadratic":
+        return alpha * share**2
+    raise GateError(f"spending: expected one of {', '.join(get_args(Spending))}, got {spending!r}")
+
+
+def _normal(x: np.ndarray) -> np.ndarray:
+    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def _trapezoid(points: np.ndarray) -> np.ndarray:
+    weights = np.full(len(points), points[1] - points[0])
+    weights[[0, -1]] /= 2
+    return weights

@@ -1,0 +1,1 @@
+"""BlockPush, with targets at fixed or drawn sides."""

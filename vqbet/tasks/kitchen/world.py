@@ -1,0 +1,360 @@
+"""Franka Kitchen: a seven-joint arm opens, turns and moves what is in a kitchen. Many episodes at once, on all cores.
+
+Model, start, limits, noise and completion rule are asked of gymnasium-robotics' FrankaKitchen-v1 (Relay Policy
+Learning, arXiv 1910.11956; D4RL, arXiv 2004.07219), and an episode agrees with it to the last bit, noise included. What
+is added is the batch: MuJoCo runs outside Python's lock, so rows are stepped by as many threads as there are cores. As
+in VQ-BeT (arXiv 2403.03181) all seven tasks count unless told otherwise, each once, and the score is of four.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vqbet.contract import Channel, Demonstrations, Spec, WorldError
+from vqbet.tasks.checks import refuse, told
+from vqbet.tasks.kitchen import picture
+
+CONTROL_HZ = 12.5
+SUBSTEPS = 40  # of 0.002 s
+FULL_SPEED = 2.0  # rad/s and m/s, of an action of 1
+ENOUGH = 4  # tasks for a full score: as many as a person did in one demonstration
+TASKS = ("bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet", "microwave", "kettle")
+DEMONSTRATED = ("microwave", "kettle", "light switch", "slide cabinet")  # in the order people did them
+
+# Name, unit and limits of every position. Limits are the model's stops and some more, since stops are soft and sensors
+# err: 0.1 rad and 0.02 m for the arm, 0.2 rad and 0.1 m for what it moves. The kettle may fall; the floor is 10 m wide.
+ARM = (
+    ("robot_joint1", "rad", -3.0, 3.0),
+    ("robot_joint2", "rad", -1.87, 1.87),
+    ("robot_joint3", "rad", -3.0, 3.0),
+    ("robot_joint4", "rad", -3.18, -0.3),
+    ("robot_joint5", "rad", -3.0, 3.0),
+    ("robot_joint6", "rad", -1.76, 2.22),
+    ("robot_joint7", "rad", -3.0, 3.0),
+    ("robot_finger1", "m", -0.02, 0.06),
+    ("robot_finger2", "m", -0.02, 0.06),
+)
+FIXTURES = (
+    ("knob1", "rad", -1.8, 0.2),
+    ("bottom_right_burner", "m", -0.1, 0.1),
+    ("knob2", "rad", -1.8, 0.2),
+    ("bottom_left_burner", "m", -0.1, 0.1),
+    ("knob3", "rad", -1.8, 0.2),
+    ("top_right_burner", "m", -0.1, 0.1),
+    ("knob4", "rad", -1.8, 0.2),
+    ("top_left_burner", "m", -0.1, 0.1),
+    ("light_switch", "rad", -0.9, 0.2),
+    ("light", "m", -0.15, 0.1),
+    ("slide_cabinet", "m", -0.1, 0.54),
+    ("left_hinge_cabinet", "rad", -1.8, 0.2),
+    ("right_hinge_cabinet", "rad", -0.2, 1.8),
+    ("microwave_door", "rad", -2.3, 0.2),
+)
+KETTLE = tuple((f"kettle_{axis}", "m", -5.0, 5.0) for axis in "xyz")
+TURN = tuple((f"kettle_q{axis}", "1", -1.1, 1.1) for axis in "wxyz")
+FASTEST = {"rad": 50.0, "m": 20.0}  # per second; ten times what was ever seen
+
+
+def _spec() -> Spec:
+    spinning = tuple((f"kettle_turn_{axis}", "rad", 0.0, 0.0) for axis in "xyz")
+    arm = [Channel(f"{name}_position", unit, low, high) for name, unit, low, high in ARM]
+    objects = [Channel(*row) for row in FIXTURES + KETTLE + TURN]
+    arm_speed, object_speed = (
+        [Channel(f"{name}_velocity", f"{unit}/s", -FASTEST[unit], FASTEST[unit]) for name, unit, *_ in rows]
+        for rows in (ARM, FIXTURES + KETTLE + spinning)
+    )
+    return Spec(
+        task="kitchen",
+        observation=(*arm, *arm_speed, *objects, *object_speed),
+        action=tuple(Channel(f"{name}_command", f"of {FULL_SPEED:g} {unit}/s", -1.0, 1.0) for name, unit, *_ in ARM),
+        control_hz=CONTROL_HZ,
+        action_kind="relative",
+        frame="kitchen",
+    )
+
+
+SPEC = _spec()
+GOAL = tuple(channel.name for channel in SPEC.observation[18:39])  # where the objects are
+
+# Columns of a row: what MuJoCo integrates and, last, what its solver remembers of the substep before.
+POSITION, VELOCITY, PHYSICS, ROW = slice(0, 30), slice(30, 59), slice(0, 59), 88
+SEEN = np.r_[0:9, 30:39, 9:30, 39:59]  # the observation's order: of the arm, then of the objects
+STORED = int(mujoco.mjtState.mjSTATE_QPOS | mujoco.mjtState.mjSTATE_QVEL | mujoco.mjtState.mjSTATE_WARMSTART)
+GOAL_STREAM = 1  # what a seed is joined with to draw a goal, so that its noise stays what it is without goals
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What gymnasium-robotics says the world is."""
+
+    model: mujoco.MjModel
+    start: Float[np.ndarray, " 30"]
+    noise: Float[np.ndarray, " 59"]  # half the width of an observation's uniform noise
+    speed: Float[np.ndarray, " 9"]  # of an action of 1
+    speeds: Float[np.ndarray, "2 9"]  # smallest and largest that is obeyed
+    reach: Float[np.ndarray, "2 9"]  # smallest and largest joint position that is asked for
+    wanted: Mapping[str, tuple[np.ndarray, np.ndarray]]  # task -> positions that decide it, and what they shall be
+    near: float  # how close they must come, as a Euclidean distance over metres and radians
+
+
+@functools.cache
+def reference() -> Reference:
+    """FrankaKitchen-v1, built once per process and asked."""
+    with redirect_stderr(StringIO()):  # importing it prints a notice about other worlds
+        from gymnasium_robotics.envs.franka_kitchen import kitchen_env as source
+
+    world = source.KitchenEnv()
+    robot, objects = world.robot_env, world.object_noise_ratio
+    return Reference(
+        model=world.model,
+        start=robot.init_qpos.copy(),
+        noise=np.concatenate(
+            [
+                robot.robot_noise_ratio * robot.robot_pos_noise_amp[:9],
+                robot.robot_noise_ratio * robot.robot_vel_noise_amp[:9],
+                objects * robot.robot_pos_noise_amp[8:],
+                objects * robot.robot_vel_noise_amp[9:],
+            ]
+        ),
+        speed=robot.act_rng.copy(),
+        speeds=robot.robot_vel_bound[:9].T.copy(),
+        reach=robot.robot_pos_bound[:9].T.copy(),
+        wanted={task: (source.OBS_ELEMENT_INDICES[task], source.OBS_ELEMENT_GOALS[task]) for task in TASKS},
+        near=source.BONUS_THRESH,
+    )
+
+
+class Physics:
+    """Control steps of rows that know nothing of one another; `threads` of them at a time."""
+
+    def __init__(self, model: mujoco.MjModel, threads: int) -> None:
+        self._model, self._threads = model, threads
+        self._data: list[mujoco.MjData] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kitchen") if threads > 1 else None
+
+    def advance(self, state: Float[np.ndarray, "B 88"], control: Float[np.ndarray, "B 9"]) -> list[int]:
+        """Replace every row of `state` by what it is one control step later; gives the rows that became unstable."""
+        workers = min(self._threads, len(state))
+        self._data += [mujoco.MjData(self._model) for _ in range(workers - len(self._data))]
+        waiting, unstable = deque(range(len(state))), deque[int]()
+
+        def work(data: mujoco.MjData) -> None:
+            while True:
+                try:
+                    row = waiting.popleft()
+                except IndexError:
+                    return
+                if not self._advance(data, state[row], control[row]):
+                    unstable.append(row)
+
+        if self._pool is None or workers < 2:
+            for data in self._data[:workers]:
+                work(data)
+        else:
+            list(self._pool.map(work, self._data[:workers]))  # the list raises what a thread raised
+        return sorted(unstable)
+
+    def _advance(self, data: mujoco.MjData, state: Float[np.ndarray, " 88"], control: Float[np.ndarray, " 9"]) -> bool:
+        """One row, in place. False where MuJoCo gave up and started the kitchen anew."""
+        mujoco.mj_setState(self._model, data, state, STORED)
+        data.ctrl[:] = control
+        mujoco.mj_step(self._model, data, SUBSTEPS)
+        mujoco.mj_getState(self._model, data, state, STORED)
+        warned = data.warning.number.any()
+        if warned:
+            mujoco.mj_resetData(self._model, data)
+        return not warned
+
+
+class Kitchen:
+    """The world behind `contract.Env`.
+
+    Metrics: "tasks" done, "score" = the share of four (of all, where fewer count), "success" = all of those, "mode" =
+    the tasks done in their order, joined by ">", and "<task>_s", when each was done for the first time, NaN where not.
+    A task is done once, whatever becomes of it. Actions are held within [-1, 1].
+    """
+
+    spec = SPEC
+    max_steps = 280
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[str] = TASKS,
+        goals: Float[np.ndarray, "M 21"] | None = None,
+        observation_noise: float = 1.0,
+        threads: int = 0,
+    ) -> None:
+        """tasks: those that count. goals: configurations of the objects, of which each episode's seed picks one to ask
+        for. observation_noise: times FrankaKitchen-v1's own. threads: 0 for as many as there are cores; what an
+        episode does depends on none of it but its own seed and actions. Raises WorldError."""
+        unknown = [task for task in tasks if task not in TASKS]
+        if unknown or not tasks or len(set(tasks)) != len(tasks):
+            raise WorldError(f"kitchen: tasks: expected different ones of {', '.join(TASKS)}; got {list(tasks)}")
+        if not (np.isfinite(observation_noise) and observation_noise >= 0):
+            raise WorldError(f"kitchen: observation_noise: expected a finite number >= 0, got {observation_noise}")
+        self.tasks = tuple(task for task in TASKS if task in tasks)
+        self.goal = () if goals is None else GOAL
+        self._offered = np.zeros((1, 0), np.float32) if goals is None else _configurations(goals)
+        self._reference = reference()
+        self._noise = observation_noise * self._reference.noise
+        self._physics = Physics(self._reference.model, threads or _cores())
+        self._begin(np.zeros((0, ROW)), [], np.zeros(0, np.int64))
+
+    def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 59"]:
+        """Start one episode per seed as FrankaKitchen-v1's `reset(seed)` does: one start, a noise of its own."""
+        seeds = _seeds(seeds)
+        state = np.zeros((len(seeds), ROW))
+        state[:, POSITION] = self._reference.start
+        return self._begin(state, [np.random.default_rng(int(seed)) for seed in seeds], seeds)
+
+    def restore(
+        self, state: Float[np.ndarray, "E 59"], seeds: Int[np.ndarray, " E"] | None = None
+    ) -> Float[np.ndarray, "E 59"]:
+        """Start one episode per recorded state: 30 positions, then 29 velocities, in the model's order.
+
+        Without seeds nothing is noisy, and the goals are those of seeds 0, 1, 2 ... Raises WorldError for a wrong
+        shape or a number that is not finite.
+        """
+        state = np.asarray(state, np.float64)
+        if state.ndim != 2 or state.shape[1] != 59 or not np.isfinite(state).all():
+            raise WorldError(f"kitchen: restore: expected finite states of shape (E, 59), got {told(state)}")
+        numbers = np.arange(len(state)) if seeds is None else _seeds(seeds)
+        if len(numbers) != len(state):
+            raise WorldError(f"kitchen: restore: expected one seed for each of {len(state)} states, got {len(numbers)}")
+        generators = [] if seeds is None else [np.random.default_rng(int(seed)) for seed in numbers]
+        return self._begin(np.pad(state, ((0, 0), (0, ROW - 59))), generators, numbers)
+
+    def step(
+        self, action: Float[np.ndarray, "B 9"], rows: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B 59"], Bool[np.ndarray, " B"]]:
+        """0.08 s for the episodes named by rows, which end after max_steps or when all tasks are done.
+
+        Raises WorldError where action or rows make no sense, and where the simulation became unstable.
+        """
+        action, rows = np.asarray(action, np.float64), np.asarray(rows)
+        refuse("kitchen", action, rows, channels=9, steps=self._steps, ended=self._ended)
+        state = self._state[rows]
+        unstable = self._physics.advance(state, self._controlled(action, rows))
+        if unstable:
+            row = rows[unstable[0]]
+            raise WorldError(
+                f"kitchen: the simulation of episode {row} became unstable in step {self._steps[row] + 1}; "
+                f"its last action was {action[unstable[0]].round(3).tolist()}"
+            )
+        self._state[rows] = state
+        self._steps[rows] += 1
+        self._judge(rows)
+        self._ended[rows] = (self._when[rows] >= 0).all(axis=1) | (self._steps[rows] >= self.max_steps)
+        return self._observe(rows), self._ended[rows]
+
+    def suppose(self, position: Float[np.ndarray, "B 9"], rows: Int[np.ndarray, " B"]) -> None:
+        """Count the next actions of these episodes from these joint positions instead of those last observed.
+
+        For replays: the servos then follow what they followed when the positions were recorded.
+        """
+        self._known[rows] = position
+
+    def state(self) -> Float[np.ndarray, "E 59"]:
+        """Positions and velocities of every episode; `restore` takes it. The solver's memory is not in it."""
+        return self._state[:, PHYSICS].copy()
+
+    def goals(self) -> Float[np.ndarray, "E C"]:
+        """What each episode asks for: the `goal` channels of one configuration given; none where none were given."""
+        return self._goals.copy()
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """score, success, tasks, mode and when each task was done, of every episode, so far."""
+        done = self._when >= 0
+        seconds = np.where(done, self._when / CONTROL_HZ, np.nan)
+        count, enough = done.sum(axis=1), min(ENOUGH, len(self.tasks))
+        modes = [self._mode(when) for when in self._when]
+        return {
+            "score": np.minimum(count, enough) / enough,
+            "success": count >= enough,
+            "mode": np.array(modes, dtype=f"<U{len('>'.join(TASKS))}"),
+            "tasks": count.astype(np.float64),
+            **{f"{task.replace(' ', '_')}_s": seconds[:, index] for index, task in enumerate(self.tasks)},
+        }
+
+    def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
+        """A picture of one episode, RGB: the arm and the kitchen, and below, a lamp for each task."""
+        if not 0 <= row < len(self._state):
+            raise WorldError(f"kitchen: no episode {row}; there are {len(self._state)}")
+        lamps = dict(zip(self.tasks, (self._when[row] >= 0).tolist(), strict=True))
+        return picture.draw(self._reference.model, self._state[row, POSITION], lamps)
+
+    def _begin(self, state: np.ndarray, generators: list[np.random.Generator], seeds: np.ndarray) -> np.ndarray:
+        count = len(state)
+        self._state, self._generators = state, generators
+        self._steps = np.zeros(count, np.int64)
+        self._ended = np.zeros(count, np.bool_)
+        self._when = np.full((count, len(self.tasks)), -1, np.int64)
+        self._known = np.zeros((count, 9))  # the arm as last observed, noise included: what actions count from
+        picks = [np.random.default_rng([int(seed), GOAL_STREAM]).integers(len(self._offered)) for seed in seeds]
+        self._goals = self._offered[np.array(picks, np.int64)]
+        return self._observe(np.arange(count))
+
+    def _controlled(self, action: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "B 9"]:
+        """Joint positions for the servos: where the arm was seen, and as far on as the velocities asked for lead."""
+        speed = np.clip(np.clip(action, -1.0, 1.0) * self._reference.speed, *self._reference.speeds)
+        step_s = SUBSTEPS * self._reference.model.opt.timestep
+        return np.clip(self._known[rows] + speed * step_s, *self._reference.reach)
+
+    def _observe(self, rows: np.ndarray) -> Float[np.ndarray, "B 59"]:
+        seen = self._state[rows][:, SEEN]
+        if self._generators:
+            seen += self._noise * np.array([self._generators[row].uniform(-1, 1, 59) for row in rows]).reshape(-1, 59)
+        self._known[rows] = seen[:, :9]
+        return seen.astype(np.float32)
+
+    def _judge(self, rows: np.ndarray) -> None:
+        """Note which tasks are done for the first time: FrankaKitchen-v1's rule, on positions without noise."""
+        position = self._state[rows, POSITION]
+        for column, task in enumerate(self.tasks):
+            indices, goal = self._reference.wanted[task]
+            near = np.linalg.norm(position[:, indices] - goal, axis=1) < self._reference.near
+            first = rows[near & (self._when[rows, column] < 0)]
+            self._when[first, column] = self._steps[first]
+
+    def _mode(self, when: np.ndarray) -> str:
+        order = np.argsort(when, kind="stable")
+        return ">".join(self.tasks[index] for index in order if when[index] >= 0)
+
+
+def goal_configurations(demos: Demonstrations) -> Float[np.ndarray, "M 21"]:
+    """Where the objects are at the end of each demonstration. Raises WorldError for those of another world."""
+    differences = SPEC.differences(demos.spec)
+    if differences:
+        raise WorldError("kitchen: goals: these demonstrations are of another spec: " + "; ".join(differences))
+    return demos.observation[demos.episode_ends - 1, 18:39]
+
+
+def _configurations(goals: np.ndarray) -> np.ndarray:
+    goals = np.asarray(goals, np.float32)
+    if goals.ndim != 2 or goals.shape[1] != len(GOAL) or not len(goals) or not np.isfinite(goals).all():
+        raise WorldError(f"kitchen: goals: expected finite configurations of shape (M, {len(GOAL)}), got {told(goals)}")
+    return goals
+
+
+def _seeds(seeds: np.ndarray) -> np.ndarray:
+    seeds = np.asarray(seeds)
+    if seeds.ndim != 1 or not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
+        raise WorldError(f"kitchen: expected whole, non-negative seeds of shape (E,), got {seeds!r}")
+    return seeds
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,136 @@
+"""Where a training can be taken up again: one folder, one trainer, whole checkpoints only. safetensors and JSON.
+
+A checkpoint is a folder `step-<step>` with tensors.safetensors and state.json, which names the sha256 of the former and
+of its own content. It is written under another name, synced, then renamed; older ones go only after that. Lives outside
+DVC's outs, which are deleted before a stage runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vqbet.contract import TrainingError
+from vqbet.files import durable
+
+NAME = re.compile(r"step-(\d{10})")
+TENSORS, STATE, LOCK = "tensors.safetensors", "state.json", "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything a training needs to go on after `step` steps: plain numbers in `state`, the rest in `tensors`."""
+
+    step: int
+    state: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]  # on the CPU
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process. Raises TrainingError naming the process that already does.
+
+    The lock goes with the process, also when it is killed; the file stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise TrainingError(f"{folder}: checkpoints cannot be kept there: {error.strerror}") from error
+    with os.fdopen(descriptor, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = file.read(20).strip() or "unknown"
+            raise TrainingError(
+                f"{folder}: another training (process {owner}) is at work there; wait for it, or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint of the training `key`, then remove all others. Raises TrainingError where the disk refuses;
+    the checkpoint before is then still there."""
+    final = folder / f"step-{checkpoint.step:010d}"
+    staging = folder / f".{final.name}"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
+        save_file(tensors, staging / TENSORS)
+        state = {"key": key, "step": checkpoint.step, "state": checkpoint.state, "sha256": _sha256(staging / TENSORS)}
+        (staging / STATE).write_text(json.dumps({"content": state, "sha256": _digest(state)}), encoding="utf-8")
+        for path in (staging / TENSORS, staging / STATE, staging):
+            durable.sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        staging.rename(final)
+        durable.sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise TrainingError(
+            f"{final}: the checkpoint of step {checkpoint.step} cannot be written: {error}; make room and start "
+            "again: training goes on from the checkpoint before"
+        ) from error
+    tidy(folder, keep=checkpoint.step)
+
+
+def newest(folder: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of the training `key`, if any, and a sentence for each that could not be used."""
+    remarks: list[str] = []
+    for step in sorted(_steps(folder), reverse=True):
+        path = folder / f"step-{step:010d}"
+        try:
+            content = json.loads((path / STATE).read_text(encoding="utf-8"))
+            state, digest = content["content"], content["sha256"]
+            if digest != _digest(state) or state["step"] != step or state["sha256"] != _sha256(path / TENSORS):
+                raise ValueError("its content does not have the sha256 it names")
+            if state["key"] == key:
+                return Checkpoint(step, state["state"], load_file(path / TENSORS)), remarks
+            remarks.append(f"{path}: belongs to a training with other parameters, data or code; it is not used")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            remarks.append(f"{path}: damaged ({error}); it is not used")
+    return None, remarks
+
+
+def tidy(folder: Path, keep: int | None) -> None:
+    """Remove every checkpoint but that of step `keep`, and what a killed writer left behind."""
+    for step in _steps(folder) - {keep}:
+        shutil.rmtree(folder / f"step-{step:010d}", ignore_errors=True)
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove all checkpoints, once what was trained is safely written. Raises TrainingError if a training runs."""
+    with lock(folder):
+        tidy(folder, keep=None)
+
+
+def _steps(folder: Path) -> set[int]:
+    found = (NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    return {int(match[1]) for match in found if match}
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,389 @@
+"""The one training loop, under Accelerate: anything with `loss(batch)`, on one process or several.
+
+The order of windows, the learning rate and the weights after n steps are functions of the recipe alone. A training that
+is stopped at any step and taken up again ends with bitwise the same weights on a CPU (same machine, threads, versions
+and number of processes). AdamW with decoupled weight decay (arXiv 1711.05101), warm-up and cosine (arXiv 1608.03983),
+bias-corrected average of the weights (as Adam's moments, arXiv 1412.6980 section 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from vqbet.contract import Tracker, TrainingError
+from vqbet.training import checkpoint
+from vqbet.training.checkpoint import Checkpoint
+from vqbet.training.recipe import Recipe, groups, learning_rate, order
+
+ROWS = 200  # of the history, at most about this many
+CHECKPOINT_EVERY_S = 60.0
+PROGRESS_EVERY_S = 0.2
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of the authors' VQ-BeT
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+GO_ON, SAVE, STOP = 0, 1, 2
+log = logging.getLogger(__name__)
+
+Gather = Callable[[np.ndarray], Mapping[str, Any]]
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training did. `history` is the same for the same recipe; the other numbers depend on the machine."""
+
+    steps: int
+    history: list[dict[str, float]]  # step, lr, loss, then the model's metrics: means over the steps since the last row
+    samples_per_s: float
+    seconds: float
+    resumed_from: int  # the step it was taken up at; 0: the start
+
+
+def train(
+    model: nn.Module,
+    gather: Gather,
+    count: int,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    fingerprint: str,
+    track: Tracker,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train `model` on `count` windows, or take its training up where a checkpoint in `folder` left it.
+
+    `model.loss(batch)` gives the mean loss of a batch and 0-d metrics; all that changes in training must be parameters
+    or buffers. `gather(index (B,) int64)` gives the batch. `fingerprint` names what else the weights depend on (data,
+    params, code): a checkpoint of another fingerprint is removed. Ends with the model on the CPU, in eval mode, holding
+    the averaged weights where the recipe has them; the last checkpoint stays until `checkpoint.clear(folder)`.
+
+    SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Raises TrainingError where
+    the training cannot start, the folder is taken, the disk refuses, or a number is not finite.
+    """
+    accelerator = _accelerator(model, recipe, count)
+    key = _key(model, recipe, count, fingerprint, accelerator)
+    main = accelerator.is_main_process
+    with checkpoint.lock(folder) if main else nullcontext(), _Signals() as signals:
+        run = _Run(model, recipe, accelerator)
+        accelerator.wait_for_everyone()
+        found, remarks = checkpoint.newest(folder, key)
+        accelerator.wait_for_everyone()
+        if found is not None:
+            run.load(found)
+        if main:
+            for remark in remarks:
+                log.warning("%s", remark)
+            checkpoint.tidy(folder, keep=run.step or None)
+        watch = _Watch(run, track if main else None, progress if main else None)
+        while run.step < recipe.steps:
+            run.advance(gather(run.windows(count)))
+            watch.tick()
+            wanted = max(_wish(accelerator, signals, watch), SAVE if run.step == recipe.steps else GO_ON)
+            if wanted != GO_ON:
+                run.save(folder, key)
+                watch.saved = time.monotonic()
+            if wanted == STOP:
+                raise KeyboardInterrupt(f"stopped after step {run.step}; started again, training goes on from there")
+        run.finish()
+    return Trained(run.step, run.meter.rows, watch.samples_per_s(), watch.seconds(), watch.first)
+
+
+def clock() -> float:
+    """Seconds to compare trainings by: on CPUs how long each thread of this process worked, which does not depend on
+    what else the machine does; on a GPU the time that passed."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
+
+
+def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float) -> float:
+    """Median duration of a step by `clock`, from about `seconds` of training `model`, which is of no use afterwards."""
+    run = _Run(model, recipe, _accelerator(model, recipe, count))
+    took: list[float] = []
+    until = time.monotonic() + seconds
+    while len(took) < 8 or time.monotonic() < until:
+        began = clock()
+        run.advance(gather(run.windows(count)))
+        if run.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(clock() - began)
+    return float(np.median(took[3:]))
+
+
+def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
+    """The processes and the device, checked against what was asked for."""
+    if count < 1 or recipe.steps < 1 or recipe.batch < 1:
+        raise TrainingError(
+            f"nothing to train on: {count} windows, {recipe.steps} steps, batch {recipe.batch}; each must be 1 or more"
+        )
+    if not torch.are_deterministic_algorithms_enabled():
+        raise TrainingError("the model was built before the seed was set: call seed_everything(seed), then build it")
+    accelerator = Accelerator(mixed_precision="no")  # its state is one for the process: `_Loss` has the precision
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise TrainingError(
+            f"WORLD_SIZE asks for {world} processes, Accelerate runs {accelerator.num_processes}; "
+            "on CPUs start with ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node N"
+        )
+    if world > 1 and getattr(model, "single_process", False):
+        raise TrainingError(f"{type(model).__name__} trains in one process only, {world} were started; start one")
+    if recipe.batch % world:
+        raise TrainingError(f"batch {recipe.batch} cannot be split evenly over {world} processes; change one of them")
+    return accelerator
+
+
+def _key(model: nn.Module, recipe: Recipe, count: int, fingerprint: str, accelerator: Accelerator) -> str:
+    """The sha256 over everything that must be equal for a checkpoint to be taken up."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    facts = {
+        "fingerprint": fingerprint,
+        "recipe": asdict(recipe),
+        "count": count,
+        "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in named],
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:
+    """Whether to go on, save, or save and stop; what one process wants, all do."""
+    due = accelerator.is_main_process and time.monotonic() - watch.saved > CHECKPOINT_EVERY_S
+    mine = STOP if signals.received else SAVE if due else GO_ON
+    if accelerator.num_processes == 1:
+        return mine
+    wanted = torch.tensor([mine], device=accelerator.device)
+    torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX)
+    return int(wanted)
+
+
+class _Loss(nn.Module):
+    """`forward` is `model.loss`, so that wrapping it averages gradients over processes; in bfloat16 where asked."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.halved = model, recipe.precision == "bf16"
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.halved:
+            return self.model.loss(batch)  # type: ignore[operator]  # a method, which nn.Module cannot know
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16):
+            loss, metrics = self.model.loss(batch)  # type: ignore[operator]
+        return loss.float(), {name: value.float() for name, value in metrics.items()}
+
+
+class _Run:
+    """All that changes from step to step: weights, buffers, optimiser, averages, random numbers, measurements."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.model, self.recipe, self.accelerator = model, recipe, accelerator
+        self.step = 0
+        self.meter = _Meter(accelerator)
+        model.to(accelerator.device).train()
+        self.named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.weights = list(self.named.values())
+        self.average = [torch.zeros_like(value) for value in self.weights] if recipe.ema else []
+        self.optimizer = torch.optim.AdamW(
+            groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=True
+        )
+        loss = accelerator.prepare(_Loss(model, recipe))
+        self.loss = torch.compile(loss, dynamic=False) if recipe.compiled else loss
+        torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
+
+    def windows(self, count: int) -> Int[np.ndarray, " share"]:
+        """This process's share of the next step's windows."""
+        share = self.recipe.batch // self.accelerator.num_processes
+        first = share * self.accelerator.process_index
+        return order(self.recipe.seed, count, self.recipe.batch, self.step)[first : first + share]
+
+    def advance(self, values: Mapping[str, Any]) -> None:
+        """One step of the optimiser, and a row of the history where one is due."""
+        batch = {name: torch.as_tensor(value).to(self.accelerator.device) for name, value in values.items()}
+        rate = learning_rate(self.recipe, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, metrics = self.loss(batch)
+        self.accelerator.backward(loss)
+        if self.recipe.clip:
+            norm = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
+            metrics = {**metrics, "gradient_norm": norm}
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - self.recipe.ema)
+        self.step += 1
+        self.meter.add(self.step, loss, metrics)
+        if self.step % max(1, self.recipe.steps // ROWS) == 0 or self.step == self.recipe.steps:
+            self.meter.row(rate)
+
+    def finish(self) -> None:
+        """Put the averaged weights into the model."""
+        with torch.no_grad():
+            for weight, average in zip(self.weights, self.average, strict=False):
+                weight.copy_(average / (1 - self.recipe.ema**self.step))
+        self.model.to("cpu").eval()
+
+    def save(self, folder: Path, key: str) -> None:
+        """A checkpoint, written by the main process. Raises TrainingError instead where a number is not finite."""
+        self.meter.settle()
+        tensors = {f"model.{name}": value for name, value in self._values().items()}
+        tensors |= {f"average.{name}": value for name, value in zip(self.named, self.average, strict=False)}
+        optimised = [name for name, weight in self.named.items() if self.optimizer.state[weight]]
+        for name in optimised:
+            moments = self.optimizer.state[self.named[name]]
+            tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in MOMENTS}
+        for device, value in self._random().items():
+            tensors[f"random.{device}"] = self.accelerator.gather(value[None].to(self.accelerator.device))
+        if self.accelerator.is_main_process:
+            state = self.meter.state() | {"optimised": optimised}
+            checkpoint.save(folder, key, Checkpoint(self.step, state, tensors))
+        self.accelerator.wait_for_everyone()
+
+    def load(self, found: Checkpoint) -> None:
+        """The inverse of `save`. Raises TrainingError where anything is missing, such as the random numbers' state."""
+        device, rank = self.accelerator.device, self.accelerator.process_index
+        try:
+            with torch.no_grad():
+                for name, value in self._values().items():
+                    value.copy_(found.tensors[f"model.{name}"])
+                for name, value in zip(self.named, self.average, strict=False):
+                    value.copy_(found.tensors[f"average.{name}"])
+            for name in found.state["optimised"]:
+                self.optimizer.state[self.named[name]] = {
+                    moment: found.tensors[f"adam.{name}.{moment}"].to(device) for moment in MOMENTS
+                }
+            # torch reads the state from the start of the storage, past the offset of a view: hence the clones
+            torch.set_rng_state(found.tensors["random.cpu"][rank].clone())
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(found.tensors["random.cuda"][rank].clone())
+            self.meter.restore(found.step, found.state)
+        except KeyError as error:
+            raise TrainingError(
+                f"the checkpoint of step {found.step} has no {error}, training cannot go on from it exactly; "
+                "remove the checkpoint folder to start again"
+            ) from error
+        self.step = found.step
+
+    def _values(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+
+    def _random(self) -> dict[str, Tensor]:
+        cuda = {"cuda": torch.cuda.get_rng_state()} if self.accelerator.device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state()} | cuda
+
+
+class _Meter:
+    """Means of what the model reports; refuses numbers that are not finite. Reads the device once per row only."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.step = 0
+        self.names: list[str] = []
+        self.rows: list[dict[str, float]] = []
+        self.fresh: list[Tensor] = []  # one (metrics,) a step, of this process, unread
+        self.settled: list[list[float]] = []  # one row a step since the last row of the history, of all processes
+
+    def add(self, step: int, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        names = ["loss", *metrics]
+        if self.names and names != self.names:
+            raise TrainingError(f"step {step}: loss() must give the same metrics each step: {self.names}, then {names}")
+        self.step, self.names = step, names
+        self.fresh.append(torch.stack([value.detach() for value in (loss, *metrics.values())]))
+
+    def settle(self) -> None:
+        """Read what was added. Raises TrainingError naming the first step with a number that is not finite."""
+        if not self.fresh:
+            return
+        values = self.accelerator.reduce(torch.stack(self.fresh), "mean").double().cpu().numpy()
+        first = self.step - len(values) + 1
+        for step, row in enumerate(values, first):
+            if not np.isfinite(row).all():
+                shown = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.names, row, strict=True))
+                raise TrainingError(
+                    f"step {step}: not finite: {shown}; the checkpoint before is kept; check the data's limits, "
+                    "or lower lr or clip"
+                )
+        self.settled += values.tolist()
+        self.fresh.clear()
+
+    def row(self, rate: float) -> None:
+        """Add the means since the last row to the history."""
+        self.settle()
+        means = np.mean(self.settled, axis=0).tolist()
+        self.rows.append({"step": self.step, "lr": rate} | dict(zip(self.names, means, strict=True)))
+        self.settled = []
+
+    def state(self) -> dict[str, Any]:
+        return {"names": self.names, "rows": self.rows, "settled": self.settled}
+
+    def restore(self, step: int, state: Mapping[str, Any]) -> None:
+        self.step, self.names, self.rows, self.settled = step, state["names"], state["rows"], state["settled"]
+
+
+class _Watch:
+    """The clock of this run, and the callers who want to see it move."""
+
+    def __init__(self, run: _Run, track: Tracker | None, progress: Progress | None) -> None:
+        self.run, self.track, self.progress = run, track, progress
+        self.first, self.tracked = run.step, 0
+        self.started = self.saved = time.monotonic()
+        self.shown = -math.inf
+        self.tick()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def samples_per_s(self) -> float:
+        return (self.run.step - self.first) * self.run.recipe.batch / max(self.seconds(), 1e-9)
+
+    def tick(self) -> None:
+        """Pass on new rows, and progress a few times a second; a training taken up passes on its earlier rows first."""
+        rows, steps = self.run.meter.rows, self.run.recipe.steps
+        if self.track:
+            for row in rows[self.tracked :]:
+                metrics = {name: value for name, value in row.items() if name != "step"}
+                self.track(int(row["step"]), metrics | {"samples_per_s": self.samples_per_s()})
+        self.tracked = len(rows)
+        now = time.monotonic()
+        if self.progress and (now - self.shown > PROGRESS_EVERY_S or self.run.step == steps):
+            self.progress(self.run.step, steps, {**(rows[-1] if rows else {}), "samples_per_s": self.samples_per_s()})
+            self.shown = now
+
+
+class _Signals:
+    """Remembers SIGINT and SIGTERM, so that the running step can finish. In the main thread only, as Python has it."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
