@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from bench.sizes import CODES, GPT, SIZES, vqbet
 from bench.slices import Slices, batches
 from bench.standin import StandIn
 from bench.training import trained
+from bench.unchanged import differences, facts
 from tests.support.synthetic import synthetic
 from vqbet.demos.windows import Windows
 
@@ -48,3 +52,39 @@ def test_a_measured_policy_plays() -> None:
     actors = {name: SIZES[name].actor() for name in ("VQ-BeT", "BeT, BlockPush", "BESO, BlockPush")}
     times = measured(actors | {"shipped": shipped().actor()}, 2, 1)
     assert all(rows.shape == (1, 8) and (rows > 0).all() for rows in times.values())
+
+
+def run_of_the_graph(
+    folder: Path, *, weights: bytes = b"w", score: float = 1.0, digest: str = "a", reason: str = "fit"
+) -> Path:
+    """What bench.unchanged reads of artifacts/<task>."""
+    for name in ("policy", "evaluation", "gate"):
+        (folder / name).mkdir(parents=True)
+    (folder / "policy" / "prior.safetensors").write_bytes(weights)
+    for name in ("evaluation", "gate"):
+        line = json.dumps({"digest": digest, "plan": digest, "machine": digest, "score": score})
+        (folder / name / "records.jsonl").write_text(line + "\n", encoding="utf-8")
+    verdict = {"outcome": "PROMOTE", "reason": reason, "checks": [], "episodes": 1, "more_episodes": 0, "plan": digest}
+    (folder / "gate" / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    return folder
+
+
+def test_a_run_that_differs_in_names_of_versions_alone_is_unchanged(tmp_path: Path) -> None:
+    before = facts(run_of_the_graph(tmp_path / "before"))
+    assert differences(before, facts(run_of_the_graph(tmp_path / "after", digest="b"))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": b"v"}, ["policy/prior.safetensors: differs"]),
+        (
+            {"score": 0.5},
+            [f"{name}/records.jsonl: 1 of 1 records differ, the first is line 1" for name in ("evaluation", "gate")],
+        ),
+        ({"reason": "unfit"}, ["gate/verdict.json: differs"]),
+    ],
+)
+def test_a_run_that_computed_something_else_is_told(tmp_path: Path, change: dict, said: list[str]) -> None:
+    before = facts(run_of_the_graph(tmp_path / "before"))
+    assert differences(before, facts(run_of_the_graph(tmp_path / "after", **change))) == said
