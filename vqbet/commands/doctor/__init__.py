@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vqbet import environment, registry
-from vqbet.commands.doctor import advisories, locks
-from vqbet.commands.doctor import licences as distributions
+from vqbet.commands.doctor import advisories, licensing, locks
 from vqbet.commands.doctor.advisories import Audit
 from vqbet.contract import VqbetError
 
@@ -78,7 +77,7 @@ def licences(root: Path) -> list[Finding]:
     Raises SupplyError where a lock or the list of exceptions is broken.
     """
     pins = locks.read(root)
-    listed = distributions.listed(root, pins)
+    listed = licensing.listed(root, pins)
     found = []
     for one in listed:
         allowed = f"{one.licence or 'not stated'}{'; allowed: ' + one.exception if one.exception else ''}"

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from vqbet.commands.doctor import licences, locks
+from vqbet.commands.doctor import licensing, locks
 from vqbet.contract import SupplyError
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_everything_installed_here_may_be_used() -> None:
-    listed = licences.listed(ROOT, locks.read(ROOT))
+    listed = licensing.listed(ROOT, locks.read(ROOT))
     assert len(listed) > 250
     assert [one.refused for one in listed if one.refused] == []
 
 
 def test_no_exception_is_left_over() -> None:
-    used = {one.name for one in licences.listed(ROOT, locks.read(ROOT)) if one.exception}
-    assert used == {rule.package for rule in licences.exceptions(ROOT)}
+    used = {one.name for one in licensing.listed(ROOT, locks.read(ROOT)) if one.exception}
+    assert used == {rule.package for rule in licensing.exceptions(ROOT)}
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_no_exception_is_left_over() -> None:
     ],
 )
 def test_permissive(licence: str, allowed: bool) -> None:
-    assert licences.permissive(licence) is allowed
+    assert licensing.permissive(licence) is allowed
 
 
 def test_an_exception_is_for_one_licence() -> None:
-    rule = licences.Allowed(package="some", licence="MPL-2.0", reason="unchanged")
-    assert licences.judged("some", "1", "MPL-2.0", rule).refused == ""
-    assert licences.judged("some", "1", "MIT", None).refused == ""
-    assert "expected 'MPL-2.0'" in licences.judged("some", "2", "AGPL-3.0-only", rule).refused
-    assert "no exception" in licences.judged("other", "1", "MPL-2.0", None).refused
+    rule = licensing.Allowed(package="some", licence="MPL-2.0", reason="unchanged")
+    assert licensing.judged("some", "1", "MPL-2.0", rule).refused == ""
+    assert licensing.judged("some", "1", "MIT", None).refused == ""
+    assert "expected 'MPL-2.0'" in licensing.judged("some", "2", "AGPL-3.0-only", rule).refused
+    assert "no exception" in licensing.judged("other", "1", "MPL-2.0", None).refused
 
 
 def test_metadata_old_and_new() -> None:
@@ -60,7 +60,7 @@ def test_metadata_old_and_new() -> None:
         for name, values in headers.items():
             for value in [values] if isinstance(values, str) else values:
                 message[name.replace("_", "-")] = value
-        return licences.stated(message)  # type: ignore[arg-type]
+        return licensing.stated(message)  # type: ignore[arg-type]
 
     mit, gpl = (
         "License :: OSI Approved :: MIT License",
@@ -76,6 +76,6 @@ def test_metadata_old_and_new() -> None:
 @pytest.mark.parametrize("text", ["- {package: x, licence: MPL-2.0}", "- 3", "- [", "3", "x: y"])
 def test_a_broken_list_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "infra").mkdir()
-    (tmp_path / licences.EXCEPTIONS).write_text(text)
+    (tmp_path / licensing.EXCEPTIONS).write_text(text)
     with pytest.raises(SupplyError, match=r"infra/licences\.yaml: "):
-        licences.exceptions(tmp_path)
+        licensing.exceptions(tmp_path)
