@@ -12,13 +12,12 @@ from pydantic import ValidationError
 from tests.support.recorded import recorded
 from tests.support.shrunk import PARAMS, shrunk
 from tests.support.synthetic import synthetic
-from vqbet import config
+from vqbet import config, policies
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
-from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -41,7 +40,7 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
-    policy, packed = loading.load(paths.policy)
+    policy, packed = policies.load(paths.policy)
     assert policy.absolute == COUNTED[TASK]
     assert packed.spec == demos.spec, "it is still told what the world observes, and gives it commands"
     assert artifacts.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"

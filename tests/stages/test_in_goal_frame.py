@@ -11,14 +11,13 @@ import pytest
 from tests.support.recorded import recorded
 from tests.support.shrunk import PARAMS, shrunk
 from tests.support.synthetic import synthetic
-from vqbet import config
+from vqbet import config, policies
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.coordinates import demonstrated_frame
 from vqbet.demos import store
 from vqbet.demos.goals import GOALS
-from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -44,7 +43,7 @@ def test_what_was_trained_acts_where_it_is_told_to(
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
-    policy, _ = loading.load(paths.policy)
+    policy, _ = policies.load(paths.policy)
     assert policy.reference == reference
     assert policy.goal == (GOALS[TASK] if goal_steps else ())
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
