@@ -1,4 +1,4 @@
-"""Baselines see demonstrations in the same views as VQ-BeT: by positions in the kitchen, in the goal's frame in PushT."""
+"""Baselines see demonstrations in the same views as VQ-BeT: by positions in the kitchen, framed in PushT."""
 
 from __future__ import annotations
 

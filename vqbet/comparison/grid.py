@@ -62,7 +62,10 @@ def plan(paper: PaperParams) -> list[Cell]:
 
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
-    """Return the parameters of a cell, checked as those of a file are. Raises ConfigError naming the path of what does not fit."""
+    """Return the parameters of a cell, checked as those of a file are.
+
+    Raises ConfigError naming the path of what does not fit.
+    """
     if cell.policy != VQBET:
         if cell.task not in params.paper.baselines:
             raise ConfigError(
@@ -142,7 +145,8 @@ def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     for name in changes:
         if name not in EVALUATION and name.split(".")[0] not in SECTIONS:
             raise ConfigError(
-                f"ablations, goal_changes: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, {', '.join(EVALUATION)}"
+                f"ablations, goal_changes: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, "
+                f"{', '.join(EVALUATION)}"
             )
     return tuple(sorted(changes.items()))
 
