@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from vqbet import environment
+from vqbet import environment, policies
 from vqbet.contract import Env
 from vqbet.demos import store
 from vqbet.environment import processes
 from vqbet.evaluation import rollout
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.policies import loading
 from vqbet.stages import arena, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
@@ -53,7 +52,7 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
     with processes.one_thread():
-        rollout.play(world, loading.load(job.bundle)[0], job.seeds, job.label)
+        rollout.play(world, policies.load(job.bundle)[0], job.seeds, job.label)
     env = worlds.make(job.label.world, known)
     began = time.perf_counter()
     env.reset(np.array(job.seeds))
@@ -88,7 +87,7 @@ def main() -> None:
     os.environ |= arena.ONE_THREAD
     arena.SHARD, arena.START_S = options.shard, 0.0  # the processes are there when the clock starts
     paths = Paths(environment.prepare(), options.task)
-    policy, packed = loading.load(paths.policy)
+    policy, packed = policies.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     jobs = [

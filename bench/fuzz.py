@@ -84,28 +84,34 @@ def outcome(act: Callable[[], None]) -> tuple[str, str]:
 
 
 def params(rng: random.Random, folder: Path) -> Callable[[], None]:
-    """A mutant of params.yaml, and what reads it."""
-    base = small() if rng.random() < 0.8 else (ROOT / "params.yaml").read_bytes()
-    path = folder / "params.yaml"
-    path.write_bytes(mutants.of_yaml(rng, base))
-    return lambda: used(path)
+    """A mutant of params.yaml or of the comparison's, and what reads it."""
+    whole, own = ROOT / "params.yaml", ROOT / "vqbet" / "comparison" / "params.yaml"
+    kind, path = rng.choices(("small", "whole", "own"), (6, 2, 2))[0], folder / "params.yaml"
+    path.write_bytes(
+        mutants.of_yaml(rng, small() if kind == "small" else (own if kind == "own" else whole).read_bytes())
+    )
+    return (lambda: compared(whole, path)) if kind == "own" else lambda: used(path)
 
 
 def used(path: Path) -> None:
     """Read params.yaml as every command does, and use it as far as nothing is trained. Raises Wrong, VqbetError."""
     from tests.support.synthetic import synthetic
-    from vqbet.comparison import grid
     from vqbet.stages import gate, prior
 
-    names = config.tasks(path)
-    chosen = config.comparison(path)
-    for name in names:
-        task = chosen.task(name)
+    for name in config.tasks(path):
+        task = config.task(path, name)
         finite(task.model_dump(by_alias=True))
         if type(task).model_validate(task.model_dump(by_alias=True)) != task:
             raise Wrong(f"{name} is not what was written")
         prior.recipe(task.prior)
         gate.make_plan(name, task, synthetic(1), {"candidate": "c" * 64})
+
+
+def compared(project: Path, own: Path) -> None:
+    """Read the comparison's parameters, and use them as far as nothing is trained. Raises Wrong, VqbetError."""
+    from vqbet.comparison import grid, params
+
+    chosen = params.read(project, own=own)
     finite(chosen.paper.model_dump())
     for cell in grid.plan(chosen.paper)[:40]:
         finite(grid.resolved(chosen, cell))
@@ -124,13 +130,9 @@ def finite(value: Any, where: str = "") -> None:
 
 
 def small() -> bytes:
-    """The shipped file with one task and no baselines, which is read five times as fast."""
+    """The shipped file with one task, which is read five times as fast."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    head, rest = text.split("\npusht:\n", 1)
-    paper = "\npaper:\n" + rest.split("\npaper:\n", 1)[1].split("\n  baselines:\n", 1)[0] + "\n  baselines: {}\n"
-    for old, new in (("tasks: [pusht, kitchen, blockpush_drawn]", "tasks: []"), ("[pusht]", "[blockpush]")):
-        paper = paper.replace(old, new)
-    return (head + paper).encode()
+    return text.split("\npusht:\n", 1)[0].encode()
 
 
 def artefacts(rng: random.Random, project: made_project.Made) -> Callable[[], None]:

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vqbet import bundle
+from vqbet import bundle, policies
 from vqbet.contract import BundleError, Channel, Spec
-from vqbet.policies import loading
 
 SPEC = Spec(
     task="reach",
@@ -321,29 +320,22 @@ class Echo:
         self.channels = (len(SPEC.observation), len(SPEC.action), 0)
 
 
-@pytest.fixture
-def policies(monkeypatch: pytest.MonkeyPatch) -> None:
-    import vqbet.policies.loading
-
-    monkeypatch.setattr(vqbet.policies, "POLICIES", {"vqbet": Echo})
-    monkeypatch.setattr(vqbet.policies.loading, "POLICIES", {"vqbet": Echo})
+ECHO = {"vqbet": Echo}
 
 
-@pytest.mark.usefixtures("policies")
 def test_load_builds_the_policy(folder: Path) -> None:
     write(folder, arguments={"chunk": 5, "execute": "first", "goal": []})
-    policy, read = loading.load(folder)
+    policy, read = policies.load(folder, kinds=ECHO)
     assert policy.spec == SPEC
     assert policy.planner.built == (5, ["prior", "tokenizer"])
     assert read.digest == bundle.read(folder).digest
 
 
-@pytest.mark.usefixtures("policies")
 def test_load_refuses_what_this_code_cannot_build(folder: Path) -> None:
     write(folder, kind="tokenizer")
     assert bundle.read(folder).kind == "tokenizer"
     with pytest.raises(BundleError, match=r"kind 'tokenizer'.*knows vqbet"):
-        loading.load(folder)
+        policies.load(folder, kinds=ECHO)
     write(folder, arguments={"execute": "first", "goal": []})
     with pytest.raises(BundleError, match=r"KeyError: 'chunk'.*code 'c0de'"):
-        loading.load(folder)
+        policies.load(folder, kinds=ECHO)

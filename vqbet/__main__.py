@@ -288,31 +288,6 @@ def rollout(
 
 
 @app.command()
-def paper(
-    size: Annotated[str, typer.Option(help="one of paper.sizes in params.yaml; none: paper.size")] = "",
-    only: Annotated[str, typer.Option(help="cells whose name fits this pattern, such as 'pusht.vqbet.*'")] = "*",
-    workers: Annotated[int, typer.Option(min=0, help="cells at a time; 0: as many as cores, one on a GPU")] = 0,
-    plan: Annotated[bool, typer.Option("--plan", help="only list the cells")] = False,
-    cell: Annotated[str, typer.Option(hidden=True)] = "",
-) -> None:
-    """Train and evaluate every policy in every world for the same time; write docs/results.md. Goes on where it was."""
-    from vqbet import config
-    from vqbet.comparison import run
-    from vqbet.environment import processes
-
-    root = _root()
-    processes.die_with_parent()
-    params = config.comparison(root / "params.yaml", size=size)
-    if plan:
-        table = {one.name: f"{one.train_s:.0f} s, {one.episodes} episodes" for one in run.chosen(params, only)}
-        console.table(table)
-    elif cell:
-        console.table(run.one(root, params, cell, console.watch()))
-    else:
-        console.table(run.run(root, params, only, workers, console.watch()))
-
-
-@app.command()
 def forget(
     yes_really: Annotated[bool, typer.Option("--yes-really", help="delete it; nothing brings it back")] = False,
 ) -> None:

@@ -31,6 +31,7 @@ from tests.support.small import (
     untold,
 )
 from tests.support.synthetic import synthetic
+from vqbet.comparison.policies import KINDS
 from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.goals import GoalWindows
@@ -207,7 +208,7 @@ def test_it_trains_in_the_loop(tmp_path: Path) -> None:
 def test_arguments_and_components_rebuild_it_bitwise(execute: str, told: bool) -> None:
     made = conditional(dropout=0.3).eval() if told else model(replace(SHAPE, dropout=0.3), loss="l1").eval()
     actor = Actor(SPEC, made, execute=execute, goal=WANTED if told else ())
-    again, goals = small.rebuilt("bc", actor), GOALS if told else None
+    again, goals = small.rebuilt("bc", actor, KINDS), GOALS if told else None
     assert np.array_equal(play(actor, observations(), goals=goals), play(again, observations(), goals=goals))
     assert set(actor.components()) == {"model", "normalizer"}
 
@@ -260,4 +261,4 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
     with pytest.raises(BundleError, match=sentence):
-        small.build_with(fault, "bc", Actor(SPEC, model().eval(), execute="first"))
+        small.build_with(fault, "bc", Actor(SPEC, model().eval(), execute="first"), KINDS)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.support import small
 from tests.support.small import FAULTS, GOALS, SEEDS, WANTED, A, C, D, Fault, G, observations, plan, play
+from vqbet.comparison.policies import KINDS
 from vqbet.comparison.policies import beso as module
 from vqbet.comparison.policies.beso import Beso, BesoShape
 from vqbet.contract import BundleError, TrainingError
@@ -245,7 +246,7 @@ def actor_of(settings: dict[str, Any], wanted: tuple[str, ...]) -> Actor:
 @SETTINGS
 def test_the_way_to_a_bundle_and_back_is_bitwise(settings: dict[str, Any], wanted: tuple[str, ...]) -> None:
     actor, goals = actor_of(settings, wanted), GOALS if wanted else None
-    again = small.rebuilt("beso", actor)
+    again = small.rebuilt("beso", actor, KINDS)
     assert np.array_equal(play(actor, observations(), SEEDS, goals), play(again, observations(), SEEDS, goals))
     assert set(again.components()) == {"model", "normalizer"}
     assert not again.planner.training
@@ -325,7 +326,7 @@ def test_goals_and_goal_steps_come_together(goal: bool) -> None:
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
     with pytest.raises(BundleError, match=sentence):
-        small.build_with(fault, "beso", actor_of({}, WANTED))
+        small.build_with(fault, "beso", actor_of({}, WANTED), KINDS)
 
 
 def test_its_arguments_say_what_it_is() -> None:

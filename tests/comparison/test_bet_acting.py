@@ -29,6 +29,7 @@ from tests.support.small import (
     untold,
 )
 from tests.support.synthetic import synthetic
+from vqbet.comparison.policies import KINDS
 from vqbet.comparison.policies.bet import BeT
 from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.windows import Windows
@@ -132,7 +133,7 @@ def test_a_goal_decides_where_the_demonstrations_do_not() -> None:
 def test_arguments_and_components_rebuild_it_bitwise(execute: str, goal_steps: int) -> None:
     made = fitted(replace(SHAPE, dropout=0.3, goal_steps=goal_steps), temperature=0.7, acting_window=2).eval()
     actor = Actor(SPEC, made, execute=execute, goal=WANTED if goal_steps else ())
-    again, goals = small.rebuilt("bet", actor), GOALS if goal_steps else None
+    again, goals = small.rebuilt("bet", actor, KINDS), GOALS if goal_steps else None
     assert np.array_equal(play(actor, observations(), goals=goals), play(again, observations(), goals=goals))
     assert set(actor.components()) == {"model", "normalizer"}
     assert np.array_equal(actor.components()["model"]["centres"], made.centres.numpy())
@@ -227,4 +228,4 @@ def test_what_does_not_belong_together_is_refused(wrong: Any, sentence: str) -> 
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
     with pytest.raises(BundleError, match=sentence):
-        small.build_with(fault, "bet", Actor(SPEC, fitted().eval(), execute="first"))
+        small.build_with(fault, "bet", Actor(SPEC, fitted().eval(), execute="first"), KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.comparison.diffusion_model import BOTH, HIGH, LOW, H, T, model, sampl
 from tests.support import small
 from tests.support.small import A, D, draws
 from vqbet.comparison.policies.diffusion import DiffusionPolicy
+from vqbet.contract import TrainingError
 from vqbet.policies.actor import normals
 
 
@@ -194,3 +196,9 @@ def test_modes_are_sampled_in_their_shares(steps: int, eta: float, within: float
     assert np.mean(apart.min(1) < 0.02) > 0.99
     shares = np.bincount(apart.argmin(1), minlength=3) / 4000
     np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=within)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers.schedulers.scheduling_ddim", None)
+    with pytest.raises(TrainingError, match=r"needs the package diffusers, .*pip install 'vqbet\[comparison\]'"):
+        model("cnn")

@@ -14,6 +14,7 @@ from tests.comparison.diffusion_model import BOTH, SPEC, H, T, model, shape, spa
 from tests.support import small
 from tests.support.small import FAULTS, GOALS, SEEDS, WANTED, A, D, Fault, draws, observations, play
 from tests.support.synthetic import synthetic
+from vqbet.comparison.policies import KINDS
 from vqbet.comparison.policies.diffusion import DiffusionPolicy
 from vqbet.contract import BundleError, TrainingError
 from vqbet.demos.windows import Windows
@@ -47,7 +48,7 @@ def test_it_trains_in_the_loop(kind: str, tmp_path: Path) -> None:
 def test_arguments_and_components_rebuild_it_bitwise(kind: str, eta: float, goal: bool) -> None:
     made = model(kind, eta=eta, goal=goal, inference_steps=5)
     policy = Actor(SPEC, made, execute="chunk", goal=WANTED if goal else ())
-    again, goals = small.rebuilt(f"diffusion_{kind}", policy), GOALS if goal else None
+    again, goals = small.rebuilt(f"diffusion_{kind}", policy, KINDS), GOALS if goal else None
     actions = play(policy, observations(), SEEDS, goals)
     torch.manual_seed(99)
     assert np.array_equal(actions, play(again, observations(), SEEDS, goals))
@@ -113,4 +114,4 @@ def test_what_does_not_belong_together_is_refused(wrong: Callable[[], Any], sent
 )
 def test_a_bundle_that_does_not_fit_is_refused(fault: Fault, sentence: str) -> None:
     with pytest.raises(BundleError, match=sentence):
-        small.build_with(fault, "diffusion_cnn", Actor(SPEC, model("cnn"), execute="chunk"))
+        small.build_with(fault, "diffusion_cnn", Actor(SPEC, model("cnn"), execute="chunk"), KINDS)

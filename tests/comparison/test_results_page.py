@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from test_results import made
 
+from tests.support.results import made
 from vqbet.comparison import figures, published, results
 from vqbet.comparison import page as results_page
 from vqbet.comparison.results import Result

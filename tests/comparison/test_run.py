@@ -1,4 +1,4 @@
-"""`python -m vqbet paper` on a comparison so small that it takes a minute: made once, resumed, refused, shown."""
+"""`python -m vqbet.comparison` on a comparison so small that it takes a minute: made once, resumed, refused, shown."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ SIZE = {
     "main_episodes": 4,
     "main_seeds": 1,
 }
+OWN = "vqbet/comparison/params.yaml"
 pytestmark = pytest.mark.slow
 
 
@@ -27,7 +28,9 @@ def shrink(content: dict) -> None:
     content["blockpush"]["demos"]["episodes"] = 12
     content["blockpush"]["tokenizer"].update(steps=40, batch=128)
     content["blockpush"]["prior"].update(width=16, depth=1, head_hidden=16, heads=2, batch=32)
-    paper = content["paper"]
+
+
+def smaller(paper: dict) -> None:
     paper.update(tasks=["blockpush"], ablation_tasks=["blockpush"], policies=["vqbet", "bc"], goal_policies=["vqbet"])
     paper["sizes"] = {"smoke": SIZE}
     paper["size"] = "smoke"
@@ -42,9 +45,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shutil.rmtree(project.root / "docs" / "results", ignore_errors=True)  # the committed ones
     (project.root / "docs" / "results.md").unlink(missing_ok=True)
     project.edit(shrink)
+    project.edit(smaller, OWN)
     project.commit()
     project.run("vqbet", "ingest", "blockpush")
-    project.run("vqbet", "paper", "--workers", "2")
+    project.run("vqbet.comparison", "--workers", "2")
     return project
 
 
@@ -88,9 +92,9 @@ def test_the_page_names_every_policy_and_episode_count(project: Project) -> None
 
 def test_nothing_is_made_twice_and_a_change_remakes_only_what_it_concerns(project: Project) -> None:
     before = {file: file.stat().st_mtime_ns for file in (project.root / "docs" / "results" / "smoke").glob("*.json")}
-    assert "5 cells, 0 to make" in project.run("vqbet", "paper").stdout
-    project.edit(lambda content: content["paper"]["baselines"]["blockpush"]["bc"]["training"].update(lr=2.0e-3))
-    assert "5 cells, 1 to make" in project.run("vqbet", "paper").stdout
+    assert "5 cells, 0 to make" in project.run("vqbet.comparison").stdout
+    project.edit(lambda paper: paper["baselines"]["blockpush"]["bc"]["training"].update(lr=2.0e-3), OWN)
+    assert "5 cells, 1 to make" in project.run("vqbet.comparison").stdout
     changed = {file.stem for file, when in before.items() if file.stat().st_mtime_ns != when}
     assert changed == {"blockpush.bc.s0"}
 
@@ -104,10 +108,10 @@ def many_bins(paper: dict) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (many_bins, "paper.baselines.blockpush.bet: 1024 bins were asked of"),
+        (many_bins, "params.yaml: baselines.blockpush.bet: 1024 bins were asked of"),
         (
             lambda paper: paper.update(tasks=["pusht"], ablations={}),
-            "paper.tasks: pusht: no demonstrations at .*ingest pusht",
+            "params.yaml: tasks: pusht: no demonstrations at .*ingest pusht",
         ),
         (
             lambda paper: paper["ablations"].update(many={"tokenizer.codes": 1024}),
@@ -116,11 +120,11 @@ def many_bins(paper: dict) -> None:
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(project: Project, edit, message: str) -> None:
-    path = project.root / "params.yaml"
+    path = project.root / OWN
     kept = path.read_text()
     try:
-        project.edit(lambda content: edit(content["paper"]))
-        done = project.run("vqbet", "paper", "--workers", "1", check=False)
+        project.edit(edit, OWN)
+        done = project.run("vqbet.comparison", "--workers", "1", check=False)
     finally:
         path.write_text(kept)
     assert done.returncode == 1
@@ -134,7 +138,7 @@ def test_a_damaged_result_is_named(project: Project) -> None:
     kept = file.read_bytes()
     file.write_text('{"key": 1}')
     try:
-        done = project.run("vqbet", "paper", "--only", "blockpush.vqbet.s0", check=False)
+        done = project.run("vqbet.comparison", "--only", "blockpush.vqbet.s0", check=False)
     finally:
         file.write_bytes(kept)
     assert done.returncode == 1

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tests.support import small
+from tests.support import small, untrained
 from tests.support.small import SEEDS
-from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError
 from vqbet.coordinates.action_reference import Counted
 from vqbet.policies.actor import Actor
@@ -21,9 +19,7 @@ SCENES = np.random.default_rng(0).normal(size=(10, 6, 5)).astype(np.float32)  # 
 
 
 def policy(execute: str = "chunk", absolute: Counted = COUNTED, limit: float = 1e6) -> Actor:
-    torch.manual_seed(0)
-    shape = BehaviorCloningShape(window=2, chunk=3, depth=1, hidden=32, dropout=0.0)
-    planner = BehaviorCloning(small.spaces(low=-3.0, high=3.0), shape).eval()
+    planner = untrained.planner(small.spaces(low=-3.0, high=3.0))
     spec = replace(SPEC, action=tuple(replace(channel, low=-limit, high=limit) for channel in SPEC.action))
     return Actor(spec, planner, execute=execute, absolute=absolute)
 
@@ -51,7 +47,7 @@ def test_limits_are_those_of_commands() -> None:
 
 
 def test_it_survives_the_way_to_a_bundle_and_back() -> None:
-    acted, again = policy(), small.rebuilt("bc", policy())
+    acted, again = policy(), small.rebuilt("vqbet", policy())
     assert again.absolute == COUNTED
     assert np.array_equal(small.play(acted, SCENES, SEEDS), small.play(again, SCENES, SEEDS))
     assert "absolute" not in policy(absolute=()).arguments()
@@ -76,4 +72,4 @@ def test_a_bundle_that_counts_from_no_channels_is_refused() -> None:
         arguments["absolute"] = ["left"]
 
     with pytest.raises(BundleError, match="arguments are not those of this version"):
-        small.build_with(fault, "bc", policy())
+        small.build_with(fault, "vqbet", policy())

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tests.support import small
+from tests.support import small, untrained
 from tests.support.small import SEEDS
-from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError, Channel, Spec
 from vqbet.coordinates import goal_frame
 from vqbet.models.spaces import Spaces
@@ -25,10 +23,8 @@ GOALS = np.random.default_rng(1).normal(0, 100, (6, 4)).astype(np.float32)
 
 
 def framed(execute: str = "chunk", reference: tuple[float, ...] = REFERENCE, spec: Spec = SPEC) -> Actor:
-    torch.manual_seed(0)
     seen, acted, wanted = (small.between(-100.0, 100.0, channels) for channels in (6, 2, 4))
-    shape = BehaviorCloningShape(window=2, chunk=3, depth=1, hidden=32, dropout=0.0, goal_steps=1)
-    planner = BehaviorCloning(Spaces(seen, acted, wanted), shape).eval()
+    planner = untrained.planner(Spaces(seen, acted, wanted))
     return Actor(spec, planner, execute=execute, goal=WANTED, reference=reference)
 
 
@@ -77,7 +73,7 @@ def test_an_episode_acts_alike_alone_and_among_others() -> None:
 
 def test_the_frame_survives_the_way_to_a_bundle_and_back() -> None:
     policy = framed()
-    again = small.rebuilt("bc", policy)
+    again = small.rebuilt("vqbet", policy)
     assert again.reference == REFERENCE
     assert np.array_equal(
         small.play(policy, SCENES, SEEDS, GOALS),
@@ -100,12 +96,10 @@ def test_a_reference_that_does_not_fit_is_refused(reference: tuple[float, ...], 
 
 
 def test_channels_that_are_no_pairs_are_refused() -> None:
-    torch.manual_seed(0)
     spaces = Spaces(small.between(-1.0, 1.0, 6), small.between(-1.0, 1.0, 3), small.between(-1.0, 1.0, 4))
-    shape = BehaviorCloningShape(window=1, chunk=1, depth=1, hidden=8, dropout=0.0, goal_steps=1)
     spec = replace(SPEC, action=(*SPEC.action, Channel("grip", "1", 0.0, 1.0)))
     with pytest.raises(BundleError, match="pairs of channels all through"):
-        Actor(spec, BehaviorCloning(spaces, shape).eval(), execute="first", goal=WANTED, reference=REFERENCE)
+        Actor(spec, untrained.planner(spaces), execute="first", goal=WANTED, reference=REFERENCE)
 
 
 def test_a_bundle_whose_reference_is_no_list_of_numbers_is_refused() -> None:
@@ -113,4 +107,4 @@ def test_a_bundle_whose_reference_is_no_list_of_numbers_is_refused() -> None:
         arguments["reference"] = ["left"]
 
     with pytest.raises(BundleError, match="arguments are not those of this version"):
-        small.build_with(fault, "bc", framed())
+        small.build_with(fault, "vqbet", framed())

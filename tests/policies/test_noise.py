@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_vqbet import build
 
 from tests.support import small
 from tests.support.small import SEEDS, A, C, D
+from tests.support.untrained import build
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.prior import Prior
 from vqbet.models.spaces import Spaces

@@ -12,37 +12,14 @@ import torch
 from scipy import stats
 
 from tests.support import small
-from tests.support.small import GOALS, SEEDS, WANTED, A, C, D, Fault, between, observations, play
+from tests.support.small import GOALS, SEEDS, WANTED, A, D, Fault, observations, play
+from tests.support.untrained import SPEC, H, K, Q, T, build
 from vqbet import policies
 from vqbet.contract import BundleError, TrainingError, WorldError
-from vqbet.models.normalizer import Normalizer
-from vqbet.models.prior import Prior, PriorShape
-from vqbet.models.tokenizer import Tokenizer, TokenizerShape
 from vqbet.policies.actor import Actor, uniforms
-from vqbet.policies.vqbet import VQBeT
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "policy.json"
-T, H, Q, K = 3, 4, 2, 6
-SPEC = small.limited(-0.8, 0.8)
 RULES = pytest.mark.parametrize("execute", ["first", "chunk", "average"])
-
-
-def build(
-    execute: str = "first", *, sequential: bool = False, goal: int = 0, goal_as: str = "tokens", **settings: object
-) -> Actor:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(Normalizer(A), TokenizerShape(chunk=H, layers=Q, codes=K, latent=8, hidden=16))
-    tokenizer.initialise(np.random.default_rng(0).normal(size=(300, H, A)).astype(np.float32), torch.Generator())
-    tokenizer.trained_steps += 1
-    shape = PriorShape(
-        window=T, depth=2, heads=2, width=16, head_hidden=24, dropout=0.3, sequential=sequential, goal_steps=goal,
-        goal_as=goal_as,
-    )  # fmt: skip
-    prior = Prior(tokenizer, between(-3.0, 3.0, D), shape, goal=between(-3.0, 3.0, C) if goal else None)
-    with torch.no_grad():
-        for parameter in prior.offset_head.parameters():
-            parameter.mul_(3.0)  # chunks that differ from code to code and from observation to observation
-    return Actor(SPEC, VQBeT(prior, **settings), execute=execute, goal=WANTED if goal else ())
 
 
 @RULES

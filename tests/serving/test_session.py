@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
+from tests.support import untrained
 from tests.support.synthetic import synthetic
-from vqbet import bundle
-from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import WorldError
-from vqbet.models.spaces import Spaces
-from vqbet.policies.actor import Actor
 from vqbet.serving.session import SLACK, Session
 
 DEMOS = synthetic(4, D=5, A=2)
@@ -22,19 +18,8 @@ SEEN = DEMOS.observation[0]
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A small policy that is told where its first channel shall be in the end."""
-    torch.manual_seed(0)
-    goal = (DEMOS.spec.observation[0].name,)
-    shape = BehaviorCloningShape(window=2, chunk=3, depth=1, hidden=16, dropout=0.0, goal_steps=1)
-    actor = Actor(DEMOS.spec, BehaviorCloning(Spaces.fit(DEMOS, goal), shape).eval(), execute="first", goal=goal)
     folder = tmp_path_factory.mktemp("session") / "policy"
-    digest = bundle.write(
-        folder,
-        kind="bc",
-        spec=DEMOS.spec,
-        arguments=actor.arguments(),
-        components=actor.components(),
-        provenance={},
-    )
+    _, digest = untrained.written(folder, DEMOS, goal=(DEMOS.spec.observation[0].name,), execute="first")
     return Session(folder, digest)
 
 

@@ -15,18 +15,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 
-from vqbet import bundle
-from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
-from vqbet.contract import BundleError, Demonstrations, EpisodeRecord, GateError, PipelineError, WorldError
+from tests.support import untrained
+from vqbet.contract import BundleError, EpisodeRecord, GateError, PipelineError, WorldError
 from vqbet.demos import store
 from vqbet.environment import processes
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import UNPLANNED, Film, Label
-from vqbet.models.spaces import Spaces
-from vqbet.policies.actor import Actor
 from vqbet.stages import arena, gate
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
@@ -46,20 +42,9 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def policy(demos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """An untrained network, wide enough that a matrix product is rounded by how many episodes it is made for."""
-    torch.manual_seed(0)
-    known: Demonstrations = store.read(demos)
-    shape = BehaviorCloningShape(window=1, chunk=2, depth=2, hidden=256, dropout=0.0, goal_steps=0)
-    actor = Actor(known.spec, BehaviorCloning(Spaces.fit(known, ()), shape).eval(), execute="chunk")
     folder = tmp_path_factory.mktemp("policy") / "policy"
-    written = bundle.write(
-        folder,
-        kind="bc",
-        spec=known.spec,
-        arguments=actor.arguments(),
-        components=actor.components(),
-        provenance={},
-    )
-    return folder, written
+    _, digest = untrained.written(folder, store.read(demos), window=1, chunk=2, head_hidden=256)
+    return folder, digest
 
 
 def label(policy: str, digest: str = "", world: str = TASK) -> Label:

@@ -10,15 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.recorded import recorded
-from tests.support.shrunk import PARAMS, shrunk
+from tests.support.shrunk import shrunk
 from tests.support.synthetic import synthetic
-from vqbet import config
-from vqbet.comparison import grid, trainable
-from vqbet.comparison.grid import Cell
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet import policies
+from vqbet.contract import Demonstrations
 from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
-from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -41,7 +38,7 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
-    policy, packed = loading.load(paths.policy)
+    policy, packed = policies.load(paths.policy)
     assert policy.absolute == COUNTED[TASK]
     assert packed.spec == demos.spec, "it is still told what the world observes, and gives it commands"
     assert artifacts.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"
@@ -55,28 +52,6 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     assert not np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("policy", ["bc", "bet", "diffusion_transformer"])
-def test_a_baseline_acts_by_positions_as_vqbet_does(demos: Demonstrations, policy: str) -> None:
-    chosen = grid.resolved(config.comparison(PARAMS), Cell(TASK, policy, False, "", 0, 1.0, 1))
-    chosen["shape"] |= {"bins": 8} if policy == "bet" else {}
-    made = trainable.baseline(policy, chosen, demos, goal=(), goal_steps=0, seed=0)
-    assert made.actor().absolute == COUNTED[TASK]
-    action = made.windows.gather(np.arange(4))["action"]
-    first = demos.observation[0, :9] + 0.16 * demos.action[0]
-    assert np.abs(action[0] - first).max(axis=-1).min() < 1e-6, "what it learns are positions"
-
-
-def test_results_of_tasks_without_the_switch_stay_what_they_are() -> None:
-    params = config.comparison(PARAMS)
-    for task, there in (("kitchen", True), ("pusht", False)):
-        chosen = grid.resolved(params, Cell(task, "vqbet", False, "", 0, 1.0, 1))
-        assert [("absolute" in chosen[section]) for section in ("tokenizer", "prior")] == [there, there]
-        assert ("absolute" in grid.resolved(params, Cell(task, "bc", False, "", 0, 1.0, 1))) == there
-
-
 def test_a_prior_of_other_actions_than_its_tokenizers_is_refused() -> None:
     with pytest.raises(ValidationError, match=ALONE):
         shrunk(TASK, prior={"absolute": False})
-    cell = Cell(TASK, "vqbet", False, "velocities", 0, 1.0, 1, (("prior.absolute", False),))
-    with pytest.raises(ConfigError, match=ALONE):
-        grid.resolved(config.comparison(PARAMS), cell)

@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 
 from tests.support.recorded import recorded
-from tests.support.shrunk import PARAMS, shrunk
+from tests.support.shrunk import shrunk
 from tests.support.synthetic import synthetic
-from vqbet import config
-from vqbet.comparison import grid, trainable
-from vqbet.comparison.grid import Cell
+from vqbet import policies
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.coordinates import demonstrated_frame
 from vqbet.demos import store
 from vqbet.demos.goals import GOALS
-from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -44,30 +41,10 @@ def test_what_was_trained_acts_where_it_is_told_to(
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
-    policy, _ = loading.load(paths.policy)
+    policy, _ = policies.load(paths.policy)
     assert policy.reference == reference
     assert policy.goal == (GOALS[TASK] if goal_steps else ())
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
-
-
-@pytest.mark.parametrize(
-    ("policy", "goal"), [("bc", True), ("bc", False), ("bet", True), ("bet", False), ("beso", True)]
-)
-def test_a_baseline_is_framed_as_vqbet_is(demos: Demonstrations, policy: str, goal: bool) -> None:
-    chosen = grid.resolved(config.comparison(PARAMS), Cell(TASK, policy, goal, "", 0, 1.0, 1))
-    wanted, steps = (GOALS[TASK], 1) if goal else ((), 0)
-    made = trainable.baseline(policy, chosen, demos, goal=wanted, goal_steps=steps, seed=0)
-    assert made.actor().reference == (demonstrated_frame.AT[TASK] if goal else ())
-    assert len(made.windows) == 2 * len(demos.action)  # with its mirror images; one goal each
-
-
-def test_results_of_tasks_without_the_switch_stay_what_they_are() -> None:
-    params = config.comparison(PARAMS)
-    for policy in ("vqbet", "bc"):
-        for task, there in (("pusht", True), ("kitchen", False)):
-            chosen = grid.resolved(params, Cell(task, policy, True, "", 0, 1.0, 1))
-            for section in (chosen["tokenizer"], chosen["prior"]) if policy == "vqbet" else (chosen,):
-                assert ("goal_frame" in section) == there
 
 
 def test_it_is_refused_where_the_world_is_another_when_moved(demos: Demonstrations) -> None:

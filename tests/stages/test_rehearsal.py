@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from tests.support import untrained
 from tests.support.synthetic import synthetic
-from vqbet import bundle
-from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.contract import BundleError, Demonstrations, GateError
-from vqbet.models.spaces import Spaces
-from vqbet.policies.actor import Actor
 from vqbet.stages import rehearsal
 
 AMPLE_MS = 10_000.0
@@ -27,17 +23,13 @@ def demos() -> Demonstrations:
 
 
 def written(folder: Path, demos: Demonstrations, *, goal: tuple[str, ...] = (), **edit: Any) -> str:
-    """A small policy's bundle; `edit` replaces tensors of its model by a function of them."""
-    torch.manual_seed(0)
-    shape = BehaviorCloningShape(window=2, chunk=3, depth=1, hidden=16, dropout=0.0, goal_steps=1 if goal else 0)
-    actor = Actor(demos.spec, BehaviorCloning(Spaces.fit(demos, goal), shape).eval(), execute="chunk", goal=goal)
+    """A small policy's bundle; `edit` replaces tensors of its prior by a function of them."""
+    actor, _ = untrained.written(folder, demos, goal=goal)
     components = {name: dict(tensors) for name, tensors in actor.components().items()}
     for name, change in edit.items():
-        key = next(key for key in components["model"] if key.endswith(name))
-        components["model"][key] = change(components["model"][key])
-    return bundle.write(
-        folder, kind="bc", spec=demos.spec, arguments=actor.arguments(), components=components, provenance={}
-    )
+        key = next(key for key in components["prior"] if key.endswith(name))
+        components["prior"][key] = change(components["prior"][key])
+    return untrained.packed(folder, actor, components)
 
 
 def test_a_good_bundle_is_blessed(demos: Demonstrations, tmp_path: Path) -> None:
@@ -57,7 +49,7 @@ def test_a_policy_that_is_told_a_goal_is_blessed(demos: Demonstrations, tmp_path
 
 def test_an_action_that_is_no_number_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     """Tensors that are finite and overflow when they meet; NaN passes every clamp on the way out."""
-    digest = written(tmp_path / "policy", demos, **{"network.0.weight": lambda tensor: 3e38 * np.sign(tensor)})
+    digest = written(tmp_path / "policy", demos, **{"head.4.weight": lambda tensor: 3e38 * np.sign(tensor)})
     with pytest.raises(GateError, match=r"cannot be served: action 'target_\d' is not finite at call \d"):
         rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 

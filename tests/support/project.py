@@ -47,10 +47,10 @@ class Project:
         for section, values in sections.items():
             self.edit(lambda params, section=section, values=values: params[task][section].update(values))
 
-    def edit(self, change: object) -> None:
-        """Change params.yaml with a function of its content."""
+    def edit(self, change: object, name: str = "params.yaml") -> None:
+        """Change a YAML file, by default params.yaml, with a function of its content."""
         yaml = YAML()
-        path = self.root / "params.yaml"
+        path = self.root / name
         content = yaml.load(path.read_text(encoding="utf-8"))
         change(content)  # type: ignore[operator]
         with path.open("w", encoding="utf-8") as file:

@@ -16,7 +16,7 @@ from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.spaces import Spaces
-from vqbet.policies import build
+from vqbet.policies import POLICIES, Kinds, build
 from vqbet.policies.actor import Actor, uniforms
 from vqbet.training.loop import Trained, train
 from vqbet.training.recipe import Recipe
@@ -164,10 +164,10 @@ def play(policy: Policy, stream: np.ndarray, seeds: np.ndarray = SEEDS, goals: n
 # --- to a bundle and back --------------------------------------------------------------------------------------------
 
 
-def rebuilt(kind: str, actor: Actor) -> Actor:
+def rebuilt(kind: str, actor: Actor, kinds: Kinds = POLICIES) -> Actor:
     """What a bundle of this actor is read as: with the same arguments and, bit for bit, the same tensors."""
     components = actor.components()
-    again = build(kind, actor.spec, json.loads(json.dumps(actor.arguments(), allow_nan=False)), components)
+    again = build(kind, actor.spec, json.loads(json.dumps(actor.arguments(), allow_nan=False)), components, kinds=kinds)
     assert again.arguments() == actor.arguments()
     assert again.components().keys() == components.keys()
     for name, tensors in again.components().items():
@@ -176,9 +176,9 @@ def rebuilt(kind: str, actor: Actor) -> Actor:
     return again
 
 
-def build_with(fault: Fault, kind: str, actor: Actor) -> None:
+def build_with(fault: Fault, kind: str, actor: Actor, kinds: Kinds = POLICIES) -> None:
     """Build from what a bundle of this actor would hold, with a fault planted in its arguments or components."""
     arguments = json.loads(json.dumps(actor.arguments()))
     components = {name: dict(tensors) for name, tensors in actor.components().items()}
     fault(arguments, components)
-    build(kind, actor.spec, arguments, components)
+    build(kind, actor.spec, arguments, components, kinds=kinds)

@@ -198,10 +198,10 @@ def _against(task: str, against: str) -> Version | None:
 def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], str]:
     """The policy's own tokenizer, in which views it saw demonstrations, and the digest of the store that both were
     trained on. A mirror image tells of drift what its original tells. Raises BundleError."""
-    from vqbet.policies import loading
+    from vqbet import policies
     from vqbet.policies.vqbet import VQBeT
 
-    policy, bundle = loading.load(registry.download(version, folder), version.digest)
+    policy, bundle = policies.load(registry.download(version, folder), version.digest)
     where = f"{version.name}/{version.version}"
     if not isinstance(policy.planner, VQBeT):
         raise BundleError(f"{where}: a {bundle.kind!r} policy has no tokenizer to compare with; choose a vqbet policy")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vqbet import environment, registry
+from vqbet import environment, policies, registry
 from vqbet.demos import store
 from vqbet.evaluation import rollout, video
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.policies import loading
 from vqbet.stages import evaluate, worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -20,7 +19,7 @@ def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: 
     registry.check()
     version = registry.resolve(reference)
     with tempfile.TemporaryDirectory() as folder:
-        policy, _ = loading.load(registry.download(version, Path(folder) / "bundle"), version.digest)
+        policy, _ = policies.load(registry.download(version, Path(folder) / "bundle"), version.digest)
     demos = store.read(Paths(root, version.name).store) if policy.goal else None
     world = worlds.name(version.name, asked=bool(policy.goal))
     with watch.bar(f"{version.name}/{version.version}") as advance:

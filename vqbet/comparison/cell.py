@@ -32,7 +32,7 @@ from vqbet.stages.progress import Watch
 from vqbet.training import loop
 
 if TYPE_CHECKING:
-    from vqbet.config import Params
+    from vqbet.comparison.params import Params
 
 LATENCY_S = 2.0  # how long one call is measured
 ADVICE = "put its demonstrations there: python -m vqbet ingest"
@@ -45,7 +45,7 @@ def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
     """
     digests = {}
     for task in dict.fromkeys(cell.task for cell in chosen):
-        demos = _demonstrations(root, task)
+        demos = _demonstrations(root, params, task)
         digests[task] = demos.digest
         for cell in (cell for cell in chosen if cell.task == task):
             _checked(params, cell, demos)
@@ -54,7 +54,7 @@ def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
 
 def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
     """Train and evaluate one cell and write its result. Raises what `check` raises."""
-    demos = _demonstrations(root, cell.task)
+    demos = _demonstrations(root, params, cell.task)
     seen, chosen = _checked(params, cell, demos), grid.resolved(params, cell)
     job = Job(params, cell, chosen, seen, root / ".vqbet" / "paper", watch)
     trained = timed.trained(job)
@@ -135,10 +135,10 @@ def folder(root: Path) -> Path:
     return root / "docs" / "results"
 
 
-def _demonstrations(root: Path, task: str) -> Demonstrations:
+def _demonstrations(root: Path, params: Params, task: str) -> Demonstrations:
     where = Paths(root, task).store
     if not where.is_dir():
-        raise ConfigError(f"paper.tasks: {task}: no demonstrations at {where}: {ADVICE} {task} [path or URL]")
+        raise ConfigError(f"{params.own}: tasks: {task}: no demonstrations at {where}: {ADVICE} {task} [path or URL]")
     return store.read(where)
 
 
@@ -146,7 +146,7 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
     """The cell's share of the demonstrations. Refuses what cannot be trained or played, before anything is."""
     chosen, seen = grid.resolved(params, cell), share(demos, cell.change("data", 1.0), cell.seed)
     if cell.goal and cell.task not in GOALS:
-        raise ConfigError(f"paper.goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
+        raise ConfigError(f"{params.own}: goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
     _world(cell, demos)
     if cell.policy == VQBET:
         task = grid.sections(params, cell)

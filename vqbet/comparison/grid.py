@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vqbet.contract import ConfigError
 
 if TYPE_CHECKING:
-    from vqbet.comparison.params import PaperParams, SizeParams
-    from vqbet.config import Params, TaskParams
+    from vqbet.comparison.params import PaperParams, Params, SizeParams
+    from vqbet.config import TaskParams
 
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
@@ -27,7 +27,7 @@ EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation m
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One training and its evaluation. `changes`: what differs from the policy as params.yaml has it, by dotted key."""
+    """One training and its evaluation. `changes`: what differs from the policy as the files have it, by dotted key."""
 
     task: str
     policy: str
@@ -62,10 +62,15 @@ def plan(paper: PaperParams) -> list[Cell]:
 
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
-    """The parameters of a cell, checked as params.yaml is. Raises ConfigError naming the path of what does not fit."""
+    """Return the parameters of a cell, checked as those of a file are.
+
+    Raises ConfigError naming the path of what does not fit.
+    """
     if cell.policy != VQBET:
         if cell.task not in params.paper.baselines:
-            raise ConfigError(f"paper.baselines.{cell.task}: missing; without it no baseline can be trained there")
+            raise ConfigError(
+                f"{params.own}: baselines.{cell.task}: missing; without it no baseline can be trained there"
+            )
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task).prior
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
@@ -140,7 +145,8 @@ def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     for name in changes:
         if name not in EVALUATION and name.split(".")[0] not in SECTIONS:
             raise ConfigError(
-                f"paper: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, {', '.join(EVALUATION)}"
+                f"ablations, goal_changes: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, "
+                f"{', '.join(EVALUATION)}"
             )
     return tuple(sorted(changes.items()))
 

@@ -23,9 +23,13 @@ Cells = Mapping[tuple[Place, str], Cell]
 
 OPENING = """# Results
 
-VQ-BeT and the policies it is compared with, made by `make paper`: every policy of a world is trained for the same time
-(VQ-BeT's tokenizer included), on the same demonstrations, and plays episodes of the same seeds. That command writes
-this page from the files in {folder}; what is missing there is "not run yet" here.
+VQ-BeT and the policies it is compared with. Every policy of a world is trained for the same time (VQ-BeT's tokenizer
+included), on the same demonstrations, and plays episodes of the same seeds.
+
+This page is written by `make paper` (`python -m vqbet.comparison`; `--help` lists its options) from the files in
+{folder}; a cell without a file is "not run yet" here. The command makes the missing cells first. Its parameters, each
+with a comment, are in [vqbet/comparison/params.yaml](../vqbet/comparison/params.yaml); VQ-BeT's own are those of the
+task in [params.yaml](../params.yaml).
 
 How to read it. Every row says its size, seeds of training and episodes. An interval, as in 0.725 (0.681 to 0.765), is
 of 95 %, over the episodes, pooled over seeds: with one seed it says nothing about training again; "over seeds" is the

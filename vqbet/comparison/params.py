@@ -1,12 +1,19 @@
-"""The comparison's section of params.yaml: which worlds and policies, at which size, and every baseline's numbers."""
+"""The comparison's own params.yaml: which worlds and policies, at which size, and every baseline's numbers.
+
+A task's own section, which all policies share, is that of the project's params.yaml.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from vqbet import config
+from vqbet.config import document
 from vqbet.config.section import (
     Batch,
     Count,
@@ -26,9 +33,10 @@ from vqbet.config.section import (
     Window,
     fits,
 )
-from vqbet.config.task import BundleParams, PriorParams, TokenizerParams
+from vqbet.config.task import BundleParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.files import reading
 
+OWN = Path(__file__).with_name("params.yaml")
 Chunk = Annotated[int, Field(ge=1, le=64)]
 Denoising = Annotated[int, Field(ge=1, le=10_000)]
 Execute = Literal["first", "chunk", "average"]
@@ -74,7 +82,7 @@ class Baseline(Section):
         return self
 
 
-class BCShape(Section):
+class BCSize(Section):
     window: Window
     chunk: Chunk
     depth: Annotated[int, Field(ge=1, le=16)]
@@ -89,11 +97,11 @@ class BCOptions(Section):
 class BCParams(Baseline):
     """MLP-BC, and with goals GCBC."""
 
-    shape: BCShape
+    shape: BCSize
     options: BCOptions
 
 
-class BeTShape(Transformer):
+class BeTSize(Transformer):
     chunk: Chunk
     bins: Annotated[int, Field(ge=2, le=1024)]
 
@@ -107,7 +115,7 @@ class BeTOptions(Section):
 class BeTParams(Baseline):
     """BeT, and with goals C-BeT."""
 
-    shape: BeTShape
+    shape: BeTSize
     options: BeTOptions
 
 
@@ -125,7 +133,7 @@ class Executed(Section):
         return self
 
 
-class CNNShape(Executed):
+class CNNSize(Executed):
     width: Width
     levels: Annotated[int, Field(ge=1, le=5)]
     kernel: Annotated[int, Field(ge=1, le=63)]
@@ -133,7 +141,7 @@ class CNNShape(Executed):
     step_width: Width
 
 
-class TransformerShape(Executed, Transformer):
+class TransformerSize(Executed, Transformer):
     pass
 
 
@@ -146,14 +154,14 @@ class DiffusionOptions(Section):
 class DiffusionCNNParams(Baseline):
     """Diffusion Policy with the 1-D U-Net."""
 
-    shape: CNNShape
+    shape: CNNSize
     options: DiffusionOptions
 
 
 class DiffusionTransformerParams(Baseline):
     """Diffusion Policy with the transformer."""
 
-    shape: TransformerShape
+    shape: TransformerSize
     options: DiffusionOptions
 
 
@@ -227,6 +235,38 @@ class PaperParams(Section):
         for variant, changes in self.ablations.items():
             _check(f"ablations.{variant}", changes)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """All parameters that the comparison needs: its own file's, and where those of the tasks are.
+
+    project: the project's params.yaml; own: the comparison's.
+    """
+
+    project: Path
+    own: Path
+    paper: PaperParams
+    tasks: Mapping[str, TaskParams]
+
+    def task(self, name: str) -> TaskParams:
+        """Return a task's section; of one that is not compared, from the file. Raises as `config.task`."""
+        return self.tasks[name] if name in self.tasks else config.task(self.project, name)
+
+    def sized(self, size: str) -> Self:
+        """Return the same at another of the comparison's sizes."""
+        return replace(self, paper=self.paper.model_copy(update={"size": size}))
+
+
+def read(project: Path, *, size: str = "", own: Path = OWN) -> Params:
+    """Read both files; `size` takes the place of the comparison's size.
+
+    project: the params.yaml with a section for each task. Raises ConfigError naming every key that is wrong.
+    """
+    content = {**document.read(own), **({"size": size} if size else {})}
+    paper = config.validated(own, "", PaperParams, content)
+    names = dict.fromkeys([*paper.tasks, *paper.ablation_tasks])
+    return Params(project, own, paper, {name: config.task(project, name) for name in names})
 
 
 def _check(where: str, changes: Mapping[str, Any]) -> None:

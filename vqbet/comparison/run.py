@@ -21,7 +21,7 @@ from vqbet.contract import ConfigError, PipelineError
 from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
-    from vqbet.config import Params
+    from vqbet.comparison.params import Params
 
 
 def chosen(params: Params, only: str) -> list[Cell]:
@@ -29,7 +29,7 @@ def chosen(params: Params, only: str) -> list[Cell]:
     every = grid.plan(params.paper)
     found = [cell for cell in every if fnmatch(cell.name, only)]
     if not found:
-        raise ConfigError(f"paper: no cell is called {only!r}; there are {', '.join(cell.name for cell in every)}")
+        raise ConfigError(f"no cell is called {only!r}; there are {', '.join(cell.name for cell in every)}")
     return found
 
 
@@ -60,10 +60,20 @@ def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> di
 
 def page(root: Path, params: Params) -> None:
     """docs/results.md and its pictures, from all results there are of the parameters as they are."""
-    found = results.read(cells.folder(root))
-    shown = cells.current(params, found)
+    found, shown = _results(root, params)
     where = root / "docs" / "results.md", cells.folder(root)
     results_page.write(*where, shown, tuple(params.paper.sizes), left_out=len(found) - len(shown))
+
+
+def standing(root: Path, params: Params) -> str:
+    """Return how many of the results there are were made with the parameters as they are now."""
+    found, shown = _results(root, params)
+    return f"{len(found)} results, {len(shown)} of them with these parameters"
+
+
+def _results(root: Path, params: Params) -> tuple[list[Result], list[Result]]:
+    found = results.read(cells.folder(root))
+    return found, cells.current(params, found)
 
 
 def _workers() -> int:
@@ -88,7 +98,7 @@ def _side_by_side(params: Params, left: Sequence[Cell], count: int, watch: Watch
         if stopped.is_set():
             return 0
         threads = max(1, (os.cpu_count() or 1) // count)
-        command = [sys.executable, "-m", "vqbet", "paper", "--size", params.paper.size, "--cell", cell.name]
+        command = [sys.executable, "-m", "vqbet.comparison", "--size", params.paper.size, "--cell", cell.name]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         child = subprocess.Popen(command, env=environment)
         running.add(child)

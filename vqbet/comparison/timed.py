@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vqbet import bundle, environment
+from vqbet import bundle, environment, policies
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import VQBET, Cell
+from vqbet.comparison.policies import KINDS
 from vqbet.comparison.trainable import Trainable
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.demos.goals import GOALS
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies import loading
 from vqbet.policies.actor import Actor, understood
 from vqbet.policies.vqbet import VQBeT
 from vqbet.stages import artifacts, code_version, tokenizer
@@ -26,7 +26,7 @@ from vqbet.stages.progress import Watch
 from vqbet.training import checkpoint, loop
 
 if TYPE_CHECKING:
-    from vqbet.config import Params
+    from vqbet.comparison.params import Params
 
 PROBE_S = 3.0  # how long the speed of a training is measured before its steps are fixed
 NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "parameters")  # of a training, for its result
@@ -95,7 +95,7 @@ def trained(job: Job) -> dict[str, Any]:
 
 def actor(job: Job) -> Actor:
     """The trained policy, read back from its bundle: what is evaluated is what could be promoted."""
-    policy, packed = loading.load(job.folder / "policy")
+    policy, packed = policies.load(job.folder / "policy", kinds=KINDS)
     bundle.expect(packed, job.demos.spec)
     planner = policy.planner
     if not isinstance(planner, VQBeT):
@@ -110,7 +110,7 @@ def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demon
     try:
         return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed)
     except TrainingError as error:
-        raise ConfigError(f"paper.baselines.{cell.task}.{error}") from error
+        raise ConfigError(f"{params.own}: baselines.{cell.task}.{error}") from error
 
 
 def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:

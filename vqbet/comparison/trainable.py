@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 Chosen = Mapping[str, Any]
-# A policy's name in params.yaml -> its kind in a bundle, its class, its shape.
+# A policy's name in the comparison's params.yaml -> its kind in a bundle, its class, its shape.
 MODELS: Mapping[str, tuple[str, Any, Any]] = {
     "bc": ("bc", BehaviorCloning, BehaviorCloningShape),
     "bet": ("bet", BeT, BeTShape),
@@ -71,7 +71,7 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
 def baseline(
     policy: str, chosen: Chosen, demos: Demonstrations, *, goal: tuple[str, ...], goal_steps: int, seed: int
 ) -> Trainable:
-    """A baseline by its name in MODELS; `chosen` is its section of params.yaml. Seeds everything."""
+    """A baseline by its name in MODELS; `chosen` is its section of the comparison's parameters. Seeds everything."""
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)

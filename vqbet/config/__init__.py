@@ -3,57 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from vqbet.comparison.params import PaperParams
 from vqbet.config.document import read
 from vqbet.config.section import Name, Section
 from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 
-__all__ = ["BundleParams", "DriftParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
-PAPER = "paper"
-RESERVED = ("tasks", PAPER)
+__all__ = ["BundleParams", "DriftParams", "PriorParams", "TaskParams", "TokenizerParams"]
+RESERVED = ("tasks",)
 SHOWN = 10  # mistakes of one section
 S = TypeVar("S", bound=Section)
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """All of params.yaml that the comparison needs: its own section, and the tasks' by name."""
-
-    path: Path
-    content: Mapping[str, Any]
-    paper: PaperParams
-
-    def task(self, name: str) -> TaskParams:
-        """Raises as `config.task`."""
-        return _task(self.path, self.content, name)
-
-    def sized(self, size: str) -> Self:
-        """The same at another of the comparison's sizes."""
-        return replace(self, paper=self.paper.model_copy(update={"size": size}))
-
-
-def comparison(path: Path, *, size: str = "") -> Params:
-    """The section `paper`; `size` takes the place of its size. Raises ConfigError naming every key that is wrong."""
-    value = read(path)
-    if not isinstance(value.get(PAPER), dict):
-        raise ConfigError(f"{path}: no section {PAPER!r}; it says what is compared with what")
-    section = {**value[PAPER], **({"size": size} if size else {})}
-    return Params(path, value, _validated(path, PAPER, PaperParams, section))
 
 
 def changed(section: S, changes: Mapping[str, Any], where: str) -> S:
     """The section with some values replaced, checked as params.yaml is. Raises ConfigError naming where and the key."""
     if unknown := sorted(set(changes) - set(type(section).model_fields)):
         raise ConfigError(f"{where}: {unknown[0]}: unknown key (misspelled?)")
-    return _validated(None, where, type(section), {**section.model_dump(by_alias=True), **changes})
+    return validated(None, where, type(section), {**section.model_dump(by_alias=True), **changes})
 
 
 def tasks(path: Path) -> list[str]:
@@ -73,14 +44,11 @@ def tasks(path: Path) -> list[str]:
 
 def task(path: Path, name: str) -> TaskParams:
     """The section of one task. Raises ConfigError naming the path of every key that is wrong."""
-    return _task(path, read(path), name)
-
-
-def _task(path: Path, value: Mapping[str, Any], name: str) -> TaskParams:
+    value = read(path)
     if name in RESERVED or name not in value:
         raise ConfigError(f"{path}: no section {reading.short(name)}; sections: {_sections(value)}")
     _refuse_unfit(str(path), name)
-    return _validated(path, name, TaskParams, value[name])
+    return validated(path, name, TaskParams, value[name])
 
 
 def _refuse_unfit(where: str, name: str) -> None:
@@ -94,7 +62,11 @@ def _refuse_unfit(where: str, name: str) -> None:
         ) from error
 
 
-def _validated(path: Path | None, name: str, kind: type[S], value: Any) -> S:
+def validated(path: Path | None, name: str, kind: type[S], value: Any) -> S:
+    """Return the section `name` of the file `path` as its type; name: empty where the file is one section.
+
+    Raises ConfigError naming the path of every key that is wrong.
+    """
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -109,7 +81,7 @@ def _sections(value: Mapping[str, Any]) -> str:
 
 
 def _sentence(name: str, problem: Any) -> str:
-    where = ".".join([name, *(reading.cut(str(part)) for part in problem["loc"])])
+    where = ".".join([*([name] if name else []), *(reading.cut(str(part)) for part in problem["loc"])])
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key (misspelled?)"
     if problem["type"] == "missing":

@@ -37,7 +37,7 @@ def read(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: holds a value that YAML cannot read: {reading.cut(str(error), 160)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         found = reading.short(value) if isinstance(value, dict) else type(value).__name__
-        raise ConfigError(f"{path}: expected a mapping of tasks, got {found}")
+        raise ConfigError(f"{path}: expected a mapping, got {found}")
     return value
 
 

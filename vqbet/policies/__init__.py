@@ -1,16 +1,22 @@
-"""What a bundle's policy kind means, and how one is built from it."""
+"""Policy kinds: which class a bundle's `kind` names, and a bundle on disk as a policy that acts.
+
+`bundle` itself imports no policy, so that training depends on none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vqbet.bundle import Bundle, read
 from vqbet.contract import BundleError, Spec
 from vqbet.policies.actor import TERMS, Actor, Planner, understood
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
+Kinds = Mapping[str, Callable[[Mapping[str, Any], Components], Planner]]
 
 
 def _vqbet(arguments: Mapping[str, Any], components: Components) -> Planner:
@@ -19,45 +25,36 @@ def _vqbet(arguments: Mapping[str, Any], components: Components) -> Planner:
     return VQBeT.from_components(arguments, components)
 
 
-def _bc(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.comparison.policies.bc import BehaviorCloning
-
-    return BehaviorCloning.from_components(arguments, components)
+POLICIES: Kinds = {"vqbet": _vqbet}
 
 
-def _bet(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.comparison.policies.bet import BeT
+def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) -> tuple[Actor, Bundle]:
+    """Read a bundle and build its policy, ready to act.
 
-    return BeT.from_components(arguments, components)
-
-
-def _beso(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.comparison.policies.beso import Beso
-
-    return Beso.from_components(arguments, components)
-
-
-def _diffusion(arguments: Mapping[str, Any], components: Components) -> Planner:
-    from vqbet.comparison.policies.diffusion import DiffusionPolicy
-
-    return DiffusionPolicy.from_components(arguments, components)
-
-
-POLICIES: Mapping[str, Callable[[Mapping[str, Any], Components], Planner]] = {
-    "vqbet": _vqbet,
-    "bc": _bc,
-    "bet": _bet,
-    "beso": _beso,
-    "diffusion_cnn": _diffusion,
-    "diffusion_transformer": _diffusion,
-}
+    kinds: a constructor by kind; the comparison passes its own table. Raises BundleError where the bundle is damaged,
+    its kind is not in `kinds`, or this code cannot build it.
+    """
+    bundle = read(folder, digest)
+    if bundle.kind not in kinds:
+        known = ", ".join(sorted(kinds))
+        raise BundleError(f"{folder}: kind {bundle.kind!r} is no policy that this code can play; it knows {known}")
+    try:
+        policy = build(bundle.kind, bundle.spec, bundle.arguments, bundle.components, kinds=kinds)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{folder}: this code cannot build a {bundle.kind!r} policy from it ({type(error).__name__}: {error}); "
+            f"it was made by code {bundle.provenance.get('code', 'unknown')!r}: use that version, or build it again"
+        ) from error
+    return policy, bundle
 
 
-def build(kind: str, spec: Spec, arguments: Mapping[str, Any], components: Components) -> Actor:
-    """The policy of this kind, ready to act. Raises BundleError where arguments, components and spec do not fit."""
+def build(
+    kind: str, spec: Spec, arguments: Mapping[str, Any], components: Components, *, kinds: Kinds = POLICIES
+) -> Actor:
+    """Return the policy of this kind, ready to act. Raises BundleError where its parts do not fit together."""
     rest = {name: value for name, value in arguments.items() if name not in ("execute", *TERMS)}
     try:
         execute, terms = arguments["execute"], understood(arguments)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{kind} policy: arguments are not those of this version: {error}") from error
-    return Actor(spec, POLICIES[kind](rest, components), execute=execute, **terms)
+    return Actor(spec, kinds[kind](rest, components), execute=execute, **terms)

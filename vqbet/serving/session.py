@@ -9,9 +9,9 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from vqbet import policies
 from vqbet.contract import Channel, Spec, WorldError
 from vqbet.files import reading
-from vqbet.policies import loading
 
 ROW = np.zeros(1, np.int64)
 # How far beyond its limits a value may lie, as a share of the channel's range: a sensor errs, and the gate's noise
@@ -27,7 +27,7 @@ class Session:
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
-        self._policy, packed = loading.load(folder, digest)
+        self._policy, packed = policies.load(folder, digest)
         self.digest = packed.digest
         self._started = False
         channels = {channel.name: channel for channel in self.spec.observation}

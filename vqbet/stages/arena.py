@@ -21,14 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vqbet import bundle
+from vqbet import bundle, policies
 from vqbet.contract import Demonstrations, PipelineError, Policy
 from vqbet.demos import store
 from vqbet.environment import processes
 from vqbet.evaluation import rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import Label, Play
-from vqbet.policies import loading
 from vqbet.stages import worlds
 from vqbet.stages.progress import Advance, Watch
 
@@ -93,7 +92,7 @@ class _Players:
     def _read(self, job: Job) -> Policy:
         if job.bundle is None:
             return worlds.baseline(job.label.policy, self.demos)
-        policy, packed = loading.load(job.bundle, job.label.digest)
+        policy, packed = policies.load(job.bundle, job.label.digest)
         bundle.expect(packed, self.demos.spec)
         return policy
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vqbet import bundle
+from vqbet import bundle, policies
 from vqbet.contract import BundleError, Spec
 from vqbet.models.prior import Prior
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies import loading
 from vqbet.policies.actor import TERMS, Actor, understood
 from vqbet.policies.vqbet import VQBeT
 from vqbet.stages import artifacts, code_version
@@ -51,7 +50,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             },
         },
     )
-    loading.load(paths.policy, digest)
+    policies.load(paths.policy, digest)
     metrics = {"parameters": float(sum(value.size for part in policy.components().values() for value in part.values()))}
     artifacts.write_json(paths.metrics("bundle"), metrics)
     return metrics

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqbet import environment, statistics
+from vqbet import environment, policies, statistics
 from vqbet.contract import EpisodeRecord
 from vqbet.evaluation import records, rollout, video
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.policies import loading
 from vqbet.stages import artifacts, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    policy, packed = loading.load(paths.policy)
+    policy, packed = policies.load(paths.policy)
     world = worlds.name(paths.task, asked=bool(policy.goal))
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes

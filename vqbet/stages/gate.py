@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, environment
+from vqbet import bundle, environment, policies
 from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
 from vqbet.evaluation import gate, records, video
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.rollout import Label
-from vqbet.policies import loading
 from vqbet.stages import artifacts, rehearsal, retraining_history, sealing, worlds
 from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
@@ -31,7 +30,7 @@ TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     """Candidate and champion are where the runner has put them, both from the registry."""
     demos = store.read(paths.store)
-    policy, candidate = loading.load(paths.scratch("candidate"))
+    policy, candidate = policies.load(paths.scratch("candidate"))
     blessed = rehearsal.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
     artifacts.write_json(paths.blessing(candidate.digest), blessed.to_json())
     watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")

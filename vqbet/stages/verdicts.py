@@ -18,7 +18,7 @@ from vqbet.stages import code_version, kept
 from vqbet.stages.paths import Paths
 
 __all__ = ["FACTS", "found", "listing", "pack", "replay"]
-PACKAGES = ("torch", "numpy", "scipy", "statsmodels", "zarr", "mlflow", "dvc", "prefect")
+PACKAGES = ("torch", "numpy", "scipy", "zarr", "mlflow", "dvc", "prefect")
 
 
 def pack(root: Path, task: str) -> tuple[str, Verdict]:

@@ -166,8 +166,12 @@ def sinusoids(step: Int[Tensor, " S"], width: int) -> Float[Tensor, "S W"]:
 
 
 def _scheduler(diffusion_steps: int, inference_steps: int) -> Any:
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # seconds
-
+    try:
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # seconds
+    except ImportError as error:
+        raise TrainingError(
+            "Diffusion Policy needs the package diffusers, which is not installed: pip install 'vqbet[comparison]'"
+        ) from error
     scheduler = DDIMScheduler(
         num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2", clip_sample=True, set_alpha_to_one=True
     )
