@@ -16,12 +16,12 @@ from vqbet import config
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
 from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks import TASKS
 from vqbet.tasks.kitchen.world import Kitchen
 
 TASK = "kitchen"
@@ -42,7 +42,7 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
     policy, packed = loading.load(paths.policy)
-    assert policy.absolute == COUNTED[TASK]
+    assert policy.absolute == TASKS[TASK].action_reference
     assert packed.spec == demos.spec, "it is still told what the world observes, and gives it commands"
     assert artifacts.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
@@ -60,7 +60,7 @@ def test_a_baseline_acts_by_positions_as_vqbet_does(demos: Demonstrations, polic
     chosen = grid.resolved(config.comparison(PARAMS), Cell(TASK, policy, False, "", 0, 1.0, 1))
     chosen["shape"] |= {"bins": 8} if policy == "bet" else {}
     made = trainable.baseline(policy, chosen, demos, goal=(), goal_steps=0, seed=0)
-    assert made.actor().absolute == COUNTED[TASK]
+    assert made.actor().absolute == TASKS[TASK].action_reference
     action = made.windows.gather(np.arange(4))["action"]
     first = demos.observation[0, :9] + 0.16 * demos.action[0]
     assert np.abs(action[0] - first).max(axis=-1).min() < 1e-6, "what it learns are positions"

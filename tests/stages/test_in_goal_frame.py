@@ -15,13 +15,12 @@ from vqbet import config
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.coordinates import demonstrated_frame
 from vqbet.demos import store
-from vqbet.demos.goals import GOALS
 from vqbet.policies import loading
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks.pusht import TASK as PUSHT
 from vqbet.tasks.pusht.world import PushT
 
 TASK = "pusht"
@@ -35,7 +34,7 @@ def demos() -> Demonstrations:
     return replace(demos, columns=synthetic(8).columns)
 
 
-@pytest.mark.parametrize(("goal_steps", "reference"), [(1, demonstrated_frame.AT[TASK]), (0, ())])
+@pytest.mark.parametrize(("goal_steps", "reference"), [(1, PUSHT.goal_frame), (0, ())])
 def test_what_was_trained_acts_where_it_is_told_to(
     tmp_path: Path, demos: Demonstrations, goal_steps: int, reference: tuple[float, ...]
 ) -> None:
@@ -46,7 +45,7 @@ def test_what_was_trained_acts_where_it_is_told_to(
         stage.run(paths, params, Watch())
     policy, _ = loading.load(paths.policy)
     assert policy.reference == reference
-    assert policy.goal == (GOALS[TASK] if goal_steps else ())
+    assert policy.goal == (PUSHT.goal if goal_steps else ())
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
 
 
@@ -55,9 +54,9 @@ def test_what_was_trained_acts_where_it_is_told_to(
 )
 def test_a_baseline_is_framed_as_vqbet_is(demos: Demonstrations, policy: str, goal: bool) -> None:
     chosen = grid.resolved(config.comparison(PARAMS), Cell(TASK, policy, goal, "", 0, 1.0, 1))
-    wanted, steps = (GOALS[TASK], 1) if goal else ((), 0)
+    wanted, steps = (PUSHT.goal, 1) if goal else ((), 0)
     made = trainable.baseline(policy, chosen, demos, goal=wanted, goal_steps=steps, seed=0)
-    assert made.actor().reference == (demonstrated_frame.AT[TASK] if goal else ())
+    assert made.actor().reference == (PUSHT.goal_frame if goal else ())
     assert len(made.windows) == 2 * len(demos.action)  # with its mirror images; one goal each
 
 
@@ -72,5 +71,6 @@ def test_results_of_tasks_without_the_switch_stay_what_they_are() -> None:
 
 def test_it_is_refused_where_the_world_is_another_when_moved(demos: Demonstrations) -> None:
     params = shrunk("blockpush", tokenizer={"goal_frame": True})
+    demos = replace(demos, spec=replace(demos.spec, task="blockpush"))
     with pytest.raises(ConfigError, match=r"blockpush\.tokenizer\.goal_frame: true: the world of 'blockpush'"):
         tokenizer.refuse_unfit("blockpush", params.tokenizer, demos)
