@@ -58,6 +58,7 @@ def root(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_task_in_one_file_goes_through_the_whole_graph(site: Path, root: Path) -> None:
     params, paths = config.task(root / "params.yaml", "toy"), Paths(root, "toy")
     made = ingest.collect(root, "toy", params, "", Watch())
