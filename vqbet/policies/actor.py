@@ -118,8 +118,8 @@ class Actor:
             )
         self.reference, self.absolute = tuple(reference), tuple((name, float(reach)) for name, reach in absolute)
         try:
-            names = [channel.name for channel in spec.observation]
-            self._led = ActionReference.of(self.absolute, names) if absolute else None
+            seen = [channel.name for channel in spec.observation]
+            self._led = ActionReference.of(self.absolute, seen) if absolute else None
         except ValueError as error:
             raise BundleError(f"absolute: {error} of {spec.task!r}") from error
         self._low = np.array([channel.low for channel in spec.action], np.float32)
