@@ -13,8 +13,8 @@ import numpy as np
 
 from vqbet import environment
 from vqbet.contract import Demonstrations
-from vqbet.coordinates import demonstrated_frame
-from vqbet.tasks.pusht import importer
+from vqbet.coordinates import goal_frame
+from vqbet.tasks.pusht import TASK, importer
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 
 def missed(demos: Demonstrations) -> tuple[float, float]:
     """How far from the goal, px, and how much turned, degrees, the T was when a demonstration ended; means."""
-    motion = demonstrated_frame.motion(demos)
+    motion = goal_frame.reached(demos, TASK.goal, TASK.goal_frame)
     turned = np.degrees(np.abs(np.arctan2(motion.sine, motion.cosine)))
     return float(np.linalg.norm(motion.start - motion.end, axis=1).mean()), float(turned.mean())
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.unusual_data import anonymous, renamed, variants
 from bench.wrong_kinds import KINDS
-from vqbet import config
+from vqbet import config, tasks
 from vqbet.contract import Channel, Demonstrations, Spec
 from vqbet.demos.validation import checks, validate
 from vqbet.demos.validation.measured import Bounds, Measured
@@ -35,12 +35,12 @@ SHIPPED = ("blockpush", "blockpush_drawn", "kitchen", "pusht")
 
 
 def report(demos: Demonstrations, bounds: Mapping[str, Any]) -> validate.Report:
-    return validate.validate(demos, **bounds)
+    return validate.validate(demos, tasks.of(demos.spec).validation(), **bounds)
 
 
 def refused(demos: Demonstrations, bounds: Mapping[str, Any]) -> list[str]:
     """The exact checks with an error that names an episode and a field; "(advice)" where there is only advice."""
-    found = checks.contents(Measured.of(demos, Bounds(**bounds)))
+    found = checks.contents(Measured.of(demos, Bounds(**bounds), tasks.of(demos.spec).validation()))
     errors = {each.check for each in found if each.severity == "error" and each.episode is not None and each.field}
     return sorted(errors) or ["(advice)"] * bool(found)
 

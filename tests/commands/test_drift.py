@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from tests.support.synthetic import synthetic
-from vqbet import bundle, registry, versions
+from vqbet import bundle, registry, tasks, versions
 from vqbet.commands import drift
 from vqbet.config import DriftParams
 from vqbet.contract import BundleError, ConfigError, Demonstrations, PipelineError, RegistryError, StoreError
-from vqbet.coordinates import demonstrated_positions, views
+from vqbet.coordinates.action_reference import absolute
 from vqbet.demos import store
 from vqbet.demos.windows import complete_chunks
 from vqbet.models.normalizer import Normalizer
@@ -33,6 +33,7 @@ from vqbet.policies.actor import Actor
 from vqbet.policies.vqbet import VQBeT
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks import Task
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = "synthetic"
@@ -125,9 +126,10 @@ def test_a_tokenizer_of_positions_is_asked_about_positions(
     root: Path, old: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commands of which each leads a tenth of a metre; asked about those themselves it would know none of them."""
-    monkeypatch.setitem(demonstrated_positions.COUNTED, TASK, (("feature_0", 0.1), ("feature_1", 0.1)))  # type: ignore[attr-defined]
+    task = Task(spec=old.spec, action_reference=(("feature_0", 0.1), ("feature_1", 0.1)))
+    monkeypatch.setattr(tasks, "of", lambda spec: task)
     put(root, old)
-    led = replace(views.seen(old, "tokenizer", {"absolute"}), spec=old.spec)
+    led = replace(absolute(old, task.action_reference), spec=old.spec)
     data, params = store.digest(Paths(root, TASK).store), {"tokenizer": {"absolute": True, "mirrored": True}}
     digest = policy(tmp_path / "policy", led, data=data, params=params)
     run(root, registered(tmp_path / "policy", old.spec, {"digest": digest}))

@@ -19,13 +19,13 @@ from tests.support.synthetic import synthetic
 from vqbet import config
 from vqbet.commands import ingest, origin
 from vqbet.commands.origin import Origin
-from vqbet.demos import importers, store
+from vqbet.demos import store
 from vqbet.demos.importers import fetch
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FORMAT = importers.FORMATS["pusht"]
+FORMAT = "replay buffer, Zarr v2"
 
 
 def replay_buffer(folder: Path) -> Path:

@@ -13,9 +13,7 @@ from tests.support.synthetic import synthetic
 from vqbet.comparison import grid, params, trainable
 from vqbet.comparison.grid import Cell
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.coordinates import demonstrated_frame
-from vqbet.coordinates.demonstrated_positions import COUNTED
-from vqbet.demos.goals import GOALS
+from vqbet.tasks import TASKS
 from vqbet.tasks.kitchen.world import Kitchen
 from vqbet.tasks.pusht.world import PushT
 
@@ -42,7 +40,7 @@ def test_a_baseline_acts_by_positions_as_vqbet_does(kitchen: Demonstrations, pol
     chosen = grid.resolved(params.read(PROJECT), Cell("kitchen", policy, False, "", 0, 1.0, 1))
     chosen["shape"] |= {"bins": 8} if policy == "bet" else {}
     made = trainable.baseline(policy, chosen, kitchen, goal=(), goal_steps=0, seed=0)
-    assert made.actor().absolute == COUNTED["kitchen"]
+    assert made.actor().absolute == TASKS["kitchen"].action_reference
     action = made.windows.gather(np.arange(4))["action"]
     first = kitchen.observation[0, :9] + 0.16 * kitchen.action[0]
     assert np.abs(action[0] - first).max(axis=-1).min() < 1e-6, "what it learns are positions"
@@ -61,9 +59,9 @@ def test_results_of_tasks_without_positions_stay_what_they_are() -> None:
 )
 def test_a_baseline_is_framed_as_vqbet_is(pusht: Demonstrations, policy: str, goal: bool) -> None:
     chosen = grid.resolved(params.read(PROJECT), Cell("pusht", policy, goal, "", 0, 1.0, 1))
-    wanted, steps = (GOALS["pusht"], 1) if goal else ((), 0)
+    wanted, steps = (TASKS["pusht"].goal, 1) if goal else ((), 0)
     made = trainable.baseline(policy, chosen, pusht, goal=wanted, goal_steps=steps, seed=0)
-    assert made.actor().reference == (demonstrated_frame.AT["pusht"] if goal else ())
+    assert made.actor().reference == (TASKS["pusht"].goal_frame if goal else ())
     assert len(made.windows) == 2 * len(pusht.action)  # with its mirror images; one goal each
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.support.recorded import recorded
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.coordinates import mirror
-from vqbet.tasks import WORLDS
+from vqbet.stages import worlds
+from vqbet.tasks import TASKS
 
 STEPS, EPISODES = 16, 6
 SIDEWAYS = [0, 3, 4, 7, 8, 10, 13, 14, 17, 18, 20, 22, 24, 25, 27]  # of a state of BlockPush: every x, every yaw
@@ -23,8 +24,12 @@ def towards_a_block(task: str, observation: np.ndarray, rng: np.random.Generator
     return (observation[:, :2] - observation[:, 8:10] + rng.uniform(-0.01, 0.01, (EPISODES, 2))).clip(-0.03, 0.03)
 
 
+def doubled(demos: Demonstrations) -> Demonstrations:
+    return mirror.doubled(demos, TASKS[demos.spec.task].mirror)
+
+
 def pushed(task: str) -> Demonstrations:
-    env, rng = WORLDS[task](), np.random.default_rng(0)
+    env, rng = worlds.make(task), np.random.default_rng(0)
     observation = env.reset(np.arange(EPISODES))
     return recorded(env, observation, lambda seen: towards_a_block(task, seen, rng), STEPS)
 
@@ -39,7 +44,7 @@ def mirrored_state(task: str, state: np.ndarray) -> np.ndarray:
     return state * signs
 
 
-@pytest.fixture(scope="module", params=mirror.MIRRORS)
+@pytest.fixture(scope="module", params=[name for name, task in TASKS.items() if task.mirror])
 def demos(request: pytest.FixtureRequest) -> Demonstrations:
     return pushed(request.param)
 
@@ -47,12 +52,12 @@ def demos(request: pytest.FixtureRequest) -> Demonstrations:
 def test_the_world_moves_alike_in_its_mirror(demos: Demonstrations) -> None:
     """A step from every recorded state, there and in the mirror. Push-T's contacts at corners may part the two."""
     task, half, rows = demos.spec.task, len(demos.action), np.arange(len(demos.action))
-    env = WORLDS[task]()
+    env = worlds.make(task)
     before = env.restore(demos.state)
     after, _ = env.step(demos.action, rows)
-    expected = mirror.doubled(replace(demos, observation=after, state=env.state())).observation[half:]
+    expected = doubled(replace(demos, observation=after, state=env.state())).observation[half:]
     env.restore(mirrored_state(task, demos.state))
-    found, _ = env.step(mirror.doubled(demos).action[half:], rows)
+    found, _ = env.step(doubled(demos).action[half:], rows)
     unit = {"pusht": 1.0, "blockpush_drawn": 0.001}[task]
     errors, pushed = np.abs(found - expected).max(axis=1), np.abs(after - before)[:, :2].max(axis=1) > unit
     assert pushed.sum() > 20
@@ -60,7 +65,7 @@ def test_the_world_moves_alike_in_its_mirror(demos: Demonstrations) -> None:
 
 
 def test_what_was_recorded_comes_first_and_as_it_was(demos: Demonstrations) -> None:
-    both, half = mirror.doubled(demos), len(demos.action)
+    both, half = doubled(demos), len(demos.action)
     assert (both.observation[:half] == demos.observation).all()
     assert (both.action[:half] == demos.action).all()
     assert both.observation.dtype == both.action.dtype == np.float32
@@ -72,14 +77,14 @@ def test_what_was_recorded_comes_first_and_as_it_was(demos: Demonstrations) -> N
 def test_a_mirror_in_a_mirror_shows_what_was_there(demos: Demonstrations) -> None:
     task = demos.spec.task
     half = len(demos.action)
-    once = mirror.doubled(demos)
+    once = doubled(demos)
     turned = replace(
         demos,
         observation=once.observation[half:],
         action=once.action[half:],
         state=mirrored_state(task, demos.state),
     )
-    twice = mirror.doubled(turned)
+    twice = doubled(turned)
     np.testing.assert_allclose(twice.observation[half:], demos.observation, atol=1e-3)
     np.testing.assert_allclose(twice.action[half:], demos.action, atol=1e-4)
 
@@ -91,7 +96,7 @@ def test_the_mirror_of_a_goal_reached_is_a_goal_reached() -> None:
     demos = pushed("pusht")
     observation = demos.observation.copy()
     observation[-1, :-2] = placed(KEYPOINTS_PX, GOAL_POSE[None]).reshape(-1)
-    shown = mirror.doubled(replace(demos, observation=observation)).observation[-1, :-2].reshape(-1, 2)
+    shown = doubled(replace(demos, observation=observation)).observation[-1, :-2].reshape(-1, 2)
     corners = placed(KEYPOINTS_PX * [-1.0, 1.0], GOAL_POSE[None])[0]
     np.testing.assert_allclose(512 - corners[:, ::-1], placed(KEYPOINTS_PX, GOAL_POSE[None])[0], atol=1e-9)
     np.testing.assert_allclose(shown, placed(KEYPOINTS_PX, GOAL_POSE[None])[0], atol=1e-3)
@@ -99,4 +104,4 @@ def test_the_mirror_of_a_goal_reached_is_a_goal_reached() -> None:
 
 def test_push_t_without_states_is_refused() -> None:
     with pytest.raises(ConfigError, match="pusht: its demonstrations have no states"):
-        mirror.doubled(replace(pushed("pusht"), state=None))
+        doubled(replace(pushed("pusht"), state=None))

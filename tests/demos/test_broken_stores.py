@@ -19,6 +19,7 @@ from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.demos import store
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.validation import validate
+from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.files.fingerprint import Fingerprint
 
 BOUNDS: dict[str, Any] = {
@@ -41,7 +42,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def load(path: Path) -> Demonstrations:
     """What a stage does before it trains: read, validate, refuse."""
     demos = store.read(path)
-    validate.raise_for_errors(validate.validate(demos, **BOUNDS), path)
+    validate.raise_for_errors(validate.validate(demos, Knowledge(), **BOUNDS), path)
     return demos
 
 
@@ -296,7 +297,7 @@ def test_unfit_demonstrations_are_refused(tmp_path: Path, kind: str) -> None:
     ("bound", "sentence"), [({"min_steps": 50}, "below min_steps 50"), ({"max_steps": 40}, "above max")]
 )
 def test_lengths_out_of_bounds_are_refused(bound: dict[str, int], sentence: str) -> None:
-    report = validate.validate(synthetic(), **{**BOUNDS, **bound})
+    report = validate.validate(synthetic(), Knowledge(), **{**BOUNDS, **bound})
     with pytest.raises(ValidationError, match=f"length is .* steps, {sentence}.* at episode"):
         validate.raise_for_errors(report, "here")
 
@@ -331,7 +332,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {  # what no store holds, and an impo
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_demonstrations_are_refused(kind: str) -> None:
     change, sentence = MALFORMED[kind]
-    report = validate.validate(change(synthetic()), **BOUNDS)
+    report = validate.validate(change(synthetic()), Knowledge(), **BOUNDS)
     with pytest.raises(ValidationError, match=sentence):
         validate.raise_for_errors(report, "here")
 

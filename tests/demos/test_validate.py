@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.synthetic import synthetic
+from vqbet import tasks
 from vqbet.contract import Channel, Demonstrations, ValidationError
 from vqbet.demos.validation import checks, page, tables, validate
+from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.demos.validation.measured import Bounds, Measured
 from vqbet.tasks.pusht import importer
 
@@ -31,7 +33,7 @@ BOUNDS: dict[str, Any] = {
 
 
 def run(demos: Demonstrations, **changes: Any) -> validate.Report:
-    return validate.validate(demos, **{**BOUNDS, **changes})
+    return validate.validate(demos, tasks.of(demos.spec).validation(), **{**BOUNDS, **changes})
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_any_place_of_a_fault_is_found(data: st.DataObject) -> None:
     action = demos.action.copy()
     action[step, column] = value
     broken = replace(demos, action=action)
-    finding = checks.contents(Measured.of(broken, Bounds(**BOUNDS)))[0]
+    finding = checks.contents(Measured.of(broken, Bounds(**BOUNDS), Knowledge()))[0]
     episode = int(np.searchsorted(demos.episode_ends, step, side="right"))
     assert finding.severity == "error"
     assert finding.field == f"action.target_{column}"

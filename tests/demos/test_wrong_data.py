@@ -13,12 +13,16 @@ import pytest
 from bench import unusual_data, wrong_kinds
 from tests.support.recorded import recorded
 from tests.support.synthetic import synthetic
+from vqbet import tasks
 from vqbet.config.task import ValidateParams
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.demos.validation import ends, likeness, motion, plausible, references, validate
+from vqbet.demos.validation import ends, likeness, motion, plausible, validate
+from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.stages import worlds
 from vqbet.tasks.blockpush.oracle import demonstrations
-from vqbet.tasks.blockpush.world import SUCCESS_M, BlockPush
+from vqbet.tasks.blockpush.spec import SUCCESS_M
+from vqbet.tasks.blockpush.validation import IN_TARGET_M
 from vqbet.tasks.kitchen import importer as kitchen
 from vqbet.tasks.pusht import importer as pusht
 
@@ -73,8 +77,12 @@ def exact_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "_expect", lambda measured: [])
 
 
+def knowledge(demos: Demonstrations) -> Knowledge:
+    return tasks.of(demos.spec).validation()
+
+
 def run(demos: Demonstrations, **changes: Any) -> validate.Report:
-    return validate.validate(demos, **{**BOUNDS, **changes})
+    return validate.validate(demos, knowledge(demos), **{**BOUNDS, **changes})
 
 
 def made(kind: str, demos: Demonstrations) -> Demonstrations:
@@ -114,7 +122,7 @@ def test_real_pusht_and_kitchen_agree_with_their_tables(real_demos: Callable[[st
 def test_the_table_says_what_the_world_does(task: str) -> None:
     """Moved by smooth noise, the middle one of three episodes has the lag, and about the slope, of the table."""
     demos = _waved(task)
-    for judged in motion.agreement(demos).judged:
+    for judged in motion.agreement(demos, knowledge(demos).references).judged:
         assert judged.link.source == "table"
         known, low, high = judged.link.known, *motion.OF_TABLE.slope
         assert known is not None
@@ -123,9 +131,7 @@ def test_the_table_says_what_the_world_does(task: str) -> None:
 
 
 def _waved(task: str) -> Demonstrations:
-    from vqbet.tasks import WORLDS
-
-    env = WORLDS[task]()
+    env = worlds.make(task)
     first = env.reset(np.arange(3))
     low, high = np.array([[channel.low, channel.high] for channel in env.spec.action]).T
     wave = _wave((60, len(first), len(low)))
@@ -156,7 +162,7 @@ def test_stirring_has_no_lag_of_a_whole_turn() -> None:
         moved = np.cumsum(action[:, column - 8])
         observation[:, column] = moved - action[:, column - 8] - (moved - action[:, column - 8])[first]
     stirred = replace(demos, action=action.astype(np.float32), observation=observation)
-    assert not motion.agreement(stirred).faults().any()
+    assert not motion.agreement(stirred, knowledge(demos).references).faults().any()
 
 
 def test_a_reference_is_found_by_table_by_name_or_learned(good: Demonstrations) -> None:
@@ -166,7 +172,9 @@ def test_a_reference_is_found_by_table_by_name_or_learned(good: Demonstrations) 
         (unusual_data.renamed(good, random), "name"),
         (unusual_data.anonymous(good, random), "learned"),
     ):
-        assert {judged.link.source for judged in motion.agreement(demos).judged} == {source}
+        assert {judged.link.source for judged in motion.agreement(demos, knowledge(demos).references).judged} == {
+            source
+        }
 
 
 @pytest.mark.parametrize("how", [unusual_data.renamed, unusual_data.anonymous])
@@ -223,16 +231,18 @@ def test_what_always_moves_moves_in_a_success(good: Demonstrations) -> None:
 
 
 def measured(demos: Demonstrations) -> Measured:
-    return Measured.of(demos, Bounds(**BOUNDS))
+    return Measured.of(demos, Bounds(**BOUNDS), knowledge(demos))
 
 
 def test_a_goal_is_read_off_as_the_world_judges_it(good: Demonstrations) -> None:
-    assert ends.IN_TARGET_M > SUCCESS_M
-    assert ends.success_seen(good).all()
-    assert not ends.done_at_start(good).any()
-    assert set(ends.GOALS) == set(references.KNOWN)
-    other = replace(good, spec=replace(good.spec, task="own"))
-    assert ends.success_seen(other).all()
+    assert IN_TARGET_M > SUCCESS_M
+    goal = knowledge(good).goal
+    assert ends.success_seen(good, goal).all()
+    assert not ends.done_at_start(good, goal).any()
+    other = unusual_data.renamed(good, np.random.default_rng(0))
+    for known, demos in ((None, good), (goal, other)):  # it cannot be read off
+        assert ends.success_seen(demos, known).all()
+        assert not ends.done_at_start(demos, known).any()
 
 
 def test_nan_hides_nothing_else_and_breaks_nothing(good: Demonstrations) -> None:
@@ -277,8 +287,3 @@ def test_a_waiver_without_a_reason_is_refused(good: Demonstrations) -> None:
     with pytest.raises(ValueError, match="waive"):
         ValidateParams.model_validate({**BOUNDS, "waive": {"motion": "  "}})
     assert ValidateParams.model_validate(BOUNDS).waive == {}
-
-
-def test_the_effector_of_blockpush_is_where_the_table_says() -> None:
-    names = [channel.name for channel in BlockPush().spec.observation]
-    assert {known.observed for known in references.KNOWN["blockpush"]} <= set(names)

@@ -14,11 +14,11 @@ from tests.support.shrunk import shrunk
 from tests.support.synthetic import synthetic
 from vqbet import policies
 from vqbet.contract import Demonstrations
-from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks import TASKS
 from vqbet.tasks.kitchen.world import Kitchen
 
 TASK = "kitchen"
@@ -39,7 +39,7 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
     policy, packed = policies.load(paths.policy)
-    assert policy.absolute == COUNTED[TASK]
+    assert policy.absolute == TASKS[TASK].action_reference
     assert packed.spec == demos.spec, "it is still told what the world observes, and gives it commands"
     assert artifacts.read_json(paths.health)["channels"][0] == "robot_joint1_position_wanted"
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3

@@ -13,12 +13,11 @@ from tests.support.shrunk import shrunk
 from tests.support.synthetic import synthetic
 from vqbet import policies
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.coordinates import demonstrated_frame
 from vqbet.demos import store
-from vqbet.demos.goals import GOALS
 from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks.pusht import TASK as PUSHT
 from vqbet.tasks.pusht.world import PushT
 
 TASK = "pusht"
@@ -32,7 +31,7 @@ def demos() -> Demonstrations:
     return replace(demos, columns=synthetic(8).columns)
 
 
-@pytest.mark.parametrize(("goal_steps", "reference"), [(1, demonstrated_frame.AT[TASK]), (0, ())])
+@pytest.mark.parametrize(("goal_steps", "reference"), [(1, PUSHT.goal_frame), (0, ())])
 def test_what_was_trained_acts_where_it_is_told_to(
     tmp_path: Path, demos: Demonstrations, goal_steps: int, reference: tuple[float, ...]
 ) -> None:
@@ -43,11 +42,12 @@ def test_what_was_trained_acts_where_it_is_told_to(
         stage.run(paths, params, Watch())
     policy, _ = policies.load(paths.policy)
     assert policy.reference == reference
-    assert policy.goal == (GOALS[TASK] if goal_steps else ())
+    assert policy.goal == (PUSHT.goal if goal_steps else ())
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
 
 
 def test_it_is_refused_where_the_world_is_another_when_moved(demos: Demonstrations) -> None:
     params = shrunk("blockpush", tokenizer={"goal_frame": True})
+    demos = replace(demos, spec=replace(demos.spec, task="blockpush"))
     with pytest.raises(ConfigError, match=r"blockpush\.tokenizer\.goal_frame: true: the world of 'blockpush'"):
         tokenizer.refuse_unfit("blockpush", params.tokenizer, demos)

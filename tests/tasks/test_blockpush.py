@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 
 import numpy as np
@@ -11,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
-from vqbet.tasks import ORACLE_MODULES, ORACLES, WORLDS
-from vqbet.tasks.blockpush import world
+from vqbet.tasks.blockpush import DRAWN, FIXED, world
 from vqbet.tasks.blockpush.oracle import demonstrations, moves, world_seed
-from vqbet.tasks.blockpush.world import BLOCKS, MAX_MOVE_M, MODES, SPEC, TARGETS, BlockPush, layout
+from vqbet.tasks.blockpush.spec import MAX_MOVE_M, SPEC
+from vqbet.tasks.blockpush.world import BLOCKS, MODES, TARGETS, BlockPush, layout
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def test_spec_is_the_published_layout():
     assert names[6:10] == ["effector_x", "effector_y", "effector_target_x", "effector_target_y"]
     assert names[10:] == ["target0_x", "target0_y", "target0_yaw", "target1_x", "target1_y", "target1_yaw"]
     assert (SPEC.control_hz, SPEC.action_kind, SPEC.frame) == (10.0, "relative", "table")
-    assert isinstance(WORLDS["blockpush"](), BlockPush)
+    assert isinstance(FIXED.world(), BlockPush)
 
 
 def test_layout_depends_on_its_seed_alone():
@@ -86,7 +85,7 @@ def test_the_drawn_layout_is_the_fixed_one_with_sides_changed():
 
 
 def test_the_drawn_world_says_so_in_its_spec():
-    env = WORLDS["blockpush_drawn"]()
+    env = DRAWN.world()
     assert SPEC.differences(env.spec) == ["task: 'blockpush' here, 'blockpush_drawn' there"]
     first = env.reset(np.arange(20))
     assert (first[:, [0, 1]] == np.array([layout(seed, "drawn")[:2] for seed in range(20)], np.float32)).all()
@@ -247,7 +246,7 @@ def test_demonstrations_fit_the_contract(demos: Demonstrations):
     assert demos.columns["seed"].dtype == np.int64
     assert demos.columns["success"].dtype == np.bool_
     assert demos.columns["seed"].min() >= 2**32  # evaluation seeds are below 2**31
-    assert (demos.columns["source"] == "vqbet.tasks.blockpush.world").all()
+    assert (demos.columns["source"] == "vqbet.sims.blockpush").all()
     assert (demos.columns["task"] == "blockpush").all()
     assert inside(SPEC.observation, demos.observation)
     assert inside(SPEC.action, demos.action)
@@ -255,7 +254,7 @@ def test_demonstrations_fit_the_contract(demos: Demonstrations):
 
 def test_a_demonstration_depends_on_seed_and_index_alone(demos: Demonstrations):
     told: list[tuple[int, int]] = []
-    few = ORACLES["blockpush"](7, 3, lambda done, total: told.append((done, total)))
+    few = FIXED.oracle(7, 3, lambda done, total: told.append((done, total)))
     assert (few.action == demos.action[: len(few.action)]).all()
     assert few.columns["seed"].tolist() == [world_seed(3, index) for index in range(7)]
     assert told[-1] == (7, 7)
@@ -263,19 +262,14 @@ def test_a_demonstration_depends_on_seed_and_index_alone(demos: Demonstrations):
 
 
 def test_demonstrations_of_drawn_sides_are_the_other_world_s(drawn: Demonstrations):
-    env = WORLDS["blockpush_drawn"]()
+    env = DRAWN.world()
     assert drawn.spec == env.spec
     assert (drawn.columns["task"] == "blockpush_drawn").all()
     assert (drawn.columns["source"] == "vqbet.sims.blockpush_drawn").all()
     assert (env.reset(drawn.columns["seed"]) == drawn.observation[drawn.episode_starts]).all()
     assert (replay(env, drawn) == drawn.state).all()
-    few = ORACLES["blockpush_drawn"](5, 3, None)
+    few = DRAWN.oracle(5, 3, None)
     assert (few.action == drawn.action[: len(few.action)]).all()
-
-
-def test_every_oracle_has_a_module_that_is_there():
-    assert set(ORACLE_MODULES) == set(ORACLES)
-    assert all(importlib.util.find_spec(module) for module in ORACLE_MODULES.values())
 
 
 def test_an_oracle_that_turns_away_fails_and_says_so(monkeypatch: pytest.MonkeyPatch):

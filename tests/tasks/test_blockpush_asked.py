@@ -7,7 +7,8 @@ import pytest
 
 from vqbet.tasks.blockpush import world
 from vqbet.tasks.blockpush.oracle import moves
-from vqbet.tasks.blockpush.world import GOAL, MODES, SPEC, BlockPush, layout, pairing
+from vqbet.tasks.blockpush.spec import GOAL, SPEC
+from vqbet.tasks.blockpush.world import MODES, BlockPush, layout, pairing
 
 STRAIGHT, CROSSED = (next(seed for seed in range(99) if pairing(seed) == wanted) for wanted in (0, 1))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vqbet.contract import Env, WorldError
-from vqbet.tasks import WORLDS
+from vqbet.stages import worlds
+from vqbet.tasks import TASKS
 
 FAULTS: dict[str, tuple[Callable[[int], np.ndarray], list, str]] = {  # actions of so many channels, rows
     "nan": (lambda A: np.full((1, A), np.nan), [1], "the action of episode 1 is not finite"),
@@ -22,9 +23,9 @@ FAULTS: dict[str, tuple[Callable[[int], np.ndarray], list, str]] = {  # actions 
 }
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=TASKS)
 def world(request: pytest.FixtureRequest) -> Env:
-    return WORLDS[request.param]()
+    return worlds.make(request.param)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
-from vqbet.tasks import GOAL_WORLDS, WORLDS
-from vqbet.tasks.kitchen import importer, world
-from vqbet.tasks.kitchen.world import DEMONSTRATED, GOAL, SPEC, TASKS, Kitchen, goal_configurations, reference
+from vqbet.tasks.kitchen import TASK, world
+from vqbet.tasks.kitchen.completion import DEMONSTRATED, GOALS, NEAR, STATE
+from vqbet.tasks.kitchen.spec import CONTROL_HZ, FULL_SPEED, GOAL, SPEC
+from vqbet.tasks.kitchen.world import TASKS, Kitchen, goal_configurations, reference
 
 PLACES = {  # position -> value that does a task, in the model's order
     "bottom burner": {11: -0.88, 12: -0.01},
@@ -52,7 +53,7 @@ def demonstrations(episodes: int = 3, steps: int = 4) -> Demonstrations:
         spec=SPEC,
         observation=rows + np.linspace(0, 0.5, 59, dtype=np.float32),
         action=np.zeros((len(rows), 9), np.float32),
-        time_s=np.tile(np.arange(steps) / world.CONTROL_HZ, episodes),
+        time_s=np.tile(np.arange(steps) / CONTROL_HZ, episodes),
         episode_ends=np.arange(1, episodes + 1) * steps,
         columns=text | {"seed": np.full(episodes, -1), "success": np.ones(episodes, bool)},
     )
@@ -64,10 +65,10 @@ def theirs(**options: float):
     return KitchenEnv(**options)
 
 
-def test_the_world_is_registered_and_its_spec_is_the_data_s() -> None:
-    env = WORLDS["kitchen"]()
+def test_the_task_s_world_observes_what_was_recorded() -> None:
+    env = TASK.world()
     assert isinstance(env, Kitchen)
-    assert env.spec.differences(importer.spec()) == []
+    assert env.spec is TASK.spec
     assert (env.max_steps, env.tasks, env.goal) == (280, TASKS, ())
     names = [channel.name for channel in env.spec.observation]
     assert len(set(names)) == 59
@@ -82,12 +83,12 @@ def test_the_words_are_those_of_the_reference() -> None:
     env, model = theirs(), reference().model
     assert set(TASKS) == set(OBS_ELEMENT_GOALS)
     assert env.robot_env.frame_skip == world.SUBSTEPS
-    assert env.robot_env.dt == pytest.approx(1 / world.CONTROL_HZ)
-    assert (reference().speed == world.FULL_SPEED).all()
-    for task, positions in importer.GOALS.items():
+    assert env.robot_env.dt == pytest.approx(1 / CONTROL_HZ)
+    assert (reference().speed == FULL_SPEED).all()
+    for task, positions in GOALS.items():
         indices, values = reference().wanted[task]
         assert dict(zip(indices.tolist(), values.tolist(), strict=True)) == positions
-    assert (importer.NEAR, tuple(importer.GOALS)) == (reference().near, DEMONSTRATED)
+    assert (NEAR, tuple(GOALS)) == (reference().near, DEMONSTRATED)
     assert (model.nq, model.nv, model.nu) == (30, 29, 9)
 
 
@@ -165,7 +166,7 @@ def test_a_seed_says_it_all_and_nothing_is_left_over() -> None:
 def test_restored_states_are_seen_as_they_are_and_noisy_only_with_seeds() -> None:
     env, state = Kitchen(), np.random.default_rng(0).normal(size=(2, 59))
     seen = env.restore(state)
-    np.testing.assert_array_equal(seen, state[:, importer.STATE.argsort()].astype(np.float32))
+    np.testing.assert_array_equal(seen, state[:, STATE.argsort()].astype(np.float32))
     np.testing.assert_array_equal(env.state(), state)
     noisy = env.restore(state, np.array([6, 7]))
     assert 0 < np.abs(noisy - seen).max() < 1.1e-3
@@ -315,7 +316,7 @@ def test_the_world_with_goals_asks_for_the_ends_of_demonstrations() -> None:
     demos = demonstrations()
     goals = goal_configurations(demos)
     np.testing.assert_array_equal(goals, demos.observation[[3, 7, 11], 18:39])
-    env = GOAL_WORLDS["kitchen"](demos)
+    env = TASK.goal_world(demos)
     assert isinstance(env, Kitchen)
     assert (set(env.tasks), env.goal) == (set(DEMONSTRATED), GOAL)
     env.reset(np.arange(30))
@@ -353,9 +354,9 @@ def test_every_task_changes_the_picture(task: str) -> None:
 
 def test_naming_the_worlds_imports_no_simulator_and_building_this_one_says_nothing() -> None:
     code = (
-        "import sys, vqbet.tasks; "
+        "import sys, vqbet.tasks; list(vqbet.tasks.TASKS.items()); "
         "assert not any(name in sys.modules for name in ('gymnasium', 'mujoco', 'cv2')); "
-        "vqbet.tasks.WORLDS['kitchen']()"
+        "vqbet.tasks.TASKS['kitchen'].world()"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -18,10 +18,10 @@ from numcodecs import Blosc
 from tests.support import buffers
 from tests.support.buffers import ENDS, Fault, edit, within_limits
 from vqbet.contract import COLUMNS, Demonstrations, StoreError, WorldError
-from vqbet.demos.importers import IMPORTERS
-from vqbet.tasks.kitchen import importer
+from vqbet.tasks.kitchen import TASK, importer
+from vqbet.tasks.kitchen.completion import DEMONSTRATED, GOALS, done
 from vqbet.tasks.kitchen.replay import replay
-from vqbet.tasks.kitchen.world import DEMONSTRATED, Kitchen, goal_configurations
+from vqbet.tasks.kitchen.world import Kitchen, goal_configurations
 
 ALL = ">".join(DEMONSTRATED)
 PACKED = Blosc(cname="lz4", clevel=5, shuffle=Blosc.NOSHUFFLE)
@@ -44,7 +44,7 @@ def buffer(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def published(real_demos: Callable[[str], Path]) -> Demonstrations:
-    return IMPORTERS["kitchen"](real_demos("kitchen"))
+    return TASK.importer.read(real_demos("kitchen"))
 
 
 def test_reads_what_was_written(buffer: Path) -> None:
@@ -82,13 +82,13 @@ def test_success_is_each_of_the_four_tasks_at_some_step(tmp_path: Path) -> None:
     objects = arrays["data/state"][:, 18:39]  # a view: positions 9 to 29 of the model
     for episode, tasks in ((0, DEMONSTRATED), (2, DEMONSTRATED[:3])):
         for step, task in enumerate(tasks):
-            for position, value in importer.GOALS[task].items():
+            for position, value in GOALS[task].items():
                 objects[[0, 40, 55][episode] + 3 * step, position - 9] = value
-    objects[45, 23 - 9 :] = list(importer.GOALS["kettle"].values())
+    objects[45, 23 - 9 :] = list(GOALS["kettle"].values())
     demos = importer.load(write(tmp_path / "labelled.zarr", arrays))
     assert demos.columns["success"].tolist() == [True, False, False]
     assert demos.state is not None
-    assert importer.done(demos.state[[0, 1, 3, 45]]).tolist() == [
+    assert done(demos.state[[0, 1, 3, 45]]).tolist() == [
         [True, False, False, False],
         [False, False, False, False],
         [False, True, False, False],
@@ -161,7 +161,7 @@ def test_the_published_buffer(published: Demonstrations) -> None:
 def test_every_demonstration_ends_in_a_goal_with_all_four_tasks_done(published: Demonstrations) -> None:
     assert goal_configurations(published).shape == (19, 21)
     assert published.state is not None
-    assert importer.done(published.state[published.episode_ends - 1]).all()
+    assert done(published.state[published.episode_ends - 1]).all()
 
 
 def test_recorded_servo_targets_do_every_task_again(published: Demonstrations) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vqbet import tasks, versions
+from vqbet import versions
 from vqbet.contract import PipelineError
+from vqbet.tasks import TASKS
 
 SUFFIX = ".zarr"
 
@@ -36,10 +37,9 @@ def _remedy(missing: list[str]) -> str:
     """How the missing stores come back."""
     names = [name.removesuffix(SUFFIX) for name in missing]
     ways = ["bring it back with `dvc pull data.dvc`"]
-    ways += [f"make it again with `python -m vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
+    scripted = {name for name in names if (task := TASKS.get(name)) and task.oracle}
+    ways += [f"make it again with `python -m vqbet ingest {name}`" for name in names if name in scripted]
     ways += [
-        f"import it again with `python -m vqbet ingest {name} <path or URL>`"
-        for name in names
-        if name not in tasks.ORACLES
+        f"import it again with `python -m vqbet ingest {name} <path or URL>`" for name in names if name not in scripted
     ]
     return " or ".join(ways)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqbet import registry, versions
+from vqbet import registry, tasks, versions
 from vqbet.contract import (
     BundleError,
     ConfigError,
@@ -125,7 +125,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
     there is none."""
     import torch
 
-    demos = views.seen(demos, "tokenizer", wanted)
+    demos = views.seen(demos, "tokenizer", wanted, tasks.of(demos.spec))
     length, normalizer = tokenizer.shape.chunk, tokenizer.normalizer
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))  # steps to the episode's end
     starts = np.flatnonzero(left >= length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from vqbet.demos.validation import validate
 from vqbet.stages import artifacts, code_version
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks import TASKS, Oracle, Task
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -43,23 +44,19 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     """
     paths = Paths(root, task)
     completeness.check(root, task)
-    if not source and task not in tasks.ORACLES:
-        raise ConfigError(
-            f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
-            f"{_names(tasks.ORACLES)}): python -m vqbet ingest {task} <path or URL>"
-        )
-    recipe = "" if source else _recipe(task, params)
+    oracle = None if source else _oracle(task)
+    recipe = _recipe(oracle, task, params) if oracle else ""
     note = paths.scratch("ingested") / "made.json"
-    if recipe and note.is_file() and paths.store.is_dir():
+    if oracle and note.is_file() and paths.store.is_dir():
         known = artifacts.read_object(note, recipe=str, digest=str, episodes=int, steps=int)
         if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
-            origin.keep(paths, known["digest"], _oracle(task, params), versioned=False)
+            origin.keep(paths, known["digest"], _scripted(oracle, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)
-    if source:
-        demos, source_of = _imported(root, task, source, watch)
+    if oracle:
+        demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, params)
     else:
-        demos, source_of = _demonstrated(task, params, watch), _oracle(task, params)
-    report = validate.validate(demos, **params.validate_.model_dump())
+        demos, source_of = _imported(root, task, source, watch)
+    report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
     validate.raise_for_errors(report, source or task)
     digest = store.write(paths.store, demos)
     origin.keep(paths, digest, source_of, versioned=bool(source))
@@ -77,25 +74,35 @@ def publish(root: Path, watch: Watch) -> versions.DataVersion:
     return version
 
 
-def _demonstrated(task: str, params: TaskParams, watch: Watch) -> Demonstrations:
-    with watch.bar(f"demonstrations {task}") as advance:
-        return tasks.ORACLES[task](
-            params.demos.episodes, params.demos.seed, lambda done, total: advance(done, total, {})
+def _oracle(task: str) -> Oracle:
+    known = TASKS.get(task)
+    if known is None or known.oracle is None:
+        raise ConfigError(
+            f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
+            f"{_names(lambda each: each.oracle)}): python -m vqbet ingest {task} <path or URL>"
         )
+    return known.oracle
 
 
-def _oracle(task: str, params: TaskParams) -> Origin:
+def _demonstrated(oracle: Oracle, task: str, params: TaskParams, watch: Watch) -> Demonstrations:
+    with watch.bar(f"demonstrations {task}") as advance:
+        return oracle(params.demos.episodes, params.demos.seed, lambda done, total: advance(done, total, {}))
+
+
+def _scripted(oracle: Oracle, params: TaskParams) -> Origin:
     """The task's oracle as the source of its demonstrations: its code and its parameters."""
-    module, chosen = tasks.ORACLE_MODULES[task], params.demos
+    module, chosen = tasks.module(oracle), params.demos
     return Origin(
         module, "oracle", code_version.digest(module), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
     )
 
 
 def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonstrations, Origin]:
-    if task not in importers.IMPORTERS:
+    known = TASKS.get(task)
+    if known is None or known.importer is None:
         raise ConfigError(
-            f"{task}: no importer reads its published data; there are importers for {_names(importers.IMPORTERS)}"
+            f"{task}: no importer reads its published data; there are importers for "
+            f"{_names(lambda each: each.importer)}"
         )
     archive: list[str] = []
     with watch.bar(f"fetch {task}") as advance:
@@ -107,19 +114,19 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
             hashed=archive.append,
         )
     try:
-        demos = importers.IMPORTERS[task](folder)
+        demos = known.importer.read(folder)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
     found = importers.located(folder)
-    return demos, origin.imported(source, found, importers.FORMATS[task], "".join(archive))
+    return demos, origin.imported(source, found, known.importer.format, "".join(archive))
 
 
-def _recipe(task: str, params: TaskParams) -> str:
+def _recipe(oracle: Oracle, task: str, params: TaskParams) -> str:
     """What decides the oracle's demonstrations: its parameters and its code."""
-    code = code_version.digest(tasks.ORACLE_MODULES[task])
+    code = code_version.digest(tasks.module(oracle))
     text = json.dumps([task, params.demos.model_dump(), code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _names(table: Iterable[str]) -> str:
-    return ", ".join(sorted(table)) or "none"
+def _names(brought_in: Callable[[Task], object]) -> str:
+    return ", ".join(sorted(name for name, task in TASKS.items() if brought_in(task))) or "none"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqbet import registry, versions
+from vqbet import registry, tasks, versions
 from vqbet.demos import store
 from vqbet.stages import artifacts, runner
 from vqbet.stages.paths import Paths
+from vqbet.tasks import Score, Task
 
 SHOWN = {  # of each stage's metrics
     "validate": ("episodes", "steps"),
@@ -32,7 +33,7 @@ def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
         "data version": f"{store.digest(paths.store)[:12]}",
         "data.dvc": f"{versions.data_version(root)[:12]}{_compared(root, 'data.dvc')}",
         "tokenizer": _tokenizer(found["tokenizer"]),
-        **_scores(evaluated),
+        **_scores(tasks.TASKS.get(task), evaluated),
         "modes": f"{evaluated['modes']:.0f} visited, entropy {evaluated['mode_entropy_bits']:.2f} bits",
         "verdict": f"{verdict['outcome']}: {verdict['reason']}",
         "champion": f"version {champion.version}, digest {champion.digest[:12]}" if champion else "none",
@@ -50,14 +51,15 @@ def _tokenizer(metrics: dict[str, Any]) -> str:
     return f"error {metrics['mean_error_over_std']:.3f} of a standard deviation, {used} codes in use"
 
 
-def _scores(metrics: dict[str, Any]) -> dict[str, str]:
-    """The score in the world's own words where it counts blocks or coverage."""
-    low, high = metrics["score_low"], metrics["score_high"]
-    episodes = f"{metrics['episodes']:.0f} episodes"
-    if "mean_blocks" in metrics:
-        return {"blocks pushed": f"{metrics['mean_blocks']:.2f} of 2 ({2 * low:.2f} to {2 * high:.2f}), {episodes}"}
-    extra = {name.removeprefix("mean_"): f"{value:.3f}" for name, value in metrics.items() if name.endswith("coverage")}
-    return {"score": f"{metrics['score']:.3f} ({low:.3f} to {high:.3f}), {episodes}", **extra}
+def _scores(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
+    """The score in the task's own words, and what it shows beside it."""
+    words = task.score if task else Score()
+    mean, low, high = (words.top * metrics[name] for name in ("score", "score_low", "score_high"))
+    value = f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    if words.top > 1:
+        value = f"{mean:.2f} of {words.top} ({low:.2f} to {high:.2f})"
+    beside = {name: f"{metrics[f'mean_{name}']:.3f}" for name in words.beside if f"mean_{name}" in metrics}
+    return {words.name: f"{value}, {metrics['episodes']:.0f} episodes", **beside}
 
 
 def _seconds(paths: Paths) -> str:

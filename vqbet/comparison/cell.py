@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqbet import environment, versions
+from vqbet import environment, tasks, versions
 from vqbet.comparison import grid, timed
 from vqbet.comparison.grid import VQBET, Cell
 from vqbet.comparison.results import Result
@@ -21,7 +21,6 @@ from vqbet.comparison.timed import Job
 from vqbet.contract import ConfigError, Demonstrations, Env
 from vqbet.coordinates import views
 from vqbet.demos import store
-from vqbet.demos.goals import GOALS
 from vqbet.environment import processes
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.rollout import Label
@@ -145,13 +144,13 @@ def _demonstrations(root: Path, params: Params, task: str) -> Demonstrations:
 def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstrations:
     """The cell's share of the demonstrations. Refuses what cannot be trained or played, before anything is."""
     chosen, seen = grid.resolved(params, cell), share(demos, cell.change("data", 1.0), cell.seed)
-    if cell.goal and cell.task not in GOALS:
+    if cell.goal and not tasks.TASKS[cell.task].goal:
         raise ConfigError(f"{params.own}: goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
     _world(cell, demos)
     if cell.policy == VQBET:
         task = grid.sections(params, cell)
         tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
-        views.refuse(cell.task, prior.SECTION, views.asked(task.prior.model_dump()))
+        views.refuse(cell.task, prior.SECTION, views.asked(task.prior.model_dump()), tasks.of(seen.spec))
     else:
         timed.baseline(params, cell, chosen, seen)
     return seen

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vqbet import bundle, environment, policies
+from vqbet import bundle, environment, policies, tasks
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import VQBET, Cell
 from vqbet.comparison.policies import KINDS
 from vqbet.comparison.trainable import Trainable
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
-from vqbet.demos.goals import GOALS
 from vqbet.models.tokenizer import Tokenizer
 from vqbet.policies.actor import Actor, understood
 from vqbet.policies.vqbet import VQBeT
@@ -106,7 +105,7 @@ def actor(job: Job) -> Actor:
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
     """A baseline of a cell, untrained. Raises ConfigError with its path where it cannot be built on these data."""
-    goal, steps = (GOALS[cell.task], params.paper.goal_steps) if cell.goal else ((), 0)
+    goal, steps = (tasks.TASKS[cell.task].goal, params.paper.goal_steps) if cell.goal else ((), 0)
     try:
         return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed)
     except TrainingError as error:
@@ -133,7 +132,7 @@ def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
         artifacts.write_json(note, fit.seconds)
         checkpoint.clear(job.folder / "codes")
     packed = bundle.read(kept)
-    goal = GOALS[job.cell.task] if job.cell.goal else ()
+    goal = tasks.TASKS[job.cell.task].goal if job.cell.goal else ()
 
     def build() -> Trainable:
         frozen = Tokenizer.from_components(packed.arguments, packed.components)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vqbet import tasks
 from vqbet.comparison.policies.bc import BehaviorCloning, BehaviorCloningShape
 from vqbet.comparison.policies.beso import Beso, BesoShape
 from vqbet.comparison.policies.bet import BeT, BeTShape
@@ -76,7 +77,7 @@ def baseline(
     shape = dict(chosen["shape"])
     seed_everything(seed)
     wanted, spec = views.asked(chosen), demos.spec
-    demos = views.seen(demos, prior.SECTION, wanted)
+    demos = views.seen(demos, prior.SECTION, wanted, tasks.of(spec))
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])

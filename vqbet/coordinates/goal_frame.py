@@ -2,14 +2,21 @@
 
 Where a world's physics is the same wherever a scene lies and however it is turned, a policy that knows one goal then
 reaches every goal. What is lost are the world's edges, which are elsewhere in every frame.
+
+People stop when a scene looks done. In such a world every demonstration is a perfect one of reaching the place where it
+stopped. In the frame of that place (`framed`) it ends exactly at the goal. A policy that learnt from such
+demonstrations and acts in the frame of a goal reaches goals of which it has seen none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
+
+from vqbet.contract import Demonstrations
 
 Points = Float[np.ndarray, "E *N xy"]  # xy: channels that come in pairs, x before y
 
@@ -66,3 +73,19 @@ def onto(goals: Float[np.ndarray, "E C"], reference: Float[np.ndarray, " C"]) ->
     still = size == 0
     size[still], along[still] = 1.0, 1.0
     return Motion(along / size, across / size, start, end)
+
+
+def reached(demos: Demonstrations, goal: Sequence[str], reference: Sequence[float]) -> Motion:
+    """Return of each episode the motion that brings the place it reached onto the reference.
+
+    goal: the observed channels that make a goal, x before y. reference: where they lie at the world's own goal.
+    """
+    names = [channel.name for channel in demos.spec.observation]
+    places = demos.observation[demos.episode_ends - 1][:, [names.index(name) for name in goal]]
+    return onto(places, np.array(reference))
+
+
+def framed(demos: Demonstrations, goal: Sequence[str], reference: Sequence[float]) -> Demonstrations:
+    """Return each demonstration in the frame of what it reached (see `reached`), without states."""
+    steps = reached(demos, goal, reference)[np.repeat(np.arange(len(demos.lengths)), demos.lengths)]
+    return replace(demos, observation=steps.there(demos.observation), action=steps.there(demos.action), state=None)

@@ -5,7 +5,7 @@ The goal of a window is G consecutive observations that end at a later step of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -15,17 +15,6 @@ from vqbet.contract import Demonstrations
 from vqbet.demos.windows import Windows
 
 VARIANTS = 16
-GOALS: Mapping[str, tuple[str, ...]] = {
-    "blockpush": ("block0_x", "block0_y", "block1_x", "block1_y"),
-    "blockpush_drawn": ("block0_x", "block0_y", "block1_x", "block1_y"),
-    "kitchen": (
-        *("knob1", "bottom_right_burner", "knob2", "bottom_left_burner"),
-        *("knob3", "top_right_burner", "knob4", "top_left_burner"),
-        *("light_switch", "light", "slide_cabinet", "left_hinge_cabinet", "right_hinge_cabinet", "microwave_door"),
-        *("kettle_x", "kettle_y", "kettle_z", "kettle_qw", "kettle_qx", "kettle_qy", "kettle_qz"),
-    ),
-    "pusht": tuple(f"keypoint{index}_{axis}" for index in range(9) for axis in "xy"),
-}  # the channels of a task's observation that make its goals; its world says the same, a test compares
 
 
 def windows(

@@ -31,7 +31,7 @@ def spec_sha256(spec: Spec) -> str:
 class Slice:
     """Conditions under which a share of the episodes is played, and reported on its own.
 
-    Noise: standard deviations, as fractions of half of each channel's range (`sims.disturbed`).
+    Noise: standard deviations, as fractions of half of each channel's range (`evaluation.noise`).
     """
 
     name: str

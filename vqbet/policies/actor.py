@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqbet.contract import BundleError, Spec, WorldError
 from vqbet.coordinates import goal_frame
-from vqbet.coordinates.action_reference import Absolute, Counted
+from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
 TERMS = ("goal", "reference", "absolute")  # what of an actor's arguments says what its planner's numbers mean
@@ -118,7 +118,8 @@ class Actor:
             )
         self.reference, self.absolute = tuple(reference), tuple((name, float(reach)) for name, reach in absolute)
         try:
-            self._led = Absolute.of(self.absolute, [channel.name for channel in spec.observation]) if absolute else None
+            seen = [channel.name for channel in spec.observation]
+            self._led = ActionReference.of(self.absolute, seen) if absolute else None
         except ValueError as error:
             raise BundleError(f"absolute: {error} of {spec.task!r}") from error
         self._low = np.array([channel.low for channel in spec.action], np.float32)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from vqbet import bundle
+from vqbet import bundle, tasks
 from vqbet.contract import ConfigError, Demonstrations
-from vqbet.coordinates import demonstrated_frame, demonstrated_positions, views
+from vqbet.coordinates import views
 from vqbet.demos import goals, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
@@ -79,19 +79,17 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
     """
     if not goal_steps:
         return ()
-    if task not in goals.GOALS:
-        raise ConfigError(
-            f"{task}.prior.goal_steps: {goal_steps}: the task has no goals, there are some for "
-            f"{', '.join(sorted(goals.GOALS))}; set it to 0"
-        )
-    return goals.GOALS[task]
+    known = tasks.TASKS.get(task)
+    if known is None or not known.goal:
+        raise ConfigError(f"{task}.prior.goal_steps: {goal_steps}: the task has no goals; set it to 0")
+    return known.goal
 
 
 def build(
     chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
 ) -> tuple[Prior, Windows | GoalWindows]:
     """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
+    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,
@@ -109,8 +107,8 @@ def build(
 def terms(task: str, goal: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What the numbers of a policy mean that was trained so, as `Actor.terms` has it; goals lie somewhere for one that
     acts in their frame, and nowhere for one that does not, or is told none."""
-    reference = demonstrated_frame.AT[task] if goal and chosen.get("goal_frame") else ()
-    counted = demonstrated_positions.COUNTED[task] if chosen.get("absolute") else ()
+    reference = tasks.TASKS[task].goal_frame if goal and chosen.get("goal_frame") else ()
+    counted = tasks.TASKS[task].action_reference if chosen.get("absolute") else ()
     return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}
 
 

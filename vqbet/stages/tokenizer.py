@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vqbet import bundle
+from vqbet import bundle, tasks
 from vqbet.contract import Demonstrations, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import store
@@ -43,7 +43,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         watch=watch,
     )
     tokenizer = made.tokenizer
-    recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"})
+    recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"}, tasks.of(demos.spec))
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     artifacts.write_curves(paths.plot("tokenizer"), made.history)
     artifacts.write_json(paths.health, described(health, recorded))
@@ -83,7 +83,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
     Raises ConfigError where the demonstrations are to be seen in a way that their world is not made for.
     """
     began = loop.clock()
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
+    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -108,7 +108,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
     """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
-    views.refuse(task, SECTION, views.asked(chosen.model_dump()))
+    views.refuse(task, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(

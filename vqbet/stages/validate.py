@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vqbet import tasks
 from vqbet.demos import store
 from vqbet.demos.validation import validate
 from vqbet.stages import artifacts
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
-    report = validate.validate(demos, **params.validate_.model_dump())
+    report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
     validate.write(report, paths.validation)
     metrics = {
         "episodes": float(len(demos.episode_ends)),

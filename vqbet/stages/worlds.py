@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vqbet import tasks
 from vqbet.contract import Demonstrations, Env, Policy, WorldError
 from vqbet.evaluation.noise import Disturbed
 from vqbet.policies.nearest import NearestDemonstration
 from vqbet.policies.noop import NoOp
+from vqbet.tasks import TASKS
 
 ASKING = "+goals"  # after a task's name: its world that asks each episode for a goal
 
@@ -20,16 +20,21 @@ def make(world: str, demos: Demonstrations | None = None) -> Env:
 
     Raises WorldError naming those there are.
     """
-    task = world.removesuffix(ASKING)
-    known = tasks.WORLDS if task == world else tasks.GOAL_WORLDS
-    if task not in known:
-        kind = "world" if task == world else "world that asks for goals"
-        raise WorldError(f"no {kind} {task!r}; there are: {', '.join(sorted(known))}")
-    if task == world:
-        return tasks.WORLDS[task]()
+    name = world.removesuffix(ASKING)
+    task = TASKS.get(name)
+    if name == world:
+        if task is None or task.world is None:
+            raise WorldError(f"no world {name!r}; there are: {_names('world')}")
+        return task.world()
+    if task is None or task.goal_world is None:
+        raise WorldError(f"no world that asks for goals {name!r}; there are: {_names('goal_world')}")
     if demos is None:
         raise WorldError(f"world {world!r}: expected demonstrations to ask for goals from, got none")
-    return tasks.GOAL_WORLDS[task](demos)
+    return task.goal_world(demos)
+
+
+def _names(field: str) -> str:
+    return ", ".join(sorted(name for name, task in TASKS.items() if getattr(task, field) is not None))
 
 
 def disturbed(env: Env, demos: Demonstrations, *, observation_noise: float, action_noise: float) -> Env:

@@ -1,96 +1,94 @@
-"""Simulated worlds behind `contract.Env`, one file each, and the scripted oracles of those that have one."""
+"""What a task is, one folder each: spec, world, importer or oracle, goal, symmetries, picture. TASKS is the only table.
+
+A row says where a `Task` value lies, `module:name`, and the module is imported when the task is looked up. An installed
+package adds tasks by entry points of the group `vqbet.tasks`, which look the same:
+
+    [project.entry-points."vqbet.tasks"]
+    door = "our_package.door:TASK"
+
+The code that a stage runs for one task is then in three places, none of which reaches another task:
+
+- the import closure of the stage, in which this package is `tasks/__init__.py` and `tasks/task.py` alone, since rows
+  and `Code` are names and not imports;
+- the import closure of the row's module, `TASKS.module(task)`: the task's knowledge, which every stage may read;
+- the import closures of the modules in `Task.modules` whose functions the stage calls: "validation" in the stage
+  validate, "world" and "goal_world" where worlds are made (`stages/worlds.py`), "importer" and "oracle" in ingest.
+
+So editing a task's world trains nothing again, and another task's world re-runs nothing. A row's module must therefore
+name its world by `Code` and not import it. All that lies in an installed task's modules may be outside this package.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import final
 
-from vqbet.contract import Demonstrations, Env
+from vqbet.contract import ConfigError, Spec
+from vqbet.tasks.task import Code, Importer, Oracle, Score, Task, module
 
+__all__ = ["GROUP", "TASKS", "Code", "Importer", "Oracle", "Score", "Task", "Tasks", "module", "of"]
 
-def _blockpush() -> Env:
-    from vqbet.tasks.blockpush.world import BlockPush
-
-    return BlockPush()
-
-
-def _blockpush_drawn() -> Env:
-    from vqbet.tasks.blockpush.world import BlockPush
-
-    return BlockPush(sides="drawn")
+GROUP = "vqbet.tasks"
 
 
-def _kitchen() -> Env:
-    from vqbet.tasks.kitchen.world import Kitchen
+@final
+class Tasks(Mapping[str, Task]):
+    """Tasks by name: those of `rows`, then installed ones. Nothing is imported but what is looked up."""
 
-    return Kitchen()
+    def __init__(self, rows: Mapping[str, str]) -> None:
+        self._rows = rows
 
+    def __getitem__(self, name: str) -> Task:
+        """Return the task `name`. Raises KeyError where there is none, ConfigError where its row is wrong."""
+        row = self._row(name)
+        whose = f"task {name!r} of the package {row.dist.name!r}" if row.dist else f"task {name!r}"
+        try:
+            task = row.load()
+        except Exception as error:  # of code that is not ours
+            raise ConfigError(
+                f"{whose}: {row.value!r} cannot be loaded: {type(error).__name__}: {error}; repair or remove it"
+            ) from error
+        if not isinstance(task, Task) or task.name != name:
+            found = f"the task {task.name!r}" if isinstance(task, Task) else f"a {type(task).__name__}"
+            raise ConfigError(f"{whose}: expected {row.value!r} to be the Task whose spec says {name!r}, got {found}")
+        return task
 
-def _pusht() -> Env:
-    from vqbet.tasks.pusht.world import PushT
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows or bool(entry_points(group=GROUP, name=str(name)))
 
-    return PushT()
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._rows, *(each.name for each in entry_points(group=GROUP))]))
 
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
-WORLDS: Mapping[str, Callable[[], Env]] = {
-    "blockpush": _blockpush,
-    "blockpush_drawn": _blockpush_drawn,
-    "kitchen": _kitchen,
-    "pusht": _pusht,
-}
+    def module(self, name: str) -> str:
+        """Return the module that holds the task's value, without importing it. Raises KeyError."""
+        return self._row(name).module
 
-
-def _blockpush_asked(demos: Demonstrations) -> Env:
-    from vqbet.tasks.blockpush.world import BlockPush
-
-    return BlockPush(asked=True)
-
-
-def _blockpush_drawn_asked(demos: Demonstrations) -> Env:
-    from vqbet.tasks.blockpush.world import BlockPush
-
-    return BlockPush(sides="drawn", asked=True)
-
-
-def _kitchen_asked(demos: Demonstrations) -> Env:
-    from vqbet.tasks.kitchen.world import DEMONSTRATED, Kitchen, goal_configurations
-
-    return Kitchen(tasks=DEMONSTRATED, goals=goal_configurations(demos))
-
-
-def _pusht_asked(demos: Demonstrations) -> Env:
-    from vqbet.tasks.pusht.world import PushT, demonstrated_poses
-
-    return PushT(goal_poses=demonstrated_poses(demos))
-
-
-# Worlds that ask for something in every episode; what, may come from demonstrations.
-GOAL_WORLDS: Mapping[str, Callable[[Demonstrations], Env]] = {
-    "blockpush": _blockpush_asked,
-    "blockpush_drawn": _blockpush_drawn_asked,
-    "kitchen": _kitchen_asked,
-    "pusht": _pusht_asked,
-}
+    def _row(self, name: str) -> EntryPoint:
+        if name in self._rows:
+            return EntryPoint(name, self._rows[name], GROUP)
+        found = list({each.value: each for each in entry_points(group=GROUP, name=name)}.values())
+        if len(found) > 1:
+            whose = ", ".join(f"{each.value} of {each.dist.name if each.dist else '?'}" for each in found)
+            raise ConfigError(f"task {name!r}: several packages bring one in: {whose}; remove all but one")
+        if not found:
+            raise KeyError(name)
+        return found[0]
 
 
-def _blockpush_oracle(episodes: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Demonstrations:
-    from vqbet.tasks.blockpush.oracle import demonstrations
-
-    return demonstrations(episodes, seed, progress)
-
-
-def _blockpush_drawn_oracle(
-    episodes: int, seed: int, progress: Callable[[int, int], None] | None = None
-) -> Demonstrations:
-    from vqbet.tasks.blockpush.oracle import demonstrations
-
-    return demonstrations(episodes, seed, progress, sides="drawn")
+TASKS = Tasks(
+    {
+        "blockpush": "vqbet.tasks.blockpush:FIXED",
+        "blockpush_drawn": "vqbet.tasks.blockpush:DRAWN",
+        "kitchen": "vqbet.tasks.kitchen:TASK",
+        "pusht": "vqbet.tasks.pusht:TASK",
+    }
+)
 
 
-Oracle = Callable[[int, int, Callable[[int, int], None] | None], Demonstrations]
-ORACLES: Mapping[str, Oracle] = {"blockpush": _blockpush_oracle, "blockpush_drawn": _blockpush_drawn_oracle}
-
-# The module that decides what an oracle demonstrates: with all it imports, the version of its demonstrations.
-ORACLE_MODULES: Mapping[str, str] = {
-    "blockpush": "vqbet.tasks.blockpush.oracle",
-    "blockpush_drawn": "vqbet.tasks.blockpush.oracle",
-}
+def of(spec: Spec) -> Task:
+    """Return the task that `spec` names, or one of which nothing but this spec is known."""
+    return TASKS[spec.task] if spec.task in TASKS else Task(spec=spec)

@@ -9,6 +9,7 @@ import numpy as np
 
 from vqbet.contract import Channel, Demonstrations
 from vqbet.demos.validation import ends, likeness, motion, tables
+from vqbet.demos.validation.knowledge import Knowledge
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,17 @@ class Measured:
     motion: motion.Agreement
 
     @classmethod
-    def of(cls, demos: Demonstrations, bounds: Bounds) -> Measured:
+    def of(cls, demos: Demonstrations, bounds: Bounds, knowledge: Knowledge) -> Measured:
         """Measure demonstrations whose structure was checked."""
-        agreement = motion.agreement(demos)
+        agreement = motion.agreement(demos, knowledge.references)
         episodes, like = tables.episodes(demos), likeness.likeness(demos)
         exact = episodes["copy_of"] >= 0
         more = {
             "near_copy_of": np.where(exact, -1, like.copy_of),
             "resembles": np.where(exact, -1, like.resembles),
             "motion_faults": agreement.faults(),
-            "success_unseen": episodes["success"] & ~ends.success_seen(demos),
-            "done_at_start": ends.done_at_start(demos),
+            "success_unseen": episodes["success"] & ~ends.success_seen(demos, knowledge.goal),
+            "done_at_start": ends.done_at_start(demos, knowledge.goal),
         }
         return cls(demos, {**episodes, **more}, tables.channels(demos), bounds, agreement)
 

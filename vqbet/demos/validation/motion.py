@@ -7,6 +7,7 @@ holds everywhere: nothing moves before its command, and a channel moves what it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vqbet.contract import Demonstrations
+from vqbet.demos.validation.knowledge import Known
 from vqbet.demos.validation.references import Link, links
 from vqbet.demos.validation.signals import TINY, Signals, searched
 
@@ -125,10 +127,10 @@ class Agreement:
         return sum((judged.fault > 0 for judged in self.judged), np.zeros(self.episodes, np.int64))
 
 
-def agreement(demos: Demonstrations) -> Agreement:
-    """Judge every link of demonstrations whose structure was checked."""
+def agreement(demos: Demonstrations, table: Sequence[Known]) -> Agreement:
+    """Judge every link of demonstrations whose structure was checked; `table` as `references.links` has it."""
     signals, lags = Signals.of(demos), searched(demos.spec.control_hz)
-    chosen = links(demos.spec, signals, lags)
+    chosen = links(demos.spec, signals, lags, table)
     pairs = np.array([(link.action, link.observed) for link in chosen])
     curves, values = signals.curves(pairs, lags), _values(demos, signals)
     judged = []

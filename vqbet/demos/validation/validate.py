@@ -22,6 +22,7 @@ from vqbet.contract import ConfigError, Demonstrations, ValidationError
 from vqbet.demos.validation import tables
 from vqbet.demos.validation.checks import RATE_TOLERANCE, RULES, contents
 from vqbet.demos.validation.findings import Finding
+from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.demos.validation.measured import Bounds, Measured
 from vqbet.demos.validation.structure import structure
 
@@ -56,6 +57,7 @@ class Report:
 
 def validate(
     demos: Demonstrations,
+    knowledge: Knowledge,
     *,
     min_steps: int,
     max_steps: int,
@@ -64,7 +66,7 @@ def validate(
     min_success: float,
     waive: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
-    """Check demonstrations against their spec and these bounds (see `measured.Bounds`); changes nothing.
+    """Check demonstrations against their spec, what is known of their world, and these bounds (see `measured.Bounds`).
 
     Raises ConfigError where `waive` names no check, or has no reason.
     """
@@ -72,7 +74,7 @@ def validate(
     broken = structure(demos)
     if broken:
         return Report(tuple(broken), (), {"summary": _summary(demos, bounds)})
-    measured = Measured.of(demos, bounds)
+    measured = Measured.of(demos, bounds, knowledge)
     found = contents(measured)
     expectations = _expect(measured)
     known = {finding.check for finding in found if finding.severity == "error"} | set(bounds.waive)

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
-from vqbet.tasks.blockpush.world import CONTROL_HZ, MAX_MOVE_M, MODES, SPECS, BlockPush, Sides
+from vqbet.tasks.blockpush.spec import CONTROL_HZ, MAX_MOVE_M, SPECS, Sides
+from vqbet.tasks.blockpush.world import MODES, BlockPush
 
 FREE_M = 0.020  # per control step, away from blocks
 PUSH_M = 0.012  # per control step, behind a block
@@ -47,6 +48,7 @@ def demonstrations(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     step = np.concatenate([np.arange(length) for length in joined["length"]])
     spec = SPECS[sides]
+    # "vqbet.sims" is where the world lay when the first demonstrations were stored: equal ones keep equal bytes.
     words = {"session": "oracle-0", "operator": "oracle", "source": f"vqbet.sims.{spec.task}", "task": spec.task}
     columns = {name: joined[name] if name in joined else np.full(episodes, words[name]) for name in COLUMNS}
     return Demonstrations(

@@ -11,25 +11,19 @@ always do, an easier task. Asked for a pairing, an episode counts only what is w
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
-
 import mujoco
 import mujoco.rollout
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Channel, Spec, WorldError
+from vqbet.contract import Demonstrations, WorldError
 from vqbet.tasks.blockpush import picture
+from vqbet.tasks.blockpush.spec import CONTROL_HZ, GOAL, MAX_MOVE_M, SPECS, SUCCESS_M, Sides
 from vqbet.tasks.checks import refuse
 
-CONTROL_HZ = 10.0
 SUBSTEPS = 10  # of 0.01 s
-MAX_MOVE_M = 0.03  # longest change of the effector's target per control step
 REACH_M = 0.30  # the effector's target stays within +-REACH_M in x and y
 FENCE_M = 0.28  # a soft fence holds the blocks' centres within +-FENCE_M
-TABLE_M = 0.33  # half the side of the table; nothing leaves it
-SUCCESS_M = 0.05  # a block is in a target when their centres are this close
 BLOCK_HALF_M = 0.025
 EFFECTOR_RADIUS_M = 0.04  # above BLOCK_HALF_M: a pushed face rolls back into line, as a plank does on a log
 
@@ -73,31 +67,6 @@ MODEL = f"""
 """
 
 
-def _channels() -> tuple[Channel, ...]:
-    def pose(name: str) -> tuple[Channel, ...]:
-        return (
-            Channel(f"{name}_x", "m", -TABLE_M, TABLE_M),
-            Channel(f"{name}_y", "m", -TABLE_M, TABLE_M),
-            Channel(f"{name}_yaw", "rad", -3.1416, 3.1416),
-        )
-
-    effector = tuple(Channel(f"effector_{axis}", "m", -TABLE_M, TABLE_M) for axis in "xy")
-    goal = tuple(Channel(f"effector_target_{axis}", "m", -TABLE_M, TABLE_M) for axis in "xy")
-    return pose("block0") + pose("block1") + effector + goal + pose("target0") + pose("target1")
-
-
-SPEC = Spec(
-    task="blockpush",
-    observation=_channels(),
-    action=tuple(Channel(f"effector_target_d{axis}", "m", -MAX_MOVE_M, MAX_MOVE_M) for axis in "xy"),
-    control_hz=CONTROL_HZ,
-    action_kind="relative",
-    frame="table",
-)
-
-Sides = Literal["fixed", "drawn"]
-SPECS: dict[Sides, Spec] = {"fixed": SPEC, "drawn": replace(SPEC, task="blockpush_drawn")}
-GOAL = ("block0_x", "block0_y", "block1_x", "block1_y")
 PAIRING_STREAM = 2  # what a seed is joined with to draw a pairing, so that its layout stays what it is without
 PAIRINGS = np.array([[0, 1], [1, 0]])  # the targets of block0 and block1
 
@@ -254,6 +223,11 @@ class BlockPush:
         yaw = seen[:, 2:6:3]
         seen[:, 2:6:3] = yaw - 2 * np.pi * np.floor(yaw / (2 * np.pi) + 0.5)
         return seen.astype(np.float32)
+
+
+def asking(demos: Demonstrations, *, sides: Sides = "fixed") -> BlockPush:
+    """Return the world that asks each episode for a pairing, by its seed; it needs nothing from demonstrations."""
+    return BlockPush(sides=sides, asked=True)
 
 
 def layout(seed: int, sides: Sides = "fixed") -> Float[np.ndarray, " 28"]:

@@ -47,6 +47,10 @@ def placed(points: Float[np.ndarray, "P 2"], pose: Float[np.ndarray, "B 3"]) -> 
     return np.stack([pose[:, :1] + cosine * x - sine * y, pose[:, 1:2] + sine * x + cosine * y], axis=-1)
 
 
+# Where the keypoints x, y, x, y, ... lie when the T is at its goal. Policies have kept these numbers to 1e-4 px.
+GOAL_KEYPOINTS_PX = tuple(placed(KEYPOINTS_PX, GOAL_POSE[None]).round(4).reshape(-1).tolist())
+
+
 def coverage(
     pose: Float[np.ndarray, "B 3"], goal: Float[np.ndarray, " 3"] | Float[np.ndarray, "B 3"] = GOAL_POSE
 ) -> Float[np.ndarray, " B"]:

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vqbet.contract import Channel, Demonstrations, Spec
+from vqbet.contract import Demonstrations
 from vqbet.demos.importers import replay_buffer
+from vqbet.tasks.pusht.geometry import GOAL_POSE
+from vqbet.tasks.pusht.spec import CONTROL_HZ, SPEC
 
 FIELDS = {"state": (5,), "keypoint": (9, 2), "action": (2,)}
-CONTROL_HZ = 10.0
-WINDOW_PX = 512.0
-KEYPOINT_MARGIN_PX = 64.0
-GOAL_POSE = (256.0, 256.0, np.pi / 4)  # x, y, angle
 CLOSE_PX, CLOSE_RAD = 15.0, np.deg2rad(10)
 MAX_UNPACKED_BYTES = 4 * 2**30
 PUBLISHED = {"9ea40ea7a99837c8bb67834b0116cabc1b16c0aa19e4d90ed8057fc1cc659a35": "pusht_cchi_v7_replay"}  # by content
@@ -39,12 +37,12 @@ def load(source: Path) -> Demonstrations:
     ends, state = arrays["episode_ends"], arrays["state"].astype(np.float64)
     keypoints = arrays["keypoint"].reshape(len(state), -1)
     return Demonstrations(
-        spec=spec(),
+        spec=SPEC,
         observation=np.concatenate([keypoints, arrays["state"][:, :2]], axis=1).astype(np.float32),
         action=arrays["action"].astype(np.float32),
         time_s=replay_buffer.time_s(ends, CONTROL_HZ),
         episode_ends=ends,
-        columns=replay_buffer.columns(spec(), arrays, arrived(state[ends - 1]), published=PUBLISHED),
+        columns=replay_buffer.columns(SPEC, arrays, arrived(state[ends - 1]), published=PUBLISHED),
         state=state,
     )
 
@@ -54,14 +52,3 @@ def arrived(state: Float[np.ndarray, "E 5"]) -> Bool[np.ndarray, " E"]:
     distance = np.linalg.norm(state[:, 2:4] - GOAL_POSE[:2], axis=1)
     turn = np.abs((state[:, 4] - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi)
     return (distance <= CLOSE_PX) & (turn <= CLOSE_RAD)
-
-
-def spec() -> Spec:
-    """What the data means; the same words as the simulated world's, channel by channel.
-
-    A keypoint may lie outside the window: the walls give way when the block is pushed hard (521 px was recorded).
-    """
-    low, high = -KEYPOINT_MARGIN_PX, WINDOW_PX + KEYPOINT_MARGIN_PX
-    keypoints = [Channel(f"keypoint{index}_{axis}", "px", low, high) for index in range(9) for axis in "xy"]
-    agent = [Channel(f"agent_{axis}", "px", 0.0, WINDOW_PX) for axis in "xy"]
-    return Spec("pusht", (*keypoints, *agent), tuple(agent), CONTROL_HZ, "absolute", "window px")

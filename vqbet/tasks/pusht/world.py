@@ -19,40 +19,21 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium.utils import seeding
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Channel, Demonstrations, Spec, WorldError
+from vqbet.contract import Demonstrations, WorldError
 from vqbet.tasks.checks import refuse, told
 from vqbet.tasks.pusht.geometry import GOAL_POSE, KEYPOINTS_PX, WINDOW_PX, coverage, placed
 from vqbet.tasks.pusht.picture import draw
+from vqbet.tasks.pusht.spec import GOAL, SPEC
 
-CONTROL_HZ = 10.0
 SUBSTEP_S = 0.01
 SUBSTEPS = 10
 STIFFNESS, DAMPING = 100.0, 20.0  # of the PD controller that moves the finger
 SUCCESS_COVERAGE = 0.95
 SEGMENT = 5  # steps: VQ-BeT's goal is the last pose of a random segment of a demonstration
 GOAL_STREAM = 1  # what a seed is joined with to draw a goal, so that its start stays what it is without goals
-KEYPOINT_MARGIN_PX = 64.0  # keypoints lie up to 2.8 px outside the T, and walls give way when it is pushed hard
 
 START_PX = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y, upper ends excluded
 WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
-
-
-def spec() -> Spec:
-    """Observation: keypoint0_x, keypoint0_y, ..., keypoint8_y, then the finger. Action: where the finger shall go."""
-    keypoints = [
-        Channel(f"keypoint{index}_{axis}", "px", -KEYPOINT_MARGIN_PX, WINDOW_PX + KEYPOINT_MARGIN_PX)
-        for index in range(len(KEYPOINTS_PX))
-        for axis in "xy"
-    ]
-    agent = tuple(Channel(f"agent_{axis}", "px", 0.0, WINDOW_PX) for axis in "xy")
-    return Spec(
-        task="pusht",
-        observation=(*keypoints, *agent),
-        action=agent,
-        control_hz=CONTROL_HZ,
-        action_kind="absolute",
-        frame="window px",
-    )
 
 
 def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
@@ -61,7 +42,7 @@ def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
     The first SEGMENT - 1 poses of a demonstration end none. Raises WorldError where the demonstrations are of another
     world, or there are no states or no poses.
     """
-    differences = spec().differences(demos.spec)
+    differences = SPEC.differences(demos.spec)
     if differences:
         raise WorldError("pusht: goals: these demonstrations are of another spec: " + "; ".join(differences))
     if demos.state is None:
@@ -136,10 +117,9 @@ class PushT:
 
     def __init__(self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None) -> None:
         """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError where they are no finite poses."""
-        self.spec = spec()
+        self.spec = SPEC
         self.max_steps = max_steps
-        names = tuple(channel.name for channel in self.spec.observation)
-        self.goal = () if goal_poses is None else names[: KEYPOINTS_PX.size]
+        self.goal = () if goal_poses is None else GOAL
         self._goal_poses = GOAL_POSE[None] if goal_poses is None else np.array(goal_poses, np.float64)
         shape, poses = (max(1, len(self._goal_poses)), 3), self._goal_poses
         if poses.shape != shape or not np.isfinite(poses).all():
@@ -261,6 +241,11 @@ class PushT:
     def _observed(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B 20"]:
         keypoints = placed(KEYPOINTS_PX, self._state[rows, 2:]).reshape(-1, KEYPOINTS_PX.size)
         return np.concatenate([keypoints, self._state[rows, :2]], axis=1).astype(np.float32)
+
+
+def asking(demos: Demonstrations) -> PushT:
+    """Return the world that asks for poses that these demonstrations pass through."""
+    return PushT(goal_poses=demonstrated_poses(demos))
 
 
 def _checked(seeds: np.ndarray) -> Int[np.ndarray, " E"]:

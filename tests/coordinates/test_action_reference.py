@@ -11,11 +11,12 @@ import pytest
 
 from tests.support.recorded import recorded
 from vqbet.contract import Demonstrations
-from vqbet.coordinates import demonstrated_positions
-from vqbet.coordinates.action_reference import Absolute
-from vqbet.tasks.kitchen import importer
-from vqbet.tasks.kitchen.world import SPEC, SUBSTEPS, Kitchen, reference
+from vqbet.coordinates.action_reference import ActionReference, absolute
+from vqbet.tasks.kitchen import TASK, importer
+from vqbet.tasks.kitchen.spec import SPEC
+from vqbet.tasks.kitchen.world import SUBSTEPS, Kitchen, reference
 
+COUNTED = TASK.action_reference
 NAMES = [channel.name for channel in SPEC.observation]
 ARM = slice(0, 9)
 
@@ -28,7 +29,7 @@ def demos() -> Demonstrations:
 
 
 def test_the_reach_is_the_worlds() -> None:
-    led = Absolute.of(demonstrated_positions.COUNTED["kitchen"], NAMES)
+    led = ActionReference.of(COUNTED, NAMES)
     assert led.places == tuple(range(9))
     np.testing.assert_allclose(led.reach, reference().speed * SUBSTEPS * reference().model.opt.timestep)
 
@@ -39,21 +40,21 @@ def test_positions_are_what_the_servos_were_told(demos: Demonstrations) -> None:
     env.reset(np.arange(len(demos.action)))
     env.suppose(demos.observation[:, ARM].astype(np.float64), np.arange(len(demos.action)))
     told = env._controlled(demos.action.astype(np.float64), np.arange(len(demos.action)))
-    found = demonstrated_positions.absolute(demos)
+    found = absolute(demos, COUNTED)
     low, high = reference().reach
     np.testing.assert_allclose(np.clip(found.action, low, high), told, atol=1e-6)
     assert (np.abs(found.action - demos.observation[:, ARM]) > 0.01).mean() > 0.5
 
 
 def test_what_leads_there_is_the_command_that_was_given(demos: Demonstrations) -> None:
-    found, led = demonstrated_positions.absolute(demos), Absolute.of(demonstrated_positions.COUNTED["kitchen"], NAMES)
+    found, led = absolute(demos, COUNTED), ActionReference.of(COUNTED, NAMES)
     np.testing.assert_allclose(led.commands(demos.observation, found.action), demos.action, atol=1e-5)
 
 
 def test_positions_do_again_what_people_did(real_demos: Callable[[str], Path]) -> None:
     """Three published episodes by where their commands led, each command counted from a noisy sight of the arm."""
     demos, env, rows = importer.load(real_demos("kitchen")), Kitchen(), np.arange(3)
-    found, led = demonstrated_positions.absolute(demos), Absolute.of(demonstrated_positions.COUNTED["kitchen"], NAMES)
+    found, led = absolute(demos, COUNTED), ActionReference.of(COUNTED, NAMES)
     starts, shortest = demos.episode_starts[rows], int(demos.lengths[rows].min())
     observation = env.restore(demos.state[starts], rows)
     for step in range(shortest):
@@ -62,7 +63,7 @@ def test_positions_do_again_what_people_did(real_demos: Callable[[str], Path]) -
 
 
 def test_the_spec_says_what_they_are(demos: Demonstrations) -> None:
-    spec = demonstrated_positions.absolute(demos).spec
+    spec = absolute(demos, COUNTED).spec
     assert (spec.action_kind, spec.observation, spec.task) == ("absolute", SPEC.observation, "kitchen")
     assert [(channel.name, channel.unit) for channel in spec.action[6:8]] == [
         ("robot_joint7_position_wanted", "rad"),
@@ -74,7 +75,7 @@ def test_the_spec_says_what_they_are(demos: Demonstrations) -> None:
 
 def test_the_demonstrations_themselves_stay_as_they_are(demos: Demonstrations) -> None:
     before = copy.deepcopy((demos.observation, demos.action, demos.spec))
-    found = demonstrated_positions.absolute(demos)
+    found = absolute(demos, COUNTED)
     assert (before[0] == demos.observation).all()
     assert (before[1] == demos.action).all()
     assert before[2] == demos.spec

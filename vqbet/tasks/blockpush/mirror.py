@@ -1,0 +1,20 @@
+"""The mirror of BlockPush with sides drawn: the line between left and right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from vqbet.contract import Channel, Demonstrations
+from vqbet.coordinates.mirror import Mirrored
+
+
+def image(demos: Demonstrations) -> Mirrored:
+    """Return observation and action with left for right: what points to the side, and every turn, changes its sign."""
+    return demos.observation * _signs(demos.spec.observation), demos.action * _signs(demos.spec.action)
+
+
+def _signs(channels: Sequence[Channel]) -> Float[np.ndarray, " D"]:
+    return np.array([-1.0 if channel.name.endswith(("_x", "_dx", "_yaw")) else 1.0 for channel in channels])

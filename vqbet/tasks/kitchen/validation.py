@@ -1,0 +1,21 @@
+"""What demonstrations of Franka Kitchen are held against: which tasks are done, and how commands move the arm."""
+
+from __future__ import annotations
+
+from vqbet.demos.validation.knowledge import Goal, Knowledge, Known
+from vqbet.tasks.kitchen.completion import STATE, done
+from vqbet.tasks.kitchen.spec import SPEC
+
+SLOPES = (0.074, 0.052, 0.075, 0.073, 0.092, 0.064, 0.101)  # of joints 1 to 7, whose servos follow velocities
+STRENGTHS = (0.99, 0.88, 0.98, 0.98, 0.99, 0.71, 1.00)
+
+
+def knowledge() -> Knowledge:
+    """Return the four tasks as a goal, and how joints follow commands; fingers, which meet the kettle, are left out."""
+    return Knowledge(
+        goal=Goal(tuple(channel.name for channel in SPEC.observation), lambda seen: done(seen[:, STATE]), kept=True),
+        references=tuple(
+            Known(f"robot_joint{joint}_command", f"robot_joint{joint}_position", 0, slope, strength)
+            for joint, slope, strength in zip(range(1, 8), SLOPES, STRENGTHS, strict=True)
+        ),
+    )

@@ -1,0 +1,43 @@
+"""The mirror of Push-T: the axis of its goal, which is a diagonal of its window."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from vqbet.contract import ConfigError, Demonstrations
+from vqbet.coordinates.mirror import Mirrored
+from vqbet.tasks.pusht.geometry import WINDOW_PX
+
+
+def image(demos: Demonstrations) -> Mirrored:
+    """Return observation and action in the mirror. Raises ConfigError for demonstrations without states.
+
+    There a keypoint is at a place of the T where there is none. Its position follows from all keypoints, since the T is
+    rigid.
+    """
+    points = demos.observation.astype(np.float64).reshape(len(demos.observation), -1, 2)  # keypoints, then the finger
+    found = np.concatenate([_keypoint_weights(demos) @ points[:, :-1], points[:, -1:]], axis=1)
+    return _over_the_diagonal(found).reshape(len(points), -1), _over_the_diagonal(demos.action)
+
+
+def _keypoint_weights(demos: Demonstrations) -> Float[np.ndarray, "K K"]:
+    """Return weights of all keypoints whose sum is each one's mirror image on the T, wherever the T is.
+
+    Where keypoints are on the T is read off the demonstrations: of each, the median over the steps of its place in the
+    frame of the recorded pose, whose second axis is the T's own axis.
+    """
+    if demos.state is None:
+        raise ConfigError(f"{demos.spec.task}: its demonstrations have no states, without which there is no mirror")
+    x, y, angle = demos.state[:, 2:].T
+    away = demos.observation[:, :-2].reshape(len(demos.state), -1, 2) - np.stack([x, y], axis=1)[:, None]
+    cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    across = np.median(cosine * away[..., 0] + sine * away[..., 1], axis=0)
+    along = np.median(cosine * away[..., 1] - sine * away[..., 0], axis=0)
+    places = np.stack([across, along, np.ones_like(along)])  # (3, K)
+    return (places * [[-1.0], [1.0], [1.0]]).T @ np.linalg.pinv(places).T
+
+
+def _over_the_diagonal(points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
+    """Mirror points on the diagonal from the lower left to the upper right corner; y points down."""
+    return WINDOW_PX - points[..., ::-1]

@@ -1,0 +1,28 @@
+"""Channels, limits and rate of Push-T."""
+
+from __future__ import annotations
+
+from vqbet.contract import Channel, Spec
+from vqbet.tasks.pusht.geometry import KEYPOINTS_PX, WINDOW_PX
+
+CONTROL_HZ = 10.0
+# Keypoints lie up to 2.8 px outside the T, and walls give way when it is pushed hard (521 px was recorded).
+KEYPOINT_MARGIN_PX = 64.0
+
+_KEYPOINTS = tuple(
+    Channel(f"keypoint{index}_{axis}", "px", -KEYPOINT_MARGIN_PX, WINDOW_PX + KEYPOINT_MARGIN_PX)
+    for index in range(len(KEYPOINTS_PX))
+    for axis in "xy"
+)
+_AGENT = tuple(Channel(f"agent_{axis}", "px", 0.0, WINDOW_PX) for axis in "xy")
+
+# Observed are the keypoints and then the finger; an action is where the finger shall go.
+SPEC = Spec(
+    task="pusht",
+    observation=(*_KEYPOINTS, *_AGENT),
+    action=_AGENT,
+    control_hz=CONTROL_HZ,
+    action_kind="absolute",
+    frame="window px",
+)
+GOAL = tuple(channel.name for channel in _KEYPOINTS)
