@@ -19,7 +19,7 @@ from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.demos import store
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.validation import validate
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files.manifest import Fingerprint
 
 BOUNDS: dict[str, Any] = {
     "min_steps": 20,

@@ -23,8 +23,9 @@ from tests.test_bundle import write as write_bundle
 from vqbet.contract import EpisodeRecord
 from vqbet.demos import store
 from vqbet.demos.validation import validate
-from vqbet.evaluation import evidence, gate, records
+from vqbet.evaluation import evidence, gate
 from vqbet.evaluation.plan import Plan
+from vqbet.files import canonical
 from vqbet.registry import chain
 from vqbet.stages import artifacts
 from vqbet.training import checkpoint
@@ -58,8 +59,8 @@ def files(folder: Path) -> dict[str, str]:
             folder / "store", gate_folder.made(PLAN, point.played, folder / "gate"), gate_folder.FACTS
         ),
         "evidence's files": tree(folder / "store"),
-        "canonical": sha256(records.canonical(TRICKY).encode()),
-        "document": sha256(records.document(TRICKY).encode()),
+        "canonical": sha256(canonical.line(TRICKY).encode()),
+        "document": sha256(canonical.document(TRICKY).encode()),
         "artifacts": artefacts(folder / "artifacts"),
         "validation": validation(folder / "validation"),
         "checkpoint": checkpoints(folder / "checkpoints"),
@@ -100,7 +101,7 @@ def links(folder: Path) -> str:
 
 def verdicts() -> dict[str, str]:
     """Verdicts about made episodes: every question, stopping rule and outcome."""
-    return {name: f"{v.outcome} {sha256(records.document(v.to_json()).encode())}" for name, v in judged()}
+    return {name: f"{v.outcome} {sha256(canonical.document(v.to_json()).encode())}" for name, v in judged()}
 
 
 def judged() -> Iterator[tuple[str, gate.Verdict]]:

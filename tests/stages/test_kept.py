@@ -16,8 +16,9 @@ from vqbet import bundle, registry, versions
 from vqbet.commands import audit, release
 from vqbet.commands.audit import Finding
 from vqbet.contract import GateError, RegistryError
-from vqbet.evaluation import evidence, records
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.evaluation import evidence
+from vqbet.files import canonical, manifest
+from vqbet.files.manifest import Fingerprint
 from vqbet.registry import connection
 from vqbet.stages import kept
 from vqbet.stages import verdicts as stage
@@ -149,7 +150,7 @@ class TestPutBack:
         digest = made(paths.policy, 1.0)
         made(paths.tokenizer, 3.0)
         paths.gate.mkdir(parents=True)
-        records.save(paths.gate / "verdict.json", records.document({"champion": digest, "candidate": digest}))
+        (paths.gate / "verdict.json").write_text(canonical.document({"champion": digest, "candidate": digest}))
         assert "put back" not in release.register(root, TASK)
         lose(root)
         told = release.register(root, TASK)
@@ -207,9 +208,9 @@ class TestBlessing:
         folder = Paths(root, TASK).verdicts / "new"
         folder.mkdir(parents=True)
         for name in (*evidence.NEEDED, "blessing.json"):
-            records.save(folder / name, records.document({"digest": digest}))
-        listed = evidence._listed(folder)
-        records.save(folder / "manifest.json", records.document({"version": 1, "files": listed}))
+            (folder / name).write_text(canonical.document({"digest": digest}))
+        listed = manifest.to_json(manifest.taken(folder, GateError, ""))
+        (folder / "manifest.json").write_text(canonical.document({"version": 1, "files": listed}))
         named = folder.with_name(Fingerprint.of((folder / "manifest.json").read_bytes()).sha256)
         folder.rename(named)
         return named

@@ -26,6 +26,7 @@ from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
 from vqbet.drift import Coded, Limits, Report, compare, deviation, page, refuse_unlike
+from vqbet.files import atomic
 from vqbet.registry import Version
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
@@ -76,7 +77,7 @@ def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) 
         "present": {"data_dvc": versions.data_version(root), "store": new.digest},
     }
     artifacts.write_json(paths.artifacts / "drift" / "drift.json", value)
-    artifacts.write_text(paths.artifacts / "drift" / "index.html", page.render(value))
+    atomic.write(paths.artifacts / "drift" / "index.html", page.render(value), PipelineError)
     shown = {"compared with": f"{where[0]}, data version {old.digest[:12]}"}
     shown |= rows(report) | {"open": (paths.artifacts / "drift" / "index.html").relative_to(root).as_posix()}
     return Drift(report.conclusion, bool(report.exceeded), shown)

@@ -31,6 +31,7 @@ from vqbet import statistics
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import interim, records
 from vqbet.evaluation.plan import GATE_VERSION, Plan
+from vqbet.files import atomic, canonical
 from vqbet.statistics import Interval, Pairs
 from vqbet.statistics.multiple import holm
 
@@ -139,7 +140,7 @@ def by_policy(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
 
 def write(path: Path, verdict: Verdict) -> None:
     """Raises GateError where the file cannot be written."""
-    records.save(path, records.document(verdict.to_json()))
+    atomic.write(path, canonical.document(verdict.to_json()), GateError)
 
 
 def replay(folder: Path) -> Verdict:
@@ -151,7 +152,7 @@ def replay(folder: Path) -> Verdict:
     plan, played = Plan.read(folder / "plan.json"), folder / "records.jsonl"
     verdict = decide(plan, by_policy(records.read(played)) if played.exists() else {})
     path = folder / "verdict.json"
-    if records.load(path) != records.document(verdict.to_json()):
+    if records.load(path) != canonical.document(verdict.to_json()):
         raise GateError(
             f"{path}: the evidence beside it gives another verdict ({verdict.outcome}: {verdict.reason}); "
             "plan, records or verdict were changed after the fact: run the gate again"
