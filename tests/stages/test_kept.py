@@ -1,4 +1,4 @@
-"""What a promotion rests on, lost and found again: a champion's files, a blessing, a verdict, a ledger."""
+"""What a promotion rests on, lost and found again: a champion's files, a rehearsal, a verdict, a ledger."""
 
 from __future__ import annotations
 
@@ -202,12 +202,12 @@ class TestVerdict:
             stage.pack(root, TASK)
 
 
-class TestBlessing:
+class TestRehearsal:
     def packed(self, root: Path, digest: str) -> Path:
         """Evidence as far as it is read here."""
         folder = Paths(root, TASK).verdicts / "new"
         folder.mkdir(parents=True)
-        for name in (*evidence.NEEDED, "blessing.json"):
+        for name in (*evidence.NEEDED, "rehearsal.json"):
             (folder / name).write_text(canonical.document({"digest": digest}))
         listed = manifest.to_json(manifest.taken(folder, GateError, ""))
         (folder / "manifest.json").write_text(canonical.document({"version": 1, "files": listed}))
@@ -220,24 +220,24 @@ class TestBlessing:
         policy = bundle.read(paths.policy)
         self.packed(root, "e" * 64)
         folder = self.packed(root, policy.digest)
-        assert kept.blessing(paths, policy) == folder / "blessing.json"
+        assert kept.rehearsal(paths, policy) == folder / "rehearsal.json"
         files = {"digest": policy.digest}
-        paths.blessing(policy.digest).parent.mkdir(parents=True)
-        paths.blessing(policy.digest).write_text(json.dumps(files))
-        assert kept.blessing(paths, policy) == paths.blessing(policy.digest), "the gate's own comes first"
+        paths.rehearsal(policy.digest).parent.mkdir(parents=True)
+        paths.rehearsal(policy.digest).write_text(json.dumps(files))
+        assert kept.rehearsal(paths, policy) == paths.rehearsal(policy.digest), "the gate's own comes first"
 
     def test_changed_evidence_is_not_taken_and_a_new_one_is_made(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vqbet.stages import rehearsal
+        from vqbet.serving import rehearsal
 
         paths = Paths(root, TASK)
         policy = bundle.read(paths.policy)
         folder = self.packed(root, policy.digest)
         (folder / "plan.json").write_text("{}")
-        fresh = rehearsal.Blessing(policy.digest, "a machine", 3, 1.5)
-        monkeypatch.setattr(rehearsal, "bless", lambda *_, **__: fresh)
+        fresh = rehearsal.Rehearsal(policy.digest, "a machine", 3, 1.5)
+        monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: fresh)
         monkeypatch.setattr(kept.store, "read", lambda _: synthetic(2))
-        path = kept.blessing(paths, policy)
-        assert path == paths.blessing(policy.digest)
+        path = kept.rehearsal(paths, policy)
+        assert path == paths.rehearsal(policy.digest)
         assert json.loads(path.read_text()) == fresh.to_json()
