@@ -20,7 +20,7 @@ import numpy as np
 
 from vqbet import environment
 from vqbet.contract import Demonstrations, GateError, VqbetError
-from vqbet.environment.processes import one_thread
+from vqbet.environment.threads import one_thread
 from vqbet.serving.session import Session
 
 EPISODES, STEPS = 3, 100  # of the demonstrations, from their beginnings

@@ -9,7 +9,7 @@ from typing import Any
 from vqbet import bundle
 from vqbet.contract import Demonstrations, Policy
 from vqbet.demos import store
-from vqbet.environment import processes
+from vqbet.environment.threads import one_thread
 from vqbet.evaluation import rollout
 from vqbet.evaluation.pool import Assignment, Report
 from vqbet.evaluation.rollout import Play
@@ -36,7 +36,7 @@ class StorePlayers:
             noise = {"observation_noise": within.observation_noise, "action_noise": within.action_noise}
             env, label = worlds.disturbed(env, self.demos, **noise), replace(label, slice=within.name)
         rows = [list(assignment.seeds).index(seed) for seed in assignment.film]
-        with processes.one_thread():
+        with one_thread():
             return rollout.play(env, self._policy(assignment), assignment.seeds, label, progress=report, film=rows)
 
     @property
