@@ -14,7 +14,7 @@ import pytest
 from tests.support.synthetic import synthetic
 from vqbet import bundle, registry, versions
 from vqbet.commands import audit, release
-from vqbet.commands.audit import Finding
+from vqbet.commands.audit import AuditFinding
 from vqbet.contract import GateError, RegistryError
 from vqbet.evaluation import evidence
 from vqbet.files import canonical, manifest
@@ -76,7 +76,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return root
 
 
-def audited(root: Path, *, repair: bool = False) -> dict[str, Finding]:
+def audited(root: Path, *, repair: bool = False) -> dict[str, AuditFinding]:
     return {one.what: one for one in audit.run(root, TASK, Watch(), repair=repair)}
 
 

@@ -25,7 +25,7 @@ from vqbet.contract import (
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
-from vqbet.drift import Coded, Limits, Report, compare, deviation, page, refuse_unlike
+from vqbet.drift import Coded, DriftReport, Limits, compare, deviation, page, refuse_unlike
 from vqbet.files import atomic
 from vqbet.registry import Version
 from vqbet.stages import artifacts
@@ -105,7 +105,7 @@ def measured(
     limits: DriftParams,
     where: tuple[str, str],
     watch: Watch,
-) -> Report:
+) -> DriftReport:
     """Both versions through the tokenizer, in the views of them that it was trained on, then compared."""
     task = old.spec.task
     refuse_unlike(old, new, where)
@@ -154,7 +154,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
     )
 
 
-def rows(report: Report) -> dict[str, str]:
+def rows(report: DriftReport) -> dict[str, str]:
     """Two columns for the terminal."""
     difference = report.difference
     found = {
@@ -179,7 +179,7 @@ def rows(report: Report) -> dict[str, str]:
     return found
 
 
-def _chance(report: Report, name: str) -> str:
+def _chance(report: DriftReport, name: str) -> str:
     if not report.tellable:
         return ", too few episodes to tell chance"
     return f", more than chance (p {report.p[name]:.2g})" if report.more_than_chance(name) else ""
