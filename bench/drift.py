@@ -15,7 +15,7 @@ from pathlib import Path
 from vqbet import config
 from vqbet.commands import drift
 from vqbet.contract import Demonstrations
-from vqbet.drift import Report
+from vqbet.drift import DriftReport
 from vqbet.stages import tokenizer
 from vqbet.stages.progress import Watch
 from vqbet.tasks.blockpush import oracle as blockpush_oracle
@@ -52,7 +52,7 @@ def versions(episodes: int) -> Iterator[tuple[str, Demonstrations]]:
     yield "sides drawn", replace(drawn, spec=blockpush_oracle.SPECS["fixed"])
 
 
-def line(name: str, report: Report) -> str:
+def line(name: str, report: DriftReport) -> str:
     """One row of the table."""
     kinds = {
         "shift": [(each.distance, each.name) for each in report.shifts],

@@ -22,11 +22,14 @@ from vqbet import environment, policies
 from vqbet.contract import Env
 from vqbet.demos import store
 from vqbet.environment import processes
+from vqbet.environment.threads import one_thread
+from vqbet.evaluation import pool as rollouts
 from vqbet.evaluation import rollout
+from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.stages import arena, worlds
-from vqbet.stages.arena import Arena, Job
+from vqbet.stages import worlds
 from vqbet.stages.paths import Paths
+from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Watch
 
 FIRST_SEED = 7_000_000
@@ -46,12 +49,12 @@ class Recorded:
         return self.env.step(action, rows)
 
 
-def alone(demos: Path, job: Job) -> tuple[int, float]:
+def alone(demos: Path, job: Assignment) -> tuple[int, float]:
     """Steps, and the seconds that the simulator took for them without anybody."""
     known = store.read(demos)
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
-    with processes.one_thread():
+    with one_thread():
         rollout.play(world, policies.load(job.bundle)[0], job.seeds, job.label)
     env = worlds.make(job.label.world, known)
     began = time.perf_counter()
@@ -61,15 +64,20 @@ def alone(demos: Path, job: Job) -> tuple[int, float]:
     return sum(len(rows) for _, rows in world.done), time.perf_counter() - began
 
 
-def measured(paths: Paths, jobs: list[Job], workers: int, rounds: int) -> np.ndarray:
+def measured(paths: Paths, jobs: list[Assignment], workers: int, rounds: int) -> np.ndarray:
     """(rounds, 2) steps per second of an evaluation, processes running, and of the simulator alone; in turns."""
     os.environ[processes.WORKERS] = str(workers)
     shards = [shard for job in jobs for shard in job.shards()]
     found = []
-    with Arena(paths.store) as place, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        place.play("warm", [Job(job.label, job.seeds[: arena.SHARD], job.bundle) for job in jobs], Watch())
+    with (
+        RolloutPool(StorePlayers(paths.store)) as place,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        place.play(
+            "warm", [Assignment(job.label, job.seeds[: rollouts.SHARD], job.bundle) for job in jobs], Watch().bar
+        )
         for _ in range(rounds):
-            played = place.play("timed", jobs, Watch())
+            played = place.play("timed", jobs, Watch().bar)
             steps, seconds = np.sum(list(pool.map(alone, [paths.store] * len(shards), shards)), axis=0)
             evaluated = sum(play.timing.steps for play in played) / played[0].timing.seconds
             found.append((evaluated, workers * steps / seconds))
@@ -82,18 +90,19 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shard", type=int, default=arena.SHARD)
+    parser.add_argument("--shard", type=int, default=rollouts.SHARD)
     options = parser.parse_args()
-    os.environ |= arena.ONE_THREAD
-    arena.SHARD, arena.START_S = options.shard, 0.0  # the processes are there when the clock starts
+    os.environ |= rollouts.ONE_THREAD
+    rollouts.SHARD, rollouts.START_S = options.shard, 0.0  # the processes are there when the clock starts
     paths = Paths(environment.prepare(), options.task)
     policy, packed = policies.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     jobs = [
-        Job(Label(world, name, packed.digest, UNPLANNED, ""), seeds, paths.policy) for name in ("candidate", "champion")
+        Assignment(Label(world, name, packed.digest, UNPLANNED, ""), seeds, paths.policy)
+        for name in ("candidate", "champion")
     ]
-    print(f"{world}: {options.episodes} episodes of two policies in shards of {arena.SHARD}; steps per second")
+    print(f"{world}: {options.episodes} episodes of two policies in shards of {rollouts.SHARD}; steps per second")
     for workers in options.workers:
         rates = measured(paths, jobs, workers, options.rounds)
         evaluated, simulated = np.median(rates, axis=0)

@@ -142,7 +142,7 @@ def _made(root: Path) -> list[Path]:
         artifacts.write_json(paths.metrics(name), values)
         artifacts.write_json(paths.scratch("seconds") / f"{name}.json", 1.5)
     artifacts.write_json(paths.health, HEALTH)
-    artifacts.write_json(paths.blessing(digest), {"digest": digest, "machine": "this", "calls": 1, "latency_ms": 1.0})
+    artifacts.write_json(paths.rehearsal(digest), {"digest": digest, "machine": "this", "calls": 1, "latency_ms": 1.0})
     for name in ("tokenizer", "prior"):
         artifacts.write_curves(paths.plot(name), [{"step": step, "loss": 1 / step} for step in (1.0, 2.0, 3.0)])
     plan = _plan(demos, digest)

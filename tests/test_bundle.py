@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from vqbet import bundle, policies
 from vqbet.contract import BundleError, Channel, Spec
+from vqbet.files import atomic
 
 SPEC = Spec(
     task="reach",
@@ -237,7 +238,7 @@ def test_failed_write_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.Mo
     def refuse(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    target, name = (os, "fsync") if fault == "disk" else (bundle, "_replace")
+    target, name = (os, "fsync") if fault == "disk" else (atomic, "_exchange")
     monkeypatch.setattr(target, name, refuse)
     with pytest.raises(BundleError, match="No space left on device"):
         write(folder, kind="nearest")
@@ -287,10 +288,10 @@ def test_forged_components_are_refused(folder: Path, data: bytes, message: str) 
         ({"extra": 1}, "extra"),
         ({"kind": 3}, "kind"),
         ({"arguments": []}, "arguments"),
-        ({"components": {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}}, "strict name"),
-        ({"components": {"prior": {"bytes": True, "sha256": "0" * 64}}}, "strict name"),
-        ({"components": {"prior": {"bytes": 1 << 50, "sha256": "0" * 64}}}, "strict name"),
-        ({"components": {"prior": None}}, "strict name"),
+        ({"components": {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}}, "no name for a file"),
+        ({"components": {"prior": {"bytes": True, "sha256": "0" * 64}}}, "expected 0 to .* bytes, got True"),
+        ({"components": {"prior": {"bytes": 1 << 50, "sha256": "0" * 64}}}, "expected 0 to .* bytes, got"),
+        ({"components": {"prior": None}}, "expected bytes and sha256"),
         ({"spec": {"task": "reach"}}, "spec"),
         ({"spec": SPEC.to_json() | {"colour": "red"}}, "spec"),
         ({"spec": SPEC.to_json() | {"action": ["x"]}}, "spec"),

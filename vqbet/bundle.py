@@ -11,15 +11,8 @@ signature: who can write the folder can write another valid bundle, so where it 
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import hashlib
 import json
-import os
 import re
-import shutil
-import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import BundleError, Spec
-from vqbet.files import durable
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import atomic, canonical, manifest, reading
+from vqbet.files.manifest import Fingerprint
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -40,9 +33,7 @@ MAX_COMPONENT_BYTES = 1 << 32
 DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool"}
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,200}", re.ASCII)
-SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 KEYS = {"schema", "kind", "arguments", "spec", "provenance", "components", "digest"}
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 MEND = "get the bundle again (dvc pull, or from the registry), or build it again (dvc repro)"
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
@@ -87,13 +78,16 @@ def write(
         "provenance": dict(provenance),
         "components": {name.removesuffix(SUFFIX): Fingerprint.of(data).to_json() for name, data in files.items()},
     }
-    digest = hashlib.sha256(_canonical(folder, content)).hexdigest()
+    digest = _digest(folder, content)
     files[MANIFEST] = _render(content | {"digest": digest})
     if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
         raise BundleError(
             f"{folder}: holds something that is not a bundle; it is not overwritten: choose another folder"
         )
-    _publish(folder, files, digest)
+    with atomic.replacing(folder, BundleError) as staging:
+        for name, data in files.items():
+            atomic.create(staging / name, data)
+        read(staging, digest)
     return digest
 
 
@@ -102,18 +96,18 @@ def read(folder: Path, digest: str | None = None) -> Bundle:
 
     Size and sha256 of a component are checked before it is parsed. Raises BundleError, naming the component.
     """
-    manifest = _manifest(folder)
-    if digest is not None and manifest["digest"] != digest:
-        raise BundleError(f"{folder}: expected the bundle with digest {digest}, got {manifest['digest']}; {MEND}")
-    _inventory(folder, set(manifest["components"]))
+    content = _manifest(folder)
+    if digest is not None and content["digest"] != digest:
+        raise BundleError(f"{folder}: expected the bundle with digest {digest}, got {content['digest']}; {MEND}")
+    _inventory(folder, set(content["components"]))
     return Bundle(
         folder=folder,
-        digest=manifest["digest"],
-        kind=manifest["kind"],
-        spec=_spec(folder, manifest["spec"]),
-        arguments=manifest["arguments"],
-        components={name: _component(folder, name, entry) for name, entry in manifest["components"].items()},
-        provenance=manifest["provenance"],
+        digest=content["digest"],
+        kind=content["kind"],
+        spec=_spec(folder, content["spec"]),
+        arguments=content["arguments"],
+        components={name: _component(folder, name, entry) for name, entry in content["components"].items()},
+        provenance=content["provenance"],
     )
 
 
@@ -135,15 +129,14 @@ def component_digest(folder: Path, name: str) -> str:
     return components[name]["sha256"]
 
 
-def _canonical(folder: Path, content: Mapping[str, Any]) -> bytes:
+def _digest(folder: Path, content: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        data = text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
+        digest = canonical.digest(content, ascii=False)
+    except ValueError as error:
         raise BundleError(f"{folder}: arguments, spec or provenance are not finite JSON: {error}") from error
     if not _text_keys(content):
         raise BundleError(f"{folder}: arguments or provenance: a key is not text, JSON has no other keys")
-    return data
+    return digest
 
 
 def _text_keys(value: Any) -> bool:
@@ -153,7 +146,7 @@ def _text_keys(value: Any) -> bool:
 
 
 def _render(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return canonical.document(content, ascii=False).encode()
 
 
 def _serialise(where: str, name: str, tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -186,75 +179,12 @@ def _replaceable(folder: Path) -> bool:
     )
 
 
-def _publish(folder: Path, files: Mapping[str, bytes], digest: str) -> None:
-    """Write the files into a staging folder, read them back as a bundle, and put that in the place of `folder`."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
-        for name, data in files.items():
-            with (staging / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        staging.chmod(0o755)
-        durable.sync(staging)
-        read(staging, digest)
-        _replace(staging, folder)
-        durable.sync(folder.parent)
-    except OSError as error:
-        raise BundleError(
-            f"{folder}: cannot be written: {error.strerror}; what was there before is untouched"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _replace(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; where that exists the two change places in one step (Linux), else in two."""
-    if not folder.exists():
-        staging.rename(folder)
-        return
-    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if exchange is not None and exchange(AT_FDCWD, bytes(staging), AT_FDCWD, bytes(folder), RENAME_EXCHANGE) == 0:
-        return
-    if exchange is not None and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    aside = staging.with_name(f"{staging.name}.old")
-    folder.rename(aside)
-    try:
-        staging.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _open(where: str, path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, never through a symlink; at most `limit` of them."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise BundleError(f"{where}: {path.name} is missing; {MEND}") from error
-    except OSError as error:
-        link = "is a symbolic link; a bundle holds regular files only (dvc config cache.type reflink,hardlink,copy)"
-        raise BundleError(f"{where}: {link if path.is_symlink() else error.strerror}: {path}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-        os.close(descriptor)
-        raise BundleError(f"{where}: {path.name}: expected a regular file of at most {limit} bytes; {MEND}")
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(limit + 1)
-
-
 def _manifest(folder: Path) -> dict[str, Any]:
     """bundle.json, checked against itself: schema, types, canonical rendering, digest."""
     if folder.is_symlink() or not folder.is_dir():
         raise BundleError(f"{folder}: expected a folder that holds a bundle (no symbolic link); {MEND}")
     where = f"{folder}: {MANIFEST}"
-    data = _open(where, folder / MANIFEST, MAX_MANIFEST_BYTES)
+    data = reading.content(folder / MANIFEST, BundleError, most=MAX_MANIFEST_BYTES, mend=MEND)
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -266,10 +196,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{where}: unknown or missing keys: {', '.join(sorted(content.keys() ^ KEYS))}; {MEND}")
     try:
         exact = _render(content) == data
-    except (ValueError, RecursionError):
+    except ValueError:
         exact = False
     covered = {key: item for key, item in content.items() if key != "digest"}
-    if not exact or hashlib.sha256(_canonical(folder, covered)).hexdigest() != content["digest"]:
+    if not exact or _digest(folder, covered) != content["digest"]:
         raise BundleError(f"{where}: was changed or is damaged: its content does not have the digest it names; {MEND}")
     _typed(where, content)
     return content
@@ -280,16 +210,12 @@ def _typed(where: str, content: Mapping[str, Any]) -> None:
     if bad or not isinstance(content["kind"], str) or not NAME.fullmatch(content["kind"]):
         raise BundleError(f"{where}: wrong type or value of {', '.join(bad) or 'kind'}; {MEND}")
     for name, entry in content["components"].items():
-        if not (
-            NAME.fullmatch(name)
-            and isinstance(entry, dict)
-            and entry.keys() == {"bytes", "sha256"}
-            and type(entry["bytes"]) is int
-            and 0 < entry["bytes"] <= MAX_COMPONENT_BYTES
-            and isinstance(entry["sha256"], str)
-            and SHA256.fullmatch(entry["sha256"])
-        ):
-            raise BundleError(f"{where}: component {name!r}: not a strict name with bytes and sha256; {MEND}")
+        try:
+            manifest.from_json({name: entry}, MAX_COMPONENT_BYTES)
+        except ValueError as error:
+            raise BundleError(f"{where}: component {name!r}: {error}; {MEND}") from error
+        if not NAME.fullmatch(name):
+            raise BundleError(f"{where}: component {name!r}: not the name of a component; {MEND}")
 
 
 def _spec(folder: Path, value: Mapping[str, Any]) -> Spec:
@@ -310,7 +236,7 @@ def _inventory(folder: Path, components: set[str]) -> None:
 
 def _contents(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     where = f"{folder}: component {name!r}"
-    data = _open(where, folder / f"{name}{SUFFIX}", entry["bytes"])
+    data = reading.content(folder / f"{name}{SUFFIX}", BundleError, most=entry["bytes"], mend=MEND)
     found = Fingerprint.of(data)
     if found.to_json() != entry:
         raise BundleError(

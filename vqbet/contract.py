@@ -248,3 +248,5 @@ class EpisodeRecord:
 
 # Where a running stage sends (step, metrics), so that somebody can watch: MLflow, a list in a test, or nothing.
 Tracker = Callable[[int, Mapping[str, float]], None]
+# How far a part of it is: done, total, numbers to show beside the bar.
+Advance = Callable[[int, int, Mapping[str, float]], None]

@@ -11,7 +11,7 @@ import pytest
 from vqbet import environment
 from vqbet.commands import console
 from vqbet.contract import GateError, RegistryError
-from vqbet.files import durable
+from vqbet.files import atomic
 from vqbet.registry import connection
 from vqbet.versions import process
 
@@ -52,7 +52,7 @@ def test_what_is_our_mistake_keeps_its_traceback(error: Exception, capsys: pytes
 @pytest.mark.parametrize("said", ["database or disk is full", "disk I/O error", "No space left on device"])
 def test_a_full_disk_is_not_a_matter_of_rights(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
-    assert connection._advice(sqlite3.OperationalError(said)) == durable.ROOM
+    assert connection._advice(sqlite3.OperationalError(said)) == atomic.ROOM
     assert "df -h" in str(process._failure("dvc add data", Path("p"), 1, f"ERROR: unexpected error - {said}"))
     with pytest.raises(RegistryError, match=r"free space \(df -h"), connection.refused("register"):
         raise OSError(errno.EIO, said)
@@ -60,7 +60,7 @@ def test_a_full_disk_is_not_a_matter_of_rights(said: str, monkeypatch: pytest.Mo
 
 def test_other_refusals_keep_their_advice() -> None:
     assert "write access" in connection._advice(sqlite3.OperationalError("database is locked"))
-    assert durable.advice("stage exited with 3") == ""
+    assert atomic.advice("stage exited with 3") == ""
 
 
 @pytest.mark.parametrize("before", [None, 0o755, 0o777, 0o700])

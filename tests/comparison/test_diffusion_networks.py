@@ -8,20 +8,20 @@ from torch import nn
 
 from tests.comparison.diffusion_model import BOTH
 from vqbet.comparison.policies.diffusion import sinusoids
-from vqbet.comparison.policies.diffusion_cnn import Block, CNNShape, Convolution, UNet
-from vqbet.comparison.policies.diffusion_transformer import Transformer, TransformerShape
+from vqbet.comparison.policies.diffusion_cnn import CNNShape, Convolution, ResidualBlock, UNet
+from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
 from vqbet.contract import TrainingError
 
 T, H, D, A, G, C, B = 2, 8, 5, 2, 3, 4, 6
 
 
-def network(kind: str, *, goal: bool = True, horizon: int = H, action: int = A) -> UNet | Transformer:
+def network(kind: str, *, goal: bool = True, horizon: int = H, action: int = A) -> UNet | NoiseTransformer:
     torch.manual_seed(0)
     common = {"window": T, "horizon": horizon, "execute_steps": 1, "goal_steps": G if goal else 0}
     channels = (D, action, C if goal else 0)
     if kind == "cnn":
         return UNet(CNNShape(**common, width=8, levels=3, groups=2, step_width=16), channels)
-    built = Transformer(TransformerShape(**common, depth=3, heads=4, width=32), channels).eval()
+    built = NoiseTransformer(TransformerShape(**common, depth=3, heads=4, width=32), channels).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # an untrained one hardly looks at anything
@@ -39,13 +39,13 @@ def inputs(horizon: int = H, action: int = A) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def noise(net: UNet | Transformer, given: dict[str, torch.Tensor]) -> torch.Tensor:
+def noise(net: UNet | NoiseTransformer, given: dict[str, torch.Tensor]) -> torch.Tensor:
     goal = given["goal"] if net_takes_goals(net) else None
     timed = net.timed(sinusoids(given["step"], net.step_width))
     return net(given["noisy"], timed, net.seen(given["observation"], goal))
 
 
-def net_takes_goals(net: UNet | Transformer) -> bool:
+def net_takes_goals(net: UNet | NoiseTransformer) -> bool:
     if isinstance(net, UNet):
         return net.film_seen.in_features == T * D + G * C
     return net.embed_goal is not None
@@ -63,7 +63,7 @@ def test_the_cnn_has_the_papers_size() -> None:
 
 def test_the_transformer_has_the_papers_size() -> None:
     """9.0 M: eight decoder layers of 16 width^2, the memory's MLP of 8 width^2, and small change."""
-    count = size(Transformer(TransformerShape(2, 16, 8), (20, 2, 0)))
+    count = size(NoiseTransformer(TransformerShape(2, 16, 8), (20, 2, 0)))
     assert count == pytest.approx(9.0e6, rel=5e-3)
     assert 136 * 256**2 < count < 137 * 256**2
 
@@ -154,7 +154,7 @@ def test_the_transformer_is_torchs_decoder() -> None:
 
 def test_dropout_acts_in_training_alone() -> None:
     shape = TransformerShape(T, H, 1, depth=1, heads=2, width=16, dropout=0.5, goal_steps=G)
-    net, given = Transformer(shape, (D, A, C)), inputs()
+    net, given = NoiseTransformer(shape, (D, A, C)), inputs()
     assert not torch.equal(noise(net.train(), given), noise(net, given))
     assert torch.equal(noise(net.eval(), given), noise(net, given))
 
@@ -162,12 +162,12 @@ def test_dropout_acts_in_training_alone() -> None:
 @torch.no_grad()
 def test_a_block_scales_and_shifts_between_its_convolutions() -> None:
     torch.manual_seed(0)
-    block, x = Block(3, 8, kernel=5, groups=2), torch.randn(B, 3, H)
+    block, x = ResidualBlock(3, 8, kernel=5, groups=2), torch.randn(B, 3, H)
     scale, shift = torch.randn(B, 8), torch.randn(B, 8)
     hidden = torch.stack([scale[b][:, None] * block.first(x)[b] + shift[b][:, None] for b in range(B)])
     expected = block.second(hidden) + block.shortcut(x)
     torch.testing.assert_close(block(x, torch.cat([scale, shift], dim=1)[:, :, None]), expected)
-    assert isinstance(Block(8, 8, kernel=5, groups=2).shortcut, nn.Identity)
+    assert isinstance(ResidualBlock(8, 8, kernel=5, groups=2).shortcut, nn.Identity)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 2), (3, 1), (1, 1)])
@@ -204,4 +204,4 @@ def test_sinusoids_tell_steps_apart() -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(shape: CNNShape | TransformerShape, sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
-        UNet(shape, (D, A, 0)) if isinstance(shape, CNNShape) else Transformer(shape, (D, A, 0))
+        UNet(shape, (D, A, 0)) if isinstance(shape, CNNShape) else NoiseTransformer(shape, (D, A, 0))

@@ -19,6 +19,7 @@ from vqbet.comparison import results
 from vqbet.comparison.results import Result
 from vqbet.contract import GateError
 from vqbet.evaluation import records
+from vqbet.files import canonical
 from vqbet.statistics import Interval
 
 SIZES = ("small", "large")
@@ -38,10 +39,10 @@ def stored(tmp_path: Path, result: Result, change: Callable[[dict[str, Any]], ob
 @given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=20), seed=st.integers(0, 99))
 def test_a_result_comes_back_as_it_was_written(scores: list[float], seed: int) -> None:
     result = made([round(score, 5) for score in scores], seed=seed, modes={"b0-t0": 1}, params={"prior": {"depth": 4}})
-    text = records.document(result.to_json())
+    text = canonical.document(result.to_json())
     again = Result.from_json(records.parse(text, "file"), "file")
     assert again == result
-    assert records.document(again.to_json()) == text
+    assert canonical.document(again.to_json()) == text
 
 
 def test_results_are_read_by_name_of_all_sizes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vqbet.demos import store
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.validation import validate
 from vqbet.demos.validation.knowledge import Knowledge
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files.manifest import Fingerprint
 
 BOUNDS: dict[str, Any] = {
     "min_steps": 20,

@@ -24,7 +24,7 @@ from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import COLUMNS, Channel, Demonstrations, StoreError
 from vqbet.demos import store
 from vqbet.demos.store import inspection, manifest, schema
-from vqbet.demos.store.replacing import replacing
+from vqbet.files import atomic
 
 GOLDEN_DIGEST = "70ee1cad10bb05f97953a04496a0852a397f833ba696389240be35e0debe6f9c"
 
@@ -270,12 +270,17 @@ def fail_at(
     return made
 
 
+@pytest.mark.parametrize("exchanging", [True, False], ids=["in one step", "in two"])
 @pytest.mark.parametrize("call", STRIDES)
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
-def test_a_write_that_fails_at_any_moment_leaves_the_old_store(old: Path, call: str, failure: BaseException) -> None:
+def test_a_write_that_fails_at_any_moment_leaves_the_old_store(
+    old: Path, call: str, failure: BaseException, exchanging: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanging:
+        monkeypatch.setattr(atomic, "_exchange", lambda *folders: False)
     with pytest.MonkeyPatch.context() as patch:
         total = len(fail_at(patch, call, 0, failure, lambda: store.write(old, NEW)))
-    assert total >= {"fsync": 50, "rename": 2, "mkdir": 50}[call]
+    assert total >= {"fsync": 50, "rename": 0 if exchanging else 2, "mkdir": 50}[call]
     for moment in range(1, total + 1, STRIDES[call]):
         store.write(old, GOOD)
         wanted, sentence = GOOD, "the disk is full"
@@ -291,6 +296,20 @@ def test_a_write_that_fails_at_any_moment_leaves_the_old_store(old: Path, call: 
         assert os.listdir(old.parent) == ["demo.zarr"]
         assert_equal(store.read(old), wanted)
     store.write(old, GOOD)
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_an_exchange_that_fails_leaves_the_old_store(
+    old: Path, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*folders: Path) -> bool:
+        raise failure
+
+    monkeypatch.setattr(atomic, "_exchange", failing)
+    with pytest.raises((StoreError, KeyboardInterrupt)):
+        store.write(old, NEW)
+    assert os.listdir(old.parent) == ["demo.zarr"]
+    assert_equal(store.read(old), GOOD)
 
 
 def test_everything_is_on_the_disk_before_the_rename_and_the_ends_come_last(
@@ -335,7 +354,7 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused(old: Path) -> None:
-    writer = replacing(old)
+    writer = atomic.replacing(old, StoreError)
     writer.__enter__()
     with pytest.raises(StoreError, match=r"\.demo\.zarr\.lock: another process is writing"):
         store.write(old, NEW)

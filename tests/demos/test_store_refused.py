@@ -18,7 +18,7 @@ from vqbet.contract import StoreError
 from vqbet.demos import store
 from vqbet.demos.store import inspection, manifest, schema
 from vqbet.demos.store.manifest import Manifest
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files.manifest import Fingerprint
 
 EPISODES = 40
 

@@ -15,7 +15,8 @@ from scipy import stats
 
 from vqbet import statistics
 from vqbet.contract import EpisodeRecord
-from vqbet.evaluation import gate, interim
+from vqbet.evaluation import gate
+from vqbet.evaluation.interim import MOST_DRAWS, Look
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice
 from vqbet.statistics.pairs import tango_zs
 
@@ -47,7 +48,7 @@ def outcomes(plan: Plan, differences: np.ndarray) -> np.ndarray:
         above, below = _beyond(plan, seen, limit), _beyond(plan, -seen, -hopeless)
         if plan.stopping != "anytime" and plan.question == "better":
             gained, lost = (seen > 0).sum(axis=1), (seen < 0).sum(axis=1)
-            above &= stats.binom.sf(gained - 1, gained + lost, 0.5) <= interim.chance(plan, look)
+            above &= stats.binom.sf(gained - 1, gained + lost, 0.5) <= Look(plan, look).chance
         found = np.where(found != 0, found, np.where(below, -1, np.where(above, 1, 0)))
     return found
 
@@ -58,7 +59,7 @@ def _beyond(plan: Plan, seen: np.ndarray, limit: float) -> np.ndarray:
         wealth = statistics.log_wealth((seen + 1) / 2, (limit + 1) / 2, alpha=plan.level, most=plan.most)
         return wealth.max(axis=1) >= np.log(1 / plan.level)
     z = tango_zs(look, (seen > 0).sum(axis=1), (seen < 0).sum(axis=1), limit)
-    return z > NormalDist().inv_cdf(1 - interim.chance(plan, look))
+    return z > NormalDist().inv_cdf(1 - Look(plan, look).chance)
 
 
 @pytest.mark.parametrize("question", ["better", "not_worse"])
@@ -163,4 +164,4 @@ def test_the_levels_of_all_attempts_are_within_alpha_and_the_first_has_most(plan
     assert sum(levels) < plan.alpha
     assert levels == sorted(levels, reverse=True)
     assert levels[0] == pytest.approx(0.75 * plan.alpha)
-    assert interim.chance(replace(plan, attempt=MOST_ATTEMPTS), plan.most) > 1 / interim.MOST_DRAWS, "it can be reached"
+    assert Look(replace(plan, attempt=MOST_ATTEMPTS), plan.most).chance > 1 / MOST_DRAWS, "it can be reached"

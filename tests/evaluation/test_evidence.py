@@ -13,6 +13,7 @@ from tests.support.gate_folder import FACTS, made
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import evidence, records
 from vqbet.evaluation.plan import Plan
+from vqbet.files import canonical
 
 Arm = Callable[..., list[EpisodeRecord]]
 
@@ -74,7 +75,7 @@ def test_what_is_missing_or_added_is_named(files: dict[str, Path], tmp_path: Pat
         evidence.replay(folder)
     (folder / "note.txt").unlink()
     os.symlink("/etc/hostname", folder / "link")
-    with pytest.raises(GateError, match="link: is a link"):
+    with pytest.raises(GateError, match="link: expected a plain file, got a link"):
         evidence.replay(folder)
     (folder / "link").unlink()
     (folder / "films" / "seed-1.webm").unlink()
@@ -88,7 +89,7 @@ def test_a_manifest_that_names_too_little_is_refused(files: dict[str, Path], tmp
     (folder / "records.jsonl").unlink()
     manifest = records.parse((folder / "manifest.json").read_text(), "manifest")
     del manifest["files"]["records.jsonl"]
-    records.save(folder / "manifest.json", records.document(manifest))
+    (folder / "manifest.json").write_text(canonical.document(manifest))
     with pytest.raises(GateError, match=r"manifest\.json: was changed"):
         evidence.replay(folder)
 

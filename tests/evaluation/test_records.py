@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import records
+from vqbet.files import canonical
 
 GOOD = EpisodeRecord(
     world="point",
@@ -91,13 +92,13 @@ def test_what_is_read_is_what_was_written(
 )
 def test_a_wrong_value_is_refused_with_line_and_field(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
     path = tmp_path / "records.jsonl"
-    lines = [records.canonical(value) for value in (GOOD.to_json(), {**GOOD.to_json(), "seed": 8, **change})]
+    lines = [canonical.line(value) for value in (GOOD.to_json(), {**GOOD.to_json(), "seed": 8, **change})]
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(GateError, match=rf"records\.jsonl: line 2: .*{sentence}"):
         records.read(path)
 
 
-LINE = records.canonical(GOOD.to_json())
+LINE = canonical.line(GOOD.to_json())
 
 
 @pytest.mark.parametrize(
@@ -167,5 +168,5 @@ def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("make", [lambda: {"a": float("nan")}, lambda: {"a": object()}])
 def test_canonical_json_has_no_other_values(make: Callable[[], Any]) -> None:
-    with pytest.raises(GateError, match="cannot be written as JSON"):
-        records.canonical(make())
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        canonical.line(make())

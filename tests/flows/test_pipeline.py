@@ -28,7 +28,7 @@ from tests.support.s3_faults import Between
 from tests.support.waiting import until
 from vqbet import registry, versions
 from vqbet.commands import audit, release
-from vqbet.commands.audit import Finding
+from vqbet.commands.audit import AuditFinding
 from vqbet.contract import BundleError
 from vqbet.registry import connection, runs
 from vqbet.stages.progress import Watch
@@ -214,12 +214,14 @@ def test_a_verdict_in_a_bucket_is_replayed_where_nothing_else_is(
 
 
 @pytest.fixture
-def audited(project: Project, committed: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
+def audited(
+    project: Project, committed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, AuditFinding]]:
     """An audit of the demo's project in this process; it does not pay for a start."""
     home = project.root / ".vqbet"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
 
-    def run(*, repair: bool = False) -> dict[str, Finding]:
+    def run(*, repair: bool = False) -> dict[str, AuditFinding]:
         found = audit.run(project.root, "blockpush", Watch(), repair=repair)
         assert len({one.what for one in found}) == len(found)
         return {one.what: one for one in found}
@@ -228,7 +230,7 @@ def audited(project: Project, committed: bytes, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_audit_looks_at_all_that_a_promotion_rests_on(
-    project: Project, audited: Callable[..., dict[str, Finding]]
+    project: Project, audited: Callable[..., dict[str, AuditFinding]]
 ) -> None:
     found = audited()
     seen = ["ledger", "blockpush@champion", "blockpush/1", "entry 1, evidence", "published", "signatures"]
@@ -242,7 +244,7 @@ def test_an_audit_looks_at_all_that_a_promotion_rests_on(
 
 @pytest.mark.parametrize("component", ["tokenizer", "prior", "normalizer"])
 def test_a_swapped_component_in_the_registry_is_found_and_never_promoted(
-    project: Project, audited: Callable[..., dict[str, Finding]], component: str
+    project: Project, audited: Callable[..., dict[str, AuditFinding]], component: str
 ) -> None:
     (path,) = (
         path
@@ -264,7 +266,7 @@ def test_a_swapped_component_in_the_registry_is_found_and_never_promoted(
 
 
 def test_an_audit_puts_the_alias_back_and_ends_the_runs_of_the_dead(
-    audited: Callable[..., dict[str, Finding]],
+    audited: Callable[..., dict[str, AuditFinding]],
 ) -> None:
     registry.check()
     client = connection.client()
@@ -285,7 +287,7 @@ def test_an_audit_puts_the_alias_back_and_ends_the_runs_of_the_dead(
 
 
 def test_deleted_evidence_is_fetched_again_or_missed(
-    project: Project, audited: Callable[..., dict[str, Finding]], tmp_path: Path
+    project: Project, audited: Callable[..., dict[str, AuditFinding]], tmp_path: Path
 ) -> None:
     store = project.root / ".vqbet" / "verdicts"
     (packed,) = [path for path in store.iterdir() if len(path.name) == 64]
@@ -302,7 +304,9 @@ def test_deleted_evidence_is_fetched_again_or_missed(
         shutil.move(tmp_path / "packed", packed)
 
 
-def test_a_tampered_ledger_hides_nothing_else(project: Project, audited: Callable[..., dict[str, Finding]]) -> None:
+def test_a_tampered_ledger_hides_nothing_else(
+    project: Project, audited: Callable[..., dict[str, AuditFinding]]
+) -> None:
     with closing(sqlite3.connect(project.root / ".vqbet" / "ledger.db")) as database:
         with database:
             database.execute(

@@ -1,4 +1,4 @@
-"""What a promotion rests on, lost and found again: a champion's files, a blessing, a verdict, a ledger."""
+"""What a promotion rests on, lost and found again: a champion's files, a rehearsal, a verdict, a ledger."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 from tests.support.synthetic import synthetic
 from vqbet import bundle, registry, versions
 from vqbet.commands import audit, release
-from vqbet.commands.audit import Finding
+from vqbet.commands.audit import AuditFinding
 from vqbet.contract import GateError, RegistryError
-from vqbet.evaluation import evidence, records
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.evaluation import evidence
+from vqbet.files import canonical, manifest
+from vqbet.files.manifest import Fingerprint
 from vqbet.registry import connection
 from vqbet.stages import kept
 from vqbet.stages import verdicts as stage
@@ -75,7 +76,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return root
 
 
-def audited(root: Path, *, repair: bool = False) -> dict[str, Finding]:
+def audited(root: Path, *, repair: bool = False) -> dict[str, AuditFinding]:
     return {one.what: one for one in audit.run(root, TASK, Watch(), repair=repair)}
 
 
@@ -149,7 +150,7 @@ class TestPutBack:
         digest = made(paths.policy, 1.0)
         made(paths.tokenizer, 3.0)
         paths.gate.mkdir(parents=True)
-        records.save(paths.gate / "verdict.json", records.document({"champion": digest, "candidate": digest}))
+        (paths.gate / "verdict.json").write_text(canonical.document({"champion": digest, "candidate": digest}))
         assert "put back" not in release.register(root, TASK)
         lose(root)
         told = release.register(root, TASK)
@@ -201,15 +202,15 @@ class TestVerdict:
             stage.pack(root, TASK)
 
 
-class TestBlessing:
+class TestRehearsal:
     def packed(self, root: Path, digest: str) -> Path:
         """Evidence as far as it is read here."""
         folder = Paths(root, TASK).verdicts / "new"
         folder.mkdir(parents=True)
-        for name in (*evidence.NEEDED, "blessing.json"):
-            records.save(folder / name, records.document({"digest": digest}))
-        listed = evidence._listed(folder)
-        records.save(folder / "manifest.json", records.document({"version": 1, "files": listed}))
+        for name in (*evidence.NEEDED, "rehearsal.json"):
+            (folder / name).write_text(canonical.document({"digest": digest}))
+        listed = manifest.to_json(manifest.taken(folder, GateError, ""))
+        (folder / "manifest.json").write_text(canonical.document({"version": 1, "files": listed}))
         named = folder.with_name(Fingerprint.of((folder / "manifest.json").read_bytes()).sha256)
         folder.rename(named)
         return named
@@ -219,24 +220,24 @@ class TestBlessing:
         policy = bundle.read(paths.policy)
         self.packed(root, "e" * 64)
         folder = self.packed(root, policy.digest)
-        assert kept.blessing(paths, policy) == folder / "blessing.json"
+        assert kept.rehearsal(paths, policy) == folder / "rehearsal.json"
         files = {"digest": policy.digest}
-        paths.blessing(policy.digest).parent.mkdir(parents=True)
-        paths.blessing(policy.digest).write_text(json.dumps(files))
-        assert kept.blessing(paths, policy) == paths.blessing(policy.digest), "the gate's own comes first"
+        paths.rehearsal(policy.digest).parent.mkdir(parents=True)
+        paths.rehearsal(policy.digest).write_text(json.dumps(files))
+        assert kept.rehearsal(paths, policy) == paths.rehearsal(policy.digest), "the gate's own comes first"
 
     def test_changed_evidence_is_not_taken_and_a_new_one_is_made(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vqbet.stages import rehearsal
+        from vqbet.serving import rehearsal
 
         paths = Paths(root, TASK)
         policy = bundle.read(paths.policy)
         folder = self.packed(root, policy.digest)
         (folder / "plan.json").write_text("{}")
-        fresh = rehearsal.Blessing(policy.digest, "a machine", 3, 1.5)
-        monkeypatch.setattr(rehearsal, "bless", lambda *_, **__: fresh)
+        fresh = rehearsal.Rehearsal(policy.digest, "a machine", 3, 1.5)
+        monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: fresh)
         monkeypatch.setattr(kept.store, "read", lambda _: synthetic(2))
-        path = kept.blessing(paths, policy)
-        assert path == paths.blessing(policy.digest)
+        path = kept.rehearsal(paths, policy)
+        assert path == paths.rehearsal(policy.digest)
         assert json.loads(path.read_text()) == fresh.to_json()

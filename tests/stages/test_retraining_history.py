@@ -12,8 +12,8 @@ from vqbet.commands import plan
 from vqbet.config import task as read_params
 from vqbet.contract import GateError
 from vqbet.demos import store
-from vqbet.evaluation import evidence, records
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import canonical, manifest
+from vqbet.files.manifest import Fingerprint
 from vqbet.stages import retraining_history
 from vqbet.stages.paths import Paths
 from vqbet.tasks.blockpush.oracle import demonstrations
@@ -33,12 +33,12 @@ def kept(root: Path, digest: str, score: float, provenance: dict[str, Any], **ve
     folder = store / "new"
     folder.mkdir(parents=True)
     said = {"numbers": {"candidate": {"score": score}}, "comparison": None, "episodes": 200, **verdict}
-    records.save(folder / "plan.json", records.document({"task": verdict.get("task", "tiny")}))
-    records.save(folder / "verdict.json", records.document(said))
-    records.save(folder / "records.jsonl", "")
-    records.save(folder / "facts.json", records.document({"policy": {"digest": digest, "provenance": provenance}}))
-    listed = evidence._listed(folder)
-    records.save(folder / "manifest.json", records.document({"version": 1, "files": listed}))
+    (folder / "plan.json").write_text(canonical.document({"task": verdict.get("task", "tiny")}))
+    (folder / "verdict.json").write_text(canonical.document(said))
+    (folder / "records.jsonl").write_text("")
+    (folder / "facts.json").write_text(canonical.document({"policy": {"digest": digest, "provenance": provenance}}))
+    listed = manifest.to_json(manifest.taken(folder, GateError, ""))
+    (folder / "manifest.json").write_text(canonical.document({"version": 1, "files": listed}))
     named = store / Fingerprint.of((folder / "manifest.json").read_bytes()).sha256
     folder.rename(named)
     return named

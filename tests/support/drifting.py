@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.drift import Coded, Limits, Report, compare, deviation
+from vqbet.drift import Coded, DriftReport, Limits, compare, deviation
 
 D, A, CHUNK, CODES = 3, 2, 2, 8
 LIMITS = Limits(max_shift=0.2, max_divergence=0.02, max_tail=1.25)
@@ -99,5 +99,5 @@ def coded(demos: Demonstrations, chunk: int = CHUNK) -> Coded:
     )
 
 
-def compared(old: Demonstrations, new: Demonstrations, limits: Limits = LIMITS) -> Report:
+def compared(old: Demonstrations, new: Demonstrations, limits: Limits = LIMITS) -> DriftReport:
     return compare(old, new, (coded(old), coded(new)), limits)

@@ -112,6 +112,11 @@ def seeker() -> Seeker:
 
 @pytest.fixture
 def plan() -> Plan:
+    return planned()
+
+
+def planned() -> Plan:
+    """A plan whose numbers each test may replace."""
     return Plan(
         task="point",
         world="point",
@@ -140,28 +145,28 @@ Arm = Callable[..., list[EpisodeRecord]]
 
 @pytest.fixture
 def arm() -> Arm:
+    return played
+
+
+def played(plan: Plan, policy: str, scores: Sequence[float], **fields: Any) -> list[EpisodeRecord]:
     """Records of one policy under a plan, one per score; modes alternate. Further arguments replace fields."""
-
-    def make(plan: Plan, policy: str, scores: Sequence[float], **fields: Any) -> list[EpisodeRecord]:
-        digest, planned = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, ""), plan.sha256
-        return [
-            replace(
-                EpisodeRecord(
-                    world=plan.world,
-                    policy=policy,
-                    digest=digest,
-                    plan=planned,
-                    seed=plan.first_seed + index,
-                    steps=20,
-                    success=bool(score == 1),
-                    score=float(score),
-                    mode=("left", "right")[index % 2],
-                    slice=plan.slice_of(plan.first_seed + index).name,
-                    machine=plan.machine,
-                ),
-                **fields,
-            )
-            for index, score in enumerate(scores)
-        ]
-
-    return make
+    digest, planned = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, ""), plan.sha256
+    return [
+        replace(
+            EpisodeRecord(
+                world=plan.world,
+                policy=policy,
+                digest=digest,
+                plan=planned,
+                seed=plan.first_seed + index,
+                steps=20,
+                success=bool(score == 1),
+                score=float(score),
+                mode=("left", "right")[index % 2],
+                slice=plan.slice_of(plan.first_seed + index).name,
+                machine=plan.machine,
+            ),
+            **fields,
+        )
+        for index, score in enumerate(scores)
+    ]

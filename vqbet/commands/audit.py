@@ -16,7 +16,7 @@ from vqbet.stages.progress import Watch
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it.
 
     note: what is to be known about it although it is not wrong.
@@ -32,7 +32,7 @@ class Finding:
         return bool(self.wrong and not self.mended)
 
 
-def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
+def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[AuditFinding]:
     """Look at everything that a promotion of `task` rests on; with `repair`, also finish what was left half done.
 
     Files of a champion that the registry has lost or holds changed are put back where the artefacts or DVC's cache have
@@ -64,14 +64,16 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[Finding]:
     return [*found, _looked_on("signatures", partial(_signatures, task, entries))]
 
 
-def _chains(task: str) -> tuple[list[Finding], list[LedgerEntry]]:
+def _chains(task: str) -> tuple[list[AuditFinding], list[LedgerEntry]]:
     """What is wrong with the links of the task's chains, one finding each, and the entries of the ledger that hold."""
     examined = registry.examined_ledger(task)
-    found = [Finding(f"ledger, entry {one.number}", one.fault) for one in examined if one.fault] or [Finding("ledger")]
+    found = [AuditFinding(f"ledger, entry {one.number}", one.fault) for one in examined if one.fault] or [
+        AuditFinding("ledger")
+    ]
     links = enumerate(registry.examined_approvals(task), start=1)
-    found += [Finding(f"approvals, entry {number}", fault) for number, (_, fault) in links if fault]
+    found += [AuditFinding(f"approvals, entry {number}", fault) for number, (_, fault) in links if fault]
     attempts = chain.examined(f"{task}.attempts")
-    found += [Finding(f"attempts, entry {one.number}", one.fault) for one in attempts if one.fault]
+    found += [AuditFinding(f"attempts, entry {one.number}", one.fault) for one in attempts if one.fault]
     return found, [one.entry for one in examined if one.entry is not None]
 
 
@@ -81,16 +83,16 @@ def _bereft(task: str) -> str:
     return ""
 
 
-def _published(root: Path, task: str) -> list[Finding]:
+def _published(root: Path, task: str) -> list[AuditFinding]:
     """Whether what was published outside still stands in the chains."""
     try:
         faults, count = publication.compared(root, task)
     except VqbetError as error:
-        return [Finding("published", str(error))]
+        return [AuditFinding("published", str(error))]
     if faults:
-        return [Finding(f"published, {number}", fault) for number, fault in enumerate(faults, start=1)]
+        return [AuditFinding(f"published, {number}", fault) for number, fault in enumerate(faults, start=1)]
     nowhere = "nothing is published outside: entries that are removed or written anew with their hashes are not noticed"
-    return [Finding("published", note="" if count else nowhere)]
+    return [AuditFinding("published", note="" if count else nowhere)]
 
 
 def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
@@ -104,23 +106,23 @@ def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
     return "; ".join(filter(None, [said if unsigned else "", hint]))
 
 
-def _looked_on(what: str, look: Callable[[], str]) -> Finding:
+def _looked_on(what: str, look: Callable[[], str]) -> AuditFinding:
     """A finding that is a note, and wrong only where it cannot be had."""
     try:
-        return Finding(what, note=look())
+        return AuditFinding(what, note=look())
     except VqbetError as error:
-        return Finding(what, str(error))
+        return AuditFinding(what, str(error))
 
 
-def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None = None) -> Finding:
+def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None = None) -> AuditFinding:
     wrong = _said(check)
     if not wrong or mend is None:
-        return Finding(what, wrong)
+        return AuditFinding(what, wrong)
     try:
-        return Finding(what, wrong, mend())
+        return AuditFinding(what, wrong, mend())
     except VqbetError as error:
         refusal = str(error)
-        return Finding(what, wrong if refusal == wrong else f"{wrong}; cannot be repaired: {refusal}")
+        return AuditFinding(what, wrong if refusal == wrong else f"{wrong}; cannot be repaired: {refusal}")
 
 
 def _said(check: Callable[[], str]) -> str:
@@ -161,8 +163,8 @@ def _approvals(entry: LedgerEntry) -> str:
     return f"there is no approval by {', '.join(missing)} that held then" if missing else ""
 
 
-def _run(run_id: str, *, repair: bool) -> Finding:
+def _run(run_id: str, *, repair: bool) -> AuditFinding:
     wrong = "says RUNNING, and the process that wrote it is gone"
     if repair:
         registry.end(run_id)
-    return Finding(f"run {run_id[:12]}", wrong, "ended as KILLED" if repair else "")
+    return AuditFinding(f"run {run_id[:12]}", wrong, "ended as KILLED" if repair else "")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vqbet.files import durable
+from vqbet.files import atomic
 
 if TYPE_CHECKING:
     from vqbet.stages.progress import Advance, Watch
@@ -113,8 +113,8 @@ def _mendable(error: Exception) -> str:
     """What to tell a user who can mend it; empty where the mistake is ours and the traceback is needed."""
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
         return "out of memory: close other programs, lower batch or VQBET_WORKERS, or raise `ulimit -v`; run it again"
-    if isinstance(error, OSError) and error.errno in (*durable.FULL, errno.EROFS, errno.EACCES):
-        advice = durable.advice(error) or "give this user write access, then run it again"
+    if isinstance(error, OSError) and error.errno in (*atomic.FULL, errno.EROFS, errno.EACCES):
+        advice = atomic.advice(error) or "give this user write access, then run it again"
         return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
     from vqbet.contract import VqbetError  # here, since numpy is not for `--help` to wait for
 

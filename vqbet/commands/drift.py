@@ -25,7 +25,8 @@ from vqbet.contract import (
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
-from vqbet.drift import Coded, Limits, Report, compare, deviation, page, refuse_unlike
+from vqbet.drift import Coded, DriftReport, Limits, compare, deviation, page, refuse_unlike
+from vqbet.files import atomic
 from vqbet.registry import Version
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
@@ -76,7 +77,7 @@ def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) 
         "present": {"data_dvc": versions.data_version(root), "store": new.digest},
     }
     artifacts.write_json(paths.artifacts / "drift" / "drift.json", value)
-    artifacts.write_text(paths.artifacts / "drift" / "index.html", page.render(value))
+    atomic.write(paths.artifacts / "drift" / "index.html", page.render(value), PipelineError)
     shown = {"compared with": f"{where[0]}, data version {old.digest[:12]}"}
     shown |= rows(report) | {"open": (paths.artifacts / "drift" / "index.html").relative_to(root).as_posix()}
     return Drift(report.conclusion, bool(report.exceeded), shown)
@@ -104,7 +105,7 @@ def measured(
     limits: DriftParams,
     where: tuple[str, str],
     watch: Watch,
-) -> Report:
+) -> DriftReport:
     """Both versions through the tokenizer, in the views of them that it was trained on, then compared."""
     task = old.spec.task
     refuse_unlike(old, new, where)
@@ -153,7 +154,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
     )
 
 
-def rows(report: Report) -> dict[str, str]:
+def rows(report: DriftReport) -> dict[str, str]:
     """Two columns for the terminal."""
     difference = report.difference
     found = {
@@ -178,7 +179,7 @@ def rows(report: Report) -> dict[str, str]:
     return found
 
 
-def _chance(report: Report, name: str) -> str:
+def _chance(report: DriftReport, name: str) -> str:
     if not report.tellable:
         return ", too few episodes to tell chance"
     return f", more than chance (p {report.p[name]:.2g})" if report.more_than_chance(name) else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from vqbet.contract import PipelineError
 
 KEPT = {
-    "blessings": "what rehearsals showed",
+    "rehearsals": "what rehearsals showed",
     "ingested": "where demonstrations came from",
     "keys": "signing keys",
     "ledger": "locks of the ledger",

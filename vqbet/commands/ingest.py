@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from vqbet.contract import ConfigError, Demonstrations, StoreError
 from vqbet.demos import importers, store
 from vqbet.demos.importers.fetch import fetch
 from vqbet.demos.validation import validate
+from vqbet.files import canonical
 from vqbet.stages import artifacts, code_version
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -124,8 +123,7 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
 def _recipe(oracle: Oracle, task: str, params: TaskParams) -> str:
     """What decides the oracle's demonstrations: its parameters and its code."""
     code = code_version.digest(tasks.module(oracle))
-    text = json.dumps([task, params.demos.model_dump(), code], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return canonical.digest([task, params.demos.model_dump(), code])
 
 
 def _names(brought_in: Callable[[Task], object]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vqbet import bundle, registry, statistics
 from vqbet.demos import store
-from vqbet.evaluation import interim
+from vqbet.evaluation.interim import Look
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
 from vqbet.stages import gate, retraining_history, worlds
 from vqbet.stages.paths import Paths
@@ -41,7 +41,7 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
     }
     aimed, limit = _aim(plan)
     for look in plan.looks:
-        chance = interim.chance(plan, look)
+        chance = Look(plan, look).chance
         power = statistics.mean_power(look, spread=spread, difference=aimed, limit=limit, alpha=chance)
         rows[f"power at {look}"] = f"{100 * power:.0f} % at a true difference of {aimed:+g}"
     scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=plan.level)

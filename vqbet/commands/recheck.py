@@ -27,11 +27,12 @@ from vqbet.environment import processes
 from vqbet.evaluation import gate as rules
 from vqbet.evaluation import records
 from vqbet.evaluation.plan import Plan, Slice
+from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import Label
 from vqbet.stages import artifacts, verdicts
-from vqbet.stages.arena import Arena, Job
-from vqbet.stages.gate import CANDIDATE, CHAMPION, arms_of, jobs_of
+from vqbet.stages.gate import CANDIDATE, CHAMPION, arms_of, assignments_of
 from vqbet.stages.paths import Paths
+from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Advance, Watch
 
 DRAWN = 8  # episodes of candidate and champion together; of each baseline one
@@ -60,14 +61,14 @@ def run(root: Path, task: str, proof: str, watch: Watch) -> str:
     return f"{len(again)} of {len(judged)} records played again, bit for bit the same"
 
 
-def draw(plan: Plan, judged: list[EpisodeRecord], folders: Mapping[str, Path]) -> list[Job]:
+def draw(plan: Plan, judged: list[EpisodeRecord], folders: Mapping[str, Path]) -> list[Assignment]:
     """The shards that hold the drawn episodes. The operating system's randomness decides, which nobody can foresee."""
     played = len(rules.by_policy(judged)[CANDIDATE])
     looks = [0, *(look for look in plan.looks if look <= played)]
     shards = [
         shard
         for first, end in pairwise(looks)
-        for job in jobs_of(plan, range(plan.first_seed + first, plan.first_seed + end), folders)
+        for job in assignments_of(plan, range(plan.first_seed + first, plan.first_seed + end), folders)
         for shard in job.shards()
     ]
     random = secrets.SystemRandom()
@@ -118,7 +119,7 @@ def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
     return past
 
 
-def _elsewhere(drawn: list[Job], demos: Path, scratch: Path, advance: Advance) -> list[EpisodeRecord]:
+def _elsewhere(drawn: list[Assignment], demos: Path, scratch: Path, advance: Advance) -> list[EpisodeRecord]:
     """The records of these jobs, played by a process that has nothing of this one's."""
     given, played = scratch / "given.json", scratch / "played.jsonl"
     artifacts.write_json(given, {"store": str(demos.resolve()), "jobs": [_written(job) for job in drawn]})
@@ -148,8 +149,8 @@ def main(given: str, played: str) -> None:
     """Play in the clean process, and tell the parent how far it is."""
     processes.die_with_parent()
     asked = artifacts.read_json(Path(given))
-    with Arena(Path(asked["store"])) as arena:
-        found = arena.play("", [_read(job) for job in asked["jobs"]], Watch(bar=_reporting))
+    with RolloutPool(StorePlayers(Path(asked["store"]))) as pool:
+        found = pool.play("", [_read(job) for job in asked["jobs"]], _reporting)
     records.write(Path(played), [record for play in found for record in play.records])
 
 
@@ -162,14 +163,14 @@ def _reporting(_label: str) -> Iterator[Advance]:
     yield advance
 
 
-def _written(job: Job) -> dict[str, Any]:
+def _written(job: Assignment) -> dict[str, Any]:
     return {**asdict(job), "seeds": list(job.seeds), "bundle": str(job.bundle.resolve()) if job.bundle else ""}
 
 
-def _read(value: dict[str, Any]) -> Job:
+def _read(value: dict[str, Any]) -> Assignment:
     within = Slice(**value["within"]) if value["within"] else None
     folder = Path(value["bundle"]) if value["bundle"] else None
-    return Job(Label(**value["label"]), value["seeds"], folder, within)
+    return Assignment(Label(**value["label"]), value["seeds"], folder, within)
 
 
 if __name__ == "__main__":

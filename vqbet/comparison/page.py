@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vqbet.comparison import figures, published, results, words
 from vqbet.comparison.results import AS_IT_IS, VQBET, Cell, Difference, Result
-from vqbet.evaluation import records
+from vqbet.contract import GateError
+from vqbet.files import atomic
 from vqbet.statistics import Interval
 
 NOT_RUN = "not run yet"
@@ -66,7 +67,7 @@ def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[s
     drawn = figures.write(pictures, largest, sized)
     where = Path(os.path.relpath(pictures, page.parent)).as_posix()
     addresses = {name: f"{where}/{name}" for name in drawn}
-    records.save(page, text(found, sizes, addresses, folder=f"[{where}]({where})", left_out=left_out))
+    atomic.write(page, text(found, sizes, addresses, folder=f"[{where}]({where})", left_out=left_out), GateError)
 
 
 def text(

@@ -5,7 +5,7 @@ episodes dealt out at random would show; `report` and `page` say it. numpy in an
 """
 
 from vqbet.drift.coding import Coded
-from vqbet.drift.compare import Limits, Report, compare, refuse_unlike
+from vqbet.drift.compare import DriftReport, Limits, compare, refuse_unlike
 from vqbet.drift.shift import deviation
 
-__all__ = ["Coded", "Limits", "Report", "compare", "deviation", "refuse_unlike"]
+__all__ = ["Coded", "DriftReport", "Limits", "compare", "deviation", "refuse_unlike"]

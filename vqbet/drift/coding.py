@@ -38,7 +38,7 @@ class Coded:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class CodebookLayer:
     """How one quantiser layer's codes are used; shares are of the chunks."""
 
     layer: int
@@ -68,13 +68,13 @@ class Tail:
         return f"action.{self.channel.name}"
 
 
-def layers(old: Coded, new: Coded) -> list[Layer]:
+def layers(old: Coded, new: Coded) -> list[CodebookLayer]:
     """The use of every layer's codes by both versions."""
     found = []
     for layer in range(old.codes.shape[1]):
         before, after = (np.bincount(coded.codes[:, layer], minlength=coded.size) for coded in (old, new))
         found.append(
-            Layer(
+            CodebookLayer(
                 layer=layer,
                 divergence=float(divergence(before[None], after[None])[0]),
                 old=before / before.sum(),

@@ -15,8 +15,8 @@ import numpy as np
 from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.drift import chance, coding, episodes, shift
 from vqbet.drift.chance import ALPHA
-from vqbet.drift.coding import CURVE, Coded, Layer, Tail
-from vqbet.drift.episodes import Difference
+from vqbet.drift.coding import CURVE, CodebookLayer, Coded, Tail
+from vqbet.drift.episodes import EpisodeDifference
 from vqbet.drift.shift import Shift
 
 SCHEMA_VERSION = 1
@@ -47,15 +47,15 @@ class Exceeded:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DriftReport:
     """Everything that was compared. p: by name of channel, "layer <q>", and "tail of <channel>", after correction."""
 
     task: str
     episodes: tuple[int, int]  # of the old and the new version
     steps: tuple[int, int]
-    difference: Difference
+    difference: EpisodeDifference
     shifts: list[Shift]
-    layers: list[Layer]
+    layers: list[CodebookLayer]
     tails: list[Tail]
     p: Mapping[str, float]
     tellable: bool  # whether there were episodes enough for chance to be told
@@ -135,7 +135,7 @@ def compare(
     *,
     where: tuple[str, str] = ("the old version", "the new version"),
     progress: chance.Progress | None = None,
-) -> Report:
+) -> DriftReport:
     """Compare `new` with `old`, both `coded` by the tokenizer of the policy that was trained on `old`.
 
     The deals of episodes are drawn from a fixed seed, and neither version's order of episodes changes a number. Raises
@@ -149,7 +149,7 @@ def compare(
     names = [*(each.name for each in moved), *map(_layer, used), *map(_tail, errors)]
     measures = [*shift.measures(old, new, distinct), *coding.measures(*coded, distinct, counts)]
     p = chance.p_values(measures, distinct, progress=progress)
-    return Report(
+    return DriftReport(
         task=old.spec.task,
         episodes=counts,
         steps=(len(old.action), len(new.action)),
@@ -213,7 +213,7 @@ def _sentence(exceeded: Sequence[Exceeded]) -> str:
     return "; ".join(found)
 
 
-def _layer(each: Layer) -> str:
+def _layer(each: CodebookLayer) -> str:
     return f"layer {each.layer}"
 
 

@@ -16,7 +16,7 @@ UNSEEDED = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class EpisodeDifference:
     """Episode numbers in the old and in the new store. An episode that is there twice counts twice.
 
     changed: the same recording by its labels (see `label`), with other numbers in it. What is neither kept nor changed
@@ -44,12 +44,12 @@ class Pool:
     pairs: Int[np.ndarray, "M 2"]
 
 
-def difference(old: Demonstrations, new: Demonstrations) -> Difference:
+def difference(old: Demonstrations, new: Demonstrations) -> EpisodeDifference:
     """Pair episodes of equal content first, and what is left by label, in the order of the stores."""
     before, after = contents(old), contents(new)
     kept, rest_old, rest_new = _paired(before, after, range(len(before)), range(len(after)))
     changed, removed, added = _paired(_labels(old), _labels(new), rest_old, rest_new)
-    return Difference(
+    return EpisodeDifference(
         np.array(kept, np.int64).reshape(-1, 2),
         np.array(changed, np.int64).reshape(-1, 2),
         np.array(removed, np.int64),

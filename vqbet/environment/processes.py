@@ -12,8 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 
 from vqbet.contract import PipelineError, TrainingError
@@ -68,7 +67,7 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
     command = [
         sys.executable,
         "-m",
-        "vqbet.environment.processes",
+        "vqbet.environment.agent",
         "--standalone",
         f"--nproc_per_node={count}",
         "-m",
@@ -94,19 +93,6 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
     return 128 + received[0] if received else abs(code)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: how many there are decides how sums are rounded, and how long a call takes."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def die_with_parent(parent: int | None = None) -> None:
     """Ask Linux to send this process SIGTERM when the process that started it is gone; elsewhere nothing happens.
 
@@ -119,29 +105,3 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         signal.raise_signal(signal.SIGTERM)
-
-
-def agent(argv: Sequence[str]) -> int:
-    """torchrun without its tracebacks: the processes it starts have already said what went wrong."""
-    die_with_parent()
-    import logging
-
-    import torch
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
-
-    logging.getLogger("torch").setLevel(logging.CRITICAL)
-    if not torch.cuda.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    try:
-        torchrun(list(argv))
-    except ChildFailedError as error:
-        return max(1, error.get_first_failure()[1].exitcode)
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(agent(sys.argv[1:]))

@@ -10,22 +10,21 @@ Whoever has the folder needs nothing else to recompute the verdict, and one byte
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
-from vqbet.files import reading
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import atomic, canonical, manifest, reading
+from vqbet.files.manifest import Fingerprint
 
 MANIFEST, FACTS = "manifest.json", "facts.json"
 NEEDED = ("plan.json", "records.jsonl", "verdict.json", FACTS)
 VERSION = 1
 MAX_FILE_BYTES = 256 * 2**20
+MEND = "evidence holds plain files only: fetch it again (vqbet evidence fetch)"
 
 
 def pack(store: Path, files: Mapping[str, Path], facts: Mapping[str, Any]) -> str:
@@ -38,19 +37,15 @@ def pack(store: Path, files: Mapping[str, Path], facts: Mapping[str, Any]) -> st
         if (folder / "verdict.json").read_bytes() == files["verdict.json"].read_bytes():
             replay(folder)
             return folder.name
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".packing-") as scratch:
-        staging = Path(scratch) / "evidence"
-        staging.mkdir()
-        for name, source in sorted(files.items()):
-            target = staging / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_bytes(source))
-        records.save(staging / FACTS, records.document(dict(facts)))
-        records.save(staging / MANIFEST, records.document({"version": VERSION, "files": _listed(staging)}))
-        made = Fingerprint.of((staging / MANIFEST).read_bytes()).sha256
+    contents = {name: _bytes(source, links=True) for name, source in files.items()}
+    contents[FACTS] = canonical.document(dict(facts)).encode()
+    listed = manifest.to_json({name: Fingerprint.of(content) for name, content in contents.items()})
+    contents[MANIFEST] = canonical.document({"version": VERSION, "files": listed}).encode()
+    made = Fingerprint.of(contents[MANIFEST]).sha256
+    with atomic.replacing(store / made, GateError) as staging:
+        for name, content in sorted(contents.items()):
+            atomic.create(staging / name, content)
         replay(staging, made)
-        shutil.move(staging, store / made)
     return made
 
 
@@ -81,13 +76,14 @@ def replay(folder: Path, expected: str = "") -> Verdict:
 def verify(folder: Path, expected: str = "") -> None:
     """Check every byte. Raises as `replay`, which also decides again."""
     expected = expected or folder.name
-    manifest = folder / MANIFEST
-    text = records.load(manifest)
-    if Fingerprint.of(text.encode()).sha256 != expected:
-        raise GateError(f"{manifest}: was changed: its hash is not {expected[:12]}, which names this evidence")
-    with reading.sentences(str(manifest), GateError):
-        listed = dict(records.parse(text, str(manifest))["files"])
-    found = _listed(folder)
+    path = folder / MANIFEST
+    content = _bytes(path)
+    if Fingerprint.of(content).sha256 != expected:
+        raise GateError(f"{path}: was changed: its hash is not {expected[:12]}, which names this evidence")
+    with reading.sentences(str(path), GateError):
+        listed = manifest.from_json(records.parse(content.decode(), str(path))["files"])
+    found = manifest.taken(folder, GateError, MEND, MAX_FILE_BYTES)
+    del found[MANIFEST]
     for what, names in (
         ("is missing", sorted(set(listed) - set(found))),
         ("was added", sorted(set(found) - set(listed))),
@@ -98,28 +94,5 @@ def verify(folder: Path, expected: str = "") -> None:
             raise GateError(f"{folder / names[0]}: {what}; the evidence is no longer what the verdict was read from")
 
 
-def _listed(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file below a folder but its manifest, by name. Raises GateError for a link."""
-    found = {}
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        if name != MANIFEST:
-            found[name] = Fingerprint.of(_bytes(path)).to_json()
-    return found
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise GateError(f"{path}: is a link; evidence holds files only")
-        if path.is_file():
-            yield path
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise GateError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
-        return path.read_bytes()
-    except OSError as error:
-        raise GateError(f"{path}: cannot be read: {error.strerror}") from error
+def _bytes(path: Path, *, links: bool = False) -> bytes:
+    return reading.content(path, GateError, most=MAX_FILE_BYTES, mend=MEND, links=links)

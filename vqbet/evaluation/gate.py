@@ -29,8 +29,10 @@ from jaxtyping import Float
 
 from vqbet import statistics
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import interim, records
+from vqbet.evaluation import records
+from vqbet.evaluation.interim import Look
 from vqbet.evaluation.plan import GATE_VERSION, Plan
+from vqbet.files import atomic, canonical
 from vqbet.statistics import Interval, Pairs
 from vqbet.statistics.multiple import holm
 
@@ -107,14 +109,14 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         return _nothing(plan, problem)
     ordered = {name: sorted(arm, key=lambda record: record.seed) for name, arm in arms.items()}
     played, looked = len(ordered["candidate"]), list[Check]()
-    for look in (look for look in plan.looks if look <= played):
-        seen = {name: arm[:look] for name, arm in ordered.items()}
+    for look in (Look(plan, episodes) for episodes in plan.looks if episodes <= played):
+        seen = {name: arm[: look.episodes] for name, arm in ordered.items()}
         slices = _slices(plan, seen)
-        checks = tuple(_checks(plan, seen, slices))
-        outcome, reason, more = _outcome(plan, checks, look)
+        checks = tuple(_checks(look, seen, slices))
+        outcome, reason, more = _outcome(look, checks)
         looked.append(_question(checks))
-        if outcome != "HOLD" and look < played:
-            return _nothing(plan, f"the verdict was {outcome} after {look} episodes, and {played} were played")
+        if outcome != "HOLD" and look.episodes < played:
+            return _nothing(plan, f"the verdict was {outcome} after {look.episodes} episodes, and {played} were played")
     comparison = _comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None
     return replace(
         _nothing(plan, reason + _by_itself(comparison) + plan.repeated),
@@ -123,7 +125,7 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         more_episodes=more,
         checks=checks,
         looked=tuple(looked),
-        numbers={name: _numbers(plan, arm) for name, arm in ordered.items()},
+        numbers={name: _numbers(look, arm) for name, arm in ordered.items()},
         comparison=comparison,
         slices=slices,
     )
@@ -139,7 +141,7 @@ def by_policy(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
 
 def write(path: Path, verdict: Verdict) -> None:
     """Raises GateError where the file cannot be written."""
-    records.save(path, records.document(verdict.to_json()))
+    atomic.write(path, canonical.document(verdict.to_json()), GateError)
 
 
 def replay(folder: Path) -> Verdict:
@@ -151,7 +153,7 @@ def replay(folder: Path) -> Verdict:
     plan, played = Plan.read(folder / "plan.json"), folder / "records.jsonl"
     verdict = decide(plan, by_policy(records.read(played)) if played.exists() else {})
     path = folder / "verdict.json"
-    if records.load(path) != records.document(verdict.to_json()):
+    if records.load(path) != canonical.document(verdict.to_json()):
         raise GateError(
             f"{path}: the evidence beside it gives another verdict ({verdict.outcome}: {verdict.reason}); "
             "plan, records or verdict were changed after the fact: run the gate again"
@@ -216,20 +218,21 @@ def _seeds(plan: Plan, arm: Arm) -> str:
     return ""
 
 
-def _checks(plan: Plan, arms: Arms, slices: Slices) -> list[Check]:
+def _checks(look: Look, arms: Arms, slices: Slices) -> list[Check]:
+    plan = look.plan
     mine = _values(plan.metric, arms["candidate"])
-    needed = interim.needed(plan, mine, above=plan.floor, below=plan.floor)
-    found = [_check("floor", interim.interval(plan, mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
+    needed = look.needed(mine, above=plan.floor, below=plan.floor)
+    found = [_check("floor", look.interval(mine), limit=plan.floor, hopeless=plan.floor, needed=needed)]
     found.append(_modes_check(plan, arms["candidate"]))
-    found += [_better(plan, name, mine, _values(plan.metric, arms[name]), hopeless=0.0) for name in plan.baselines]
+    found += [_better(look, name, mine, _values(plan.metric, arms[name]), hopeless=0.0) for name in plan.baselines]
     if "champion" in arms:
         theirs = _values(plan.metric, arms["champion"])
         if plan.question == "better":
-            found.append(_better(plan, "champion", mine, theirs, hopeless=plan.margin))
+            found.append(_better(look, "champion", mine, theirs, hopeless=plan.margin))
         else:
-            found.append(_not_worse(plan, mine, theirs))
+            found.append(_not_worse(look, mine, theirs))
         if len(plan.slices) > 1:
-            found.append(_no_slice_worse(plan, slices, len(mine)))
+            found.append(_no_slice_worse(look, slices))
     return found
 
 
@@ -242,32 +245,32 @@ def _check(
     return Check(name, state, value, low, high, _rounded(limit), needed, chance)
 
 
-def _better(plan: Plan, name: str, mine: np.ndarray, theirs: np.ndarray, *, hopeless: float) -> Check:
+def _better(look: Look, name: str, mine: np.ndarray, theirs: np.ndarray, *, hopeless: float) -> Check:
     pairs = statistics.halves(mine, theirs)
-    needed = interim.needed(plan, pairs, above=0.5, below=(hopeless + 1) / 2)
-    interval = interim.difference(plan, mine, theirs)
+    needed = look.needed(pairs, above=0.5, below=(hopeless + 1) / 2)
+    interval = look.difference(mine, theirs)
     check = _check(f"better than {name}", interval, limit=0.0, hopeless=hopeless, needed=needed)
-    if plan.stopping == "anytime" or not check.passed:
+    if look.plan.stopping == "anytime" or not check.passed:
         return check
-    chance = statistics.exchange(mine, theirs, draws=interim.draws(plan, len(mine)))
-    state: State = "passed" if chance <= interim.chance(plan, len(mine)) else "undecided"
+    chance = statistics.exchange(mine, theirs, draws=look.draws)
+    state: State = "passed" if chance <= look.chance else "undecided"
     return replace(check, state=state, chance=_rounded(chance))
 
 
-def _not_worse(plan: Plan, mine: np.ndarray, theirs: np.ndarray) -> Check:
-    pairs, limit = statistics.halves(mine, theirs), -plan.margin
-    needed = interim.needed(plan, pairs, above=(limit + 1) / 2, below=(limit + 1) / 2)
-    interval = interim.difference(plan, mine, theirs)
+def _not_worse(look: Look, mine: np.ndarray, theirs: np.ndarray) -> Check:
+    pairs, limit = statistics.halves(mine, theirs), -look.plan.margin
+    needed = look.needed(pairs, above=(limit + 1) / 2, below=(limit + 1) / 2)
+    interval = look.difference(mine, theirs)
     return _check("not worse than champion", interval, limit=limit, hopeless=limit, needed=needed)
 
 
-def _no_slice_worse(plan: Plan, slices: Slices, episodes: int) -> Check:
+def _no_slice_worse(look: Look, slices: Slices) -> Check:
     """Fails where the candidate is shown to be worse in some slice, over all of them at this look (Holm).
 
     Where the plan asks for "not_worse": worse by more than the margin.
     """
     name, worst = min(slices.items(), key=lambda item: item[1]["worse_p"])
-    state: State = "failed" if worst["worse_p"] <= interim.chance(plan, episodes) else "passed"
+    state: State = "failed" if worst["worse_p"] <= look.chance else "passed"
     value, low, high = worst["difference"], worst["difference_low"], worst["difference_high"]
     return Check(f"no slice worse (worst: {name})", state, value, low, high, 0.0, None, worst["worse_p"])
 
@@ -285,8 +288,9 @@ def _question(checks: Sequence[Check]) -> Check:
     return asked[0] if asked else checks[0]
 
 
-def _outcome(plan: Plan, checks: Sequence[Check], episodes: int) -> tuple[Outcome, str, int]:
+def _outcome(look: Look, checks: Sequence[Check]) -> tuple[Outcome, str, int]:
     """Outcome, reason and how many more episodes."""
+    plan, episodes = look.plan, look.episodes
     first = "no champion yet, so only absolute floors were checked"
     against = "against the champion, same seeds" if plan.champion else first
     failed = [check for check in checks if check.state == "failed"]
@@ -301,15 +305,15 @@ def _outcome(plan: Plan, checks: Sequence[Check], episodes: int) -> tuple[Outcom
     if len(known) < len(needed):
         return "HOLD", f"{sentences}; at the observed rates no number of episodes would decide", 0
     wanted = max([*known, episodes + 1])
-    more = next((look for look in plan.looks if look >= wanted), wanted) - episodes
+    more = next((later for later in plan.looks if later >= wanted), wanted) - episodes
     where = "of this plan" if episodes + more <= plan.most else "under a new plan"
     return "HOLD", f"{sentences}; {more} more episodes, {where}, may decide", more
 
 
-def _numbers(plan: Plan, arm: Arm) -> dict[str, float]:
+def _numbers(look: Look, arm: Arm) -> dict[str, float]:
     numbers = {"episodes": float(len(arm)), "modes": float(_modes(arm))}
     for metric in ("score", "success"):
-        interval = interim.interval(plan, _values(metric, arm))
+        interval = look.interval(_values(metric, arm))
         numbers |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     numbers["mode_entropy_bits"] = statistics.mode_entropy(record.mode for record in arm)
     return {name: _rounded(number) for name, number in numbers.items()}

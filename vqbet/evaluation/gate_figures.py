@@ -9,7 +9,7 @@ import numpy as np
 
 from vqbet import statistics
 from vqbet.contract import EpisodeRecord
-from vqbet.evaluation import interim
+from vqbet.evaluation.interim import Look
 from vqbet.evaluation.plan import Plan
 from vqbet.pages.figures import COLOURS, INK, STYLE, UNDECIDED, grid, svg
 
@@ -86,7 +86,7 @@ def power(plan: Plan, comparison: Mapping[str, float], *, name: str) -> str:
         figure = Figure(figsize=(5.3, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for index, look in enumerate(plan.looks):
-            chance = interim.chance(plan, look)
+            chance = Look(plan, look).chance
             found = [
                 statistics.mean_power(look, spread=spread, difference=float(difference), limit=limit, alpha=chance)
                 for difference in differences

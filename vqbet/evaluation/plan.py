@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from vqbet.contract import GateError, Spec
 from vqbet.evaluation import records
+from vqbet.files import atomic, canonical
 
 GATE_VERSION = 3  # of the rules in gate.py; raised whenever the same records could give another verdict
 GOLDEN_RATIO = 0.6180339887498949  # of the circle between one seed and the next: all prefixes are spread evenly
@@ -24,7 +24,7 @@ Stopping = Literal["fixed", "group_sequential", "anytime"]
 
 def spec_sha256(spec: Spec) -> str:
     """The sha256 of a spec's canonical JSON."""
-    return hashlib.sha256(records.canonical(spec.to_json()).encode()).hexdigest()
+    return canonical.digest(spec.to_json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Plan:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(records.canonical(self.to_json()).encode()).hexdigest()
+        return canonical.digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -200,7 +200,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Raises GateError where the file cannot be written."""
-        records.save(path, records.document(self.to_json()))
+        atomic.write(path, canonical.document(self.to_json()), GateError)
 
     @classmethod
     def read(cls, path: Path) -> Plan:

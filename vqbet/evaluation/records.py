@@ -5,16 +5,14 @@ Canonical: keys sorted, no spaces, ASCII, finite numbers only. A file that was n
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.files import reading
+from vqbet.files import atomic, canonical, reading
 
 MAX_BYTES = 256 * 2**20  # a record is about 400 bytes: far more episodes than anyone evaluates at once
 
@@ -36,19 +34,6 @@ KINDS: Mapping[str, type] = {
 }
 
 
-def canonical(value: Any) -> str:
-    """The one compact JSON text of a value; what digests are taken over. Raises GateError for NaN or infinity."""
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise GateError(f"cannot be written as JSON: {error}") from error
-
-
-def document(value: Any) -> str:
-    """The one indented JSON text of a value, for files that people open. Raises GateError as `canonical`."""
-    return json.dumps(json.loads(canonical(value)), sort_keys=True, indent=2) + "\n"
-
-
 def parse(text: str, where: str) -> Any:
     """JSON without duplicate keys, NaN or infinity. Raises GateError naming `where`."""
     return reading.parse(text, where, GateError)
@@ -59,18 +44,6 @@ def load(path: Path) -> str:
     return reading.load(path, GateError, most=MAX_BYTES)
 
 
-def save(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a staging file beside it, then one rename. Raises GateError where it cannot."""
-    staging = path.with_name(f".{path.name}.staging")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(text, encoding="utf-8", newline="")
-        os.replace(staging, path)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise GateError(f"{path}: cannot be written: {error.strerror}") from error
-
-
 def write(path: Path, records: Sequence[EpisodeRecord]) -> None:
     """Write records in the order given. Raises GateError where one is not valid or an episode appears twice."""
     seen: dict[tuple[str, str, int], int] = {}
@@ -79,8 +52,8 @@ def write(path: Path, records: Sequence[EpisodeRecord]) -> None:
         where = f"{path}: line {number}"
         check(record, where)
         _once(record, number, seen, where)
-        lines.append(canonical(record.to_json()) + "\n")
-    save(path, "".join(lines))
+        lines.append(canonical.line(record.to_json()) + "\n")
+    atomic.write(path, "".join(lines), GateError)
 
 
 def read(path: Path) -> list[EpisodeRecord]:
@@ -95,7 +68,7 @@ def read(path: Path) -> list[EpisodeRecord]:
     for number, line in enumerate(text[:-1].split("\n"), start=1):
         where = f"{path}: line {number}"
         record = _record(parse(line, where), where)
-        if canonical(record.to_json()) != line:
+        if canonical.line(record.to_json()) != line:
             raise GateError(f"{where}: is not canonical JSON; records are written by a rollout and never edited")
         _once(record, number, seen, where)
         records.append(record)

@@ -19,7 +19,7 @@ import numpy as np
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.evaluation import gate, gate_figures, records
 from vqbet.evaluation.plan import Plan
-from vqbet.files import reading
+from vqbet.files import atomic, reading
 from vqbet.pages import figures, page
 
 BADGES = {"PROMOTE": "good", "REJECT": "bad", "HOLD": "warn", "NOT_COMPARABLE": "none"}
@@ -52,7 +52,7 @@ def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
     with reading.sentences(f"{inputs.artifacts}: verdict, health or bundle", GateError, MEND):
         text = _text(folder, task, inputs)
     target = folder / "index.html"
-    records.save(target, text)
+    atomic.write(target, text, GateError)
     return target
 
 

@@ -91,7 +91,7 @@ def play(
             f"the policy {label.policy!r} must be told {', '.join(policy.goal)}, the world {label.world!r} asks for "
             f"{', '.join(env.goal) or 'nothing: evaluate it in the task that has goals'}"
         )
-    run = _Run(env, policy, numbers, film)
+    run = _Episodes(env, policy, numbers, film)
     started = time.perf_counter()
     run.start()
     while len(run.rows):
@@ -135,7 +135,7 @@ def join(parts: Sequence[Play], seconds: float) -> Play:
 
 
 @dataclass(slots=True)
-class _Run:
+class _Episodes:
     """The state of a rollout: which rows still run, and what has been seen."""
 
     env: Env

@@ -6,7 +6,6 @@ OpenCV encodes; it comes with the `sims` extra and is imported only when a pictu
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxtyping import UInt8
 
 from vqbet.contract import WorldError
 from vqbet.evaluation import webm
+from vqbet.files import atomic
 
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 
@@ -32,7 +32,7 @@ def write(path: Path, frames: Sequence[Picture], fps: float) -> None:
     margins = (0, first[0] % 2), (0, first[1] % 2), (0, 0)
     even = [np.pad(frame, margins, mode="edge") for frame in frames]
     height, width = even[0].shape[:2]
-    _save(path, webm.mux(_encode(even, fps), width=width, height=height, fps=fps))
+    atomic.write(path, webm.mux(_encode(even, fps), width=width, height=height, fps=fps), WorldError)
 
 
 def write_png(path: Path, picture: Picture) -> None:
@@ -41,7 +41,7 @@ def write_png(path: Path, picture: Picture) -> None:
     done, data = _cv2().imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
     if not done:
         raise WorldError(f"{path}: OpenCV could not encode the picture")
-    _save(path, data.tobytes())
+    atomic.write(path, data.tobytes(), WorldError)
 
 
 def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
@@ -91,18 +91,6 @@ def _checked(frames: Sequence[Picture]) -> tuple[int, int]:
                 f"got {frame.dtype} {frame.shape}"
             )
     return shape[0], shape[1]
-
-
-def _save(path: Path, data: bytes) -> None:
-    """Whole or not at all: a staging file beside it, then one rename."""
-    staging = path.with_name(f".{path.name}.staging")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_bytes(data)
-        os.replace(staging, path)
-    except OSError as error:
-        staging.unlink(missing_ok=True)
-        raise WorldError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _cv2() -> ModuleType:

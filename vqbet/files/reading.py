@@ -1,4 +1,4 @@
-"""Small text files, read strictly: whatever is wrong with one becomes a sentence with the file's name and a short echo.
+"""Files read strictly: whatever is wrong with one becomes a sentence with the file's name and a short echo.
 
 Every function takes the class of error to raise, so that params.yaml, artefacts and evidence share one reader.
 """
@@ -6,7 +6,9 @@ Every function takes the class of error to raise, so that params.yaml, artefacts
 from __future__ import annotations
 
 import json
+import os
 import reprlib
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,25 @@ def sentences(where: str, refuse: type[Exception], mend: str = "") -> Iterator[N
         raise
     except ODD as error:
         raise refuse(f"{where}: {_reason(error)}{mend and '; ' + mend}") from error
+
+
+def content(path: Path, refuse: type[Exception], *, most: int, mend: str, links: bool = False) -> bytes:
+    """Return the bytes of a plain file of at most `most` bytes, and never wait for a pipe. `mend`: the advice.
+
+    Raises `refuse` where there is none, and for a symbolic link unless `links` is set.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+                return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise refuse(f"{path}: is missing; {mend}") from error
+    except OSError as error:
+        link = "is a symbolic link, expected a plain file (dvc config cache.type reflink,hardlink,copy)"
+        raise refuse(f"{path}: {link if path.is_symlink() else f'cannot be read: {error.strerror}'}; {mend}") from error
+    raise refuse(f"{path}: expected a plain file of at most {most} bytes; {mend}")
 
 
 def load(path: Path, refuse: type[Exception], *, most: int) -> str:

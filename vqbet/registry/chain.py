@@ -5,7 +5,6 @@ Links are signed where $VQBET_KEY names a key, and must be where a trust file sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 
 from vqbet import signing
 from vqbet.contract import RegistryError
+from vqbet.files import canonical
 from vqbet.registry import journal, rows, seals
 
 Link = dict[str, Any]
@@ -90,7 +90,7 @@ def append(name: str, content: Mapping[str, Any], after: Sequence[Mapping[str, A
             f"{place.where}: {name}: nothing was written: the new entry {fault}. Name your key in VQBET_KEY, and have "
             "it trusted: python -m vqbet keys trust --help"
         )
-    if not place.add(name, link["seq"], seals.canonical(link)):
+    if not place.add(name, link["seq"], canonical.line(link, ascii=False).encode()):
         raise OvertakenError(
             f"{place.where}: {name}: somebody else wrote entry {link['seq']} at the same moment, nothing was done; "
             "look at it, and begin again"
@@ -115,7 +115,7 @@ def _parsed(line: bytes) -> tuple[Link | None, str]:
         link = json.loads(line, parse_constant=_no_number)
         if not isinstance(link, dict):
             return None, f"expected an object, got {str(link)[:60]!r}; restore it from a copy"
-        if seals.canonical(link) != line:
+        if canonical.line(link, ascii=False).encode() != line:
             return link, "is not written as this program writes it; restore it from a copy"
     except (ValueError, RecursionError) as error:
         return None, f"not a line of JSON: {str(error)[:200]}; restore it from a copy"
@@ -141,4 +141,4 @@ def _broken(link: Link, number: int, before: Link | None) -> str:
 
 def _hash(link: Mapping[str, Any]) -> str:
     content = {name: value for name, value in link.items() if name != "hash"}
-    return hashlib.sha256(seals.canonical(content)).hexdigest()
+    return canonical.digest(content, ascii=False)

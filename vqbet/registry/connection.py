@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet.contract import RegistryError
-from vqbet.files import durable
+from vqbet.files import atomic
 from vqbet.registry import relocation
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise RegistryError(
             f"{path}: the registry's folder cannot be made: {error.strerror}; "
-            f"{durable.advice(error) or 'free the path, or set MLFLOW_TRACKING_URI'}"
+            f"{atomic.advice(error) or 'free the path, or set MLFLOW_TRACKING_URI'}"
         ) from error
     except sqlite3.DatabaseError as error:
         raise RegistryError(f"{path}: the registry cannot be opened for writing: {error}; {_advice(error)}") from error
@@ -99,7 +99,7 @@ def _check_file(path: Path) -> None:
 
 
 def _advice(error: sqlite3.DatabaseError) -> str:
-    if room := durable.advice(str(error)):
+    if room := atomic.advice(str(error)):
         return room
     if isinstance(error, sqlite3.OperationalError):
         return "give this user write access to the file and its folder, or wait for the process that holds it"
@@ -215,7 +215,7 @@ def refused(action: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = " ".join(str(error).split())[:400]
-        room = durable.advice(reason)
+        room = atomic.advice(reason)
         raise RegistryError(f"{shown()}: cannot {action}: {reason}{room and '; ' + room}") from error
 
 
@@ -240,7 +240,7 @@ def _held(name: str) -> Iterator[None]:
     except OSError as error:
         raise RegistryError(
             f"{path}: the registry's lock cannot be made: {error.strerror}; "
-            f"{durable.advice(error) or 'give this user write access'}"
+            f"{atomic.advice(error) or 'give this user write access'}"
         ) from error
     try:
         _wait_for(handle, path)

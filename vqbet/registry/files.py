@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import atomic, manifest
+from vqbet.files.manifest import Fingerprint
 from vqbet.registry import connection
 
 if TYPE_CHECKING:
@@ -25,19 +25,15 @@ def download(version: Version, into: Path) -> Path:
     name = f"{version.name}/{version.version}"
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise RegistryError(f"{into}: expected a new or empty folder for {name}")
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as staging:
-        _fetch(version, Path(staging))
+    with atomic.replacing(into, RegistryError) as staging:
+        _fetch(version, staging)
         for extra in NOT_OURS:
-            (Path(staging) / extra).unlink(missing_ok=True)
-        if not any(Path(staging).iterdir()):
+            (staging / extra).unlink(missing_ok=True)
+        if not any(staging.iterdir()):
             raise RegistryError(
                 f"{name}: the registry has lost its files; `python -m vqbet audit {version.name} --repair` puts back "
                 "those of champions, `register` those of the bundle in artifacts/"
             )
-        into.mkdir(exist_ok=True)
-        for path in sorted(Path(staging).iterdir()):
-            shutil.move(path, into / path.name)
     return into
 
 
@@ -96,8 +92,7 @@ def _fetch(version: Version, into: Path) -> None:
 
 
 def _prints(folder: Path) -> dict[str, Fingerprint]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): Fingerprint.of(path.read_bytes()) for path in paths}
+    return manifest.taken(folder, RegistryError, "look at the registry's store")
 
 
 def store_of(model_id: str) -> Any:

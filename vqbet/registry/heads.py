@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, rows, seals
+from vqbet.files import canonical
+from vqbet.registry import chain, rows
 
 PARTS = ("", ".approvals", ".attempts")  # what follows the task in the names of its chains
 MAX_BYTES = 4096
@@ -32,7 +33,7 @@ class Head:
     def content(self) -> bytes:
         """Return the line of JSON that is published."""
         ends = {name: {"seq": seq, "hash": found} for name, (seq, found) in self.ends.items()}
-        return seals.canonical({"task": self.task, "ends": ends})
+        return canonical.line({"task": self.task, "ends": ends}, ascii=False).encode()
 
     @classmethod
     def parse(cls, task: str, content: bytes) -> Head:

@@ -47,7 +47,7 @@ _OPTIONAL = chain.OPTIONAL | {"approved", "checked"}
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class ExaminedEntry:
     """One line of a ledger. `entry`: None where it is malformed; `fault`: a sentence, empty for a good one."""
 
     number: int
@@ -113,7 +113,7 @@ def read(task: str) -> list[LedgerEntry]:
     return entries
 
 
-def examined(task: str) -> list[Examined]:
+def examined(task: str) -> list[ExaminedEntry]:
     """Return every line of the ledger with its fault. Raises RegistryError where the journal does not answer."""
     found, story, where = [], _Story(), journal.opened().where
     for one in chain.examined(task):
@@ -124,7 +124,7 @@ def examined(task: str) -> list[Examined]:
             fault = fault or (story.fault(entry) if entry else "")
             fault = fault and f"{where}: {task}, entry {one.number}: {fault}; restore the ledger from a copy"
         story.go_on(None if fault else entry)
-        found.append(Examined(one.number, None if fault else entry, fault))
+        found.append(ExaminedEntry(one.number, None if fault else entry, fault))
     return found
 
 

@@ -6,22 +6,17 @@ Each chain of a task asks for a role: its ledger for promote, its approvals for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from vqbet import signing
+from vqbet.files import canonical
 from vqbet.signing import Trust
 
 KEY, SIGNATURE = "key", "signature"
 UNSIGNED = "unsigned"
 FIRST_LINE = b"vqbet link, version 1\n"  # so that a signature of something else is none of a link
 ROLES = {"approvals": "approve", "attempts": "judge"}  # by the ending of the chain's name
-
-
-def canonical(value: Mapping[str, Any]) -> bytes:
-    """Return the one way to write `value` as JSON. Raises ValueError for what JSON does not hold."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def role(name: str) -> str:
@@ -99,7 +94,7 @@ def _genuine(holder: signing.Holder, name: str, link: Mapping[str, Any]) -> bool
 
 def _content(name: str, link: Mapping[str, Any]) -> bytes:
     kept = {field: value for field, value in link.items() if field not in ("hash", SIGNATURE)}
-    return FIRST_LINE + canonical({"chain": name, "link": kept})
+    return FIRST_LINE + canonical.line({"chain": name, "link": kept}, ascii=False).encode()
 
 
 def _hint(trust: Trust) -> str:

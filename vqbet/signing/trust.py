@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vqbet.files import atomic
 from vqbet.signing import keys, repository
 from vqbet.signing.keys import SigningError
 
@@ -126,10 +127,7 @@ def write(root: Path, trust: Trust) -> Path:
     yaml.default_flow_style = False
     yaml.width = 200
     yaml.dump(content, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(HEADING + text.getvalue(), encoding="utf-8")
-    scratch.replace(path)
+    atomic.write(path, HEADING + text.getvalue(), SigningError)
     return path
 
 

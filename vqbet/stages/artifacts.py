@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vqbet.contract import PipelineError
-from vqbet.files import reading
+from vqbet.files import atomic, canonical, reading
 
 MOST_BYTES = 16 * 2**20  # the largest has some kilobytes
 MOST = 1e300  # of a metric
 MEND = "run the stage that writes it again: dvc repro"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside the target, then rename over it: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staging.write_text(text, encoding="utf-8")
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Sorted keys, two spaces, no NaN."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Write a value, finite numbers only. Raises PipelineError where the file cannot be written."""
+    atomic.write(path, canonical.document(value), PipelineError)
 
 
 def read_json(path: Path) -> Any:
@@ -75,9 +62,9 @@ def read_number(path: Path) -> float:
 
 
 def write_curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """One CSV line per row; the columns are the first row's keys in their order."""
+    """Write one CSV line per row; the columns are the first row's keys in their order. Raises as `write_json`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+    atomic.write(path, text.getvalue(), PipelineError)

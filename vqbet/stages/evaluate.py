@@ -11,10 +11,11 @@ import numpy as np
 from vqbet import environment, policies, statistics
 from vqbet.contract import EpisodeRecord
 from vqbet.evaluation import records, rollout, video
+from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import UNPLANNED, Label
 from vqbet.stages import artifacts, worlds
-from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
+from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes
     seeds = range(first, first + episodes)
-    with Arena(paths.store) as arena:
-        job = Job(label, seeds, paths.policy, film=seeds[: params.evaluate.videos])
-        (played,) = arena.play(f"{world}: candidate", [job], watch)
+    with RolloutPool(StorePlayers(paths.store)) as pool:
+        assignment = Assignment(label, seeds, paths.policy, film=seeds[: params.evaluate.videos])
+        (played,) = pool.play(f"{world}: candidate", [assignment], watch.bar)
     records.write(paths.evaluation / "records.jsonl", played.records)
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, environment, policies
-from vqbet.contract import Demonstrations, EpisodeRecord, GateError
+from vqbet.contract import Demonstrations, EpisodeRecord
 from vqbet.demos import store
-from vqbet.evaluation import gate, records, video
+from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
+from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import Label
-from vqbet.stages import artifacts, rehearsal, retraining_history, sealing, worlds
-from vqbet.stages.arena import Arena, Job
+from vqbet.serving.rehearsal import rehearse
+from vqbet.stages import artifacts, films, retraining_history, sealing, worlds
 from vqbet.stages.paths import Paths
+from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
-WORST = 3  # episodes that are filmed
 TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 
 
@@ -31,18 +31,17 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     """Candidate and champion are where the runner has put them, both from the registry."""
     demos = store.read(paths.store)
     policy, candidate = policies.load(paths.scratch("candidate"))
-    blessed = rehearsal.bless(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
-    artifacts.write_json(paths.blessing(candidate.digest), blessed.to_json())
-    watch.say(f"{blessed.calls} calls in a clean process give the same actions; {blessed.latency_ms} ms a call (p99)")
+    rehearsed = rehearse(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
+    artifacts.write_json(paths.rehearsal(candidate.digest), rehearsed.to_json())
+    watch.say(f"{rehearsed.calls} calls in a clean process, the same actions; {rehearsed.latency_ms} ms a call (p99)")
     world = worlds.name(paths.task, asked=bool(policy.goal))
     retrained = retraining_history.retrained(paths.root, paths.task, candidate)
     make = partial(make_plan, world, params, demos, _digests(paths), retrained)
-    played = make(1).candidate != make(1).champion
-    plan = sealing.plan(paths.task, make) if played else make(1)
+    plan = sealing.plan(paths.task, make)
     plan.write(paths.gate / "plan.json")
-    with Arena(paths.store) as arena:
-        verdict, jobs = _decided(paths, plan, arena, watch)
-        _film(paths, plan, arena, jobs, watch)
+    with RolloutPool(StorePlayers(paths.store)) as pool:
+        verdict, played = _decided(paths, plan, pool, watch)
+        films.worst(paths.gate, plan, pool, [part for part in played if part.label.policy in TRAINED], watch)
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
         "episodes": float(verdict.episodes),
@@ -51,10 +50,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "checks_passed": float(sum(check.passed for check in verdict.checks)),
     }
     artifacts.write_json(paths.metrics("gate"), metrics)
-    if played:
-        sealing.verdict(
-            paths.root, paths.task, plan, sum(len(job.seeds) for job in jobs if job.label.policy == CANDIDATE)
-        )
+    mine = [part for part in played if part.label.policy == CANDIDATE]
+    sealing.verdict(paths.root, paths.task, plan, sum(len(part.seeds) for part in mine))
     watch.say(f"{verdict.outcome}: {verdict.reason}")
     return metrics
 
@@ -97,19 +94,19 @@ def make_plan(
     )
 
 
-def _decided(paths: Paths, plan: Plan, arena: Arena, watch: Watch) -> tuple[Verdict, list[Job]]:
+def _decided(paths: Paths, plan: Plan, pool: RolloutPool, watch: Watch) -> tuple[Verdict, list[Assignment]]:
     """Play from look to look until one decides; what was played is on disk after each of them."""
     played: list[EpisodeRecord] = []
-    done: list[Job] = []
+    done: list[Assignment] = []
     verdict = gate.decide(plan, {})  # NOT_COMPARABLE
     arms, folders = arms_of(plan), {name: paths.scratch(name) for name in TRAINED}
     first = plan.first_seed
     for look in plan.looks if plan.candidate != plan.champion else ():
-        jobs = jobs_of(plan, range(first, plan.first_seed + look), folders)
-        found = arena.play(f"{plan.world}: {', '.join(arms)}", jobs, watch)
+        parts = assignments_of(plan, range(first, plan.first_seed + look), folders)
+        found = pool.play(f"{plan.world}: {', '.join(arms)}", parts, watch.bar)
         played += [record for play in found for record in play.records]
         played.sort(key=lambda record: (arms.index(record.policy), record.seed))
-        done += jobs
+        done += parts
         records.write(paths.gate / "records.jsonl", played)
         verdict = gate.decide(plan, gate.by_policy(played))
         if verdict.outcome != "HOLD":
@@ -120,36 +117,12 @@ def _decided(paths: Paths, plan: Plan, arena: Arena, watch: Watch) -> tuple[Verd
     return gate.replay(paths.gate), done
 
 
-def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch) -> None:
-    """The seeds on which the candidate did worst, played again by it and the champion for people to look at.
-
-    Whoever played together plays together again, so what is seen is what was judged. Raises GateError where it is not.
-    """
-    if not jobs:
-        return
-    played = gate.by_policy(records.read(paths.gate / "records.jsonl"))
-    others = {record.seed: record.score for record in played.get("champion", ())}
-    worst = sorted(played["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
-    wanted = {record.seed for record in worst[:WORST]}
-    shards = [shard for job in jobs for shard in job.shards() if job.label.policy in TRAINED]
-    again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
-    for play in arena.play(f"{plan.world}: the worst {len(wanted)} again", again, watch):
-        for row, film in play.films.items():
-            record = play.records[row]
-            if record not in played[record.policy]:
-                raise GateError(
-                    f"seed {record.seed}: {record.policy} played it twice and scored otherwise; episodes that cannot "
-                    "be repeated on this machine cannot be paired"
-                )
-            video.write(paths.gate / "films" / f"{record.policy}-{record.seed}.webm", film.frames, film.fps)
-
-
-def jobs_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> list[Job]:
+def assignments_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> list[Assignment]:
     """Every arm's episodes of one look, each under the conditions of its slice. folders: of the bundles, by arm."""
     digests = {"candidate": plan.candidate, "champion": plan.champion}
     parts = [(part, [seed for seed in seeds if plan.slice_of(seed) == part]) for part in plan.slices]
     return [
-        Job(
+        Assignment(
             Label(plan.world, name, digests.get(name, ""), plan.sha256, plan.machine),
             own,
             folders.get(name),

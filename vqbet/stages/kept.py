@@ -1,4 +1,4 @@
-"""What a promotion rests on, found again where a copy of it is gone: verdicts, blessings, a champion's files.
+"""What a promotion rests on, found again where a copy of it is gone: verdicts, rehearsals, a champion's files.
 
 Nothing is taken on trust: a bundle is put back only where its digest is the one that the ledger names.
 """
@@ -32,24 +32,24 @@ def verdict(paths: Paths) -> dict[str, Any]:
     return found
 
 
-def blessing(paths: Paths, policy: Bundle) -> Path:
+def rehearsal(paths: Paths, policy: Bundle) -> Path:
     """Return the file with what the rehearsal of `policy` showed: as the gate wrote it, as evidence kept it, or new.
 
     A new rehearsal needs the policy's demonstrations in data/. Raises GateError where the policy cannot be served.
     """
-    path = paths.blessing(policy.digest)
+    path = paths.rehearsal(policy.digest)
     if path.is_file():
         return path
     for folder in evidence.folders(paths.verdicts):
-        packed = folder / "blessing.json"
+        packed = folder / "rehearsal.json"
         with suppress(VqbetError):
             evidence.verify(folder)
             if records.parse(records.load(packed), str(packed)).get("digest") == policy.digest:
                 return packed
-    from vqbet.stages.rehearsal import bless
+    from vqbet.serving.rehearsal import rehearse
 
     budget_ms = config.task(paths.params, paths.task).gate.latency_ms
-    made = bless(paths.policy, policy.digest, store.read(paths.store), budget_ms=budget_ms)
+    made = rehearse(paths.policy, policy.digest, store.read(paths.store), budget_ms=budget_ms)
     artifacts.write_json(path, made.to_json())
     return path
 

@@ -79,9 +79,9 @@ class Paths:
     def plot(self, stage: str) -> Path:
         return self.artifacts / "plots" / f"{stage}.csv"
 
-    def blessing(self, digest: str) -> Path:
+    def rehearsal(self, digest: str) -> Path:
         """What the rehearsal of a bundle showed; its times differ from run to run, so it is no output of a stage."""
-        return self.scratch("blessings") / f"{digest}.json"
+        return self.scratch("rehearsals") / f"{digest}.json"
 
     def scratch(self, name: str) -> Path:
         """Outside every DVC output, so that it outlives the stage that writes it: checkpoints, timings, champions."""

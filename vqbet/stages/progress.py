@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from vqbet.contract import Tracker
-
-# done, total, numbers to show beside the bar
-Advance = Callable[[int, int, Mapping[str, float]], None]
+from vqbet.contract import Advance, Tracker
 
 
 def _ignore(_step: int, _metrics: Mapping[str, float]) -> None:

@@ -23,9 +23,12 @@ JUDGED = ("plan.json", "records.jsonl", "verdict.json")
 def plan(task: str, make: Callable[[int], Plan]) -> Plan:
     """The plan that `make` returns for the number of this attempt, sealed.
 
-    The same plan as an earlier one is that attempt again: it plays the same episodes. Raises GateError where the
+    The same plan as an earlier one is that attempt again: it plays the same episodes. Where candidate and champion are
+    the same policy nothing is played, and nothing is sealed. Raises GateError where the
     candidate has met some of the plan's seeds under another plan, or was judged as often as can be.
     """
+    if make(1).candidate == make(1).champion:
+        return make(1)
     while True:
         attempts = registry.Attempts(task)
         candidate = make(1).candidate
@@ -51,9 +54,13 @@ def plan(task: str, make: Callable[[int], Plan]) -> Plan:
 def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
     """Pack the evidence of the verdict in the artefacts, keep it in the registry, and seal it; return its id.
 
+    Returns nothing for a plan that was not sealed, since there was nothing to play.
+
     played: episodes of each arm. A verdict that is sealed already keeps its evidence. Raises GateError where the same
     plan led to another verdict before.
     """
+    if judged.candidate == judged.champion:
+        return ""
     paths = Paths(root, task)
     while True:
         attempts = registry.Attempts(task)

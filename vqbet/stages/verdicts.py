@@ -37,7 +37,7 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
     files = {name: paths.gate / name for name in ("plan.json", "records.jsonl", "verdict.json")}
     films = [film for folder in (paths.evaluation, paths.gate) for film in sorted((folder / "films").glob("*.webm"))]
     files |= {f"films/{film.name}": film for film in films}
-    files |= {"policy.json": paths.policy / "bundle.json", "blessing.json": kept.blessing(paths, policy)}
+    files |= {"policy.json": paths.policy / "bundle.json", "rehearsal.json": kept.rehearsal(paths, policy)}
     packed = evidence.pack(paths.verdicts, files, _facts(root, task, policy))
     return packed, evidence.replay(paths.verdicts / packed)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet.contract import StorageError
-from vqbet.files import durable
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import atomic
+from vqbet.files.manifest import Fingerprint, from_json
 from vqbet.storage import client
 from vqbet.storage.objects import MAX_BYTES
 
@@ -26,7 +24,6 @@ MAX_FOLDER_BYTES = 4 * 2**30
 MAX_FILES = 10_000
 AGAIN = "put the evidence again from a machine that has it (vqbet register)"
 LISTED = 20  # ids that a message spells out
-NAME = re.compile(r"(?:[\w=-][\w.=-]*/)*[\w=-][\w.=-]*", re.ASCII)  # no part begins with a dot
 
 
 def put(bucket: Bucket, name: str, folder: Path) -> str:
@@ -49,22 +46,15 @@ def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
     place = f"{HOME}/{name}"
     manifest = _get(bucket, f"{place}/{MANIFEST}", MAX_MANIFEST_BYTES)
     entries = _listed(manifest, name, bucket.address(f"{place}/{MANIFEST}"))
-    with client.refused(bucket.address(place), f"be copied into {store}"):
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=store, prefix=".fetching-") as scratch:
-            staging = Path(scratch) / name
-            for file, entry in entries.items():
-                data = _get(bucket, f"{place}/{file}", entry.size)
-                if Fingerprint.of(data) != entry:
-                    raise StorageError(
-                        f"{bucket.address(f'{place}/{file}')}: was changed: it is not what {MANIFEST} lists; {AGAIN}"
-                    )
-                _write(staging / file, data)
-            _write(staging / MANIFEST, manifest)
-            for folder, _, _ in os.walk(staging):
-                durable.sync(Path(folder))
-            staging.rename(store / name)
-        durable.sync(store)
+    with atomic.replacing(store / name, StorageError) as staging:
+        for file, entry in entries.items():
+            data = _get(bucket, f"{place}/{file}", entry.size)
+            if Fingerprint.of(data) != entry:
+                raise StorageError(
+                    f"{bucket.address(f'{place}/{file}')}: was changed: it is not what {MANIFEST} lists; {AGAIN}"
+                )
+            atomic.create(staging / file, data)
+        atomic.create(staging / MANIFEST, manifest)
     return store / name
 
 
@@ -93,16 +83,11 @@ def _listed(manifest: bytes, name: str, where: str) -> Mapping[str, Fingerprint]
     if hashlib.sha256(manifest).hexdigest() != name:
         raise StorageError(f"{where}: was changed: its hash is not {name[:12]}, which names this evidence")
     try:
-        files = {
-            file: Fingerprint(item["bytes"], item["sha256"]) for file, item in json.loads(manifest)["files"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StorageError(f"{where}: is not a manifest of evidence: {type(error).__name__}") from error
-    for file, entry in files.items():
-        if not NAME.fullmatch(file) or file == MANIFEST:
-            raise StorageError(f"{where}: lists {file!r}, which is no name for a file of evidence; do not trust it")
-        if type(entry.size) is not int or not 0 <= entry.size <= MAX_BYTES:
-            raise StorageError(f"{where}: {file}: expected 0 to {MAX_BYTES} bytes, got {entry.size!r}")
+        files = from_json(json.loads(manifest)["files"], MAX_BYTES)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StorageError(f"{where}: is not a manifest of evidence: {error}") from error
+    if MANIFEST in files:
+        raise StorageError(f"{where}: lists {MANIFEST!r}, which is no name for a file beside it; do not trust it")
     total = sum(entry.size for entry in files.values())
     if len(files) > MAX_FILES or total > MAX_FOLDER_BYTES:
         raise StorageError(
@@ -116,9 +101,3 @@ def _get(bucket: Bucket, key: str, limit: int) -> bytes:
     if found is None:
         raise StorageError(f"{bucket.address(key)}: is missing; {AGAIN}")
     return found.data
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    durable.sync(path)

@@ -24,10 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqbet.contract import TrainingError
-from vqbet.files import durable
+from vqbet.files import atomic, canonical
 
 NAME = re.compile(r"step-(\d{10})")
 TENSORS, STATE, LOCK = "tensors.safetensors", "state.json", "lock"
+BEFORE = "make room and start again: training goes on from the checkpoint before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +69,16 @@ def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint of the training `key`, then remove all others. Raises TrainingError where the disk refuses;
     the checkpoint before is then still there."""
     final = folder / f"step-{checkpoint.step:010d}"
-    staging = folder / f".{final.name}"
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
-        save_file(tensors, staging / TENSORS)
-        state = {"key": key, "step": checkpoint.step, "state": checkpoint.state, "sha256": _sha256(staging / TENSORS)}
-        (staging / STATE).write_text(json.dumps({"content": state, "sha256": _digest(state)}), encoding="utf-8")
-        for path in (staging / TENSORS, staging / STATE, staging):
-            durable.sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        staging.rename(final)
-        durable.sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise TrainingError(
-            f"{final}: the checkpoint of step {checkpoint.step} cannot be written: {error}; make room and start "
-            "again: training goes on from the checkpoint before"
-        ) from error
+        with atomic.replacing(final, TrainingError, BEFORE) as staging:
+            save_file(tensors, staging / TENSORS)
+            atomic.sync(staging / TENSORS)
+            sha256 = _sha256(staging / TENSORS)
+            state = {"key": key, "step": checkpoint.step, "state": checkpoint.state, "sha256": sha256}
+            atomic.create(staging / STATE, json.dumps({"content": state, "sha256": canonical.digest(state)}))
+    except SafetensorError as error:
+        raise TrainingError(f"{final}: cannot be written: {error}; {BEFORE}") from error
     tidy(folder, keep=checkpoint.step)
 
 
@@ -98,7 +90,7 @@ def newest(folder: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
         try:
             content = json.loads((path / STATE).read_text(encoding="utf-8"))
             state, digest = content["content"], content["sha256"]
-            if digest != _digest(state) or state["step"] != step or state["sha256"] != _sha256(path / TENSORS):
+            if digest != canonical.digest(state) or state["step"] != step or state["sha256"] != _sha256(path / TENSORS):
                 raise ValueError("its content does not have the sha256 it names")
             if state["key"] == key:
                 return Checkpoint(step, state["state"], load_file(path / TENSORS)), remarks
@@ -114,6 +106,7 @@ def tidy(folder: Path, keep: int | None) -> None:
         shutil.rmtree(folder / f"step-{step:010d}", ignore_errors=True)
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
@@ -125,10 +118,6 @@ def clear(folder: Path) -> None:
 def _steps(folder: Path) -> set[int]:
     found = (NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
     return {int(match[1]) for match in found if match}
-
-
-def _digest(state: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

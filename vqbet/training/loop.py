@@ -8,8 +8,6 @@ bias-corrected average of the weights (as Adam's moments, arXiv 1412.6980 sectio
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -30,6 +28,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from vqbet.contract import Tracker, TrainingError
+from vqbet.files import canonical
 from vqbet.training import checkpoint
 from vqbet.training.checkpoint import Checkpoint
 from vqbet.training.recipe import Recipe, groups, learning_rate, order
@@ -160,7 +159,7 @@ def _key(model: nn.Module, recipe: Recipe, count: int, fingerprint: str, acceler
         "device": accelerator.device.type,
         "torch": torch.__version__,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return canonical.digest(facts)
 
 
 def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:

@@ -7,11 +7,11 @@ for what was asked for.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from vqbet.contract import PipelineError
+from vqbet.files import atomic
 from vqbet.versions import objects
 from vqbet.versions.objects import Stores
 
@@ -30,19 +30,15 @@ def restore(root: Path, md5: str, task: str, target: Path, *, progress: Progress
     if target.exists():
         raise PipelineError(f"{target}: expected a new folder for data/{task}.zarr of {md5[:12]}; remove it first")
     where = f"data version {md5}"
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
         objects.opened(root, f"{where} cannot be restored") as stores,
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as staging,
+        atomic.replacing(target, PipelineError) as staging,
     ):
         files = _files(_object(stores, md5, "its manifest", where), task, where)
         for done, (name, oid) in enumerate(sorted(files.items()), start=1):
-            path = Path(staging) / "store" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_object(stores, oid, f"{task}.zarr/{name}", where))
+            atomic.create(staging / name, _object(stores, oid, f"{task}.zarr/{name}", where))
             if progress is not None:
                 progress(done, len(files))
-        (Path(staging) / "store").rename(target)
     return target
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from vqbet.contract import PipelineError
-from vqbet.files import durable
+from vqbet.files import atomic
 from vqbet.versions import strangers
 
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
@@ -92,7 +92,7 @@ def _failure(name: str, root: Path, code: int, errors: str) -> PipelineError:
         return PipelineError(
             f"{name} in {root}: another DVC command has held the repository for {BUSY_S:.0f} s: {said}"
         )
-    room = durable.advice(errors)
+    room = atomic.advice(errors)
     return PipelineError(f"{name} in {root}: {said}{room and '; ' + room}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vqbet.commands.doctor import locks
-from vqbet.commands.doctor.locks import Pin
+from vqbet.commands.doctor.locks import LockEntry
 from vqbet.contract import SupplyError
 
 ROOT = Path(__file__).parents[3]
@@ -97,8 +97,8 @@ def test_an_entry_without_hash_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_installed_is_compared_with_what_is_locked() -> None:
-    def pin(name: str, version: str, here: bool = True) -> Pin:
-        return Pin(name, version, (), "some.lock", here)
+    def pin(name: str, version: str, here: bool = True) -> LockEntry:
+        return LockEntry(name, version, (), "some.lock", here)
 
     numpy, torch = locks.installed("numpy"), locks.installed("torch").split("+")[0]
     assert locks.differences([pin("numpy", numpy), pin("torch", torch), pin("no-such", "1", here=False)]) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vqbet import environment, registry
 from vqbet.commands.doctor import advisories, licensing, locks
-from vqbet.commands.doctor.advisories import Audit
+from vqbet.commands.doctor.advisories import AdvisoryAudit
 from vqbet.contract import VqbetError
 
 PYTHONS = ((3, 11), (3, 13))
@@ -25,7 +25,7 @@ COULD_NOT_ASK = 4  # exit code of `doctor --vulnerabilities`
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at, in a sentence. `wrong`: it must be mended."""
 
     what: str
@@ -33,7 +33,7 @@ class Finding:
     wrong: bool = False
 
 
-def run(root: Path) -> list[Finding]:
+def run(root: Path) -> list[Diagnosis]:
     """Look at Python, distributions, telemetry, folders, tools, registry and signing of the project at `root`."""
     return [
         _python(sys.version_info[:2]),
@@ -49,7 +49,7 @@ def run(root: Path) -> list[Finding]:
     ]
 
 
-def vulnerabilities(root: Path) -> tuple[list[Finding], int]:
+def vulnerabilities(root: Path) -> tuple[list[Diagnosis], int]:
     """Ask an index about every locked distribution; return findings and the exit code.
 
     0: none is known. 1: some are, some were not looked at, or an entry of the ignore list has expired. 4: the index
@@ -60,18 +60,18 @@ def vulnerabilities(root: Path) -> tuple[list[Finding], int]:
     return told(audit), code
 
 
-def told(audit: Audit) -> list[Finding]:
+def told(audit: AdvisoryAudit) -> list[Diagnosis]:
     """The sentences of an audit."""
     if audit.unasked:
-        return [Finding("vulnerabilities", f"NOT ASKED, nothing is known: {audit.unasked}", wrong=True)]
-    found = [Finding("vulnerable", str(one), wrong=True) for one in audit.open]
-    found += [Finding("not looked at", f"{name}: the index does not know it", wrong=True) for name in audit.skipped]
-    found += [Finding("expired", f"the ignore list's {one}; look at it again", wrong=True) for one in audit.expired]
-    found += [Finding("ignored", one) for one in audit.ignored]
-    return [*found, Finding("looked at", f"{audit.looked_at} distributions, {len(audit.open)} open advisories")]
+        return [Diagnosis("vulnerabilities", f"NOT ASKED, nothing is known: {audit.unasked}", wrong=True)]
+    found = [Diagnosis("vulnerable", str(one), wrong=True) for one in audit.open]
+    found += [Diagnosis("not looked at", f"{name}: the index does not know it", wrong=True) for name in audit.skipped]
+    found += [Diagnosis("expired", f"the ignore list's {one}; look at it again", wrong=True) for one in audit.expired]
+    found += [Diagnosis("ignored", one) for one in audit.ignored]
+    return [*found, Diagnosis("looked at", f"{audit.looked_at} distributions, {len(audit.open)} open advisories")]
 
 
-def licences(root: Path) -> list[Finding]:
+def licences(root: Path) -> list[Diagnosis]:
     """The licence of each locked distribution that is installed, and which of them may not be used.
 
     Raises SupplyError where a lock or the list of exceptions is broken.
@@ -81,16 +81,16 @@ def licences(root: Path) -> list[Finding]:
     found = []
     for one in listed:
         allowed = f"{one.licence or 'not stated'}{'; allowed: ' + one.exception if one.exception else ''}"
-        found.append(Finding(f"{one.name} {one.version}", one.refused or allowed, wrong=bool(one.refused)))
+        found.append(Diagnosis(f"{one.name} {one.version}", one.refused or allowed, wrong=bool(one.refused)))
     absent = sorted({pin.name for pin in pins} - {one.name for one in listed})
     if absent:
         found.append(
-            Finding("not here", f"{len(absent)} locked for other machines, not looked at: {', '.join(absent)}")
+            Diagnosis("not here", f"{len(absent)} locked for other machines, not looked at: {', '.join(absent)}")
         )
     return found
 
 
-def packages(root: Path) -> Finding:
+def packages(root: Path) -> Diagnosis:
     """Installed versions against the locks. CUDA's libraries are looked at where torch is the build that needs them."""
     pins = locks.read(root, (locks.MAIN, locks.TORCH, locks.INSTALLER))
     if "+cpu" not in locks.installed("torch"):
@@ -98,67 +98,69 @@ def packages(root: Path) -> Finding:
     different = locks.differences(pins)
     if different:
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
-        return Finding("packages", f"{', '.join(different[:SHOWN])}{more}; run `make setup`", wrong=True)
-    return Finding("packages", f"{sum(pin.here for pin in pins)} distributions are as locked")
+        return Diagnosis("packages", f"{', '.join(different[:SHOWN])}{more}; run `make setup`", wrong=True)
+    return Diagnosis("packages", f"{sum(pin.here for pin in pins)} distributions are as locked")
 
 
-def private(folder: Path) -> Finding:
+def private(folder: Path) -> Diagnosis:
     """Registry, evidence and caches must be this user's alone."""
     if not folder.is_dir():
-        return Finding(".vqbet", "not there yet; the first command makes it")
+        return Diagnosis(".vqbet", "not there yet; the first command makes it")
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077:
-        return Finding(".vqbet", f"mode {mode:04o}, others can look or write; run `chmod 700 .vqbet`", wrong=True)
-    return Finding(".vqbet", f"mode {mode:04o}, this user's alone")
+        return Diagnosis(".vqbet", f"mode {mode:04o}, others can look or write; run `chmod 700 .vqbet`", wrong=True)
+    return Diagnosis(".vqbet", f"mode {mode:04o}, this user's alone")
 
 
-def room(root: Path, free_gb: float) -> Finding:
+def room(root: Path, free_gb: float) -> Diagnosis:
     if free_gb < ROOM_GB:
-        return Finding("disk", f"{free_gb:.1f} GB free at {root}, {ROOM_GB:.0f} GB are needed; free some", wrong=True)
-    return Finding("disk", f"{free_gb:.0f} GB free")
+        return Diagnosis("disk", f"{free_gb:.1f} GB free at {root}, {ROOM_GB:.0f} GB are needed; free some", wrong=True)
+    return Diagnosis("disk", f"{free_gb:.0f} GB free")
 
 
-def signing(root: Path) -> Finding:
+def signing(root: Path) -> Diagnosis:
     """Nothing here verifies a signature; the registry does."""
     key = "a key is configured" if os.environ.get("VQBET_KEY") else "no key is configured"
     if not (root / "infra" / "trust.yaml").is_file():
-        return Finding("signing", f"unsigned: there is no infra/trust.yaml, and {key}")
-    return Finding("signing", f"infra/trust.yaml says whom to trust; {key}")
+        return Diagnosis("signing", f"unsigned: there is no infra/trust.yaml, and {key}")
+    return Diagnosis("signing", f"infra/trust.yaml says whom to trust; {key}")
 
 
-def _python(version: tuple[int, ...]) -> Finding:
+def _python(version: tuple[int, ...]) -> Diagnosis:
     first, last = (".".join(map(str, one)) for one in PYTHONS)
     if PYTHONS[0] <= version <= PYTHONS[1]:
-        return Finding("python", platform.python_version())
-    return Finding("python", f"{platform.python_version()}, expected {first} to {last}; set PYTHON, `make setup`", True)
+        return Diagnosis("python", platform.python_version())
+    return Diagnosis(
+        "python", f"{platform.python_version()}, expected {first} to {last}; set PYTHON, `make setup`", True
+    )
 
 
-def _hashes(root: Path) -> Finding:
+def _hashes(root: Path) -> Diagnosis:
     pins = locks.read(root, [name for name in locks.ALL if name != locks.CPU or (root / name).is_file()])
     bare = locks.without_hash(pins)
     if bare:
-        return Finding("hashes", f"without one: {', '.join(bare[:SHOWN])}; run `make lock`", wrong=True)
-    return Finding("hashes", f"each of {len(pins)} locked distributions has one")
+        return Diagnosis("hashes", f"without one: {', '.join(bare[:SHOWN])}; run `make lock`", wrong=True)
+    return Diagnosis("hashes", f"each of {len(pins)} locked distributions has one")
 
 
-def _telemetry() -> Finding:
+def _telemetry() -> Diagnosis:
     loud = sorted(name for name, value in environment.SILENCE.items() if os.environ.get(name) != value)
     if loud:
-        return Finding("telemetry", f"not switched off: {', '.join(loud)}", wrong=True)
-    return Finding("telemetry", "off")
+        return Diagnosis("telemetry", f"not switched off: {', '.join(loud)}", wrong=True)
+    return Diagnosis("telemetry", "off")
 
 
-def _tool(name: str, there: bool) -> Finding:
-    return Finding(name, "there" if there else "not found; install it", wrong=not there)
+def _tool(name: str, there: bool) -> Diagnosis:
+    return Diagnosis(name, "there" if there else "not found; install it", wrong=not there)
 
 
-def _registry() -> Finding:
+def _registry() -> Diagnosis:
     registry.check()
-    return Finding("registry", "can be opened and written")
+    return Diagnosis("registry", "can be opened and written")
 
 
-def _looked(what: str, check: Callable[[], Finding]) -> Finding:
+def _looked(what: str, check: Callable[[], Diagnosis]) -> Diagnosis:
     try:
         return check()
     except VqbetError as error:  # is what is looked for: one finding must not hide the next
-        return Finding(what, str(error), wrong=True)
+        return Diagnosis(what, str(error), wrong=True)

@@ -53,7 +53,7 @@ class Advisory:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class AdvisoryAudit:
     """The answer of an index. `unasked`: why nothing can be said at all; empty where it answered."""
 
     looked_at: int = 0
@@ -68,13 +68,13 @@ class Audit:
         return bool(self.looked_at) and not (self.open or self.skipped or self.expired or self.unasked)
 
 
-def audit(root: Path, today: date | None = None) -> Audit:
+def audit(root: Path, today: date | None = None) -> AdvisoryAudit:
     """Ask about every entry of the locks under `root`. Raises SupplyError where a lock or the ignore list is broken."""
     locks.read(root, ASKED)
     rules = ignored(root)
     answer, reason = _asked(root)
     if answer is None:
-        return Audit(unasked=reason)
+        return AdvisoryAudit(unasked=reason)
     return judged(answer, rules, today or datetime.now(UTC).date())
 
 
@@ -92,11 +92,11 @@ def ignored(root: Path) -> list[Ignored]:
         raise SupplyError(f"{IGNORED}: {_short(error)}; an entry has id, package, reason and expires") from error
 
 
-def judged(answer: Sequence[dict[str, Any]], rules: Sequence[Ignored], today: date) -> Audit:
+def judged(answer: Sequence[dict[str, Any]], rules: Sequence[Ignored], today: date) -> AdvisoryAudit:
     """Sort pip-audit's dependencies. All skipped: this index has no advisories, and nothing was asked."""
     skipped = tuple(str(one["name"]) for one in answer if "skip_reason" in one)
     if not answer or len(skipped) == len(answer):
-        return Audit(unasked=f"the index knows none of {len(answer)} distributions: it carries no advisories")
+        return AdvisoryAudit(unasked=f"the index knows none of {len(answer)} distributions: it carries no advisories")
     found, set_aside = [], []
     for advisory in [_advisory(one, item) for one in answer for item in one.get("vulns", [])]:
         rule = next((rule for rule in rules if _covers(rule, advisory) and today <= rule.expires), None)
@@ -105,7 +105,7 @@ def judged(answer: Sequence[dict[str, Any]], rules: Sequence[Ignored], today: da
         else:
             set_aside.append(f"{advisory}; ignored until {rule.expires}: {rule.reason}")
     late = tuple(f"{rule.id} of {rule.package}, since {rule.expires}" for rule in rules if today > rule.expires)
-    return Audit(len(answer) - len(skipped), tuple(found), tuple(set_aside), skipped, late)
+    return AdvisoryAudit(len(answer) - len(skipped), tuple(found), tuple(set_aside), skipped, late)
 
 
 def _advisory(one: dict[str, Any], item: dict[str, Any]) -> Advisory:

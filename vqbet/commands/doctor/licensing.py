@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML, YAMLError
 
-from vqbet.commands.doctor.locks import Pin
+from vqbet.commands.doctor.locks import LockEntry
 from vqbet.contract import SupplyError
 
 EXCEPTIONS = "infra/licences.yaml"
@@ -58,7 +58,7 @@ class Licensed:
     refused: str = ""
 
 
-def listed(root: Path, pins: Sequence[Pin]) -> list[Licensed]:
+def listed(root: Path, pins: Sequence[LockEntry]) -> list[Licensed]:
     """Return every locked distribution that is installed here, with its licence. Raises SupplyError as `exceptions`."""
     rules = {rule.package: rule for rule in exceptions(root)}
     found = []

@@ -23,7 +23,7 @@ ALL = (MAIN, TORCH, CUDA, CPU, INSTALLER)
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class LockEntry:
     """One entry of a lock: `name` in canonical form, the only allowed `version`, and the sha256 of its files."""
 
     name: str
@@ -33,7 +33,7 @@ class Pin:
     here: bool  # its marker fits this platform and Python
 
 
-def read(root: Path, names: Sequence[str] = ALL) -> list[Pin]:
+def read(root: Path, names: Sequence[str] = ALL) -> list[LockEntry]:
     """Return every entry of the locks `names` under `root`.
 
     Raises SupplyError where a lock is missing or an entry is no exact pin.
@@ -41,7 +41,7 @@ def read(root: Path, names: Sequence[str] = ALL) -> list[Pin]:
     return [pin for name in names for pin in _read(root / name, name)]
 
 
-def without_hash(pins: Sequence[Pin]) -> list[str]:
+def without_hash(pins: Sequence[LockEntry]) -> list[str]:
     """Return name and lock of every entry that no hash protects."""
     return [f"{pin.name} in {pin.lock}" for pin in pins if not pin.hashes]
 
@@ -54,7 +54,7 @@ def installed(name: str) -> str:
         return ""
 
 
-def differences(pins: Sequence[Pin]) -> list[str]:
+def differences(pins: Sequence[LockEntry]) -> list[str]:
     """Return a phrase for each distribution that this environment lacks, or has in another version than locked.
 
     A version that only adds a local label, such as 2.13.0+cpu, is as locked.
@@ -69,7 +69,7 @@ def differences(pins: Sequence[Pin]) -> list[str]:
     return found
 
 
-def _read(path: Path, name: str) -> list[Pin]:
+def _read(path: Path, name: str) -> list[LockEntry]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ def _read(path: Path, name: str) -> list[Pin]:
     return [_pin(line, name) for line in lines if line and not line.startswith("#")]
 
 
-def _pin(line: str, name: str) -> Pin:
+def _pin(line: str, name: str) -> LockEntry:
     hashes = tuple(re.findall(r"--hash=sha256:([0-9a-f]{64})(?=\s|$)", line))
     try:
         requirement = Requirement(re.split(r"\s--hash", line, maxsplit=1)[0])
@@ -90,4 +90,4 @@ def _pin(line: str, name: str) -> Pin:
     if only.operator != "==" or "*" in only.version or requirement.url:
         raise SupplyError(f"{name}: expected one exact version, got {line[:60]!r}; write it with `make lock`")
     here = requirement.marker is None or requirement.marker.evaluate()
-    return Pin(canonicalize_name(requirement.name), only.version, hashes, name, here)
+    return LockEntry(canonicalize_name(requirement.name), only.version, hashes, name, here)

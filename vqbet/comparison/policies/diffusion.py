@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.comparison.policies.diffusion_cnn import CNNShape, UNet
-from vqbet.comparison.policies.diffusion_transformer import Transformer, TransformerShape
+from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
 from vqbet.contract import TrainingError
 from vqbet.models.spaces import Spaces, parts, rebuilt
 from vqbet.policies.actor import normals
@@ -56,8 +56,10 @@ class DiffusionPolicy(nn.Module):
         self.goal_steps, self.tags = shape.goal_steps, 0
         self.noises = 1 + inference_steps if eta else 1
         self.draws = self.noises * self.horizon * self.channels[1]
-        self.network: UNet | Transformer
-        self.network = UNet(shape, self.channels) if isinstance(shape, CNNShape) else Transformer(shape, self.channels)
+        self.network: UNet | NoiseTransformer
+        self.network = (
+            UNet(shape, self.channels) if isinstance(shape, CNNShape) else NoiseTransformer(shape, self.channels)
+        )
         self.scheduler = _scheduler(diffusion_steps, inference_steps)
         alphas = self.scheduler.alphas_cumprod.clone()  # how much of the chunk's variance each step leaves
         self.register_buffer("signal", alphas, persistent=False)

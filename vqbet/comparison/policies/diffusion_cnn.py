@@ -69,7 +69,7 @@ class UNet(nn.Module):
             self.grow.append(nn.ConvTranspose1d(narrow, narrow, 4, stride=2, padding=1))
         self.last = _convolution(widths[0], widths[0], **sizes)
         self.head = Convolution(widths[0], action, 1)
-        self.sizes = [2 * module.outputs for module in self.modules() if isinstance(module, Block)]
+        self.sizes = [2 * module.outputs for module in self.modules() if isinstance(module, ResidualBlock)]
         self.film_step = nn.Linear(shape.step_width, sum(self.sizes))
         self.film_seen = nn.Linear(shape.goal_steps * goal + shape.window * observation, sum(self.sizes), bias=False)
 
@@ -102,14 +102,14 @@ class Pair(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, groups: int) -> None:
         super().__init__()
-        self.one = Block(inputs, outputs, kernel=kernel, groups=groups)
-        self.two = Block(outputs, outputs, kernel=kernel, groups=groups)
+        self.one = ResidualBlock(inputs, outputs, kernel=kernel, groups=groups)
+        self.two = ResidualBlock(outputs, outputs, kernel=kernel, groups=groups)
 
     def forward(self, x: Float[Tensor, "B inputs L"], film: Iterator[Tensor]) -> Float[Tensor, "B C L"]:
         return self.two(self.one(x, next(film)), next(film))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Convolution, scale and shift, convolution; the input, convolved with 1 where widths differ, is added."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, groups: int) -> None:

@@ -38,7 +38,7 @@ class TransformerShape:
 
 
 @final
-class Transformer(nn.Module):
+class NoiseTransformer(nn.Module):
     """Noisy chunks -> their noise. Weights and positions N(0, 0.02), biases zero.
 
     Every layer reads the memory through keys and values of its own, those of all layers as one product (`_memory`). A

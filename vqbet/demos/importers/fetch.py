@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from vqbet.contract import StoreError
 from vqbet.demos.importers.line import SLOWEST_BYTES_PER_S, Line, Refused, line, opened
-from vqbet.files import durable, reading
+from vqbet.files import atomic, reading
 
 Progress = Callable[[int, int], None]
 
@@ -70,7 +70,7 @@ def fetch(
                 unpacked.rename(final)
             return final
     except OSError as error:
-        room = durable.advice(error)
+        room = atomic.advice(error)
         raise StoreError(
             f"{shown}: cannot be kept in {into}: {error.strerror or error}{room and '; ' + room}"
         ) from error

@@ -6,7 +6,6 @@ moment at which it is on the disk.
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 from vqbet.contract import COLUMNS, Demonstrations, StoreError
 from vqbet.demos.store import inspection, manifest, schema
 from vqbet.demos.store.manifest import Manifest
-from vqbet.demos.store.replacing import replacing, settled, write_file
 from vqbet.demos.store.schema import Layout
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import atomic
+from vqbet.files.manifest import Fingerprint
 
 
 def write(path: Path, demos: Demonstrations) -> str:
@@ -32,12 +31,8 @@ def write(path: Path, demos: Demonstrations) -> str:
     schema.refuse_malformed(demos, str(path))
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path / manifest.NAME)):
         raise StoreError(f"{path}: is not a store of ours and will not be replaced; move it away first")
-    try:
-        with replacing(path) as staging:
-            listing = _write_files(staging, demos)
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise StoreError(f"{path}: cannot be written: {reason}; nothing is left half written") from error
+    with atomic.replacing(path, StoreError) as staging:
+        listing = _write_files(staging, demos)
     return listing.digest
 
 
@@ -47,7 +42,7 @@ def read(path: Path) -> Demonstrations:
     Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. What the
     numbers say is not looked at: that is validation.
     """
-    folder = settled(path)
+    folder = atomic.settled(path)
     listing = manifest.load(folder)
     contents = inspection.inspect(folder, listing)
     arrays = {name: _decode(folder, listing, name, layout) for name, layout in contents.layouts.items()}
@@ -66,7 +61,7 @@ def read(path: Path) -> Demonstrations:
 
 def digest(path: Path) -> str:
     """The digest of the store at `path`, from its manifest alone. Raises StoreError."""
-    folder = settled(path)
+    folder = atomic.settled(path)
     manifest.refuse_strangers(folder)
     return manifest.read(folder).digest
 
@@ -76,15 +71,15 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     entries: dict[str, Fingerprint] = {}
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
-            write_file(staging / key, content)
+            atomic.create(staging / key, content)
             entries[key] = Fingerprint.of(content)
     for name in reversed(schema.GROUPS):
         key = f"{name}/zarr.json".lstrip("/")
         content = _encode_group(schema.attributes(demos.spec) if not name else {})
-        write_file(staging / key, content)
+        atomic.create(staging / key, content)
         entries[key] = Fingerprint.of(content)
     listing = Manifest(entries)
-    write_file(staging / manifest.NAME, listing.encode())
+    atomic.create(staging / manifest.NAME, listing.encode())
     return listing
 
 

@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vqbet.contract import StoreError
 from vqbet.demos.store.schema import MAX_DOCUMENT_BYTES, MAX_FILES, MAX_STORE_BYTES
-from vqbet.files.fingerprint import Fingerprint
+from vqbet.files import canonical, manifest, reading
+from vqbet.files.manifest import Files, Fingerprint
 
 NAME = "manifest.json"
 FORMAT = "vqbet demonstrations"
@@ -28,13 +28,13 @@ REPAIR = "fetch the store again (dvc checkout, dvc pull) or ingest the demonstra
 class Manifest:
     """The files of a store by their path in it ("data/action/c/0/0")."""
 
-    files: Mapping[str, Fingerprint]
+    files: Files
 
     def encode(self) -> bytes:
         """The one way to write this manifest: the same files always give the same bytes."""
-        files = {path: entry.to_json() for path, entry in self.files.items()}
-        checksum = hashlib.sha256(_canonical(files)).hexdigest()
-        return _canonical({"files": files, "format": FORMAT, "sha256": checksum})
+        files = manifest.to_json(self.files)
+        checksum = hashlib.sha256(canonical.document(files, indent=1).encode()).hexdigest()
+        return canonical.document({"files": files, "format": FORMAT, "sha256": checksum}, indent=1).encode()
 
     @property
     def digest(self) -> str:
@@ -48,46 +48,38 @@ def load(folder: Path) -> Manifest:
     Raises StoreError, naming the file, where it does not; also for links, huge stores and stores of Zarr v2.
     """
     refuse_strangers(folder)
-    try:
-        found = dict(_walk(folder))
-    except OSError as error:
-        raise StoreError(f"{error.filename}: cannot be read: {error.strerror}; {REPAIR}") from error
-    manifest = read(folder)
-    for path in manifest.files.keys() - found.keys():
+    found = manifest.sizes(folder, StoreError, REPAIR, most=MAX_FILES)
+    listing = read(folder)
+    for path in listing.files.keys() - found.keys():
         raise StoreError(f"{folder / path}: missing, though {NAME} lists it; {REPAIR}")
-    for path in found.keys() - manifest.files.keys() - {NAME}:
+    for path in found.keys() - listing.files.keys() - {NAME}:
         raise StoreError(f"{folder / path}: a file that {NAME} does not list; remove it, or {REPAIR}")
-    for path, entry in manifest.files.items():
+    for path, entry in listing.files.items():
         if found[path] != entry.size:
             raise StoreError(f"{folder / path}: expected {entry.size} bytes, got {found[path]}; {REPAIR}")
     total = sum(found.values())
     if total > MAX_STORE_BYTES:
         raise StoreError(f"{folder}: {total} bytes are more than the {MAX_STORE_BYTES} that are read into memory")
-    return manifest
+    return listing
 
 
 def read(folder: Path) -> Manifest:
     """The manifest alone, checked against its own checksum. Raises StoreError."""
     path = folder / NAME
-    content = _open(path, MAX_DOCUMENT_BYTES)
-    value = document(content, path)
+    content = reading.content(path, StoreError, most=MAX_DOCUMENT_BYTES, mend=REPAIR)
     try:
-        files = {name: Fingerprint(entry["bytes"], entry["sha256"]) for name, entry in value["files"].items()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a manifest of demonstrations; {REPAIR}") from error
-    for name, entry in files.items():
-        if type(entry.size) is not int or not isinstance(entry.sha256, str):
-            raise StoreError(f"{path}: {name!r}: expected a size and a sha256, got {entry}; {REPAIR}")
-    manifest = Manifest(files)
-    if content != manifest.encode():
+        listing = Manifest(manifest.from_json(document(content, path).get("files")))
+    except ValueError as error:
+        raise StoreError(f"{path}: not a manifest of demonstrations: {error}; {REPAIR}") from error
+    if content != listing.encode():
         raise StoreError(f"{path}: damaged: it does not match its own checksum; {REPAIR}")
-    return manifest
+    return listing
 
 
-def fetch(folder: Path, manifest: Manifest, name: str) -> bytes:
+def fetch(folder: Path, listing: Manifest, name: str) -> bytes:
     """The bytes of one file. Raises StoreError where they are not the ones that the manifest lists."""
-    entry = manifest.files[name]
-    content = _open(folder / name, entry.size)
+    entry = listing.files[name]
+    content = reading.content(folder / name, StoreError, most=entry.size, mend=REPAIR)
     if Fingerprint.of(content) != entry:
         raise StoreError(f"{folder / name}: damaged: its sha256 is not the one in {NAME}; {REPAIR}")
     return content
@@ -123,41 +115,3 @@ def refuse_strangers(folder: Path) -> None:
     if {".zgroup", ".zarray", ".zmetadata"} & set(names):
         raise StoreError(f"{folder}: a Zarr v2 store; import it with `python -m vqbet ingest`")
     raise StoreError(f"{folder}: no {NAME}, so not a store of ours; import it with `python -m vqbet ingest`")
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, int]]:
-    """Path and size of every file below `folder`; refuses whatever is not a plain file in a plain folder."""
-    waiting, count = [""], 0
-    while waiting:
-        prefix = waiting.pop()
-        with os.scandir(folder / prefix) as entries:
-            for entry in entries:
-                count += 1
-                if count > MAX_FILES:
-                    raise StoreError(f"{folder}: more than {MAX_FILES} files; a store has tens of them")
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(f"{prefix}{entry.name}/")
-                elif stat.S_ISREG(status.st_mode):
-                    yield f"{prefix}{entry.name}", status.st_size
-                else:
-                    raise StoreError(f"{entry.path}: expected a plain file, got a link or a device; {REPAIR}")
-
-
-def _open(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of a plain file; raises StoreError where there are more, or the file is a link."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise StoreError(f"{path}: expected a plain file; {REPAIR}")
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}; {REPAIR}") from error
-    if len(content) > limit:
-        raise StoreError(f"{path}: more than the expected {limit} bytes; {REPAIR}")
-    return content
-
-
-def _canonical(value: Any) -> bytes:
-    return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

@@ -53,7 +53,7 @@ class Fault(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MotionLimits:
     """How far an episode may lie from its link's reference.
 
     weakest: of the expected correlation. sharper: a lag is another one where it leaves less unexplained than this share
@@ -65,19 +65,19 @@ class Limits:
     slope: tuple[float, float]
 
 
-OF_TABLE = Limits(weakest=0.65, sharper=0.6, slope=(0.6, 1.65))
-OF_SET = Limits(weakest=0.35, sharper=0.4, slope=(0.4, 2.5))
+OF_TABLE = MotionLimits(weakest=0.65, sharper=0.6, slope=(0.6, 1.65))
+OF_SET = MotionLimits(weakest=0.35, sharper=0.4, slope=(0.4, 2.5))
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ExpectedMotion:
     """What is expected of a link: its lag in steps, slope, sign and size of its correlation, and how closely."""
 
     lag: int
     slope: float
     sign: float
     strength: float
-    limits: Limits
+    limits: MotionLimits
     backwards: tuple[int, float]  # lag and sign of the correlation where time runs backwards
 
 
@@ -108,7 +108,7 @@ class Judged:
     """One link in E episodes. fault: a Fault each. lag: of the best correlation with the expected sign."""
 
     link: Link
-    expected: Reference
+    expected: ExpectedMotion
     fault: Int[np.ndarray, " E"]
     lag: Int[np.ndarray, " E"]
     numbers: Numbers
@@ -151,7 +151,9 @@ def _values(demos: Demonstrations, signals: Signals) -> tuple[Float[np.ndarray, 
     return both / np.sqrt(size * np.maximum((seen**2).sum(axis=0), TINY)), both / size
 
 
-def _expected(link: Link, curve: Float[np.ndarray, "E L"], signals: Signals, lags: Int[np.ndarray, " L"]) -> Reference:
+def _expected(
+    link: Link, curve: Float[np.ndarray, "E L"], signals: Signals, lags: Int[np.ndarray, " L"]
+) -> ExpectedMotion:
     """What the table says of a link, else the median of the set."""
 
     def backwards(lag: int, sign: float) -> tuple[int, float]:
@@ -159,14 +161,14 @@ def _expected(link: Link, curve: Float[np.ndarray, "E L"], signals: Signals, lag
 
     if link.known is not None:
         lag, slope = link.known.lag, link.known.slope
-        return Reference(lag, slope, 1.0, link.known.strength, OF_TABLE, backwards(lag, 1.0))
+        return ExpectedMotion(lag, slope, 1.0, link.known.strength, OF_TABLE, backwards(lag, 1.0))
     usual = np.median(curve, axis=0)
     best = int(np.abs(usual).argmax())
     lag, sign = int(lags[best]), float(np.sign(usual[best]))
     sums = signals.sums(np.array([[link.action, link.observed]]), lag)
     some = sums.command[:, 0] > 0
     slope = float(np.median(sums.product[some, 0] / sums.command[some, 0])) if some.any() else 0.0
-    return Reference(lag, slope, sign, float(abs(usual[best])), OF_SET, backwards(lag, sign))
+    return ExpectedMotion(lag, slope, sign, float(abs(usual[best])), OF_SET, backwards(lag, sign))
 
 
 def _numbers(
@@ -187,7 +189,7 @@ def _numbers(
     )
 
 
-def _judge(link: Link, expected: Reference, numbers: Numbers, lags: Int[np.ndarray, " L"], whole: Fault) -> Judged:
+def _judge(link: Link, expected: ExpectedMotion, numbers: Numbers, lags: Int[np.ndarray, " L"], whole: Fault) -> Judged:
     """The first fault of each episode, in the order of Fault; that of the whole set where there is one."""
     signed = expected.sign * numbers.curve
     best = signed.argmax(axis=1)
@@ -207,7 +209,7 @@ def _judge(link: Link, expected: Reference, numbers: Numbers, lags: Int[np.ndarr
 
 
 def _marks(
-    expected: Reference, numbers: Numbers, lags: Int[np.ndarray, " L"], best: Int[np.ndarray, " E"]
+    expected: ExpectedMotion, numbers: Numbers, lags: Int[np.ndarray, " L"], best: Int[np.ndarray, " E"]
 ) -> dict[Fault, Bool[np.ndarray, " E"]]:
     """Which episodes show which fault, each by itself. An episode's best lag is lags[best]."""
     limits, strength, own = expected.limits, expected.strength, expected.sign * numbers.own
@@ -240,7 +242,7 @@ def _other_lag(
     own: Float[np.ndarray, " E"],
     peak: Float[np.ndarray, " E"],
     lively: Bool[np.ndarray, " E"],
-    limits: Limits,
+    limits: MotionLimits,
 ) -> Bool[np.ndarray, " E"]:
     """Where another lag explains so much more; a single step further, in few episodes, only where it is plain."""
     other = (off != 0) & (1 - peak**2 < limits.sharper * (1 - own**2))
@@ -261,7 +263,7 @@ def _idle(link: Link, numbers: Numbers) -> Bool[np.ndarray, " E"]:
 def _whole_set(
     demos: Demonstrations,
     link: Link,
-    expected: Reference,
+    expected: ExpectedMotion,
     numbers: Numbers,
     lags: Int[np.ndarray, " L"],
     values: tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]],
@@ -286,7 +288,7 @@ def _whole_set(
 def _misscaled(
     demos: Demonstrations,
     link: Link,
-    expected: Reference,
+    expected: ExpectedMotion,
     values: tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]],
 ) -> bool:
     """Whether a named channel's numbers are in another unit: what is observed over what was commanded is far from 1."""

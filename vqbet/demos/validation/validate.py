@@ -25,6 +25,7 @@ from vqbet.demos.validation.findings import Finding
 from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.demos.validation.measured import Bounds, Measured
 from vqbet.demos.validation.structure import structure
+from vqbet.files import atomic
 
 SHOWN = 5  # errors in one exception's message
 CONTEXT = ("batch_id", "column", "condition_parser", "row_condition")  # of an expectation's arguments: said elsewhere
@@ -113,14 +114,16 @@ def raise_for_errors(report: Report, where: str | Path) -> None:
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write folder/report.json and folder/index.html, a page that needs no other file. Equal reports, equal bytes."""
+    """Write folder/report.json and folder/index.html, a page that needs no other file. Equal reports, equal bytes.
+
+    Raises ValidationError where they cannot be written.
+    """
     from vqbet.demos.validation import page
 
-    folder.mkdir(parents=True, exist_ok=True)
     value = report.to_json()
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "index.html").write_text(page.render(value), encoding="utf-8")
+    atomic.write(folder / "report.json", text + "\n", ValidationError)
+    atomic.write(folder / "index.html", page.render(value), ValidationError)
 
 
 def _summary(demos: Demonstrations, bounds: Bounds) -> dict[str, Any]:

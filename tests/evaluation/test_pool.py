@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,14 @@ import psutil
 import pytest
 
 from tests.support import untrained
-from vqbet.contract import BundleError, EpisodeRecord, GateError, PipelineError, WorldError
+from vqbet.contract import BundleError, PipelineError, WorldError
 from vqbet.demos import store
 from vqbet.environment import processes
-from vqbet.evaluation import records, rollout
+from vqbet.evaluation import pool, rollout
 from vqbet.evaluation.plan import Slice
-from vqbet.evaluation.rollout import UNPLANNED, Film, Label
-from vqbet.stages import arena, gate
-from vqbet.stages.arena import Arena, Job
-from vqbet.stages.paths import Paths
+from vqbet.evaluation.pool import Assignment, RolloutPool
+from vqbet.evaluation.rollout import UNPLANNED, Label
+from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Advance, Watch
 from vqbet.tasks.blockpush.oracle import demonstrations
 
@@ -51,39 +49,39 @@ def label(policy: str, digest: str = "", world: str = TASK) -> Label:
     return Label(world, policy, digest, UNPLANNED, "a machine")
 
 
-def jobs(policy: tuple[Path, str]) -> list[Job]:
+def jobs(policy: tuple[Path, str]) -> list[Assignment]:
     folder, digest = policy
     noisy = Slice("noisy", 0.5, observation_noise=0.05, action_noise=0.05)
     return [
-        Job(label("candidate", digest), range(50, 65), folder, film=[62]),
-        Job(label("candidate", digest), range(80, 88), folder, within=noisy),
-        Job(label("nearest"), range(50, 62)),
+        Assignment(label("candidate", digest), range(50, 65), folder, film=[62]),
+        Assignment(label("candidate", digest), range(80, 88), folder, within=noisy),
+        Assignment(label("nearest"), range(50, 62)),
     ]
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "SHARD", 10)
-    monkeypatch.setattr(arena, "START_S", 0.0)
+    monkeypatch.setattr(pool, "SHARD", 10)
+    monkeypatch.setattr(pool, "START_S", 0.0)
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_two_processes_play_what_one_plays(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, ended_here, play = [], [0], arena._Players.play
+    found, ended_here, play = [], [0], StorePlayers.play
 
-    def counted(players: arena._Players, job: Job, report: arena.Report) -> rollout.Play:
-        played = play(players, job, report)
+    def counted(own: StorePlayers, job: Assignment, report: pool.Report) -> rollout.Play:
+        played = play(own, job, report)
         ended_here[-1] += 1
         return played
 
-    monkeypatch.setattr(arena._Players, "play", counted)
-    for workers, look_s in (("1", 0.0), ("2", arena.LOOK_S), ("2", 0.0)):
+    monkeypatch.setattr(StorePlayers, "play", counted)
+    for workers, look_s in (("1", 0.0), ("2", pool.LOOK_S), ("2", 0.0)):
         monkeypatch.setenv(processes.WORKERS, workers)
-        monkeypatch.setattr(arena, "LOOK_S", look_s)
-        with Arena(demos) as place:
-            found.append(place.play("all", jobs(policy), Watch()))
+        monkeypatch.setattr(pool, "LOOK_S", look_s)
+        with RolloutPool(StorePlayers(demos)) as place:
+            found.append(place.play("all", jobs(policy), Watch().bar))
         ended_here.append(0)
     assert (ended_here[0], ended_here[2]) == (5, 0)  # the last: its first shard began here and was stopped
     for one, two, at_once in zip(*found, strict=True):
@@ -104,15 +102,15 @@ def test_the_bar_counts_episodes_up_to_all_of_them(
 ) -> None:
     """Also where the first shard is slow, is stopped, and begins again in another process."""
     monkeypatch.setenv(processes.WORKERS, "2")
-    monkeypatch.setattr(arena, "LOOK_S", 0.0)
+    monkeypatch.setattr(pool, "LOOK_S", 0.0)
     seen: list[tuple[int, int]] = []
 
     @contextmanager
     def bar(_: str) -> Iterator[Advance]:
         yield lambda done, total, _numbers: seen.append((done, total))
 
-    with Arena(demos) as place:
-        place.play("bar", jobs(policy), Watch(bar=bar))
+    with RolloutPool(StorePlayers(demos)) as place:
+        place.play("bar", jobs(policy), bar)
     assert seen[-1] == (35, 35)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -120,14 +118,14 @@ def test_the_bar_counts_episodes_up_to_all_of_them(
 def test_little_is_played_without_processes(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arena, "SHARD", 2)
+    monkeypatch.setattr(pool, "SHARD", 2)
     monkeypatch.setenv(processes.WORKERS, "2")
-    job = Job(label("nearest"), range(50, 56))
-    with Arena(demos) as place:
-        place.play("little", [job], Watch())
+    job = Assignment(label("nearest"), range(50, 56))
+    with RolloutPool(StorePlayers(demos)) as place:
+        place.play("little", [job], Watch().bar)
         assert workers_of(psutil.Process()) == []
-        monkeypatch.setattr(arena, "START_S", 0.0)
-        place.play("the same, were they there at once", [job], Watch())
+        monkeypatch.setattr(pool, "START_S", 0.0)
+        place.play("the same, were they there at once", [job], Watch().bar)
         assert len(workers_of(psutil.Process())) == 2
 
 
@@ -137,13 +135,13 @@ def test_what_is_wrong_is_said_in_the_same_words(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv(processes.WORKERS, workers)
-    with Arena(demos) as place:
-        place.play("good", [Job(label("nearest"), range(50, 80))], Watch())
+    with RolloutPool(StorePlayers(demos)) as place:
+        place.play("good", [Assignment(label("nearest"), range(50, 80))], Watch().bar)
         assert bool(workers_of(psutil.Process())) == (workers == "2")
         with pytest.raises(BundleError, match="digest"):
-            place.play("other", [Job(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch())
+            place.play("other", [Assignment(label("candidate", "0" * 64), range(50, 62), policy[0])], Watch().bar)
         with pytest.raises(WorldError, match="no world 'atlantis'"):
-            place.play("nowhere", [Job(label("noop", world="atlantis"), range(50, 62))], Watch())
+            place.play("nowhere", [Assignment(label("noop", world="atlantis"), range(50, 62))], Watch().bar)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -151,13 +149,13 @@ def test_a_process_that_is_killed_is_said(
     demos: Path, policy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(processes.WORKERS, "2")
-    with Arena(demos) as place:
-        place.play("first", jobs(policy), Watch())
+    with RolloutPool(StorePlayers(demos)) as place:
+        place.play("first", jobs(policy), Watch().bar)
         before = workers_of(psutil.Process())
         assert len(before) == 2
         before[0].kill()
         with pytest.raises(PipelineError, match="VQBET_WORKERS to fewer than 2"):
-            place.play("second", jobs(policy), Watch())
+            place.play("second", jobs(policy), Watch().bar)
     assert all(ended(worker) for worker in before)
 
 
@@ -165,12 +163,13 @@ def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, 
     script = (
         "import sys; from pathlib import Path\n"
         "from vqbet.evaluation.rollout import Label\n"
-        "from vqbet.stages.arena import Arena, Job\n"
+        "from vqbet.evaluation.pool import Assignment, RolloutPool\n"
+        "from vqbet.stages.players import StorePlayers\n"
         "from vqbet.stages.progress import Watch\n"
         "if __name__ == '__main__':\n"
         "    label = Label('blockpush', 'candidate', sys.argv[3], '0' * 64, '')\n"
-        "    with Arena(Path(sys.argv[1])) as place:\n"
-        "        place.play('long', [Job(label, range(100000), Path(sys.argv[2]))], Watch())\n"
+        "    with RolloutPool(StorePlayers(Path(sys.argv[1]))) as place:\n"
+        "        place.play('long', [Assignment(label, range(100000), Path(sys.argv[2]))], Watch().bar)\n"
     )
     file = demos.parent / "play.py"
     file.write_text(script)
@@ -191,32 +190,7 @@ def test_none_outlives_a_parent_that_is_killed(demos: Path, policy: tuple[Path, 
 def test_an_odd_number_of_workers_is_refused(value: str, demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(processes.WORKERS, value)
     with pytest.raises(PipelineError, match=f"{processes.WORKERS}: expected a number from 1 to 1024, got {value!r}"):
-        Arena(demos)
-
-
-class Twice:
-    """An arena that gives what it was told."""
-
-    def __init__(self, *played: rollout.Play) -> None:
-        self.played = list(played)
-
-    def play(self, *_: object) -> list[rollout.Play]:
-        return self.played
-
-
-def test_a_film_of_another_episode_than_was_judged_is_refused(tmp_path: Path) -> None:
-    paths = Paths(tmp_path, TASK)
-    judged = EpisodeRecord(TASK, "candidate", "d", "p", 7, 10, False, 0.25)
-    records.write(paths.gate / "records.jsonl", [judged])
-    film = Film([np.zeros((8, 8, 3), np.uint8)], 10.0)
-    timing = rollout.Timing(np.ones(1), 10, 1.0)
-    again = rollout.Play([replace(judged, score=0.5)], {0: film}, [], timing)
-    plan = type("Plan", (), {"world": TASK})
-    with pytest.raises(GateError, match="seed 7: candidate played it twice and scored otherwise"):
-        gate._film(paths, plan, Twice(again), [Job(label("candidate"), [7])], Watch())  # type: ignore[arg-type]
-    same = rollout.Play([judged], {0: film}, [], timing)
-    gate._film(paths, plan, Twice(same), [Job(label("candidate"), [7])], Watch())  # type: ignore[arg-type]
-    assert (paths.gate / "films" / "candidate-7.webm").is_file()
+        RolloutPool(StorePlayers(demos))
 
 
 def workers_of(parent: psutil.Process) -> list[psutil.Process]:

@@ -1,4 +1,9 @@
-"""Can this bundle be served? A clean process must give, on recorded observations, the actions that it gives here."""
+"""Can this bundle be served? A clean process must return, on recorded observations, the actions returned here.
+
+The clean process is `python -m vqbet.serving.rehearsal <bundle folder> <digest> <recorded.npz> <acted.npz>`.
+recorded: observation (N, D) float32, ends (E,) int64, seeds (E,) int64, goal (E, C) float32 where C may be 0.
+acted: action (N, A) float32, seconds (N,) of each call, foreign: names of modules that acting has no use for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +19,20 @@ from typing import Any
 import numpy as np
 
 from vqbet import environment
-from vqbet.contract import Demonstrations, GateError
-from vqbet.serving.rehearse import rehearse
+from vqbet.contract import Demonstrations, GateError, VqbetError
+from vqbet.environment.threads import one_thread
 from vqbet.serving.session import Session
 
 EPISODES, STEPS = 3, 100  # of the demonstrations, from their beginnings
 TIMEOUT_S = 300.0
+FOREIGN = ("mlflow", "prefect", "dvc", "zarr", "great_expectations", "boto3", "accelerate")
+WARM = 3  # calls before the clock counts: the first ones load kernels
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True, slots=True)
-class Blessing:
-    """What a rehearsal showed. latency_ms: the 99th percentile of a call, batch 1, one thread."""
+class Rehearsal:
+    """A rehearsal that went well. latency_ms: the 99th percentile of a call, batch 1, one thread."""
 
     digest: str
     machine: str
@@ -35,7 +43,7 @@ class Blessing:
         return {"digest": self.digest, "machine": self.machine, "calls": self.calls, "latency_ms": self.latency_ms}
 
 
-def bless(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float) -> Blessing:
+def rehearse(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float) -> Rehearsal:
     """Rehearse the bundle in a clean process. Raises GateError, saying what is wrong, unless it can be served.
 
     Refused: a bundle that does not load or is not the one of this digest, modules in the process that acting has no use
@@ -44,7 +52,7 @@ def bless(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float)
     """
     session = Session(folder, digest)
     recorded = _recorded(demos, session.goal)
-    expected, _ = rehearse(session, recorded)
+    expected, _ = _act(session, recorded)
     action, seconds, foreign = _elsewhere(folder, digest, recorded)
     latency_ms = round(1000 * float(np.percentile(seconds, 99)), 3)
     low, high = (np.array([getattr(channel, end) for channel in session.spec.action]) for end in ("low", "high"))
@@ -59,7 +67,33 @@ def bless(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float)
     )
     for problem in filter(None, problems):
         raise GateError(f"{folder}: {digest[:12]} cannot be served: {problem}")
-    return Blessing(digest, environment.machine(), len(action), latency_ms)
+    return Rehearsal(digest, environment.machine(), len(action), latency_ms)
+
+
+def main(folder: str, digest: str, recorded: str, acted: str) -> None:
+    """Act in the clean process."""
+    with np.load(recorded, allow_pickle=False) as file:
+        episodes = {name: file[name] for name in ("observation", "ends", "seeds", "goal")}
+    actions, seconds = _act(Session(Path(folder), digest), episodes)
+    foreign = sorted(name for name in FOREIGN if name in sys.modules)
+    np.savez(acted, action=actions, seconds=seconds, foreign=np.array(foreign, dtype=np.str_))
+
+
+def _act(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Actions and seconds of every call, on one thread."""
+    actions, seconds = [], []
+    starts = np.concatenate([[0], recorded["ends"][:-1]])
+    with one_thread():
+        session.start(0, recorded["goal"][0] if session.goal else None)
+        for _ in range(WARM):
+            session.act(recorded["observation"][0])
+        for first, end, seed, goal in zip(starts, recorded["ends"], recorded["seeds"], recorded["goal"], strict=True):
+            session.start(int(seed), goal if session.goal else None)
+            for observation in recorded["observation"][first:end]:
+                began = time.perf_counter()
+                actions.append(session.act(observation))
+                seconds.append(time.perf_counter() - began)
+    return np.array(actions), np.array(seconds)
 
 
 def _recorded(demos: Demonstrations, goal: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -81,7 +115,7 @@ def _elsewhere(folder: Path, digest: str, recorded: dict[str, np.ndarray]) -> tu
         given, acted = Path(scratch) / "recorded.npz", Path(scratch) / "acted.npz"
         np.savez(given, allow_pickle=False, **recorded)
         done = subprocess.run(
-            [sys.executable, "-m", "vqbet.serving.rehearse", str(folder.resolve()), digest, str(given), str(acted)],
+            [sys.executable, "-m", "vqbet.serving.rehearsal", str(folder.resolve()), digest, str(given), str(acted)],
             cwd=scratch,
             env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(PACKAGE_ROOT), "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -110,3 +144,10 @@ def _differs(action: np.ndarray, expected: np.ndarray) -> str:
     most = float(np.abs(action - expected).max())
     sentence = f"{len(calls)} of {len(action)} actions differ from those of this process, by up to {most:.3g}"
     return sentence if len(calls) else ""
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except VqbetError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ import pytest
 from tests.support import untrained
 from tests.support.synthetic import synthetic
 from vqbet.contract import BundleError, Demonstrations, GateError
-from vqbet.stages import rehearsal
+from vqbet.serving import rehearsal
 
 AMPLE_MS = 10_000.0
 
@@ -32,39 +32,39 @@ def written(folder: Path, demos: Demonstrations, *, goal: tuple[str, ...] = (), 
     return untrained.packed(folder, actor, components)
 
 
-def test_a_good_bundle_is_blessed(demos: Demonstrations, tmp_path: Path) -> None:
+def test_a_good_bundle_is_rehearsed(demos: Demonstrations, tmp_path: Path) -> None:
     digest = written(tmp_path / "policy", demos)
-    blessed = rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
-    assert blessed.digest == digest
-    assert blessed.calls == np.minimum(demos.lengths[: rehearsal.EPISODES], rehearsal.STEPS).sum()
-    assert 0 < blessed.latency_ms < AMPLE_MS
-    assert json.loads(json.dumps(blessed.to_json()))["digest"] == digest
+    rehearsed = rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+    assert rehearsed.digest == digest
+    assert rehearsed.calls == np.minimum(demos.lengths[: rehearsal.EPISODES], rehearsal.STEPS).sum()
+    assert 0 < rehearsed.latency_ms < AMPLE_MS
+    assert json.loads(json.dumps(rehearsed.to_json()))["digest"] == digest
 
 
-def test_a_policy_that_is_told_a_goal_is_blessed(demos: Demonstrations, tmp_path: Path) -> None:
+def test_a_policy_that_is_told_a_goal_is_rehearsed(demos: Demonstrations, tmp_path: Path) -> None:
     goal = tuple(channel.name for channel in demos.spec.observation[:2])
     digest = written(tmp_path / "policy", demos, goal=goal)
-    assert rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls > 0
+    assert rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls > 0
 
 
 def test_an_action_that_is_no_number_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     """Tensors that are finite and overflow when they meet; NaN passes every clamp on the way out."""
     digest = written(tmp_path / "policy", demos, **{"head.4.weight": lambda tensor: 3e38 * np.sign(tensor)})
     with pytest.raises(GateError, match=r"cannot be served: action 'target_\d' is not finite at call \d"):
-        rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+        rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
 def test_a_slow_policy_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     digest = written(tmp_path / "policy", demos)
     with pytest.raises(GateError, match=r"a call takes .* ms \(99th percentile\), gate.latency_ms allows 1e-06"):
-        rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=1e-6)
+        rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=1e-6)
 
 
 def test_another_bundle_in_its_place_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     digest = written(tmp_path / "policy", demos)
     written(tmp_path / "policy", demos, bias=lambda tensor: tensor + 1)
     with pytest.raises(BundleError, match=digest[:12]):
-        rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+        rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
 def test_other_actions_elsewhere_are_refused(
@@ -79,7 +79,7 @@ def test_other_actions_elsewhere_are_refused(
 
     monkeypatch.setattr(rehearsal, "_elsewhere", elsewhere)
     with pytest.raises(GateError, match=r"\d+ of \d+ actions differ from those of this process, by up to"):
-        rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+        rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_a_process_with_more_or_less_than_acting_needs_is_refused(
     (tmp_path / f"{module}.py").write_text(content)
     monkeypatch.setattr(rehearsal, "PACKAGE_ROOT", tmp_path)
     with pytest.raises(GateError, match=sentence):
-        rehearsal.bless(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
+        rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)

@@ -1,0 +1,35 @@
+"""What starts the processes of one training: torchrun, `python -m vqbet.environment.agent`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from vqbet.environment.processes import die_with_parent
+
+
+def agent(argv: Sequence[str]) -> int:
+    """torchrun without its tracebacks: the processes it starts have already said what went wrong."""
+    die_with_parent()
+    import logging
+
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    if not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    try:
+        torchrun(list(argv))
+    except ChildFailedError as error:
+        return max(1, error.get_first_failure()[1].exitcode)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(agent(sys.argv[1:]))

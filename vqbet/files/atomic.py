@@ -1,0 +1,170 @@
+"""Files and folders written whole or not at all: the old one or the new one, at every moment, whatever dies.
+
+Beside a folder `name` there may be, while a writer runs or after it was killed: `.name.lock` (held with flock),
+`.name.new` (being written; never read) and, on systems that cannot exchange two folders in one step, `.name.old` (the
+previous folder, between the two renames). Where `name` itself is missing, `.name.old` is whole and `settled` names it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REASONS = re.compile(
+    "no space left|disk is full|disk full|disk I/O error|quota exceeded|file too large|file size limit", re.IGNORECASE
+)
+ROOM = "the disk is full, or a limit on its use is reached: free space (df -h, quota, ulimit -f), then run it again"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def advice(reason: str | OSError) -> str:
+    """Return ROOM for an error, or another program's words on one, about a disk that takes no more; else nothing."""
+    if isinstance(reason, OSError) and reason.errno in FULL:
+        return ROOM
+    return ROOM if REASONS.search(str(reason)) else ""
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or a folder's list of names, before anything that relies on it. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, content: bytes | str, refuse: type[Exception]) -> None:
+    """Write a file, and the folders that it needs. Raises `refuse` where that fails; the old file is then untouched."""
+    staging = path.with_name(f".{path.name}.{threading.get_native_id()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fill(staging, content, "wb")
+        os.replace(staging, path)
+    except OSError as error:
+        raise refuse(_sentence(path, error)) from error
+    finally:
+        with suppress(OSError):
+            staging.unlink()
+
+
+def create(path: Path, content: bytes | str) -> None:
+    """Write a new file of a folder that `replacing` made, onto the disk. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _fill(path, content, "xb")
+
+
+@contextmanager
+def replacing(target: Path, refuse: type[Exception], mend: str = "nothing is left half written") -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `target` when the block ends. It is dropped if the block raises.
+
+    Raises `refuse`, with `mend` at the end, for an OSError in the block or while the folders change places, and where
+    another process is replacing the same target.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target, refuse):
+            _recover(target)
+            staging = _beside(target, "new")
+            staging.mkdir()
+            try:
+                yield staging
+                _commit(staging, target)
+            finally:
+                _recover(target)
+    except OSError as error:
+        raise refuse(_sentence(target, error, mend)) from error
+
+
+def settled(target: Path) -> Path:
+    """Return where the folder is: `target`, or the old one that a writer set aside before it died."""
+    old = _beside(target, "old")
+    return old if os.path.isdir(old) and not os.path.lexists(target) else target
+
+
+def _fill(path: Path, content: bytes | str, mode: str) -> None:
+    with open(path, mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sentence(path: Path, error: OSError, mend: str = "") -> str:
+    return "; ".join(filter(None, (f"{path}: cannot be written: {error.strerror or error}", mend, advice(error))))
+
+
+def _commit(staging: Path, target: Path) -> None:
+    for folder, _, _ in os.walk(staging):
+        sync(Path(folder))
+    if not target.exists():
+        staging.rename(target)
+    elif not _exchange(staging, target):
+        target.rename(_beside(target, "old"))
+        staging.rename(target)
+    sync(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system cannot (only Linux can). Raises OSError."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0:
+        return True
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _recover(target: Path) -> None:
+    """Undo or finish what a writer left behind; the caller holds the lock."""
+    old = _beside(target, "old")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(_beside(target, "new"), ignore_errors=True)
+
+
+@contextmanager
+def _locked(target: Path, refuse: type[Exception]) -> Iterator[None]:
+    """The only writer of `target`; the lock is the kernel's, so a dead writer holds nothing."""
+    path = _beside(target, "lock")
+    descriptor = _acquire(path, refuse)
+    while not _is_current(path, descriptor):  # its last holder removed it between our opening and our locking it
+        os.close(descriptor)
+        descriptor = _acquire(path, refuse)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _acquire(path: Path, refuse: type[Exception]) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise refuse(f"{path}: another process is writing there; wait for it, or stop it") from error
+    return descriptor
+
+
+def _is_current(path: Path, descriptor: int) -> bool:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(status, os.fstat(descriptor))
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name}.{suffix}")

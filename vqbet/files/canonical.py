@@ -1,0 +1,29 @@
+"""The one way to write a value as JSON, so that equal values are equal bytes: keys sorted, finite numbers only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def line(value: Any, *, ascii: bool = True) -> str:
+    """Return the compact text, over which digests are taken. Raises ValueError for what JSON cannot hold."""
+    return _text(value, ascii, separators=(",", ":"))
+
+
+def document(value: Any, *, indent: int = 2, ascii: bool = True) -> str:
+    """Return the indented text, for files that people open. Raises ValueError as `line`."""
+    return _text(value, ascii, indent=indent) + "\n"
+
+
+def digest(value: Any, *, ascii: bool = True) -> str:
+    """Return the sha256 of `line`. Raises ValueError as `line`."""
+    return hashlib.sha256(line(value, ascii=ascii).encode()).hexdigest()
+
+
+def _text(value: Any, ascii: bool, **form: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=ascii, **form)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be written as JSON: {error}") from error

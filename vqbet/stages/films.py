@@ -1,0 +1,40 @@
+"""Films of the episodes that a gate judged, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vqbet.contract import GateError
+from vqbet.evaluation import gate, records, video
+from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.pool import Assignment, RolloutPool
+from vqbet.stages.progress import Watch
+
+WORST = 3  # episodes that are filmed
+
+
+def worst(folder: Path, plan: Plan, pool: RolloutPool, played: Sequence[Assignment], watch: Watch) -> None:
+    """Film the seeds on which the candidate did worst, played again by those of `played`: it and the champion.
+
+    folder: of the gate's records. Who played together plays together again, so what is seen is what was judged. Raises
+    GateError where it is not.
+    """
+    if not played:
+        return
+    judged = gate.by_policy(records.read(folder / "records.jsonl"))
+    others = {record.seed: record.score for record in judged.get("champion", ())}
+    ranked = sorted(judged["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
+    wanted = {record.seed for record in ranked[:WORST]}
+    shards = [shard for assignment in played for shard in assignment.shards()]
+    again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
+    for play in pool.play(f"{plan.world}: the worst {len(wanted)} again", again, watch.bar):
+        for row, film in play.films.items():
+            record = play.records[row]
+            if record not in judged[record.policy]:
+                raise GateError(
+                    f"seed {record.seed}: {record.policy} played it twice and scored otherwise; episodes that cannot "
+                    "be repeated on this machine cannot be paired"
+                )
+            video.write(folder / "films" / f"{record.policy}-{record.seed}.webm", film.frames, film.fps)
