@@ -1,4 +1,4 @@
-"""`python -m vqbet paper` on a comparison so small that it takes a minute: made once, resumed, refused, shown."""
+"""`vqbet paper` on a comparison so small that it takes a minute: made once, resumed, refused, shown."""
 
 from __future__ import annotations
 

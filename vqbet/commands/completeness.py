@@ -36,10 +36,6 @@ def _remedy(missing: list[str]) -> str:
     """How the missing stores come back."""
     names = [name.removesuffix(SUFFIX) for name in missing]
     ways = ["bring it back with `dvc pull data.dvc`"]
-    ways += [f"make it again with `python -m vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
-    ways += [
-        f"import it again with `python -m vqbet ingest {name} <path or URL>`"
-        for name in names
-        if name not in tasks.ORACLES
-    ]
+    ways += [f"make it again with `vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
+    ways += [f"import it again with `vqbet ingest {name} <path or URL>`" for name in names if name not in tasks.ORACLES]
     return " or ".join(ways)

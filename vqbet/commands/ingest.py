@@ -46,7 +46,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     if not source and task not in tasks.ORACLES:
         raise ConfigError(
             f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
-            f"{_names(tasks.ORACLES)}): python -m vqbet ingest {task} <path or URL>"
+            f"{_names(tasks.ORACLES)}): vqbet ingest {task} <path or URL>"
         )
     recipe = "" if source else _recipe(task, params)
     note = paths.scratch("ingested") / "made.json"
