@@ -23,10 +23,11 @@ SLACK = 0.25
 class Session:
     """A bundle that was verified and built; `start` an episode, then one `act` per control step.
 
-    Raises BundleError where the folder does not hold exactly the bundle of this digest, or this code cannot play it.
+    Raises BundleError where the folder does not hold exactly the bundle of this digest (None: any bundle that is as
+    its own manifest says), or this code cannot play it.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, digest: str | None) -> None:
         self._policy, packed = loading.load(folder, digest)
         self.digest = packed.digest
         self._started = False
