@@ -250,7 +250,7 @@ def _checked(given: Mapping[str, Any]) -> Options:
 
 def _refuse_few(demos: Demonstrations, chunks: Float[np.ndarray, "M H A"], chosen: Options) -> None:
     """Raise TrainingError where there are fewer distinct chunks than codes: codebooks start from them."""
-    found = len(np.unique(chunks.reshape(len(chunks), -1), axis=0))
+    found = len(np.unique(chunks.reshape(len(chunks), chosen.chunk * demos.action.shape[1]), axis=0))
     if found < chosen.codes:
         raise TrainingError(
             f"codes: {chosen.codes} codes, but the episodes, the longest of {demos.lengths.max()} steps, hold {found} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from os import PathLike
@@ -47,7 +48,7 @@ def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
 
 
 def _in_folder(folder: Path, digest: str | None) -> Session:
-    if not (folder / bundle.MANIFEST).is_file():
+    if not os.path.isfile(folder / bundle.MANIFEST):  # no error for a name that no file can have
         raise BundleError(
             f"{reading.short(str(folder))}: no folder that holds {bundle.MANIFEST}; expected one, or a registered "
             "policy such as blockpush@champion, blockpush@candidate or blockpush/3"
