@@ -33,9 +33,9 @@ def check(root: Path, task: str) -> None:
 
 
 def _remedy(missing: list[str]) -> str:
-    """How the missing stores come back."""
+    """Return how the missing stores come back; a fresh clone has no remote to pull from until somebody gives it one."""
     names = [name.removesuffix(SUFFIX) for name in missing]
-    ways = ["bring it back with `dvc pull data.dvc`"]
-    ways += [f"make it again with `vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
+    ways = [f"make it again with `vqbet ingest {name}`" for name in names if name in tasks.ORACLES]
     ways += [f"import it again with `vqbet ingest {name} <path or URL>`" for name in names if name not in tasks.ORACLES]
+    ways += ["where DVC's remote holds it, bring it back with `dvc pull data.dvc`"]
     return " or ".join(ways)
