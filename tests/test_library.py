@@ -17,7 +17,7 @@ import torch
 
 import vqbet
 from tests.support.synthetic import synthetic
-from vqbet import environment, registry
+from vqbet import bundle, environment, registry
 from vqbet.commands.fit import FittedPolicy, Options
 from vqbet.contract import (
     BundleError,
@@ -27,7 +27,13 @@ from vqbet.contract import (
     StoreError,
     TrainingError,
     ValidationError,
+    WorldError,
 )
+from vqbet.models.normalizer import Normalizer
+from vqbet.models.prior import Prior, PriorShape
+from vqbet.models.tokenizer import Tokenizer, TokenizerShape
+from vqbet.policies.actor import Actor
+from vqbet.policies.vqbet import VQBeT
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
@@ -274,6 +280,28 @@ class TestLoad:
             vqbet.load("own/2")
         with pytest.raises(BundleError, match=f"expected the bundle with digest {'0' * 64}, got"):
             vqbet.load("own@champion", digest="0" * 64)
+
+    def test_a_policy_with_a_goal_waits_to_be_told(self, tmp_path: Path) -> None:
+        tokenizer = Tokenizer(Normalizer(2), TokenizerShape(chunk=3, layers=1, codes=4, latent=4, hidden=8))
+        tokenizer.trained_steps += 1
+        shape = PriorShape(
+            window=1, depth=1, heads=2, width=8, head_hidden=0, dropout=0.0, sequential=False, goal_steps=1
+        )
+        prior = Prior(tokenizer, Normalizer(4), shape, goal=Normalizer(1))
+        actor = Actor(DEMOS.spec, VQBeT(prior), execute="first", goal=("feature_0",))
+        bundle.write(
+            tmp_path / "policy",
+            kind="vqbet",
+            spec=DEMOS.spec,
+            arguments=actor.arguments(),
+            components=actor.components(),
+            provenance={},
+        )
+        loaded = vqbet.load(tmp_path / "policy")
+        with pytest.raises(WorldError, match=r"call start\(seed, goal\) first"):
+            loaded.act(DEMOS.observation[0])
+        loaded.start(0, np.zeros(1, np.float32))
+        assert loaded.act(DEMOS.observation[0]).shape == (2,)
 
     def test_a_reference_is_never_a_folder(self, folder: Path, project: Path, policy: FittedPolicy) -> None:
         policy.save(project / "own@champion")

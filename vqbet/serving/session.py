@@ -62,7 +62,8 @@ class Session:
         SLACK of its range, naming channel and value; the episode is then as it was before the call.
         """
         if not self._started:
-            raise WorldError(f"session of {self.spec.task!r}: no episode was started; call start(seed) first")
+            call = "start(seed, goal)" if self.goal else "start(seed)"
+            raise WorldError(f"session of {self.spec.task!r}: no episode was started; call {call} first")
         self._observed.check(observation)
         return self._policy.act(observation[None], ROW)[0]
 
