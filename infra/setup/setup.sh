@@ -47,7 +47,7 @@ else
     "${install[@]}" -r $here/cuda.lock
 fi
 "${install[@]}" -r requirements.lock
-bash $here/project.sh
+[ -L .venv ] || bash $here/project.sh  # the .venv of another clone keeps running that one's files
 .venv/bin/python -c 'import torch, numpy, zarr, cv2, mujoco, prefect'
 printf '%s' "$place" > .venv/.place
 printf '%s' "$stamp" > .venv/.matches
