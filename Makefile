@@ -14,7 +14,7 @@ setup:
 	@bash infra/setup/setup.sh
 
 demo: setup
-	@$(python) -m flows demo
+	@$(python) -m vqbet flow demo
 
 paper: setup
 	@$(python) -m vqbet.comparison $(if $(SIZE),--size $(SIZE))
@@ -37,7 +37,7 @@ bench: setup
 lock: setup
 	@bash infra/setup/lock.sh
 
-# Only what can be made again. Registry, ledger, evidence, approvals, keys and the data remote: python -m vqbet forget
+# Only what can be made again. Registry, ledger, evidence, approvals, keys and the data remote: vqbet forget
 made_again := candidate champion checkpoints downloads dvc-site matplotlib paper prefect prefect-ui retrained seconds
 clean:
 	rm -rf artifacts dvc_plots $(addprefix .vqbet/,$(made_again)) .vqbet/drift-* .vqbet/push-*

@@ -1,6 +1,6 @@
 """How fast BlockPush steps on one core, and how long a set of demonstrations takes.
 
-    OMP_NUM_THREADS=1 python bench/blockpush.py
+    OMP_NUM_THREADS=1 python -m bench.blockpush
 
 Times are of the processor, so that other work on the machine does not count.
 """

@@ -1,4 +1,4 @@
-"""Doors of the Prefect server that a flow or `flows ui` starts, open to its own client and its own pages.
+"""Doors of the Prefect server that a flow or `vqbet flow ui` starts, open to its own client and its own pages.
 
 Prefect 3.8 checks neither the name under which it is asked (DNS rebinding), nor where a request or a websocket that
 needs no preflight comes from, and lets any page frame its own. The two checks stand before everything of Prefect's.

@@ -1,26 +1,53 @@
-"""Command line. No logic: reads params.yaml, hands paths and parameters to a stage, prints what comes back."""
+"""The one command line, `vqbet`. No logic: reads params.yaml, hands paths and parameters to a room, prints its answer.
+
+An edge, as flows/ is: the only module of vqbet that may import flows, and only when a flow is asked for.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vqbet.commands import console
+from vqbet.commands.key_verbs import keys
+from vqbet.commands.manual import Manual
+from vqbet.commands.project import project as _project
+from vqbet.commands.project import root as _root
+
+
+class Flows(Manual):
+    """Verbs of `vqbet flow`, from `flows.commands`: imported for them alone, so that no other verb waits for it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        self._load()
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self) -> None:
+        if not self.commands:
+            from flows.commands import app as flows
+
+            self.commands.update(typer.main.get_group(flows).commands)
+
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Manual,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="From robot demonstrations to a policy that is allowed on a robot, with the evidence kept.",
 )
-verdict = typer.Typer(no_args_is_help=True, help="What a verdict rests on.")
+verdict = typer.Typer(cls=Manual, no_args_is_help=True, help="Replay or list verdicts from their evidence.")
 app.add_typer(verdict, name="verdict")
-keys = typer.Typer(no_args_is_help=True, help="Whose signature counts: keys, and the file that says whom to trust.")
 app.add_typer(keys, name="keys")
+flow = typer.Typer(cls=Flows, no_args_is_help=True, help="Run ingest, pipeline or promotion as a flow, under Prefect.")
+app.add_typer(flow, name="flow")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
@@ -125,78 +152,12 @@ def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the
 def publish(task: Task) -> None:
     """Publish the hash of the ledger's last entry outside, where promotion.publish in params.yaml says.
 
-    Promotions and rollbacks do it by themselves. Example: python -m vqbet publish blockpush
+    Promotions and rollbacks do it by themselves.
     """
     from vqbet.commands import release
 
     root, _ = _project(task)
     console.table(release.publish(root, task))
-
-
-@keys.command("make")
-def make_key(
-    file: Annotated[str, typer.Argument(help="a new file outside of the repository")] = "~/.config/vqbet/key.pem",
-) -> None:
-    """Make an Ed25519 key for this person or machine. Examples:
-
-    python -m vqbet keys make
-
-    python -m vqbet keys make /secure/judge.pem
-    """
-    from vqbet.commands import keys as stage
-
-    _root()
-    console.table(stage.make(file))
-
-
-@keys.command("show")
-def show_key() -> None:
-    """Show the id and the public key of the key that VQBET_KEY names. Example:
-
-    VQBET_KEY=~/.config/vqbet/key.pem python -m vqbet keys show
-    """
-    from vqbet.commands import keys as stage
-
-    _root()
-    console.table(stage.show())
-
-
-@keys.command("trust")
-def trust_key(
-    name: Annotated[str, typer.Argument(help="of the person or machine, as ledger and approvals will name it")],
-    role: Annotated[list[str], typer.Option(help="judge, approve or promote; may be repeated")],
-    public_key: Annotated[str, typer.Option(help="as `keys show` prints it; none: of the key in VQBET_KEY")] = "",
-) -> None:
-    """Let a key judge, approve or promote: writes infra/trust.yaml, which counts once it is committed. Examples:
-
-    python -m vqbet keys trust ann --role approve --role promote
-
-    python -m vqbet keys trust judge-1 --role judge --public-key <base64>
-    """
-    from vqbet.commands import keys as stage
-
-    console.table(stage.trust(_root(), name, role, public_key))
-
-
-@keys.command("adopt")
-def adopt_keys(task: Task) -> None:
-    """Accept what a task's chains hold now, unsigned as it is; from then on every link must be signed. Example:
-
-    python -m vqbet keys adopt blockpush
-    """
-    from vqbet.commands import keys as stage
-
-    root, _ = _project(task)
-    console.table(stage.adopt(root, task))
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """Show whom the committed trust file trusts. Example: python -m vqbet keys list"""
-    from vqbet.commands import keys as stage
-
-    _root()
-    console.table(stage.listing())
 
 
 @app.command()
@@ -300,7 +261,7 @@ def forget(
     if not rows:
         return
     if not yes_really:
-        console.say("Nothing was deleted. All of this is lost for ever by: python -m vqbet forget --yes-really")
+        console.say("Nothing was deleted. All of this is lost for ever by: vqbet forget --yes-really")
         raise typer.Exit(1)
     stage.forget(root)
     console.say("Deleted. data/ and DVC's cache are as they were; push data/ again: dvc push")
@@ -329,37 +290,15 @@ def doctor(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 5000) -> None:
     """Show runs and registry in MLflow's pages, with its telemetry off."""
-    import os
-
-    from vqbet.registry import connection
+    from vqbet.commands import pages
 
     _root()
-    if not connection.empty():
-        connection.client()  # a project that was moved: MLflow's pages must not look where it was
-    store = os.environ["MLFLOW_TRACKING_URI"]
-    command = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
-    # MLflow's own list of hosts has patterns such as 10.*, which 10.pages.example fits.
-    doors = ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--x-frame-options", "DENY"]
-    doors += ["--cors-allowed-origins", f"http://127.0.0.1:{port},http://localhost:{port}"]
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # ten processes that run what a page asks for
-    os.execv(sys.executable, [sys.executable, *command, *doors])
-
-
-def _root() -> Path:
-    from vqbet import environment
-
-    return environment.prepare()
-
-
-def _project(task: str):  # type: ignore[no-untyped-def]  # config's types cost an import that --help must not pay
-    from vqbet import config
-
-    root = _root()
-    return root, config.task(root / "params.yaml", task)
+    pages.serve(port)
 
 
 def main() -> int:
-    return console.guarded(lambda: app(standalone_mode=True))
+    """Run the command line and return its exit code; `vqbet` and `python -m vqbet` are the same."""
+    return console.guarded(lambda: app(prog_name="vqbet", standalone_mode=True))
 
 
 if __name__ == "__main__":

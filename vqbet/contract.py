@@ -24,12 +24,13 @@ The errors a user can meet; each message says what was expected, what came, wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+from numpy.typing import ArrayLike
 
 LEAST_TEMPERATURE = 1e-6  # what logits are divided by before a draw: below it float32 overflows, argmax says the same
 
@@ -155,6 +156,51 @@ class Demonstrations:
     state: Float[np.ndarray, "N S"] | None = None  # float64
     digest: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        observation: ArrayLike,
+        action: ArrayLike,
+        episode_ends: ArrayLike,
+        *,
+        control_hz: float | None = None,
+        spec: Spec | None = None,
+    ) -> Demonstrations:
+        """Return demonstrations from arrays of one's own: observation (N, D), action (N, A), episode_ends (E,).
+
+        Give either `spec`, or `control_hz` alone: channels are then called observation_0, action_0 and so on, have no
+        unit, and their limits are the recorded range and MARGIN of it on either side; where a channel never changed,
+        its value and 1 on either side, or MARGIN of the value if that is more. Such actions are targets ("absolute").
+        Every episode counts as a success. Raises ValidationError, naming argument, step and channel, for arrays that
+        are not of these shapes, hold anything but finite numbers, or leave the limits of `spec`.
+        """
+        numbers = {"observation": _matrix("observation", observation), "action": _matrix("action", action)}
+        ends = _ends(episode_ends, {name: len(array) for name, array in numbers.items()})
+        for name, array in numbers.items():
+            _refuse_infinite(name, array, ends)
+        if (spec is None) == (control_hz is None):
+            raise ValidationError("expected either control_hz or a spec, which has one, got both or neither")
+        if spec is None:
+            observed, acted = (_channels(name, array) for name, array in numbers.items())
+            spec = Spec("own", observed, acted, _rate(control_hz), action_kind="absolute", frame="")
+        for name, array, channels in zip(numbers, numbers.values(), (spec.observation, spec.action), strict=True):
+            _refuse_beyond(name, array, channels)
+        lengths = np.diff(ends, prepend=0)
+        steps = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        return cls(
+            spec=spec,
+            observation=numbers["observation"],
+            action=numbers["action"],
+            time_s=steps / spec.control_hz,
+            episode_ends=ends,
+            columns={
+                **{name: np.full(len(ends), "") for name in ("session", "operator", "source")},
+                "seed": np.full(len(ends), -1, np.int64),
+                "success": np.ones(len(ends), bool),
+                "task": np.full(len(ends), spec.task),
+            },
+        )
+
     @property
     def episode_starts(self) -> Int[np.ndarray, " E"]:
         return np.concatenate([np.zeros(1, np.int64), self.episode_ends[:-1]])
@@ -162,6 +208,79 @@ class Demonstrations:
     @property
     def lengths(self) -> Int[np.ndarray, " E"]:
         return np.diff(self.episode_ends, prepend=0)
+
+
+MARGIN = 0.1  # of a recorded range, on either side, for limits that nobody gave
+
+
+def _matrix(name: str, value: ArrayLike) -> Float[np.ndarray, "N C"]:
+    """Return an argument as float32. Raises ValidationError for anything but real numbers of N steps, C channels."""
+    array = np.asarray(value)
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+        raise ValidationError(
+            f"{name}: expected real numbers of shape (steps, channels), all episodes one after the other, got shape "
+            f"{array.shape} of {array.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        return np.array(array, np.float32)
+
+
+def _ends(value: ArrayLike, steps: Mapping[str, int]) -> Int[np.ndarray, " E"]:
+    """Return episode_ends as int64. Raises ValidationError where it does not cut so many steps into episodes."""
+    ends, counts = np.asarray(value), set(steps.values())
+    if len(counts) != 1:
+        listing = ", ".join(f"{count} of {name}" for name, count in steps.items())
+        raise ValidationError(f"expected as many steps of observation as of action, got {listing}")
+    if ends.ndim != 1 or ends.dtype.kind not in "iu" or not len(ends):
+        raise ValidationError(
+            f"episode_ends: expected whole numbers of shape (episodes,), got shape {ends.shape} of {ends.dtype}; from "
+            "flags that are true at an episode's last step: np.flatnonzero(flags) + 1"
+        )
+    ends = ends.astype(np.int64)
+    wrong = np.flatnonzero(np.diff(ends, prepend=0) < 1)
+    if len(wrong) or ends[-1] != counts.pop():
+        place = int(wrong[0]) if len(wrong) else len(ends) - 1
+        raise ValidationError(
+            f"episode_ends: expected one past the last step of each episode, rising to {max(steps.values())}, the "
+            f"number of steps, got {ends[place]} for episode {place}; from lengths: np.cumsum(lengths)"
+        )
+    return ends
+
+
+def _refuse_infinite(name: str, array: Float[np.ndarray, "N C"], ends: Int[np.ndarray, " E"]) -> None:
+    if np.isfinite(array).all():
+        return
+    step, channel = np.argwhere(~np.isfinite(array))[0]
+    episode = int(np.searchsorted(ends, step, side="right"))
+    raise ValidationError(
+        f"{name}: expected finite float32 numbers, got {array[step, channel]} at step {step}, which is of episode "
+        f"{episode}, in channel {channel}; mend that episode or leave it out"
+    )
+
+
+def _refuse_beyond(name: str, array: Float[np.ndarray, "N C"], channels: Sequence[Channel]) -> None:
+    if len(channels) != array.shape[1]:
+        raise ValidationError(f"{name}: expected the {len(channels)} channels of the spec, got {array.shape[1]}")
+    for channel, low, high in zip(channels, array.min(axis=0), array.max(axis=0), strict=True):
+        if low < np.float32(channel.low) or high > np.float32(channel.high):
+            raise ValidationError(
+                f"{name} {channel.name!r}: expected {channel.low:g} to {channel.high:g} {channel.unit}, the limits of "
+                f"the spec, got {low:g} to {high:g}; check units and order of channels, or mend the limits"
+            )
+
+
+def _channels(name: str, array: Float[np.ndarray, "N C"]) -> tuple[Channel, ...]:
+    """Return channels without units, whose limits are the recorded range and a margin."""
+    low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
+    margin = np.where(high > low, MARGIN * (high - low), np.maximum(MARGIN * np.abs(low), 1.0))
+    limits = zip((low - margin).tolist(), (high + margin).tolist(), strict=True)
+    return tuple(Channel(f"{name}_{index}", "", *both) for index, both in enumerate(limits))
+
+
+def _rate(value: float | None) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise ValidationError(f"control_hz: expected the control steps of one second, such as 10, got {value!r}")
+    return float(value)
 
 
 # Per-episode columns of every store: who recorded it, where it is from, how it went.

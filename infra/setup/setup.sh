@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Everything a fresh machine needs: a virtual environment with the pinned packages, each checked against its hash.
+# Everything a fresh machine needs: a virtual environment with the pinned packages, each checked against its hash, and
+# the project itself, so that .venv/bin/vqbet is there.
 # Needs Python 3.11-3.13 and a package index; does nothing when the environment already matches the locks. Safe to run
 # again after an interruption.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 here=infra/setup
-stamp="$(cat requirements.lock $here/*.lock $here/setup.sh | cksum)"
+stamp="$({ cat requirements.lock $here/*.lock $here/setup.sh $here/project.sh; sed -n '/^\[project/,/^\[tool/p' pyproject.toml; } | cksum)"
 place="$(pwd -P)"  # the scripts in .venv name their interpreter by it: a folder that was moved or copied needs its own
 if [ ! -L .venv ] && [ "$(cat .venv/.place 2>/dev/null || echo "$place")" != "$place" ]; then rm -rf .venv; fi
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.matches 2>/dev/null)" = "$stamp" ]; then exit 0; fi
@@ -46,7 +47,8 @@ else
     "${install[@]}" -r $here/cuda.lock
 fi
 "${install[@]}" -r requirements.lock
+[ -L .venv ] || bash $here/project.sh  # the .venv of another clone keeps running that one's files
 .venv/bin/python -c 'import torch, numpy, zarr, cv2, mujoco, prefect'
 printf '%s' "$place" > .venv/.place
 printf '%s' "$stamp" > .venv/.matches
-echo "setup: done in $((SECONDS - started)) s"
+echo "setup: done in $((SECONDS - started)) s; \`source .venv/bin/activate\` puts vqbet on the PATH of this shell"

@@ -60,7 +60,7 @@ def test_what_is_there_or_brought_in_is_not_missing(root: Path) -> None:
 
 
 def test_what_would_be_lost_is_named_with_what_brings_it_back(root: Path) -> None:
-    sentence = r"data: lacks blockpush\.zarr, .*Nothing was done; .*`dvc pull data\.dvc` or .*ingest blockpush`"
+    sentence = r"data: lacks blockpush\.zarr, .*Nothing was done; .*ingest blockpush` or .*`dvc pull data\.dvc`"
     with pytest.raises(PipelineError, match=sentence):
         completeness.check(root, "pusht")
     with pytest.raises(PipelineError, match=r"lacks blockpush\.zarr, pusht\.zarr, .*ingest pusht <path or URL>`"):

@@ -169,8 +169,8 @@ def test_what_is_no_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
         "nothing.zarr": "no demonstrations here; make them or ingest them first",
         "file.zarr": "expected a folder, got a file",
         "file.zarr/inside": "no demonstrations here",
-        "empty.zarr": "no manifest.json, so not a store of ours; import it with `python -m vqbet ingest`",
-        "two.zarr": "a Zarr v2 store; import it with `python -m vqbet ingest`",
+        "empty.zarr": "no manifest.json, so not a store of ours; import it with `vqbet ingest`",
+        "two.zarr": "a Zarr v2 store; import it with `vqbet ingest`",
         "n" * 300: "cannot be read: File name too long",
     }
     for name, sentence in sentences.items():
@@ -181,7 +181,7 @@ def test_what_is_no_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_published_push_t_data_is_a_zarr_v2_store(real_demos: Callable[[str], Path]) -> None:
-    with pytest.raises(StoreError, match="a Zarr v2 store; import it with `python -m vqbet ingest`"):
+    with pytest.raises(StoreError, match="a Zarr v2 store; import it with `vqbet ingest`"):
         store.read(real_demos("pusht") / "pusht_cchi_v7_replay.zarr")
 
 

@@ -1,4 +1,5 @@
-"""Nobody but its own client and pages steers the Prefect server of a flow or of `flows ui`; it ends with its parent.
+"""Nobody but its own client and pages steers the Prefect server of a flow or of `vqbet flow ui`; it ends with its
+parent.
 
 Three servers for the file: that of a flow, that of the pages, and one as Prefect starts it, on which all the same
 attacks succeed.
@@ -135,7 +136,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
     pages, unguarded = free_port(), free_port()
     with ExitStack() as stack:
         flow = stack.enter_context(running(home / "flow", ["-c", FLOW]))
-        ui = [*("-m", "flows", "ui", "--port"), str(pages)]
+        ui = [*("-m", "vqbet", "flow", "ui", "--port"), str(pages)]
         shown = stack.enter_context(running(home / "pages", ui, stdout=inside))
         stack.enter_context(running(home / "open", [*OPEN, str(unguarded)]))
         os.close(inside)
@@ -277,7 +278,9 @@ def test_the_link_opens_the_pages_and_a_false_one_does_not(
 
 
 def test_a_new_password_is_not_written_into_a_file(tmp_path: Path) -> None:
-    with running(tmp_path / "ui", ["-m", "flows", "ui", "--port", str(free_port())], stderr=subprocess.PIPE) as ui:
+    with running(
+        tmp_path / "ui", ["-m", "vqbet", "flow", "ui", "--port", str(free_port())], stderr=subprocess.PIPE
+    ) as ui:
         told, said = ui.communicate(timeout=240)
     assert ui.returncode == 1
     assert told == ""
@@ -293,7 +296,9 @@ def test_prefect_opens_no_server_of_its_own(tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{tmp_path}/no/folder.db")
-    with running(tmp_path / "broken", ["-m", "flows", "promote", "blockpush"], stderr=subprocess.PIPE) as process:
+    with running(
+        tmp_path / "broken", ["-m", "vqbet", "flow", "promote", "blockpush"], stderr=subprocess.PIPE
+    ) as process:
         _, said = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "error: the embedded Prefect server did not start: it ended; its own words are above" in said

@@ -56,7 +56,7 @@ def outside(project: Project) -> Path:
 def demo(project: Project, outside: Path) -> str:
     """The first run of the demo, with every process watched for connections to elsewhere."""
     path = os.pathsep.join([str(SILENCE), str(project.root)])
-    return project.run("flows", "demo", OUTSIDE_LOG=str(outside), PYTHONPATH=path).stdout
+    return project.run("vqbet", "flow", "demo", OUTSIDE_LOG=str(outside), PYTHONPATH=path).stdout
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +365,7 @@ def test_an_interrupted_flow_leaves_nobody_and_goes_on(project: Project, committ
     taken = training / checkpoint.LOCK  # by a training that has begun
     taken.unlink(missing_ok=True)
     flow = subprocess.Popen(
-        [sys.executable, "-m", "flows", "pipeline"],
+        [sys.executable, "-m", "vqbet", "flow", "pipeline"],
         cwd=project.root,
         env=project.environment(),
         stdout=subprocess.PIPE,
@@ -405,7 +405,7 @@ def server(project: Project) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     login = {"PREFECT_SERVER_API_AUTH_STRING": LOGIN}
-    with started(project, [sys.executable, "-m", "flows", "ui", "--port", str(port)], **login):
+    with started(project, [sys.executable, "-m", "vqbet", "flow", "ui", "--port", str(port)], **login):
         until(lambda: asked(port, "api/health") is True, 120)
         yield f"http://127.0.0.1:{port}/api"
 
@@ -452,7 +452,7 @@ def test_the_deployments_run_on_a_server_and_a_worker(project: Project, committe
     project.run("dvc", "repro")
     team = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": LOGIN, "VQBET_ROOT": str(project.root)}
     assert asked(int(server.split(":")[2].split("/")[0]), "ui-settings")["api_url"] == server
-    refused = project.run("flows", "ui", check=False, **team)
+    refused = project.run("vqbet", "flow", "ui", check=False, **team)
     assert refused.returncode == 1
     assert f"that server has its own pages: {server.removesuffix('/api')}" in refused.stderr
     project.run("prefect", "work-pool", "create", "cpu", "--type", "process", **team)
@@ -471,7 +471,7 @@ def test_changed_demonstrations_are_compared_with_the_champions(project: Project
     oracle = project.root / "vqbet" / "sims" / "blockpush_oracle.py"
     text = oracle.read_text(encoding="utf-8")
     oracle.write_text(text.replace("FREE_M = 0.020", "FREE_M = 0.012").replace("PUSH_M = 0.012", "PUSH_M = 0.008"))
-    assert "drift: a new tokenizer is needed: " in project.run("flows", "ingest", "blockpush").stdout
+    assert "drift: a new tokenizer is needed: " in project.run("vqbet", "flow", "ingest", "blockpush").stdout
     done = project.run("vqbet", "drift", "blockpush", "--check", check=False)
     assert done.returncode == 3, done.stderr
     assert "a new tokenizer is needed: " in done.stdout

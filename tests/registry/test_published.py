@@ -122,7 +122,7 @@ class TestGit:
     def test_a_new_entry_is_not_published_yet(self, root: Path) -> None:
         registry.rollback(TASK, why="it dropped a cup", who="ann")
         assert found(root) == {
-            "published, 1": f"{TASK}: entry 3 is not published; look at it, then: python -m vqbet publish {TASK}"
+            "published, 1": f"{TASK}: entry 3 is not published; look at it, then: vqbet publish {TASK}"
         }
         publication.publish(root, TASK, "git")
         assert found(root) == {}
@@ -152,7 +152,7 @@ class TestGit:
         monkeypatch.setattr(release, "unchanged", lambda *_: None)
         busy = root / ".git" / "refs" / "tags" / "vqbet" / TASK / "3.lock"
         busy.touch()
-        with pytest.raises(RegistryError, match=r"as asked, but the entry is not published: .*python -m vqbet publish"):
+        with pytest.raises(RegistryError, match=r"as asked, but the entry is not published: .*vqbet publish"):
             release.rollback(root, TASK, why="w")
         busy.unlink()
         assert registry.history(TASK)[-1].action == "rollback"

@@ -32,7 +32,7 @@ def started(session: Session) -> Session:
 def test_an_episode_comes_first(session: Session) -> None:
     fresh = object.__new__(Session)
     fresh.__dict__ |= session.__dict__ | {"_started": False}
-    with pytest.raises(WorldError, match=r"no episode was started; call start\(seed\) first"):
+    with pytest.raises(WorldError, match=r"no episode was started; call start\(seed, goal\) first"):
         fresh.act(SEEN)
 
 

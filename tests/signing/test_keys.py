@@ -249,7 +249,3 @@ class TestCommands:
             command("keys", "trust", "bob, ann", "--role", "judge", "--public-key", other.public)
         command("keys", "trust", "bob", "--role", "judge", "--public-key", other.public)
         assert "differs from the committed one" in command("keys", "list")
-
-    @pytest.mark.parametrize("name", ["make", "show", "trust", "adopt", "list"])
-    def test_the_help_has_an_example(self, name: str) -> None:
-        assert f"python -m vqbet keys {name}" in " ".join(command("keys", name, "--help").split())

@@ -100,7 +100,7 @@ def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
     unsigned = registry.signers(task, entries).count(registry.UNSIGNED)
     trust, hint = signing.current(), signing.note()
     if trust is None:
-        said = "unsigned: no committed trust file says whose key to trust, see python -m vqbet keys --help"
+        said = "unsigned: no committed trust file says whose key to trust, see vqbet keys --help"
         return f"{said}; {hint}" if hint else said
     said = f"{unsigned} of {len(entries)} entries are unsigned, from before {trust.where} was adopted"
     return "; ".join(filter(None, [said if unsigned else "", hint]))

@@ -34,12 +34,10 @@ def check(root: Path, task: str) -> None:
 
 
 def _remedy(missing: list[str]) -> str:
-    """How the missing stores come back."""
+    """Return how the missing stores come back; a fresh clone has no remote to pull from until somebody gives it one."""
     names = [name.removesuffix(SUFFIX) for name in missing]
-    ways = ["bring it back with `dvc pull data.dvc`"]
     scripted = {name for name in names if (task := TASKS.get(name)) and task.oracle}
-    ways += [f"make it again with `python -m vqbet ingest {name}`" for name in names if name in scripted]
-    ways += [
-        f"import it again with `python -m vqbet ingest {name} <path or URL>`" for name in names if name not in scripted
-    ]
+    ways = [f"make it again with `vqbet ingest {name}`" for name in names if name in scripted]
+    ways += [f"import it again with `vqbet ingest {name} <path or URL>`" for name in names if name not in scripted]
+    ways += ["where DVC's remote holds it, bring it back with `dvc pull data.dvc`"]
     return " or ".join(ways)

@@ -224,7 +224,7 @@ def _restored(root: Path, version: Version, digest: str, target: Path, watch: Wa
     if not md5:
         raise RegistryError(
             f"{where}: has no tag data_dvc, so its demonstrations cannot be found; register it again from the "
-            f"commit that made it: python -m vqbet register {version.name}"
+            f"commit that made it: vqbet register {version.name}"
         )
     with watch.bar(f"restore {version.name}") as advance:
         versions.restore(

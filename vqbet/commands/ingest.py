@@ -78,7 +78,7 @@ def _oracle(task: str) -> Oracle:
     if known is None or known.oracle is None:
         raise ConfigError(
             f"{task}: expected a path or URL of its demonstrations, got none (an oracle makes them only for "
-            f"{_names(lambda each: each.oracle)}): python -m vqbet ingest {task} <path or URL>"
+            f"{_names(lambda each: each.oracle)}): vqbet ingest {task} <path or URL>"
         )
     return known.oracle
 

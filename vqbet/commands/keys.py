@@ -84,7 +84,7 @@ def listing() -> dict[str, str]:
 def _own() -> Key:
     key = signing.configured()
     if key is None:
-        raise SigningError("VQBET_KEY is not set: name your key's file in it, or make one: python -m vqbet keys make")
+        raise SigningError("VQBET_KEY is not set: name your key's file in it, or make one: vqbet keys make")
     return key
 
 

@@ -60,7 +60,7 @@ def after(root: Path, task: str, place: Place) -> dict[str, str]:
         rows = publish(root, task, place)
     except VqbetError as error:
         raise RegistryError(
-            f"{task}: the champion is as asked, but the entry is not published: {error}. Publish it: python -m vqbet "
+            f"{task}: the champion is as asked, but the entry is not published: {error}. Publish it: vqbet "
             f"publish {task}"
         ) from error
     return {"published": f"{rows['published']}; {rows['note']}"}
@@ -79,7 +79,7 @@ def compared(root: Path, task: str) -> tuple[list[str], int]:
         faults.append("promotion.publish is s3 and VQBET_STORAGE is not set: nothing was compared there; set it")
     last, newest = registry.length(task), max((head.seq for _, head in published), default=0)
     if place != "none" and last > newest:
-        faults.append(f"{task}: entry {last} is not published; look at it, then: python -m vqbet publish {task}")
+        faults.append(f"{task}: entry {last} is not published; look at it, then: vqbet publish {task}")
     return faults, len(published)
 
 

@@ -115,7 +115,7 @@ def _vouched(task: str, proof: str) -> str:
         raise GateError(
             f"{task}: verdict {proof[:12]} was judged on another kind of machine, so its episodes cannot be played "
             "again here, and no trusted key signed it; promote on the kind that judged, or judge with a key: "
-            "python -m vqbet keys --help"
+            "vqbet keys --help"
         )
     return f"judged on another kind of machine, not played again; signed by {signer}"
 

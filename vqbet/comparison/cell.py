@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vqbet.comparison.params import Params
 
 LATENCY_S = 2.0  # how long one call is measured
-ADVICE = "put its demonstrations there: python -m vqbet ingest"
+ADVICE = "put its demonstrations there: vqbet ingest"
 
 
 def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:

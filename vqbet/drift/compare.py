@@ -186,7 +186,7 @@ def _refuse_nonfinite(demos: Demonstrations, where: str) -> None:
             episode = int(np.searchsorted(demos.episode_ends, step, side="right"))
             raise ValidationError(
                 f"{where}: {side}.{channels[index].name} is {array[step, index]} at episode {episode}, step "
-                f"{step - demos.episode_starts[episode]}; run python -m vqbet stage validate {demos.spec.task}"
+                f"{step - demos.episode_starts[episode]}; run vqbet stage validate {demos.spec.task}"
             )
 
 

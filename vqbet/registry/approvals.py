@@ -63,7 +63,7 @@ def approved(task: str, evidence: str, *, needed: int, barred: Collection[str] =
         f"{task}: verdict {evidence[:12]} needs the approval of {needed} "
         f"{'person' if needed == 1 else 'different people'}, it has {len(standing)}"
         + "".join(f"; {sentence}" for sentence in [*have, *own, *expired[-2:], *others[-2:]])
-        + f"; approve it: python -m vqbet approve {task} --why '...'"
+        + f"; approve it: vqbet approve {task} --why '...'"
     )
 
 

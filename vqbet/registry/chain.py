@@ -88,7 +88,7 @@ def append(name: str, content: Mapping[str, Any], after: Sequence[Mapping[str, A
     if fault := seals.fault(signing.current(), name, link, new=True):
         raise RegistryError(
             f"{place.where}: {name}: nothing was written: the new entry {fault}. Name your key in VQBET_KEY, and have "
-            "it trusted: python -m vqbet keys trust --help"
+            "it trusted: vqbet keys trust --help"
         )
     if not place.add(name, link["seq"], canonical.line(link, ascii=False).encode()):
         raise OvertakenError(

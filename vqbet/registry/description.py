@@ -23,7 +23,7 @@ def show(reference: str) -> dict[str, str]:
     told = {"digest", "demonstrations", "store", "data_dvc", "data_version", "git_commit", "dirty", "verdict"}
     rows |= {key.replace("_", " "): value for key, value in sorted(version.tags.items()) if key not in told}
     if wrong := promotion.amiss(version.name):
-        rows["NOT AS IT SHOULD BE"] = f"{wrong}; python -m vqbet audit {version.name} --repair"
+        rows["NOT AS IT SHOULD BE"] = f"{wrong}; vqbet audit {version.name} --repair"
     rows |= _reign(version)
     return rows | _run(version.run_id)
 

@@ -31,7 +31,7 @@ def download(version: Version, into: Path) -> Path:
             (staging / extra).unlink(missing_ok=True)
         if not any(staging.iterdir()):
             raise RegistryError(
-                f"{name}: the registry has lost its files; `python -m vqbet audit {version.name} --repair` puts back "
+                f"{name}: the registry has lost its files; `vqbet audit {version.name} --repair` puts back "
                 "those of champions, `register` those of the bundle in artifacts/"
             )
     return into

@@ -134,7 +134,7 @@ def champion(task: str) -> Version | None:
     raise RegistryError(
         f"{task}@{CHAMPION} is {now}, entry {entries[-1].seq} of {_place()} says version {entries[-1].version}: the "
         f"alias was moved by something else than a promotion, or one was cut off; look at it, and put it back: "
-        f"python -m vqbet audit {task} --repair"
+        f"vqbet audit {task} --repair"
     )
 
 

@@ -23,10 +23,11 @@ SLACK = 0.25
 class Session:
     """A bundle that was verified and built; `start` an episode, then one `act` per control step.
 
-    Raises BundleError where the folder does not hold exactly the bundle of this digest, or this code cannot play it.
+    Raises BundleError where the folder does not hold exactly the bundle of this digest (None: any bundle that is as
+    its own manifest says), or this code cannot play it.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, digest: str | None) -> None:
         self._policy, packed = policies.load(folder, digest)
         self.digest = packed.digest
         self._started = False
@@ -61,7 +62,8 @@ class Session:
         SLACK of its range, naming channel and value; the episode is then as it was before the call.
         """
         if not self._started:
-            raise WorldError(f"session of {self.spec.task!r}: no episode was started; call start(seed) first")
+            call = "start(seed, goal)" if self.goal else "start(seed)"
+            raise WorldError(f"session of {self.spec.task!r}: no episode was started; call {call} first")
         self._observed.check(observation)
         return self._policy.act(observation[None], ROW)[0]
 

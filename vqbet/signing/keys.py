@@ -80,10 +80,10 @@ def read(path: Path) -> Key:
         private = load_pem_private_key(_content(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it needs a password
         raise SigningError(
-            f"{path}: expected an Ed25519 key as PEM (PKCS8) without a password; make one: python -m vqbet keys make"
+            f"{path}: expected an Ed25519 key as PEM (PKCS8) without a password; make one: vqbet keys make"
         ) from error
     if not isinstance(private, Ed25519PrivateKey):
-        raise SigningError(f"{path}: expected an Ed25519 key, got another kind; make one: python -m vqbet keys make")
+        raise SigningError(f"{path}: expected an Ed25519 key, got another kind; make one: vqbet keys make")
     return _key(private)
 
 
@@ -129,8 +129,7 @@ def _content(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES)
     except OSError as error:
         raise SigningError(
-            f"{path}: the key cannot be read: {error.strerror}; correct {VARIABLE}, or make one: "
-            "python -m vqbet keys make"
+            f"{path}: the key cannot be read: {error.strerror}; correct {VARIABLE}, or make one: vqbet keys make"
         ) from error
     if mode & 0o077:
         raise SigningError(f"{path}: mode {mode:04o} lets others at the key; chmod 600 it, or make a new one")

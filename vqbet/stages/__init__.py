@@ -1,4 +1,6 @@
-"""One file per stage: parameters and paths in, artefacts and a flat dictionary of metrics out.
+"""The stages of dvc.yaml, each in a file of its name, and beside them what runs them and what several of them need.
+
+A stage takes parameters and paths, leaves artefacts, and returns a flat dictionary of metrics.
 
 The only rooms that know several parts. Each file's import closure is what dvc.yaml lists as the stage's code.
 """

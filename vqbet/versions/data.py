@@ -30,7 +30,7 @@ class DataVersion:
 def add(root: Path) -> DataVersion:
     """Give data/ as it is now a version. Raises PipelineError where there is nothing to version or DVC refuses."""
     if not any((root / "data").glob("*")):
-        raise PipelineError(f"{root / 'data'}: expected demonstrations to version; run `python -m vqbet ingest` first")
+        raise PipelineError(f"{root / 'data'}: expected demonstrations to version; run `vqbet ingest` first")
     before = read(root).md5 if (root / "data.dvc").exists() else ""
     dvc(root, "add", "data")
     now = read(root)
@@ -79,7 +79,7 @@ def read(root: Path) -> DataVersion:
         (out,) = value["outs"]
         found = DataVersion(str(out["md5"]), int(out["nfiles"]), int(out["size"]))
     except FileNotFoundError as error:
-        raise PipelineError(f"{path}: missing: data/ has no version yet; run `python -m vqbet ingest` first") from error
+        raise PipelineError(f"{path}: missing: data/ has no version yet; run `vqbet ingest` first") from error
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read: {error.strerror}") from error
     except (YAMLError, KeyError, TypeError, ValueError) as error:

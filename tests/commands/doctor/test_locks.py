@@ -116,5 +116,5 @@ def test_markers_decide_what_is_for_this_machine(tmp_path: Path) -> None:
 def test_the_scripts_are_sound() -> None:
     bash = shutil.which("bash")
     assert bash is not None
-    for script in ("infra/setup/setup.sh", "infra/setup/lock.sh", ".ci/run"):
+    for script in ("infra/setup/setup.sh", "infra/setup/project.sh", "infra/setup/lock.sh", ".ci/run"):
         assert subprocess.run([bash, "-n", str(ROOT / script)], capture_output=True).stderr == b""

@@ -102,16 +102,16 @@ def refuse_strangers(folder: Path) -> None:
         mode = folder.lstat().st_mode
         names = os.listdir(folder) if stat.S_ISDIR(mode) else []
     except (FileNotFoundError, NotADirectoryError) as error:
-        sentence = "no demonstrations here; make them or ingest them first (python -m vqbet --help)"
+        sentence = "no demonstrations here; make them or ingest them first (vqbet --help)"
         raise StoreError(f"{folder}: {sentence}") from error
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
     if stat.S_ISLNK(mode):
         raise StoreError(f"{folder}: a symbolic link; a store must be a folder of its own (dvc config cache.type copy)")
     if not stat.S_ISDIR(mode):
-        raise StoreError(f"{folder}: expected a folder, got a file; `python -m vqbet ingest` reads foreign formats")
+        raise StoreError(f"{folder}: expected a folder, got a file; `vqbet ingest` reads foreign formats")
     if NAME in names:
         return
     if {".zgroup", ".zarray", ".zmetadata"} & set(names):
-        raise StoreError(f"{folder}: a Zarr v2 store; import it with `python -m vqbet ingest`")
-    raise StoreError(f"{folder}: no {NAME}, so not a store of ours; import it with `python -m vqbet ingest`")
+        raise StoreError(f"{folder}: a Zarr v2 store; import it with `vqbet ingest`")
+    raise StoreError(f"{folder}: no {NAME}, so not a store of ours; import it with `vqbet ingest`")

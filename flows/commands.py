@@ -1,4 +1,4 @@
-"""`python -m flows demo|ingest|pipeline|promote|ui`: the flows on the embedded server, started once for all of them."""
+"""`vqbet flow demo|ingest|pipeline|promote|ui`: the flows on the embedded server, started once for all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vqbet.commands import console
 
 os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # an error is shown once, as a sentence
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None)
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 
 
@@ -75,6 +75,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine
     if address := os.environ.get("PREFECT_API_URL"):
         raise ConfigError(f"PREFECT_API_URL: is set, and that server has its own pages: {address.removesuffix('/api')}")
     os.chdir(ROOT)
+    _interruptible()
     server.run(server.listen(port), _password(port), pages=True)
 
 
@@ -101,6 +102,7 @@ def _password(port: int) -> str:
 
 def _serve() -> None:
     """Start the embedded server, or reach the one of $PREFECT_API_URL. To be called before prefect is imported."""
+    _interruptible()
     if not os.environ.get("PREFECT_API_URL"):
         from flows import server
 
@@ -113,6 +115,6 @@ def _serve() -> None:
         client.hello()
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended like Ctrl-C: children first, then the server
-    sys.exit(console.guarded(lambda: app(standalone_mode=True)))
+def _interruptible() -> None:
+    """End on SIGTERM as on Ctrl-C: children first, then the server."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,56 @@
+"""A policy by name or by folder, ready to act: `vqbet.load`."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from os import PathLike
+from pathlib import Path
+
+from vqbet import bundle
+from vqbet.contract import BundleError
+from vqbet.files import reading
+from vqbet.serving.session import Session
+
+REFERENCE = re.compile(r"[a-z][a-z0-9_]{0,39}(@[a-z]+|/[0-9]+)", re.ASCII)
+
+
+def load(policy: str | PathLike[str], *, digest: str | None = None) -> Session:
+    """Return a session of a registered policy, or of the bundle in a folder; every byte of it is checked.
+
+    policy: "<task>@champion", "<task>@candidate" or "<task>/<version>", looked up in the registry of the project
+    around the working directory; anything else is a folder. A folder whose name looks like a reference is named by a
+    Path. digest: of the only bundle that may be loaded.
+
+    An episode of seed 0 has begun, so that `act` may follow at once; a policy that takes a goal waits for `start`,
+    which tells it. Raises RegistryError where there is no such version, BundleError where the bundle is not what it
+    claims to be.
+    """
+    session = _registered(policy, digest) if _is_reference(policy) else _in_folder(Path(policy), digest)
+    if not session.goal:
+        session.start(0)
+    return session
+
+
+def _is_reference(policy: str | PathLike[str]) -> bool:
+    return isinstance(policy, str) and REFERENCE.fullmatch(policy) is not None
+
+
+def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
+    from vqbet import environment, registry  # here, since a folder needs neither MLflow nor a project
+
+    environment.prepare()
+    registry.check()
+    version = registry.resolve(str(reference))
+    with tempfile.TemporaryDirectory() as folder:
+        return Session(registry.download(version, Path(folder) / "bundle"), digest or version.digest)
+
+
+def _in_folder(folder: Path, digest: str | None) -> Session:
+    if not os.path.isfile(folder / bundle.MANIFEST):  # no error for a name that no file can have
+        raise BundleError(
+            f"{reading.short(str(folder))}: no folder that holds {bundle.MANIFEST}; expected one, or a registered "
+            "policy such as blockpush@champion, blockpush@candidate or blockpush/3"
+        )
+    return Session(folder, digest)

@@ -1,0 +1,93 @@
+"""Pages of `--help`: verbs in sections, in the order of the data's way, and an example below each verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typer.core import TyperGroup
+
+SECTIONS: Mapping[str, Sequence[str]] = {
+    "Demonstrations": ("ingest", "drift"),
+    "Training": ("stage", "retrain"),
+    "Evaluation and gate": ("plan", "rollout", "verdict"),
+    "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
+    "All of it, on a schedule": ("flow",),
+    "This project": ("ui", "doctor", "forget"),
+    "The paper's comparison": ("paper",),
+}
+OTHER = "Other"  # for a verb that no section names: shown last rather than hidden
+
+EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
+    "ingest": ("vqbet ingest blockpush", "vqbet ingest pusht ~/downloads/pusht.zip"),
+    "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
+    "stage": ("vqbet stage tokenizer blockpush",),
+    "retrain": ("vqbet retrain blockpush --times 2",),
+    "plan": ("vqbet plan blockpush",),
+    "rollout": ("vqbet rollout blockpush@champion --episodes 2 --out two.webm",),
+    "verdict list": ("vqbet verdict list",),
+    "verdict replay": ("vqbet verdict replay 3f1cc1",),
+    "register": ("vqbet register blockpush",),
+    "approve": ("vqbet approve blockpush --why 'looked at the films'",),
+    "promote": ("vqbet promote blockpush", "vqbet promote blockpush --candidate 3 --force --why 'no simulator here'"),
+    "rollback": ("vqbet rollback blockpush --why 'hit the table on robot 3'",),
+    "publish": ("vqbet publish blockpush",),
+    "show": ("vqbet show blockpush@champion", "vqbet show blockpush/3"),
+    "history": ("vqbet history blockpush --at 2026-05-01T14:30",),
+    "audit": ("vqbet audit blockpush", "vqbet audit blockpush --repair"),
+    "keys make": ("vqbet keys make", "vqbet keys make /secure/judge.pem"),
+    "keys show": ("VQBET_KEY=~/.config/vqbet/key.pem vqbet keys show",),
+    "keys trust": (
+        "vqbet keys trust ann --role approve --role promote",
+        "vqbet keys trust judge-1 --role judge --public-key <base64>",
+    ),
+    "keys adopt": ("vqbet keys adopt blockpush",),
+    "keys list": ("vqbet keys list",),
+    "flow demo": ("vqbet flow demo",),
+    "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
+    "flow pipeline": ("vqbet flow pipeline pusht",),
+    "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
+    "flow ui": ("vqbet flow ui --port 4201",),
+    "ui": ("vqbet ui --port 5001",),
+    "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),
+    "forget": ("vqbet forget", "vqbet forget --yes-really"),
+    "paper": ("vqbet paper --plan", "vqbet paper --size minute --only 'pusht.vqbet.*'"),
+}
+
+
+class Manual(TyperGroup):
+    """Group of verbs whose help lists them by section and whose verbs' help ends with examples.
+
+    ctx is Any, since its class is typer's own copy of click or click itself, depending on typer's version.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the verb of this name, its examples attached; None where there is none."""
+        command = super().get_command(ctx, cmd_name)
+        lines = EXAMPLES.get(" ".join([*_words(ctx), cmd_name]), ())
+        if command is not None and lines:
+            title = "Example:" if len(lines) == 1 else "Examples:"
+            command.epilog = "\n".join(["\b", title, *(f"  {line}" for line in lines)])  # \b: not to be wrapped
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs that are not hidden, a list for each section."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        shown = {name: command for name, command in commands.items() if not command.hidden}
+        sections = SECTIONS if not _words(ctx) else {"Commands": tuple(shown)}
+        named = {name for names in sections.values() for name in names}
+        rest = tuple(name for name in shown if name not in named)
+        for title, names in {**sections, OTHER: rest}.items():
+            rows = [(name, shown[name].get_short_help_str(limit=200)) for name in names if name in shown]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _words(ctx: Any) -> list[str]:
+    """Return the words between the program's name and the group's verbs."""
+    words: list[str] = []
+    while ctx.parent is not None:
+        words.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return words
