@@ -14,7 +14,6 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
-    "The paper's comparison": ("paper",),
 }
 OTHER = "Other"  # for a verb that no section names: shown last rather than hidden
 
@@ -51,7 +50,6 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),
     "forget": ("vqbet forget", "vqbet forget --yes-really"),
-    "paper": ("vqbet paper --plan", "vqbet paper --size minute --only 'pusht.vqbet.*'"),
 }
 
 
