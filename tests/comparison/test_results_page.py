@@ -64,7 +64,7 @@ def several() -> list[Result]:
 
 
 def test_nothing_run_is_a_page_that_says_so(tmp_path: Path) -> None:
-    page.write(tmp_path / "results.md", tmp_path / "results", [], SIZES)
+    results_page.write(tmp_path / "results.md", tmp_path / "results", [], SIZES)
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert not list(tmp_path.glob("results/*.png"))
     assert "Ablations: not run yet." in text

@@ -138,6 +138,17 @@ def test_one_pair_a_slice_is_mcnemars_test() -> None:
     assert stratified(tables) == pytest.approx(stats.norm.sf(z), rel=1e-6)
 
 
+def test_slices_are_pooled_as_statsmodels_does_to_the_last_bit() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(300):
+        tables = random.integers(1, 400, (random.integers(1, 6), 2, 2))
+        table = contingency_tables.StratifiedTable([one.T for one in tables])
+        two_sided = float(table.test_null_odds(correction=True).pvalue)
+        found = stratified([((int(a), int(b)), (int(c), int(d))) for (a, b), (c, d) in tables])
+        assert found in (two_sided / 2, 1 - two_sided / 2)
+        assert (found < 0.5) == (two_sided < 1 and found == two_sided / 2)
+
+
 def test_slices_keep_an_easy_one_from_speaking_for_all() -> None:
     """Simpson's paradox: worse in both slices, and yet better when they are thrown together."""
     slices = [((18, 2), (76, 4)), ((24, 56), (8, 12))]
