@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +14,16 @@ from scipy import optimize, stats
 from statsmodels.stats import contingency_tables
 
 from vqbet.contract import GateError
-from vqbet.statistics import Pairs, bootstrap_difference, exchange, mcnemar, paired_difference, stratified, tango_z
+from vqbet.statistics import (
+    Pairs,
+    bootstrap_difference,
+    exchange,
+    mcnemar,
+    paired_difference,
+    pairs,
+    stratified,
+    tango_z,
+)
 
 counts = st.integers(1, 200).flatmap(
     lambda episodes: st.integers(0, episodes).flatmap(
@@ -120,6 +131,44 @@ def test_equal_policies_are_rarely_called_better_by_exchange() -> None:
     random = np.random.default_rng(3)
     pairs = random.beta(2, 1, (400, 2, 30)).round(1)
     assert np.mean([exchange(one, two, draws=500) <= 0.05 for one, two in pairs]) <= 0.05 + 0.022
+
+
+@pytest.mark.parametrize("scores", [2, 10, 1000])
+@pytest.mark.parametrize("episodes", [18, 41, 160])
+def test_exchange_is_the_permutation_test_of_scipy(scores: int, episodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very same draws and sums, wherever a block ends: p-values are equal to the last bit."""
+    random = np.random.default_rng(scores * episodes)
+    one, two = (random.integers(1, scores, episodes, endpoint=True) / (scores + 1) for _ in range(2))
+    differing = np.sort((one - two)[one != two])
+    options = {"permutation_type": "samples", "n_resamples": 999, "alternative": "greater", "vectorized": True}
+    expected = stats.permutation_test((differing,), np.sum, rng=np.random.default_rng(0), **options).pvalue
+    for block in (1, 3 * episodes, 1 << 20):
+        monkeypatch.setattr(pairs, "BLOCK", block)
+        assert exchange(one, two, draws=999) == expected
+
+
+def test_exchange_takes_every_way_of_few_pairs() -> None:
+    random = np.random.default_rng(5)
+    one, two = random.random((2, 9))
+    ways = np.array(list(itertools.product((-1, 1), repeat=9)))
+    assert exchange(one, two) == np.mean(ways @ (one - two) >= (one - two).sum() - 1e-12)
+
+
+def test_exchange_keeps_its_memory_whatever_the_episodes() -> None:
+    random = np.random.default_rng(0)
+    one, two = random.random((2, 20_000))
+    tracemalloc.start()
+    exchange(one, two, draws=500)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64 * 2**20
+
+
+def test_a_bootstrap_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = np.random.default_rng(0).random((2, 101))
+    whole = bootstrap_difference(one, two)
+    monkeypatch.setattr(pairs, "BLOCK", 700)
+    assert bootstrap_difference(one, two) == whole
 
 
 def test_exchange_is_one_where_nothing_differs() -> None:
