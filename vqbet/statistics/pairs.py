@@ -57,18 +57,13 @@ def mcnemar(pairs: Pairs) -> float:
     return float(stats.binom.sf(pairs.gained - 1, differing, 0.5)) if differing else 1.0
 
 
-def tango_z(pairs: Pairs, difference: float) -> float:
-    """How many standard errors the observed difference lies above `difference`, estimated as if that were true.
-
-    Tango's interval is the differences of which this is small: for successes, `means.paired_difference`.
-    """
-    return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
-
-
 def tango_zs(
     episodes: int, gained: Int[np.ndarray, " N"], lost: Int[np.ndarray, " N"], difference: float
 ) -> Float[np.ndarray, " N"]:
-    """`tango_z` of many pairs of counts; infinite where what was observed is impossible under `difference`.
+    """Standard errors by which observed differences lie above `difference`, estimated as if that were true.
+
+    Infinite where what was observed is impossible then. Tango's interval is the differences of which this is small: for
+    successes, `means.paired_difference`.
 
     q, the likeliest share of lost pairs where that of gained ones is q + difference, is the larger root of
     2 E q^2 + b q + c (Tango 1998, equation 8; b and c from setting the derivative of the log-likelihood to zero).
