@@ -174,9 +174,6 @@ def test_swapped_component_is_refused_by_name(folder: Path, tmp_path: Path) -> N
     shutil.copy(tmp_path / "other" / "tokenizer.safetensors", folder)
     with pytest.raises(BundleError, match=r"component 'tokenizer': .*swapped.*dvc"):
         bundle.read(folder)
-    with pytest.raises(BundleError, match="tokenizer"):
-        bundle.component_digest(folder, "tokenizer")
-    assert bundle.component_digest(folder, "prior") == bundle.component_digest(tmp_path / "other", "prior")
 
 
 def test_other_digest_names_both(folder: Path, tmp_path: Path) -> None:
@@ -185,13 +182,6 @@ def test_other_digest_names_both(folder: Path, tmp_path: Path) -> None:
         bundle.read(folder, other)
     assert other in str(caught.value)
     assert bundle.read(folder).digest in str(caught.value)
-
-
-def test_component_digest(folder: Path) -> None:
-    expected = hashlib.sha256((folder / "prior.safetensors").read_bytes()).hexdigest()
-    assert bundle.component_digest(folder, "prior") == expected
-    with pytest.raises(BundleError, match=r"no component 'heads'; components: prior, tokenizer"):
-        bundle.component_digest(folder, "heads")
 
 
 def test_another_task_is_refused(folder: Path) -> None:

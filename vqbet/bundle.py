@@ -120,15 +120,6 @@ def expect(bundle: Bundle, spec: Spec) -> None:
         )
 
 
-def component_digest(folder: Path, name: str) -> str:
-    """The sha256 of one component's file, checked against manifest and file; BundleError where there is none."""
-    components = _manifest(folder)["components"]
-    if name not in components:
-        raise BundleError(f"{folder}: has no component {name!r}; components: {', '.join(components) or 'none'}")
-    _contents(folder, name, components[name])
-    return components[name]["sha256"]
-
-
 def _digest(folder: Path, content: Mapping[str, Any]) -> str:
     try:
         digest = canonical.digest(content, ascii=False)

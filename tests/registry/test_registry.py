@@ -342,9 +342,6 @@ class TestPromotion:
         promote(two, second, first, "e2")
         with pytest.raises(RegistryError, match="the verdict is about champion"):
             promote(three, third, first, "e3")
-        about, evidence = verdict(third, second), proof("e")
-        with pytest.raises(RegistryError, match=r"expected champion .*somebody else promoted"):
-            registry.promote("tiny", three, verdict=about, evidence=evidence, who="a", why="w", expected_champion=first)
         assert registry.resolve("tiny@champion").version == two
 
     def test_rollback_and_the_verdict_it_spent(self, home: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +14,16 @@ from scipy import optimize, stats
 from statsmodels.stats import contingency_tables
 
 from vqbet.contract import GateError
-from vqbet.statistics import Pairs, bootstrap_difference, exchange, mcnemar, paired_difference, stratified, tango_z
+from vqbet.statistics import (
+    Pairs,
+    bootstrap_difference,
+    exchange,
+    mcnemar,
+    paired_difference,
+    pairs,
+    stratified,
+)
+from vqbet.statistics.pairs import tango_zs
 
 counts = st.integers(1, 200).flatmap(
     lambda episodes: st.integers(0, episodes).flatmap(
@@ -44,6 +55,11 @@ def enumerated(episodes: int, gained: float, lost: float) -> list[tuple[Pairs, f
     return found
 
 
+def z_of(pairs: Pairs, difference: float) -> float:
+    """Tango's z of one pair of counts."""
+    return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
+
+
 @settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_mcnemars_p_value_is_that_of_another_library(pairs: Pairs) -> None:
@@ -62,7 +78,7 @@ def test_mcnemar_calls_equal_policies_better_at_most_as_often_as_it_says(differi
 
 def test_three_lucky_seeds_of_200_are_no_evidence() -> None:
     """Three wins, no loss: z is 1.73, beyond 5 % one-sided; with a fair coin it happens once in eight times."""
-    assert tango_z(Pairs(200, 3, 0), 0.0) == pytest.approx(math.sqrt(3))
+    assert z_of(Pairs(200, 3, 0), 0.0) == pytest.approx(math.sqrt(3))
     assert mcnemar(Pairs(200, 3, 0)) == 0.125
     candidate, champion = arms(Pairs(200, 3, 0))
     assert exchange(candidate, champion) == 0.125
@@ -84,18 +100,18 @@ def test_tangos_z_is_under_the_likeliest_distribution_with_that_difference(pairs
     deviation = math.sqrt(pairs.episodes * max(2 * lost + difference * (1 - difference), 1e-300))
     expected = (pairs.gained - pairs.lost - pairs.episodes * difference) / deviation
     if abs(expected) < 30:
-        assert tango_z(pairs, difference) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert z_of(pairs, difference) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> None:
-    """The ends by another way: where `tango_z`, a formula for counts, is as large as the interval allows."""
+    """The ends by another way: where Tango's z, a formula for counts, is as large as the interval allows."""
     found = paired_difference(*arms(pairs))
 
     def end(limit: float, outermost: float) -> float:
         def beyond(difference: float) -> float:
-            return tango_z(pairs, difference) - limit
+            return z_of(pairs, difference) - limit
 
         estimate = pairs.difference
         if abs(outermost - estimate) < 1e-9 or beyond(outermost) * beyond(estimate) > 0:
@@ -110,7 +126,7 @@ def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> 
 def test_tangos_interval_covers_what_it_says(gained: float, lost: float) -> None:
     """Exact, at 100 pairs: not under 95 % by more than a point, and 0.3 points over 5 % on the side that lets pass."""
     chances = enumerated(100, gained, lost)
-    z = np.array([tango_z(pairs, gained - lost) for pairs, _ in chances])
+    z = np.array([z_of(pairs, gained - lost) for pairs, _ in chances])
     weights = np.array([chance for _, chance in chances])
     assert weights[np.abs(z) <= 1.95996].sum() >= 0.94
     assert weights[z > 1.64485].sum() <= 0.053
@@ -120,6 +136,44 @@ def test_equal_policies_are_rarely_called_better_by_exchange() -> None:
     random = np.random.default_rng(3)
     pairs = random.beta(2, 1, (400, 2, 30)).round(1)
     assert np.mean([exchange(one, two, draws=500) <= 0.05 for one, two in pairs]) <= 0.05 + 0.022
+
+
+@pytest.mark.parametrize("scores", [2, 10, 1000])
+@pytest.mark.parametrize("episodes", [18, 41, 160])
+def test_exchange_is_the_permutation_test_of_scipy(scores: int, episodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very same draws and sums, wherever a block ends: p-values are equal to the last bit."""
+    random = np.random.default_rng(scores * episodes)
+    one, two = (random.integers(1, scores, episodes, endpoint=True) / (scores + 1) for _ in range(2))
+    differing = np.sort((one - two)[one != two])
+    options = {"permutation_type": "samples", "n_resamples": 999, "alternative": "greater", "vectorized": True}
+    expected = stats.permutation_test((differing,), np.sum, rng=np.random.default_rng(0), **options).pvalue
+    for block in (1, 3 * episodes, 1 << 20):
+        monkeypatch.setattr(pairs, "BLOCK", block)
+        assert exchange(one, two, draws=999) == expected
+
+
+def test_exchange_takes_every_way_of_few_pairs() -> None:
+    random = np.random.default_rng(5)
+    one, two = random.random((2, 9))
+    ways = np.array(list(itertools.product((-1, 1), repeat=9)))
+    assert exchange(one, two) == np.mean(ways @ (one - two) >= (one - two).sum() - 1e-12)
+
+
+def test_exchange_keeps_its_memory_whatever_the_episodes() -> None:
+    random = np.random.default_rng(0)
+    one, two = random.random((2, 20_000))
+    tracemalloc.start()
+    exchange(one, two, draws=500)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64 * 2**20
+
+
+def test_a_bootstrap_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = np.random.default_rng(0).random((2, 101))
+    whole = bootstrap_difference(one, two)
+    monkeypatch.setattr(pairs, "BLOCK", 700)
+    assert bootstrap_difference(one, two) == whole
 
 
 def test_exchange_is_one_where_nothing_differs() -> None:

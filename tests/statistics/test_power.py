@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 
 from vqbet.contract import GateError
-from vqbet.statistics import Pairs, Retraining, mean_needed, mean_power, mean_z, pairs_needed, pairs_power, tango_z
+from vqbet.statistics import Pairs, Retraining, mean_needed, mean_power, pairs_needed, pairs_power
+from vqbet.statistics.means import Sample
+from vqbet.statistics.pairs import tango_zs
 
 ALPHA = 0.05
+
+
+def z_of(pairs: Pairs, difference: float) -> float:
+    """Tango's z of one pair of counts."""
+    return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
 
 
 @pytest.mark.parametrize(("gained", "lost", "limit"), [(0.1, 0.1, -0.05), (0.15, 0.05, 0.0), (0.02, 0.07, -0.05)])
 def test_exact_power_is_what_simulation_finds(gained: float, lost: float, limit: float) -> None:
     drawn = np.random.default_rng(1).multinomial(300, [gained, lost, 1 - gained - lost], 4000)
-    shown = np.mean([tango_z(Pairs(300, int(a), int(b)), limit) > 1.64485 for a, b, _ in drawn])
+    shown = np.mean([z_of(Pairs(300, int(a), int(b)), limit) > 1.64485 for a, b, _ in drawn])
     power = pairs_power(300, gained=gained, lost=lost, limit=limit, alpha=ALPHA)
     assert power == pytest.approx(shown, abs=0.02)
 
@@ -37,7 +44,7 @@ def test_the_approximation_for_scores_is_what_simulation_finds() -> None:
     needed = mean_needed(0.8, spread=0.3, difference=0.0, limit=-0.05, alpha=ALPHA)
     assert mean_power(needed, spread=0.3, difference=0.0, limit=-0.05, alpha=ALPHA) == pytest.approx(0.8, abs=0.005)
     differences = np.random.default_rng(2).uniform(-1, 1, (4000, needed)) * 0.3 * np.sqrt(3)
-    shown = np.mean([mean_z((row + 1) / 2, 0.475) > 1.64485 for row in differences])
+    shown = np.mean([Sample.of((row + 1) / 2).z(0.475) > 1.64485 for row in differences])
     assert shown == pytest.approx(0.8, abs=0.02)
 
 

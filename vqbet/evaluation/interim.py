@@ -74,4 +74,6 @@ def _chance(plan: Plan, episodes: int) -> float:
 
 @lru_cache(maxsize=64)
 def _boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    return tuple(statistics.boundaries([look / looks[-1] for look in looks], alpha, "quadratic"))
+    """Alpha is spent with the squared share of the episodes (Kim & DeMets 1987, Biometrika 74)."""
+    shares = [look / looks[-1] for look in looks]
+    return tuple(statistics.boundaries(shares, [alpha * share**2 for share in shares]))

@@ -33,14 +33,13 @@ def promote(
     why: str,
     approvals: int = 0,
     barred: Collection[str] = (),
-    expected_champion: str | None = None,
     checked: str = "",
 ) -> LedgerEntry:
     """Make `version` the champion of `task`; return the ledger entry, the present one where it is champion already.
 
     verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
     evidence: the id of the verdict's evidence. approvals: how many people must have approved it; barred: whose approval
-    does not count. expected_champion: refuse unless the champion's digest is this one. checked: how the evidence was
+    does not count. checked: how the evidence was
     checked before. Raises RegistryError where the verdict is no PROMOTE, is about other digests, was used before, or
     lacks approvals.
     """
@@ -51,11 +50,6 @@ def promote(
             return entries[-1]
         present = champion.digest if champion else ""
         _admit(candidate, present, verdict, evidence, entries)
-        if expected_champion is not None and expected_champion != present:
-            raise RegistryError(
-                f"{task}: expected champion {_short(expected_champion)}, but it is {_short(present)} now: somebody "
-                "else promoted; run the gate again"
-            )
         consent = approved(task, evidence, needed=approvals, barred=barred) if approvals else []
         names = ", ".join(sorted(one.who for one in consent))
         return _enact(

@@ -9,13 +9,11 @@ from vqbet.statistics.means import (
     episodes_to_decide,
     halves,
     mean_interval,
-    mean_z,
     mode_entropy,
     paired_difference,
-    paired_episodes_to_decide,
     wilson,
 )
-from vqbet.statistics.pairs import Pairs, bootstrap_difference, exchange, mcnemar, stratified, tango_z
+from vqbet.statistics.pairs import Pairs, bootstrap_difference, exchange, mcnemar, stratified
 from vqbet.statistics.power import Retraining, mean_needed, mean_power, pairs_needed, pairs_power
 from vqbet.statistics.sequences import betting_interval, boundaries, log_wealth
 
@@ -35,13 +33,10 @@ __all__ = [
     "mean_interval",
     "mean_needed",
     "mean_power",
-    "mean_z",
     "mode_entropy",
     "paired_difference",
-    "paired_episodes_to_decide",
     "pairs_needed",
     "pairs_power",
     "stratified",
-    "tango_z",
     "wilson",
 ]

@@ -68,11 +68,6 @@ def mean_interval(scores: Float[np.ndarray, " E"], confidence: float = 0.95) -> 
     return Interval(sample.mean, 0.0 if low == CLOSEST else low, 1.0 if high == 1 - CLOSEST else high)
 
 
-def mean_z(scores: Float[np.ndarray, " E"], mean: float) -> float:
-    """How many standard errors the scores' mean lies above `mean`, in 0..1 (see the module)."""
-    return Sample.of(scores).z(mean)
-
-
 def paired_difference(
     candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"], confidence: float = 0.95
 ) -> Interval:
@@ -101,19 +96,6 @@ def episodes_to_decide(
         return None
     needed = max(sample.episodes, math.floor(sample.episodes * min(ratios) ** 2) + 1)
     return needed if needed <= MAX_EPISODES else None
-
-
-def paired_episodes_to_decide(
-    candidate: Float[np.ndarray, " E"],
-    champion: Float[np.ndarray, " E"],
-    *,
-    above: float,
-    below: float,
-    confidence: float = 0.95,
-) -> int | None:
-    """`episodes_to_decide` for the paired difference; `above` and `below` are differences, -1..1."""
-    values = halves(candidate, champion)
-    return episodes_to_decide(values, above=(above + 1) / 2, below=(below + 1) / 2, confidence=confidence)
 
 
 def mode_entropy(modes: Iterable[str]) -> float:

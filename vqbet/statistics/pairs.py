@@ -17,6 +17,9 @@ from scipy import stats
 from vqbet.contract import GateError
 from vqbet.statistics.means import Interval
 
+BLOCK = 1 << 20  # pairs times ways to exchange them that are held at once: about 20 MB
+SAME = 100 * np.finfo(np.float64).eps  # of a sum: two that are closer differ by rounding only
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -54,18 +57,13 @@ def mcnemar(pairs: Pairs) -> float:
     return float(stats.binom.sf(pairs.gained - 1, differing, 0.5)) if differing else 1.0
 
 
-def tango_z(pairs: Pairs, difference: float) -> float:
-    """How many standard errors the observed difference lies above `difference`, estimated as if that were true.
-
-    Tango's interval is the differences of which this is small: for successes, `means.paired_difference`.
-    """
-    return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
-
-
 def tango_zs(
     episodes: int, gained: Int[np.ndarray, " N"], lost: Int[np.ndarray, " N"], difference: float
 ) -> Float[np.ndarray, " N"]:
-    """`tango_z` of many pairs of counts; infinite where what was observed is impossible under `difference`.
+    """Standard errors by which observed differences lie above `difference`, estimated as if that were true.
+
+    Infinite where what was observed is impossible then. Tango's interval is the differences of which this is small: for
+    successes, `means.paired_difference`.
 
     q, the likeliest share of lost pairs where that of gained ones is q + difference, is the larger root of
     2 E q^2 + b q + c (Tango 1998, equation 8; b and c from setting the derivative of the log-likelihood to zero).
@@ -122,16 +120,29 @@ def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E
     differing = np.sort((candidate - champion)[candidate != champion])
     if len(differing) < 2:
         return 0.5 if differing.sum() > 0 else 1.0
-    found = stats.permutation_test(
-        (differing,),
-        np.sum,
-        permutation_type="samples",
-        n_resamples=draws,
-        alternative="greater",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
+    observed = np.sum(differing)
+    least = observed - abs(SAME * observed)
+    if 2 ** len(differing) <= draws:
+        ways = (np.arange(2 ** len(differing))[:, None] >> np.arange(len(differing)) & 1).astype(np.int8)
+        return float(np.mean(_sums(differing, ways) >= least))
+    above, random = 1, np.random.PCG64(0)  # 1: as they were played
+    block = max(2, BLOCK // len(differing) // 2 * 2)  # even: the generator has two draws in a word
+    for first in range(0, draws, block):
+        sums = _sums(differing, _drawn(random, block, len(differing)))
+        above += int(np.count_nonzero(sums[: draws - first] >= least))
+    return above / (draws + 1)
+
+
+def _drawn(random: np.random.PCG64, ways: int, pairs: int) -> Int[np.ndarray, "W P"]:
+    """Draw ways to exchange pairs: 1 keeps a pair, 0 exchanges it, the lowest bit of each 32 of the generator."""
+    words = random.random_raw((ways * pairs + 1) // 2).astype("<u8", copy=False)
+    return (words.view(np.int8)[::4][: ways * pairs] & 1).reshape(ways, pairs)
+
+
+def _sums(differing: Float[np.ndarray, " P"], kept: Int[np.ndarray, "W P"]) -> Float[np.ndarray, " W"]:
+    """Return the sum of each way. Pairs are added one after the other, so that no processor's arithmetic shows."""
+    signs = np.ascontiguousarray(kept.T) * np.int8(2) - np.int8(1)
+    return (signs * differing[:, None]).sum(axis=0)
 
 
 def bootstrap_difference(
@@ -151,8 +162,13 @@ def bootstrap_difference(
     estimate = math.fsum(difference) / len(difference)
     if len(difference) < 2 or np.ptp(difference) == 0:
         return Interval(estimate, estimate, estimate)
-    random = np.random.default_rng(seed)
     found = stats.bootstrap(
-        (difference,), np.mean, n_resamples=draws, confidence_level=confidence, method="BCa", rng=random
+        (difference,),
+        np.mean,
+        n_resamples=draws,
+        batch=max(1, BLOCK // len(difference)),
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(estimate, float(found.low), float(found.high))

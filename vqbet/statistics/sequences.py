@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -20,27 +19,26 @@ from scipy import optimize, special
 from vqbet.contract import GateError
 from vqbet.statistics.means import Interval, expect_scores, expect_share
 
-Spending = Literal["obrien_fleming", "pocock", "quadratic"]
-
 HORIZONS = (1.0, 1 / 4, 1 / 16)  # of the most episodes: for each, a third is bet as is best for deciding just there
 LARGEST_BET = 0.5  # of what the bettor has; all of it could be lost to one episode (c in the paper)
 GRID = 2001  # points of the density of a random walk between two looks
 REACH = 8.0  # standard deviations below zero, beyond which that density is taken to be zero
 
 
-def boundaries(shares: Sequence[float], alpha: float, spending: Spending = "obrien_fleming") -> list[float]:
-    """What a z statistic must exceed at each look, so that under no difference it ever does with probability alpha.
+def boundaries(shares: Sequence[float], spent: Sequence[float]) -> list[float]:
+    """Return what a z statistic must exceed at each look; under no difference it ever does with chance `spent[-1]`.
 
-    shares: of the most episodes, those seen at each look; ascending, the last is 1. "obrien_fleming" spends almost
-    nothing early, so that the last look is nearly that of a single one; "pocock" spends evenly; "quadratic" lies
-    between, alpha times the squared share (Kim & DeMets 1987, Biometrika 74). Looks that are skipped make it
-    conservative, never wrong. Raises GateError where shares or alpha are not such.
+    shares: of the most episodes, those seen at each look; ascending, the last is 1. spent: the error rate that may be
+    spent up to each look, ascending. Looks that are skipped make it conservative, never wrong. Raises GateError where
+    these are not such.
     """
-    expect_share("alpha", alpha)
     ascending = all(earlier < later for earlier, later in zip([0.0, *shares], shares, strict=False))
     if not shares or not ascending or shares[-1] != 1.0:
         raise GateError(f"looks: expected ascending shares of the episodes that end with 1, got {list(shares)}")
-    spent = [_spent(share, alpha, spending) for share in shares]
+    for rate in spent:
+        expect_share("alpha", rate)
+    if len(spent) != len(shares) or list(spent) != sorted(set(spent)):
+        raise GateError(f"looks: expected an ascending error rate for each of {len(shares)} looks, got {list(spent)}")
     found = [NormalDist().inv_cdf(1 - spent[0])]
     walk = np.linspace(-REACH, found[0], GRID) * math.sqrt(shares[0])  # z times the root of the share: a random walk
     density = _normal(walk / math.sqrt(shares[0])) / math.sqrt(shares[0])
@@ -103,16 +101,6 @@ def _lowest(scores: Float[np.ndarray, " E"], alpha: float, most: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if refused(middle) else (low, middle)
     return low
-
-
-def _spent(share: float, alpha: float, spending: Spending) -> float:
-    if spending == "obrien_fleming":
-        return 2 * (1 - NormalDist().cdf(NormalDist().inv_cdf(1 - alpha / 2) / math.sqrt(share)))
-    if spending == "pocock":
-        return alpha * math.log(1 + (math.e - 1) * share)
-    if spending == "quadratic":
-        return alpha * share**2
-    raise GateError(f"spending: expected one of {', '.join(get_args(Spending))}, got {spending!r}")
 
 
 def _normal(x: np.ndarray) -> np.ndarray:

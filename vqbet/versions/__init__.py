@@ -10,7 +10,7 @@ from vqbet.versions.git import as_committed, committed, dirty, git_commit, track
 from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, dvc, repro
-from vqbet.versions.remote import Audit, audit, repair
+from vqbet.versions.remote import Audit, audit
 
 __all__ = [
     "Audit",
@@ -27,7 +27,6 @@ __all__ = [
     "git_commit",
     "push",
     "read",
-    "repair",
     "repro",
     "restore",
     "stores",

@@ -36,22 +36,10 @@ class Stores:
         """Bytes in the remote. Raises FileNotFoundError."""
         return int(self._remote.fs.info(self.path(oid))["size"])
 
-    def md5(self, oid: str) -> str:
-        """Of the bytes in the remote. Raises FileNotFoundError."""
-        digest = hashlib.md5(usedforsecurity=False)
-        with self._remote.fs.open(self.path(oid), "rb") as file:
-            while block := file.read(CHUNK_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
-
     def read(self, oid: str) -> bytes:
         """The remote's bytes. Raises FileNotFoundError."""
         with self._remote.fs.open(self.path(oid), "rb") as file:
             return bytes(file.read())
-
-    def remove(self, path: str) -> None:
-        if self._remote.fs.exists(path):
-            self._remote.fs.remove(path)
 
     def expected_size(self, oid: str, file: Path) -> int | None:
         """Bytes of the local cache's object, else of the file in data/; None where this clone has neither."""

@@ -20,11 +20,10 @@ NAMED = 5  # damaged objects that a message spells out
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A remote that holds everything: how many files of data/ were looked at, their bytes, whether they were hashed."""
+    """A remote that holds everything: how many files of data/ were looked at, and their bytes."""
 
     files: int
     size: int  # bytes
-    deep: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,14 @@ class _Damage:
     reason: str
 
 
-def audit(root: Path, *, deep: bool = False) -> Audit:
-    """Check that the remote holds every object of data.dvc in its size; with `deep`, also that its content has its md5.
+def audit(root: Path) -> Audit:
+    """Check that the remote holds every object of data.dvc in its size, and the manifest as it was.
 
     Raises PipelineError naming what is missing or damaged, and what to do.
     """
     version = data.read(root)
     with objects.opened(root, FAILURE) as stores:
-        damages, size = _inspect(root, version, stores, deep)
+        damages, size = _inspect(root, version, stores)
         manifest = stores.path(version.md5)
     if damages:
         shown = "; ".join(f"{item.path} ({item.file}): {item.reason}" for item in damages[:NAMED])
@@ -50,24 +49,10 @@ def audit(root: Path, *, deep: bool = False) -> Audit:
             f"data.dvc {version.md5[:12]}: the remote is not whole, {len(damages)} of {version.files} files: {shown}"
             f"{more}. Delete these and {manifest} from the remote and push again with a fresh site cache"
         )
-    return Audit(version.files, size, deep)
+    return Audit(version.files, size)
 
 
-def repair(root: Path, *, deep: bool = False) -> Audit:
-    """Delete the remote's damaged objects and its manifest, push again, audit again. Needs data/ in the local cache."""
-    version = data.read(root)
-    with objects.opened(root, FAILURE) as stores:
-        damages, _ = _inspect(root, version, stores, deep)
-        for damage in damages:
-            stores.remove(damage.path)
-        if damages:
-            stores.remove(stores.path(version.md5))
-    if damages:
-        data.push(root)
-    return audit(root, deep=deep)
-
-
-def _inspect(root: Path, version: data.DataVersion, stores: Stores, deep: bool) -> tuple[list[_Damage], int]:
+def _inspect(root: Path, version: data.DataVersion, stores: Stores) -> tuple[list[_Damage], int]:
     """What is wrong with the remote's copy, and how many bytes it holds."""
     manifest = stores.path(version.md5)
     try:
@@ -79,23 +64,21 @@ def _inspect(root: Path, version: data.DataVersion, stores: Stores, deep: bool) 
     damages, total = [], 0
     for entry in json.loads(content):
         oid, file = entry["md5"], entry["relpath"]
-        reason, size = _examine(stores, oid, root / "data" / file, deep)
+        reason, size = _examine(stores, oid, root / "data" / file)
         total += size
         if reason:
             damages.append(_Damage(stores.path(oid), file, reason))
     if not damages and total != version.size:
-        damages = [_Damage(manifest, "all files together", f"{total} bytes, expected {version.size}; audit deep")]
+        damages = [_Damage(manifest, "all files together", f"{total} bytes, expected {version.size}")]
     return damages, total
 
 
-def _examine(stores: Stores, oid: str, file: Path, deep: bool) -> tuple[str, int]:
+def _examine(stores: Stores, oid: str, file: Path) -> tuple[str, int]:
     """What is wrong with one object (nothing: empty) and its size in the remote."""
     try:
         size, expected = stores.size(oid), stores.expected_size(oid, file)
         if expected is not None and size != expected:
             return f"{size} bytes, expected {expected}", size
-        if deep and (found := stores.md5(oid)) != oid:
-            return f"content has md5 {found}", size
     except FileNotFoundError:
         return "missing", 0
     return "", size
