@@ -88,7 +88,7 @@ def _oracle(task: str, params: TaskParams) -> Origin:
     """The task's oracle as the source of its demonstrations: its code and its parameters."""
     module, chosen = tasks.ORACLE_MODULES[task], params.demos
     return Origin(
-        module, "oracle", code_version.digest(module), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
+        module, "oracle", code_version.digest(module, task), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
     )
 
 
@@ -116,7 +116,7 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
 
 def _recipe(task: str, params: TaskParams) -> str:
     """What decides the oracle's demonstrations: its parameters and its code."""
-    code = code_version.digest(tasks.ORACLE_MODULES[task])
+    code = code_version.digest(tasks.ORACLE_MODULES[task], task)
     text = json.dumps([task, params.demos.model_dump(), code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ from vqbet.stages import canonical_source
 
 MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?::\w+)?")  # as `python -m` and entry points name one
 FILE = re.compile(r"[\w./-]{1,200}\.\w{1,8}")
+MOST = 2000  # files whose facts are kept; beyond, those that were not asked for are dropped
 VERSION = hashlib.sha256(Path(__file__).read_bytes() + Path(canonical_source.__file__).read_bytes()).hexdigest()
 
 
@@ -49,29 +51,31 @@ class Kept:
     """Facts by the bytes of a file, kept in `path` from one process to the next; a file there that is damaged is none."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._facts, self._new = path, dict[str, tuple[Facts, Facts]](), False
+        self._path, self._facts, self._used = path, dict[str, Facts](), set[str]()
+        self._new = False
         if path is not None:
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
                 found = json.loads(path.read_bytes())
-                known = {key: (_facts(one), _facts(two)) for key, (one, two) in found["facts"].items()}
+                known = {key: _facts(one) for key, one in found["facts"].items()}
                 self._facts = known if found["version"] == VERSION else {}
 
-    def of(self, content: bytes) -> tuple[Facts, Facts]:
-        """Return the facts of a file that runs whole, and of a package that is only passed through."""
-        key = hashlib.sha256(content).hexdigest()
+    def of(self, content: bytes, *, whole: bool) -> Facts:
+        """Return the facts of a file; of what a package runs when it is passed through, where it does not run whole."""
+        key = f"{hashlib.sha256(content).hexdigest()} {'whole' if whole else 'passed'}"
+        self._used.add(key)
         if key not in self._facts:
             tree = ast.parse(content)
-            self._facts[key] = Facts.of(tree), Facts.of(passed(tree))
-            self._new = True
+            self._facts[key], self._new = Facts.of(tree if whole else passed(tree)), True
         return self._facts[key]
 
     def save(self) -> None:
         """Write what was learned. Where the folder is missing or closed, nothing is kept."""
         if self._path is None or not self._new:
             return
-        found = {key: [asdict(one) for one in both] for key, both in self._facts.items()}
+        kept = self._facts if len(self._facts) <= MOST else {key: self._facts[key] for key in self._used}
+        found = {key: asdict(facts) for key, facts in kept.items()}
         with suppress(OSError):
-            staging = self._path.with_name(f".{self._path.name}.staging")
+            staging = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             staging.write_text(json.dumps({"version": VERSION, "facts": found}), encoding="utf-8")
             staging.replace(self._path)
 
@@ -85,13 +89,15 @@ def passed(tree: ast.Module) -> ast.Module:
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node of the tree but those that are there for types only."""
-    for node in ast.iter_child_nodes(tree):
+    """Every node of the tree but those that are there for types only, in no order."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.If) and canonical_source.for_types_only(node):
-            yield from (part for other in node.orelse for part in (other, *_running(other)))
+            waiting += node.orelse
         else:
             yield node
-            yield from _running(node)
+            waiting += ast.iter_child_nodes(node)
 
 
 def _facts(value: dict[str, object]) -> Facts:

@@ -7,7 +7,8 @@ a docstring changes no version; any other file counts by its bytes.
 Of vqbet/tasks/, each folder a room, only the room of the task at hand counts: not another task's world, nor what the
 table of tasks says of it. A task installed from another package counts with the files of that package.
 
-Not counted: `__main__`, `runner` and `config`, which hand over values, and the versions of other packages.
+Not counted: `__main__`, `runner` and `config`, which hand over values; the versions of other packages; and the modules
+that make this hash, which decide nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from importlib import metadata, util
@@ -27,20 +29,24 @@ from vqbet.stages.task_table import TABLE
 PACKAGE = Path(__file__).resolve().parent.parent
 GROUP = "vqbet.tasks"  # entry points of tasks that other packages bring
 STAGES = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
+UNCOUNTED = ("code_version", "code_facts", "canonical_source", "task_table")
 QUOTED = re.compile(r"""["']([\w./-]+)["']""")  # how a template names another file
 
 
 def digest(module: str, task: str = "") -> str:
     """Return the version of the code that `module` runs for `task`; "": for any task, so that every room counts."""
-    return Sources().digest(module, own_modules(task) if task else None)
+    sources = Sources(kept=_kept())
+    found = sources.digest(module, own_modules(task) if task else None)
+    sources.save()
+    return found
 
 
-def write(path: Path, task: str, *, kept: Path | None = None) -> dict[str, str]:
+def write(path: Path, task: str) -> dict[str, str]:
     """Write the version of each stage's code into `path`, by the stage's name, where the graph reads it; return them.
 
-    A file that says so already is left alone. kept: a file for what was learned of the sources.
+    A file that says so already is left alone.
     """
-    sources, own = Sources(kept=kept), own_modules(task)
+    sources, own = Sources(kept=_kept()), own_modules(task)
     found = {stage: sources.digest(f"vqbet.stages.{stage}", own) for stage in STAGES}
     sources.save()
     text = json.dumps(found, indent=2, sort_keys=True) + "\n"
@@ -63,13 +69,19 @@ def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
     return (f"{TABLE}.{max(fitting, key=len)}",) if fitting else ()
 
 
+def _kept() -> Path | None:
+    """Where facts about the sources are kept, in a process that `environment.prepare` has told where things live."""
+    home = os.environ.get("VQBET_HOME", "")
+    return Path(home) / "code-facts.json" if home else None
+
+
 class Sources:
     """The files of the project's package, and of packages that bring a task, each of them read once."""
 
     def __init__(self, package: Path = PACKAGE, kept: Path | None = None) -> None:
         self._homes = {package.name: package.parent}
         self._files: dict[str, Path | None] = {}
-        self._both: dict[Path, tuple[Facts, Facts]] = {}
+        self._known: dict[tuple[Path, bool], Facts] = {}
         self._kept = Kept(kept)
         self.save = self._kept.save
 
@@ -104,11 +116,11 @@ class Sources:
 
     def _modules(self, module: str, own: Sequence[str], others: Collection[str]) -> dict[str, bool]:
         """Every module that runs, and whether all of it may: a package that is only passed through runs less."""
-        found: dict[str, bool] = {}
+        found, uncounted = dict[str, bool](), {f"vqbet.stages.{name}" for name in UNCOUNTED}
         waiting = [(module, True)]
         while waiting:
             name, whole = waiting.pop()
-            if found.get(name, False) or (name in found and not whole):
+            if found.get(name, False) or (name in found and not whole) or name in uncounted:
                 continue
             found[name] = whole
             parts = name.split(".")
@@ -140,12 +152,17 @@ class Sources:
         path = self._file(name)
         if path is None:
             return Facts("", (), ())
-        if name == TABLE:
-            tree = task_table.without_others(ast.parse(path.read_bytes()), others)
-            return Facts.of(tree if whole else passed(tree))
-        if path not in self._both:
-            self._both[path] = self._kept.of(path.read_bytes())
-        return self._both[path][0 if whole else 1]
+        try:
+            if name == TABLE:
+                tree = task_table.without_others(ast.parse(path.read_bytes()), others)
+                return Facts.of(tree if whole else passed(tree))
+            if (path, whole) not in self._known:
+                self._known[path, whole] = self._kept.of(path.read_bytes(), whole=whole)
+            return self._known[path, whole]
+        except SyntaxError as error:
+            from vqbet.contract import PipelineError
+
+            raise PipelineError(f"{path}: line {error.lineno}: is not Python: {error.msg}") from error
 
     def _file(self, module: str) -> Path | None:
         if module not in self._files:

@@ -100,6 +100,6 @@ def _facts(root: Path, task: str, policy: bundle.Bundle) -> dict[str, Any]:
         "git_commit": versions.git_commit(root),
         "dirty": versions.dirty(root),
         "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
-        "gate_code": code_version.digest("vqbet.stages.gate"),
+        "gate_code": code_version.digest("vqbet.stages.gate", task),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
