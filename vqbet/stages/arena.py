@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vqbet import bundle
+from vqbet import bundle, environment
 from vqbet.contract import Demonstrations, PipelineError, Policy
 from vqbet.demos import store
 from vqbet.environment import processes
@@ -70,7 +70,8 @@ class _Players:
     _policies: dict[tuple[Path | None, str, str], Policy] = field(default_factory=dict)
 
     def play(self, job: Job, report: Report) -> Play:
-        env, label = worlds.make(job.label.world, self.demos), job.label
+        env = worlds.make(job.label.world, self.demos)
+        label = replace(job.label, machine=environment.machine())  # of this process, wherever it was started from
         if job.within is not None:
             noise = {"observation_noise": job.within.observation_noise, "action_noise": job.within.action_noise}
             env, label = worlds.disturbed(env, self.demos, **noise), replace(label, slice=job.within.name)

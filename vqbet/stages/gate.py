@@ -80,7 +80,7 @@ def make_plan(
         spec=spec_sha256(demos.spec),
         candidate=digests["candidate"],
         champion=digests.get("champion", ""),
-        machine=environment.machine(),
+        machine="",  # an output of a stage is the same wherever it is made
         first_seed=chosen.first_seed,
         looks=tuple(chosen.looks),
         reserved={
@@ -108,7 +108,7 @@ def _decided(paths: Paths, plan: Plan, arena: Arena, watch: Watch) -> tuple[Verd
     for look in plan.looks if plan.candidate != plan.champion else ():
         jobs = jobs_of(plan, range(first, plan.first_seed + look), folders)
         found = arena.play(f"{plan.world}: {', '.join(arms)}", jobs, watch)
-        played += [record for play in found for record in play.records]
+        played += [here(plan, record) for play in found for record in play.records]
         played.sort(key=lambda record: (arms.index(record.policy), record.seed))
         done += jobs
         records.write(paths.gate / "records.jsonl", played)
@@ -136,7 +136,7 @@ def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch)
     again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
     for play in arena.play(f"{plan.world}: the worst {len(wanted)} again", again, watch):
         for row, film in play.films.items():
-            record = play.records[row]
+            record = here(plan, play.records[row])
             if record not in played[record.policy]:
                 raise GateError(
                     f"seed {record.seed}: {record.policy} played it twice and scored otherwise; episodes that cannot "
@@ -160,6 +160,14 @@ def jobs_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> list[Job]:
         for part, own in parts
         if own
     ]
+
+
+def here(plan: Plan, record: EpisodeRecord) -> EpisodeRecord:
+    """Return the record with the machine as the plan has it, where it was played on this one.
+
+    A record from another machine goes on naming it, so that no verdict comes of it.
+    """
+    return replace(record, machine=plan.machine) if record.machine == environment.machine() else record
 
 
 def arms_of(plan: Plan) -> tuple[str, ...]:
