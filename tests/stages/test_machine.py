@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.judging import TASK, judged, params
 from vqbet import environment, registry
+from vqbet.environment import processes
 from vqbet.evaluation import gate as rules
 from vqbet.evaluation import records
 from vqbet.evaluation.plan import Plan
@@ -20,25 +22,33 @@ from vqbet.stages.arena import Arena, Job
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
+pytestmark = pytest.mark.slow
 ONE, OTHER = "a processor, 2 cores, Python 3.11.2, torch 2", "the same, 8 cores, Python 3.11.7, torch 2"
 
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """The same project, built and judged on two machines."""
-    found = {}
-    for machine in (ONE, OTHER):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(environment, "machine", lambda machine=machine: machine)
-            with judged(tmp_path_factory.mktemp("machine")) as project:
-                runner.run(project.root, TASK, "report", params(project.root), Watch())
-                found[machine] = project.root
-    yield found
+    """The same policy, evaluated and judged on two machines, each with a registry of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(processes.WORKERS, "1")  # no process is started, which would know what machine this really is
+        patch.setattr(environment, "machine", lambda: ONE)
+        with judged(tmp_path_factory.mktemp("machine")) as project:
+            found = {ONE: project.root, OTHER: project.root.parent / "other"}
+            shutil.copytree(found[ONE], found[OTHER], symlinks=True, ignore=shutil.ignore_patterns(".vqbet"))
+            runner.run(found[ONE], TASK, "report", params(found[ONE]), Watch())
+            patch.setattr(environment, "machine", lambda: OTHER)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{found[OTHER] / '.vqbet' / 'mlflow.db'}")
+            for folder in ("evaluation", "gate"):
+                shutil.rmtree(Paths(found[OTHER], TASK).artifacts / folder)
+            for name in ("evaluate", "gate", "report"):
+                runner.run(found[OTHER], TASK, name, params(found[OTHER]), Watch())
+            yield found
 
 
 @pytest.fixture
 def on(homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The project on machine ONE, with its registry."""
+    monkeypatch.setenv(processes.WORKERS, "1")
     monkeypatch.setattr(environment, "machine", lambda: ONE)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{homes[ONE] / '.vqbet' / 'mlflow.db'}")
     return homes[ONE]
@@ -82,6 +92,14 @@ def test_records_name_the_machine_that_played_them(on: Path) -> None:
     assert [gate.here(plan, record).machine for record in played.records] == [""]
 
 
+def test_a_record_in_a_file_that_names_a_machine_is_refused(on: Path) -> None:
+    folder = Paths(on, TASK).gate
+    plan, played = Plan.read(folder / "plan.json"), records.read(folder / "records.jsonl")
+    assert {record.machine for record in played} == {plan.machine} == {""}
+    foreign = [replace(played[0], machine=OTHER), *played[1:]]
+    assert rules.decide(plan, rules.by_policy(foreign)).outcome == "NOT_COMPARABLE"
+
+
 def test_one_episode_from_another_machine_and_nothing_is_compared(on: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: a worker that plays elsewhere. The verdict says so, and can be replayed."""
     play = arena._Players.play
@@ -98,11 +116,3 @@ def test_one_episode_from_another_machine_and_nothing_is_compared(on: Path, monk
     verdict = rules.replay(Paths(on, TASK).gate)
     assert (metrics["promote"], verdict.outcome) == (0.0, "NOT_COMPARABLE")
     assert f"noop: seed 2000100 was played on the machine {OTHER!r}" in verdict.reason
-
-
-def test_a_record_in_a_file_that_names_a_machine_is_refused(on: Path) -> None:
-    folder = Paths(on, TASK).gate
-    plan, played = Plan.read(folder / "plan.json"), records.read(folder / "records.jsonl")
-    assert {record.machine for record in played} == {plan.machine} == {""}
-    foreign = [replace(played[0], machine=OTHER), *played[1:]]
-    assert rules.decide(plan, rules.by_policy(foreign)).outcome == "NOT_COMPARABLE"

@@ -43,7 +43,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     plan.write(paths.gate / "plan.json")
     with Arena(paths.store) as arena:
         verdict, jobs = _decided(paths, plan, arena, watch)
-        _film(paths, plan, arena, jobs, watch)
+        if verdict.outcome != "NOT_COMPARABLE":
+            _film(paths, plan, arena, jobs, watch)
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
         "episodes": float(verdict.episodes),
@@ -126,8 +127,6 @@ def _film(paths: Paths, plan: Plan, arena: Arena, jobs: list[Job], watch: Watch)
 
     Whoever played together plays together again, so what is seen is what was judged. Raises GateError where it is not.
     """
-    if not jobs:
-        return
     played = gate.by_policy(records.read(paths.gate / "records.jsonl"))
     others = {record.seed: record.score for record in played.get("champion", ())}
     worst = sorted(played["candidate"], key=lambda record: (record.score - others.get(record.seed, 1.0), record.seed))
