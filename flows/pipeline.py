@@ -25,14 +25,16 @@ def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
 
 
 @task(task_run_name="{name}@{task_name}", retries=1, retry_delay_seconds=5, retry_condition_fn=_interrupted)
-def run_stage(task_name: str, name: str) -> dict[str, Any]:
+def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, Any]:
     """Run one DVC stage of one task; return its metrics, and whether it ran now or was up to date.
 
-    A verdict out of DVC's cache that this registry has not sealed is sought again.
+    unchanged: DVC has said so, and need not be asked again. A verdict out of DVC's cache that this registry has not
+    sealed is sought again.
     """
-    ran = versions.repro(ROOT, f"{name}@{task_name}")
+    stage, code = f"{name}@{task_name}", [f"code@{task_name}"]
+    ran = not unchanged and versions.repro(ROOT, stage, first=code)
     if name == "gate" and not sealing.known(ROOT, task_name):
-        ran = versions.repro(ROOT, f"{name}@{task_name}", force=True)
+        ran = versions.repro(ROOT, stage, first=code, force=True)
     metrics = artifacts.read_metrics(Paths(ROOT, task_name).metrics(name))
     create_table_artifact(
         table=[{"metric": key, "value": value} for key, value in metrics.items()],
@@ -61,7 +63,13 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
 def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
     """The stages in the order of the graph, then register, then promote. Gives the metrics of every stage."""
     config.tasks(ROOT / "params.yaml")  # a name that is none is refused before DVC is asked
-    result: dict[str, Any] = {name: run_stage(task_name, name) for name in runner.ORDER}
+    result: dict[str, Any] = {}
+    changed = versions.changed(ROOT, [f"{name}@{task_name}" for name in runner.ORDER], first=[f"code@{task_name}"])
+    unchanged = True  # so far: whatever follows a stage that runs is asked about again
+    for name in runner.ORDER:
+        unchanged = unchanged and f"{name}@{task_name}" not in changed
+        result[name] = run_stage(task_name, name, unchanged)
+        unchanged = unchanged and not result[name]["ran"]
     result["register"] = register(task_name)
     if allow_promotion:
         result["promote"] = promote(task_name)

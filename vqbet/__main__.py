@@ -82,6 +82,14 @@ def stage(
     runner.run(root, task, name, params, console.watch(), training=training)
 
 
+@app.command(hidden=True)
+def code(addressed: Annotated[str, typer.Argument(help="a task; or code@<task>, as DVC calls the stage")]) -> None:
+    """Write the hash of the code of each of a task's stages into artifacts/<task>/code.json; dvc.yaml calls it."""
+    from vqbet.commands import code as stage
+
+    console.table(stage.run(_root(), addressed))
+
+
 @app.command()
 def retrain(
     task: Task,

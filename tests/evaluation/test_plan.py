@@ -48,7 +48,7 @@ def one(share: float, **noise: Any) -> dict[str, Any]:
         ({"spec": None}, "spec: expected a name"),
         ({"candidate": ""}, "candidate: expected a name"),
         ({"champion": None}, "champion: expected a digest, or nothing"),
-        ({"machine": ""}, "machine: expected a name"),
+        ({"machine": 3}, "machine: expected a name, or nothing"),
         ({"baselines": ["noop", "noop"]}, "baselines: expected distinct names"),
         ({"baselines": ["champion"]}, "baselines: expected distinct names"),
         ({"baselines": "noop"}, "baselines: expected a list"),

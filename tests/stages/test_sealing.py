@@ -7,13 +7,14 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.judging import TASK, forge, judged, params
-from vqbet import bundle, registry
+from vqbet import bundle, environment, registry
 from vqbet.contract import GateError, RegistryError
 from vqbet.demos import store
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
@@ -56,7 +57,9 @@ def test_the_gate_seals_what_it_was_asked_and_what_it_said(root: Path) -> None:
     (found,) = registry.Attempts(TASK).all
     said = json.loads((Paths(root, TASK).gate / "verdict.json").read_text())
     assert (found.outcome, found.episodes) == ("HOLD", 16)
-    assert found.plan == said["plan"] == Plan.from_json(found.content).sha256
+    sealed = Plan.from_json(found.content)
+    assert sealed.machine == environment.machine(), "the seal names it"
+    assert found.plan == said["plan"] == replace(sealed, machine="").sha256, "the plan does not"
     assert (said["attempt"], said["level"]) == (1, 0.0375)
     assert sealing.sealed(root, TASK)[0] == found.evidence
     shutil.rmtree(root / ".vqbet" / "verdicts")
@@ -85,6 +88,20 @@ def test_another_plan_on_seeds_that_were_met_is_refused(root: Path, changed: dic
     shutil.copytree(root, clone, symlinks=True, ignore=shutil.ignore_patterns(".vqbet"))
     with pytest.raises(GateError, match=sentence):
         sealing.plan(TASK, maker(clone, **changed))
+
+
+def test_another_machine_is_no_second_try(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the same episodes may end otherwise: whoever could choose the machine could choose the verdict."""
+    monkeypatch.setattr(environment, "machine", lambda: "another, 4 cores")
+    with pytest.raises(GateError, match=r"met the seeds 2000000 to 2000015 before .*It differs in machine$"):
+        sealing.plan(TASK, maker(root))
+
+
+def test_a_plan_that_was_sealed_with_its_machine_goes_on_as_it_was(root: Path) -> None:
+    """Before plans were the same on every machine, their hash was over its name too."""
+    named = replace(planned(root, first_seed=2000100, attempt=2), machine=environment.machine())
+    registry.Attempts(TASK).seal_plan(named.candidate, named.sha256, named.to_json())
+    assert sealing.plan(TASK, maker(root, first_seed=2000100)) == named
 
 
 def test_fresh_seeds_are_counted_and_cost(root: Path) -> None:

@@ -49,10 +49,10 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     if oracle and note.is_file() and paths.store.is_dir():
         known = artifacts.read_object(note, recipe=str, digest=str, episodes=int, steps=int)
         if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
-            origin.keep(paths, known["digest"], _scripted(oracle, params), versioned=False)
+            origin.keep(paths, known["digest"], _scripted(oracle, task, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)
     if oracle:
-        demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, params)
+        demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, task, params)
     else:
         demos, source_of = _imported(root, task, source, watch)
     report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
@@ -88,11 +88,11 @@ def _demonstrated(oracle: Oracle, task: str, params: TaskParams, watch: Watch) -
         return oracle(params.demos.episodes, params.demos.seed, lambda done, total: advance(done, total, {}))
 
 
-def _scripted(oracle: Oracle, params: TaskParams) -> Origin:
+def _scripted(oracle: Oracle, task: str, params: TaskParams) -> Origin:
     """The task's oracle as the source of its demonstrations: its code and its parameters."""
     module, chosen = tasks.module(oracle), params.demos
     return Origin(
-        module, "oracle", code_version.digest(module), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
+        module, "oracle", code_version.digest(module, task), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
     )
 
 
@@ -122,7 +122,7 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
 
 def _recipe(oracle: Oracle, task: str, params: TaskParams) -> str:
     """What decides the oracle's demonstrations: its parameters and its code."""
-    code = code_version.digest(tasks.module(oracle))
+    code = code_version.digest(tasks.module(oracle), task)
     return canonical.digest([task, params.demos.model_dump(), code])
 
 

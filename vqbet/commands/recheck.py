@@ -32,7 +32,7 @@ from vqbet.evaluation.rollout import Label
 from vqbet.stages import artifacts, verdicts
 from vqbet.stages.gate import CANDIDATE, CHAMPION, arms_of, assignments_of
 from vqbet.stages.paths import Paths
-from vqbet.stages.players import StorePlayers
+from vqbet.stages.players import StorePlayers, here
 from vqbet.stages.progress import Advance, Watch
 
 DRAWN = 8  # episodes of candidate and champion together; of each baseline one
@@ -46,8 +46,8 @@ def run(root: Path, task: str, proof: str, watch: Watch) -> str:
     GateError naming the first record that differs.
     """
     folder, _ = verdicts.found(root, proof)
-    plan = Plan.read(folder / "plan.json")
-    if plan.machine != environment.machine():
+    plan, facts = Plan.read(folder / "plan.json"), _facts(folder)
+    if (plan.machine or facts.get("machine")) != environment.machine():
         return ""
     judged = records.read(folder / "records.jsonl")
     (root / ".vqbet").mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def run(root: Path, task: str, proof: str, watch: Watch) -> str:
         drawn = draw(plan, judged, folders)
         demos = _store(root, task, folder, Path(scratch))
         with watch.bar(f"{task}: judged episodes again") as advance:
-            again = _elsewhere(drawn, demos, Path(scratch), advance)
+            again = [here(plan, record) for record in _elsewhere(drawn, demos, Path(scratch), advance)]
     compare(judged, again, f"{task}: verdict {proof[:12]}")
     return f"{len(again)} of {len(judged)} records played again, bit for bit the same"
 
@@ -106,10 +106,9 @@ def _bundles(task: str, plan: Plan, scratch: Path) -> dict[str, Path]:
 
 def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
     """The demonstrations that the gate had: the present ones where they are the same, else out of their version."""
-    facts = records.parse(records.load(folder / verdicts.FACTS), str(folder / verdicts.FACTS))
-    here = Paths(root, task).store
-    if here.is_dir() and store.digest(here) == facts["store"]:
-        return here
+    facts, present = _facts(folder), Paths(root, task).store
+    if present.is_dir() and store.digest(present) == facts["store"]:
+        return present
     past = versions.restore(root, facts["data_version"], task, scratch / "store.zarr")
     if store.digest(past) != facts["store"]:
         raise GateError(
@@ -117,6 +116,15 @@ def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
             f"{facts['data_version'][:12]} holds others; dvc pull the version that was judged, or run the gate again"
         )
     return past
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return the evidence's facts beside the verdict. Raises GateError where they are no object."""
+    path = folder / verdicts.FACTS
+    found = records.parse(records.load(path), str(path))
+    if not isinstance(found, dict):
+        raise GateError(f"{path}: expected an object, got {type(found).__name__}")
+    return found
 
 
 def _elsewhere(drawn: list[Assignment], demos: Path, scratch: Path, advance: Advance) -> list[EpisodeRecord]:

@@ -66,7 +66,8 @@ class Plan:
     attempt has a share of alpha, see `level`. floor: what the candidate must score above in any case; min_modes: how
     many modes its episodes must visit. retrained: mean scores of earlier trainings of the candidate's recipe, so that
     the verdict can say how much of a difference is only the luck of training again; they decide nothing. reserved:
-    seeds of other purposes, name -> (first, end), which no episode may have. machine: where all arms are played.
+    seeds of other purposes, name -> (first, end), which no episode may have. machine: where all arms are played; empty
+    in the gate's own plans, which evidence and seal complete, so that no output of a stage depends on who made it.
     """
 
     task: str
@@ -93,9 +94,10 @@ class Plan:
     version: int = GATE_VERSION
 
     def __post_init__(self) -> None:
-        for name in ("task", "world", "spec", "candidate", "machine"):
+        for name in ("task", "world", "spec", "candidate"):
             self._expect(name, isinstance(getattr(self, name), str) and getattr(self, name) != "", "a name")
         self._expect("champion", isinstance(self.champion, str), "a digest, or nothing")
+        self._expect("machine", isinstance(self.machine, str), "a name, or nothing")
         for name, low in (("first_seed", 0), ("min_modes", 0), ("version", 1)):
             value = getattr(self, name)
             self._expect(name, type(value) is int and value >= low, f"a whole number >= {low}")

@@ -233,7 +233,7 @@ def _provenance(
         "plan": verdict["plan"],
         "attempt": f"{plan.attempt} on this candidate, error rate {plan.level:.2g} of alpha {plan.alpha:g}",
         "seeds": f"{plan.first_seed} to {plan.first_seed + max(verdict['episodes'], 1) - 1}",
-        "machine": plan.machine,
+        **({"machine": plan.machine} if plan.machine else {}),
         **{name: str(value) for name, value in named.items() if isinstance(value, str | int | float)},
         **facts,
     }

@@ -2,5 +2,5 @@
 
 A stage takes parameters and paths, leaves artefacts, and returns a flat dictionary of metrics.
 
-The only rooms that know several parts. Each file's import closure is what dvc.yaml lists as the stage's code.
+The only rooms that know several parts. A stage depends on the code that its file runs, by one hash: see code_version.
 """

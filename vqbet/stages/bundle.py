@@ -39,7 +39,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         arguments=policy.arguments(),
         components=policy.components(),
         provenance={
-            "code": code_version.digest(__name__),
+            "code": code_version.digest(__name__, paths.task),
             "data": prior.provenance["data"],
             "tokenizer": tokenizer.digest,
             "prior": prior.digest,

@@ -1,81 +1,229 @@
-"""Which of our files a module needs to run: its import closure, read from the source without importing anything."""
+"""The version of the code that a stage runs for a task: a hash over the files that can decide what it puts out.
+
+These files are the import closure of the stage's module, read from the source without importing anything, in functions
+too, and the templates and style sheets that they name. A Python file counts as its `canonical_source`, so a comment or
+a docstring changes no version; any other file counts by its bytes.
+
+Of vqbet/tasks/, each folder a room, only the room of the task at hand counts: not another task's world, nor what the
+table of tasks says of it. A task installed from another package counts with the files of that package.
+
+Not counted: `__main__`, `runner` and `config`, which hand over values; the versions of other packages; and the modules
+that make this hash, which decide nothing else.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
-from importlib import util
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from importlib import metadata, util
 from pathlib import Path
 
-from vqbet.contract import PipelineError
+from vqbet.stages import task_table
+from vqbet.stages.code_facts import FILE, MODULE, Facts, Kept, passed
+from vqbet.stages.task_table import TABLE
 
 PACKAGE = Path(__file__).resolve().parent.parent
+GROUP = "vqbet.tasks"  # entry points of tasks that other packages bring
+STAGES = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
+UNCOUNTED = ("code_version", "code_facts", "canonical_source", "task_table")
+QUOTED = re.compile(r"""["']([\w./-]+)["']""")  # how a template names another file
 
 
-def closure(module: str) -> list[Path]:
-    """The project's files that `module` imports, itself included, at any depth and inside functions too.
-
-    Imports under `if TYPE_CHECKING:` do not count: they do not exist when the program runs. Files of the package that
-    `module` lies in count too, where it is another one, as a task's may be.
-    """
-    return sorted(_closure(module, _homes(module)))
-
-
-def digest(module: str) -> str:
-    """sha256 over the names and bytes of the closure: the version of the code that a stage runs."""
-    total = hashlib.sha256()
-    for path, name in sorted(_closure(module, _homes(module)).items()):
-        total.update(f"{name}\0".encode())
-        total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
-
-
-def _homes(module: str) -> dict[str, Path]:
-    """The folders in which this package lies, and the one of `module`."""
-    homes, top = {PACKAGE.name: PACKAGE.parent}, module.partition(".")[0]
-    spec = None if top in homes else util.find_spec(top)
-    if spec is not None and spec.origin is not None:
-        homes[top] = Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent
-    return homes
-
-
-def _closure(module: str, homes: Mapping[str, Path]) -> dict[Path, str]:
-    """Every file and its name, from the folder in which its package lies."""
-    if _file(module, homes) is None:
-        raise PipelineError(f"{module}: no module of this project, nor of the package that brings the task")
-    found: dict[Path, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _file(name, homes)
-        if path is None or path in found:
-            continue
-        inside = path.relative_to(homes[name.partition(".")[0]])
-        found[path] = inside.as_posix()
-        waiting.extend(_imports(ast.parse(path.read_text(encoding="utf-8"))))
-        waiting.extend(".".join(inside.with_suffix("").parts[:count]) for count in range(1, len(inside.parts)))
+def digest(module: str, task: str = "") -> str:
+    """Return the version of the code that `module` runs for `task`; "": for any task, so that every room counts."""
+    sources = Sources(kept=_kept())
+    found = sources.digest(module, own_modules(task) if task else None)
+    sources.save()
     return found
 
 
-def _file(module: str, homes: Mapping[str, Path]) -> Path | None:
-    home = homes.get(module.partition(".")[0])
-    if home is None:
-        return None
-    path = home.joinpath(*module.split("."))
-    if path.is_dir():
-        return path / "__init__.py"
-    source = path.with_suffix(".py")
-    return source if source.is_file() else None
+def write(path: Path, task: str) -> dict[str, str]:
+    """Write the version of each stage's code into `path`, by the stage's name, where the graph reads it; return them.
+
+    A file that says so already is left alone.
+    """
+    sources, own = Sources(kept=_kept()), own_modules(task)
+    found = {stage: sources.digest(f"vqbet.stages.{stage}", own) for stage in STAGES}
+    sources.save()
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return found
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        yield from _imports(node)
+def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
+    """Return the modules that make up a task: an installed one's entry point, else its room, else none.
+
+    A room is named as its task, or begins the task's name: blockpush_drawn lives in blockpush.
+    """
+    installed = [entry.module for entry in metadata.entry_points(group=GROUP) if entry.name == task]
+    if installed:
+        return tuple(installed)
+    rooms = [file.parent.name for file in (package / "tasks").glob("*/__init__.py")]
+    fitting = [name for name in rooms if task == name or task.startswith(f"{name}_")]
+    return (f"{TABLE}.{max(fitting, key=len)}",) if fitting else ()
+
+
+def _kept() -> Path | None:
+    """Where facts about the sources are kept, in a process that `environment.prepare` has told where things live."""
+    home = os.environ.get("VQBET_HOME", "")
+    return Path(home) / "code-facts.json" if home else None
+
+
+class Sources:
+    """The files of the project's package, and of packages that bring a task, each of them read once."""
+
+    def __init__(self, package: Path = PACKAGE, kept: Path | None = None) -> None:
+        self._homes = {package.name: package.parent}
+        self._files: dict[str, Path | None] = {}
+        self._known: dict[tuple[Path, bool], Facts] = {}
+        self._kept = Kept(kept)
+        self.save = self._kept.save
+
+    def digest(self, module: str, own: Sequence[str] | None = None) -> str:
+        """Return the sha256 over the closure: name and content of every file. Raises as `closure`."""
+        lines = (f"{name}\0{sha256}\n" for name, sha256 in sorted(self._counted(module, own).items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def closure(self, module: str, own: Sequence[str] | None = None) -> list[str]:
+        """Return the files that count, by their path from the folder that holds the package.
+
+        own: modules of the task at hand; None counts the rooms of all tasks. Raises PipelineError where a module is not
+        to be found.
+        """
+        return sorted(self._counted(module, own))
+
+    def _counted(self, module: str, own: Sequence[str] | None) -> dict[str, str]:
+        """Every file's name and the hash of what counts of it."""
+        self._adopt(own or ())
+        for name in (module, *(own or ())):
+            self._expect(name)
+        found, others = dict[str, str](), self._others(module, own)
+        for name, whole in self._modules(module, own or (), others).items():
+            path, home = self._file(name), self._homes[_top(name)]
+            if path is None:  # a folder without __init__.py
+                continue
+            facts = self._facts(name, whole, others)
+            found[path.relative_to(home).as_posix()] = facts.sha256
+            for other in _inputs(facts.texts, home / _top(name), path.parent):
+                found[other.relative_to(home).as_posix()] = hashlib.sha256(other.read_bytes()).hexdigest()
+        return found
+
+    def _modules(self, module: str, own: Sequence[str], others: Collection[str]) -> dict[str, bool]:
+        """Every module that runs, and whether all of it may: a package that is only passed through runs less."""
+        found, uncounted = dict[str, bool](), {f"vqbet.stages.{name}" for name in UNCOUNTED}
+        waiting = [(module, True)]
+        while waiting:
+            name, whole = waiting.pop()
+            if found.get(name, False) or (name in found and not whole) or name in uncounted:
+                continue
+            found[name] = whole
+            parts = name.split(".")
+            waiting += [(".".join(parts[:count]), False) for count in range(1, len(parts))]  # Python runs these first
+            waiting += [(one, True) for one in self._named(name, whole, others) if self._room(one) not in others]
+            if name == TABLE and whole:
+                waiting += [(one, True) for one in own]
+        return found
+
+    def _named(self, name: str, whole: bool, others: Collection[str]) -> Iterator[str]:
+        """The modules that a module imports, or names in a text of their own, as a child process is given one."""
+        facts, path = self._facts(name, whole, others), self._file(name)
+        package = name if path and path.name == "__init__.py" else name.rpartition(".")[0]
+        for source, inner, dots in facts.imports:
+            source = _absolute(source, dots, package)
+            parts = source.split(".")
+            if not inner:  # import a.b.c: all of them are within reach
+                named = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+            else:
+                named = [f"{source}.{inner}" if self._file(f"{source}.{inner}") else source]
+            yield from (one for one in named if self._file(one))
+        for text in facts.texts:
+            match = MODULE.fullmatch(text)
+            path = self._file(match[1]) if match else None
+            if match and path and path.name != "__init__.py":
+                yield match[1]
+
+    def _facts(self, name: str, whole: bool, others: Collection[str]) -> Facts:
+        path = self._file(name)
+        if path is None:
+            return Facts("", (), ())
+        try:
+            if name == TABLE:
+                tree = task_table.without_others(ast.parse(path.read_bytes()), others)
+                return Facts.of(tree if whole else passed(tree))
+            if (path, whole) not in self._known:
+                self._known[path, whole] = self._kept.of(path.read_bytes(), whole=whole)
+            return self._known[path, whole]
+        except SyntaxError as error:
+            from vqbet.contract import PipelineError
+
+            raise PipelineError(f"{path}: line {error.lineno}: is not Python: {error.msg}") from error
+
+    def _file(self, module: str) -> Path | None:
+        if module not in self._files:
+            self._files[module] = self._looked_for(module)
+        return self._files[module]
+
+    def _looked_for(self, module: str) -> Path | None:
+        home = self._homes.get(_top(module))
+        if home is None:
+            return None
+        path = home.joinpath(*module.split("."))
+        files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+        return next((file for file in files if file.is_file()), None)
+
+    def _others(self, module: str, own: Sequence[str] | None) -> frozenset[str]:
+        """The rooms of other tasks; none where any task may be meant."""
+        if own is None:
+            return frozenset()
+        folders = self._homes[_top(TABLE)].joinpath(*TABLE.split(".")).glob("*/__init__.py")
+        return frozenset(f"{TABLE}.{file.parent.name}" for file in folders) - set(map(self._room, (module, *own)))
+
+    @staticmethod
+    def _room(module: str) -> str:
+        """What a room of vqbet/tasks would be called that the module lies in; "" for one outside of the rooms."""
+        return ".".join(module.split(".")[:3]) if module.startswith(f"{TABLE}.") else ""
+
+    def _adopt(self, own: Sequence[str]) -> None:
+        """Know where the packages lie that a task comes from. Imports nothing."""
+        for top in set(map(_top, own)) - set(self._homes):
+            spec = util.find_spec(top)
+            if spec is not None and spec.origin is not None:
+                origin = Path(spec.origin)
+                self._homes[top] = origin.parent.parent if spec.submodule_search_locations else origin.parent
+                self._files.clear()
+
+    def _expect(self, module: str) -> None:
+        if self._file(module) is None:
+            from vqbet.contract import PipelineError  # here: numpy would take longer than all of this
+
+            raise PipelineError(f"{module}: no module of this project, nor of the package that brings the task")
+
+
+def _inputs(texts: Sequence[str], package: Path, folder: Path) -> Iterator[Path]:
+    """The files that these texts name, from the package or from a folder, and those that these files name."""
+    waiting, found = list(texts), set[Path]()
+    while waiting:
+        text = waiting.pop()
+        for other in {package / text, folder / text} if FILE.fullmatch(text) else ():
+            if other.suffix != ".py" and other not in found and other.is_file():
+                found.add(other)
+                yield other
+                waiting += QUOTED.findall(other.read_text(encoding="utf-8", errors="replace"))
+
+
+def _absolute(source: str, dots: int, package: str) -> str:
+    """The module that `from ... import` names."""
+    if not dots:
+        return source
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - dots + 1], *([source] if source else [])])
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]

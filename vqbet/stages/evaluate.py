@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     with RolloutPool(StorePlayers(paths.store)) as pool:
         assignment = Assignment(label, seeds, paths.policy, film=seeds[: params.evaluate.videos])
         (played,) = pool.play(f"{world}: candidate", [assignment], watch.bar)
-    records.write(paths.evaluation / "records.jsonl", played.records)
+    # Without the machine: an output of a stage is the same wherever it is made.
+    records.write(paths.evaluation / "records.jsonl", [replace(record, machine="") for record in played.records])
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)
     artifacts.write_json(paths.metrics("evaluate"), metrics)

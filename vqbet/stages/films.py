@@ -10,6 +10,7 @@ from vqbet.contract import GateError
 from vqbet.evaluation import gate, records, video
 from vqbet.evaluation.plan import Plan
 from vqbet.evaluation.pool import Assignment, RolloutPool
+from vqbet.stages.players import here
 from vqbet.stages.progress import Watch
 
 WORST = 3  # episodes that are filmed
@@ -31,7 +32,7 @@ def worst(folder: Path, plan: Plan, pool: RolloutPool, played: Sequence[Assignme
     again = [replace(shard, film=seeds) for shard in shards if (seeds := sorted(wanted.intersection(shard.seeds)))]
     for play in pool.play(f"{plan.world}: the worst {len(wanted)} again", again, watch.bar):
         for row, film in play.films.items():
-            record = play.records[row]
+            record = here(plan, play.records[row])
             if record not in judged[record.policy]:
                 raise GateError(
                     f"seed {record.seed}: {record.policy} played it twice and scored otherwise; episodes that cannot "

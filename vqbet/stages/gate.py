@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, environment, policies
+from vqbet import bundle, policies
 from vqbet.contract import Demonstrations, EpisodeRecord
 from vqbet.demos import store
 from vqbet.evaluation import gate, records
@@ -18,7 +18,7 @@ from vqbet.evaluation.rollout import Label
 from vqbet.serving.rehearsal import rehearse
 from vqbet.stages import artifacts, films, retraining_history, sealing, worlds
 from vqbet.stages.paths import Paths
-from vqbet.stages.players import StorePlayers
+from vqbet.stages.players import StorePlayers, here
 from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     plan.write(paths.gate / "plan.json")
     with RolloutPool(StorePlayers(paths.store)) as pool:
         verdict, played = _decided(paths, plan, pool, watch)
-        films.worst(paths.gate, plan, pool, [part for part in played if part.label.policy in TRAINED], watch)
+        if verdict.outcome != "NOT_COMPARABLE":
+            films.worst(paths.gate, plan, pool, [part for part in played if part.label.policy in TRAINED], watch)
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
         "episodes": float(verdict.episodes),
@@ -76,7 +77,7 @@ def make_plan(
         spec=spec_sha256(demos.spec),
         candidate=digests["candidate"],
         champion=digests.get("champion", ""),
-        machine=environment.machine(),
+        machine="",  # an output of a stage is the same wherever it is made
         first_seed=chosen.first_seed,
         looks=tuple(chosen.looks),
         reserved={
@@ -104,7 +105,7 @@ def _decided(paths: Paths, plan: Plan, pool: RolloutPool, watch: Watch) -> tuple
     for look in plan.looks if plan.candidate != plan.champion else ():
         parts = assignments_of(plan, range(first, plan.first_seed + look), folders)
         found = pool.play(f"{plan.world}: {', '.join(arms)}", parts, watch.bar)
-        played += [record for play in found for record in play.records]
+        played += [here(plan, record) for play in found for record in play.records]
         played.sort(key=lambda record: (arms.index(record.policy), record.seed))
         done += parts
         records.write(paths.gate / "records.jsonl", played)

@@ -31,6 +31,11 @@ class Paths:
         return self.scratch("artifacts") if self.training else self.root / "artifacts" / self.task
 
     @property
+    def code(self) -> Path:
+        """The hash of each stage's code, for DVC to compare."""
+        return self.artifacts / "code.json"
+
+    @property
     def validation(self) -> Path:
         return self.artifacts / "validation"
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, policies
-from vqbet.contract import Demonstrations, Policy
+from vqbet import bundle, environment, policies
+from vqbet.contract import Demonstrations, EpisodeRecord, Policy
 from vqbet.demos import store
 from vqbet.environment.threads import one_thread
 from vqbet.evaluation import rollout
+from vqbet.evaluation.plan import Plan
 from vqbet.evaluation.pool import Assignment, Report
 from vqbet.evaluation.rollout import Play
 from vqbet.stages import worlds
@@ -29,7 +30,8 @@ class StorePlayers:
 
     def play(self, assignment: Assignment, report: Report) -> Play:
         """Play on one thread. Raises WorldError as `rollout.play`, BundleError as `policies.load`."""
-        env, label = worlds.make(assignment.label.world, self.demos), assignment.label
+        env = worlds.make(assignment.label.world, self.demos)
+        label = replace(assignment.label, machine=environment.machine())  # of this process, wherever it was started
         within = assignment.within
         if within is not None:
             noise = {"observation_noise": within.observation_noise, "action_noise": within.action_noise}
@@ -56,3 +58,11 @@ class StorePlayers:
         policy, packed = policies.load(assignment.bundle, assignment.label.digest)
         bundle.expect(packed, self.demos.spec)
         return policy
+
+
+def here(plan: Plan, record: EpisodeRecord) -> EpisodeRecord:
+    """Return the record with the machine as the plan has it, where it was played on this one.
+
+    A record from another machine goes on naming it, so that no verdict comes of it.
+    """
+    return replace(record, machine=plan.machine) if record.machine == environment.machine() else record

@@ -38,7 +38,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
     model, windows = build(chosen, frozen, demos, goal)
-    code = code_version.digest(__name__)
+    code = code_version.digest(__name__, paths.task)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = loop.train(
             model,

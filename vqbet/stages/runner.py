@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, registry, signing
+from vqbet import bundle, environment, registry, signing
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.environment import processes
@@ -63,6 +63,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             "store": store.digest(paths.store),
             "training": str(training),
             "who": signing.who(),
+            "machine": environment.machine(),
         },
     ) as record:
         metrics = stage(paths, params, replace(watch, track=record.track))

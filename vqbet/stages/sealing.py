@@ -6,9 +6,10 @@ A plan is sealed before its first episode, under the number of the attempt it is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vqbet import bundle, registry
+from vqbet import bundle, environment, registry
 from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.evaluation import records
 from vqbet.evaluation.gate import Verdict
@@ -23,29 +24,33 @@ JUDGED = ("plan.json", "records.jsonl", "verdict.json")
 def plan(task: str, make: Callable[[int], Plan]) -> Plan:
     """The plan that `make` returns for the number of this attempt, sealed.
 
-    The same plan as an earlier one is that attempt again: it plays the same episodes. Where candidate and champion are
-    the same policy nothing is played, and nothing is sealed. Raises GateError where the
-    candidate has met some of the plan's seeds under another plan, or was judged as often as can be.
+    The same plan as an earlier one, on the same machine, is that attempt again: it plays the same episodes. The seal
+    names the machine, the plan does not. Where candidate and champion are the same policy nothing is played, and
+    nothing is sealed. Raises GateError where the candidate has met some of the plan's seeds under another plan or on
+    another machine, or was judged as often as can be.
     """
     if make(1).candidate == make(1).champion:
         return make(1)
+    machine = environment.machine()
     while True:
         attempts = registry.Attempts(task)
         candidate = make(1).candidate
         before = attempts.of(candidate)
         plans = [Plan.from_json(one.content, f"attempt {number}") for number, one in enumerate(before, start=1)]
-        for sealed in plans:
-            if sealed.asks(make(sealed.attempt)):
-                return sealed
+        for one, sealed in zip(before, plans, strict=True):
+            if sealed.asks(replace(make(sealed.attempt), machine=machine)):
+                nameless = replace(sealed, machine="")
+                return nameless if nameless.sha256 == one.plan else sealed
         if len(before) >= MOST_ATTEMPTS:
             raise GateError(
                 f"the candidate {candidate[:12]} was judged {len(before)} times, and no share of alpha is left for it; "
                 "train another one"
             )
         wanted = make(len(before) + 1)
-        _refuse_met(wanted, before, plans)
+        named = replace(wanted, machine=machine)
+        _refuse_met(named, before, plans)
         try:
-            attempts.seal_plan(candidate, wanted.sha256, wanted.to_json())
+            attempts.seal_plan(candidate, wanted.sha256, named.to_json())
         except registry.OvertakenError:  # another clone sought a verdict at this moment: count again
             continue
         return wanted

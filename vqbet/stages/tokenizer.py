@@ -34,7 +34,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
     refuse_unfit(paths.task, chosen, demos)
-    code = code_version.digest(__name__)
+    code = code_version.digest(__name__, paths.task)
     made = fit(
         chosen,
         demos,

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vqbet import bundle, registry, storage, versions
+from vqbet import bundle, environment, registry, storage, versions
 from vqbet.contract import GateError, RegistryError, StorageError
 from vqbet.demos import store
 from vqbet.evaluation import evidence, records
@@ -100,6 +100,7 @@ def _facts(root: Path, task: str, policy: bundle.Bundle) -> dict[str, Any]:
         "git_commit": versions.git_commit(root),
         "dirty": versions.dirty(root),
         "policy": {"digest": policy.digest, "kind": policy.kind, "provenance": dict(policy.provenance)},
-        "gate_code": code_version.digest("vqbet.stages.gate"),
+        "gate_code": code_version.digest("vqbet.stages.gate", task),
+        "machine": environment.machine(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }

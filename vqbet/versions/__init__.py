@@ -9,7 +9,7 @@ from vqbet.versions.data import DataVersion, add, data_version, push, read, stor
 from vqbet.versions.git import as_committed, committed, dirty, git_commit, tracked
 from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
-from vqbet.versions.process import Killed, dvc, repro
+from vqbet.versions.process import Killed, changed, dvc, repro
 from vqbet.versions.remote import Audit, audit
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "as_committed",
     "audit",
     "cached_folders",
+    "changed",
     "committed",
     "data_version",
     "dirty",

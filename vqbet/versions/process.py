@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -13,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vqbet.contract import PipelineError
 from vqbet.files import atomic
@@ -41,23 +42,36 @@ def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = Non
         return output.read().decode(errors="replace")
 
 
-def repro(root: Path, target: str, *, force: bool = False) -> bool:
+def repro(root: Path, target: str, *, first: Sequence[str] = (), force: bool = False) -> bool:
     """Bring one stage of the graph up to date; return whether it ran (or came out of the run cache) now.
 
-    force: run it even where nothing changed. The stage writes to this process's standard output, so that its progress
-    bar is seen. Raises PipelineError, or Killed.
+    first: stages that are brought up to date before it. force: run it even where nothing changed. A stage writes to
+    this process's standard output, so that its progress bar is seen. Raises PipelineError, or Killed.
     """
+    return bool(_asked(f"dvc repro {target}", root, {"reproduce": [target], "first": list(first), "force": force}))
+
+
+def changed(root: Path, targets: Sequence[str], *, first: Sequence[str] = ()) -> list[str]:
+    """Return which of these stages `repro` would run, each by itself, once the stages `first` are up to date.
+
+    Raises PipelineError, or Killed.
+    """
+    return _asked("dvc status", root, {"compare": list(targets), "first": list(first)})
+
+
+def _asked(name: str, root: Path, asked: Mapping[str, Any]) -> list[str]:
+    """The names of stages that a child with DVC's library answers; see `reproduce`."""
     reader, writer = os.pipe()
     try:
-        child = [str(Path(__file__).with_name("reproduce.py")), target, str(writer), *(["--force"] if force else [])]
-        _patiently(child, f"dvc repro {target}", root, None, None, (writer,))
+        child = [str(Path(__file__).with_name("reproduce.py")), json.dumps(asked), str(writer)]
+        _patiently(child, name, root, None, None, (writer,))
     except BaseException:
         os.close(reader)
         raise
     finally:
         os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        return int(answer.read()) > 0
+    with os.fdopen(reader, encoding="utf-8") as answer:
+        return [str(stage) for stage in json.loads(answer.read())]
 
 
 def _patiently(

@@ -1,0 +1,75 @@
+"""One text for a Python file, the same for every file that does the same by the look of its syntax tree.
+
+Left out: comments, layout, docstrings and other statements that are only a constant, `pass`, imports under
+`if TYPE_CHECKING:`. Counted: everything else, names and annotations included.
+
+Python 3.11 to 3.13 give equal texts: fields of a node that are empty are left out, as every field is that a later
+version added, and the parts of an f-string, which versions cut in other places, are joined.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+
+IGNORED = ("ctx", "kind", "type_comment", "type_ignores")  # follow from the rest, or are comments
+
+
+def text(tree: ast.Module) -> str:
+    """Return the canonical text of a file's syntax tree."""
+    return _form(tree)
+
+
+def for_types_only(statement: ast.stmt) -> bool:
+    """Return whether this is an `if TYPE_CHECKING:`, whose body never runs."""
+    if not isinstance(statement, ast.If):
+        return False
+    test = statement.test
+    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
+    return name == "TYPE_CHECKING"
+
+
+def _form(value: object) -> str:
+    if isinstance(value, ast.Constant):
+        return f"{type(value.value).__name__} {_constant(value.value)}"
+    if isinstance(value, ast.JoinedStr):
+        return f"JoinedStr[{','.join(map(_form, _joined(value.values)))}]"
+    if isinstance(value, ast.AST):
+        fields = ((name, part) for name, part in ast.iter_fields(value) if name not in IGNORED)
+        formed = ((name, _form(part)) for name, part in fields if part is not None)
+        return f"{type(value).__name__}({','.join(f'{name}={form}' for name, form in formed if form != '[]')})"
+    if isinstance(value, list):
+        parts = _effective(value) if value and isinstance(value[0], ast.stmt) else value
+        return f"[{','.join(map(_form, parts))}]"
+    return _constant(value)
+
+
+def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that do something."""
+    for statement in statements:
+        if isinstance(statement, ast.If) and for_types_only(statement):
+            yield from _effective(statement.orelse)
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue
+        elif not isinstance(statement, ast.Pass):
+            yield statement
+
+
+def _joined(parts: Iterable[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string with no two texts side by side, and none that is empty."""
+    found: list[ast.expr] = []
+    for part in parts:
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            before = found[-1].value if found and isinstance(found[-1], ast.Constant) else ""
+            if before:
+                found.pop()
+            whole = f"{before}{part.value}"
+            found += [ast.Constant(whole)] if whole else []
+        else:
+            found.append(part)
+    return found
+
+
+def _constant(value: object) -> str:
+    """In ASCII: which characters `repr` shows as they are depends on the version of Python."""
+    return hex(value) if type(value) is int else ascii(value)
