@@ -26,7 +26,7 @@ from vqbet.config.section import (
     Window,
     fits,
 )
-from vqbet.config.task import BundleParams, PriorParams, TokenizerParams
+from vqbet.config.task import BundleParams, DemosParams, PriorParams, TokenizerParams
 from vqbet.files import reading
 
 Chunk = Annotated[int, Field(ge=1, le=64)]
@@ -43,6 +43,7 @@ CHANGED: Mapping[str, Any] = {
         for section, kind in (("tokenizer", TokenizerParams), ("prior", PriorParams), ("bundle", BundleParams))
         for name, field in kind.model_fields.items()
     },
+    "demos.views": DemosParams.model_fields["views"].annotation,
     "data": Annotated[float, Field(gt=0, le=1)],
     "observation_noise": Fraction,
     "action_noise": Fraction,

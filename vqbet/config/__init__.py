@@ -18,7 +18,7 @@ from vqbet.files import reading
 
 __all__ = ["BundleParams", "DriftParams", "PaperParams", "Params", "PriorParams", "TaskParams", "TokenizerParams"]
 PAPER = "paper"
-RESERVED = ("tasks", PAPER)
+RESERVED = ("tasks", "defaults", PAPER)  # sections that are no task
 SHOWN = 10  # mistakes of one section
 S = TypeVar("S", bound=Section)
 
@@ -64,7 +64,7 @@ def tasks(path: Path) -> list[str]:
         raise ConfigError(f"{path}: tasks: expected a list of names, got {reading.short(names)}")
     for name in names:
         _refuse_unfit(f"{path}: tasks", name)
-        if name not in value:
+        if name in RESERVED or name not in value:
             raise ConfigError(f"{path}: tasks: {name!r} has no section of its own; sections: {_sections(value)}")
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: tasks: expected each name once, got {reading.short(names)}")

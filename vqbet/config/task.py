@@ -25,14 +25,25 @@ from vqbet.config.section import (
     fits,
 )
 
+View = Literal["mirrored", "goal_frame", "absolute"]
 MOST_OFFSETS = 2**27  # weights of the offset head for each action channel: hidden units x chunk x codes of all layers
 
 
 class DemosParams(Section):
-    """How a scripted oracle makes demonstrations; imported data ignores `seed` and must hold `episodes` episodes."""
+    """How a scripted oracle makes demonstrations, and the views of them that policies learn from.
+
+    Imported data ignores `seed` and must hold `episodes` episodes.
+    """
 
     episodes: Count
     seed: Seed
+    views: Annotated[list[View], Field(max_length=3)]
+
+    @model_validator(mode="after")
+    def distinct(self) -> DemosParams:
+        if len(set(self.views)) != len(self.views):
+            raise ValueError(f"views: expected each view once, got {', '.join(self.views)}")
+        return self
 
 
 class ValidateParams(Section):
@@ -66,10 +77,7 @@ class HealthParams(Section):
 class TokenizerParams(Section):
     """The quantiser of action chunks, the networks around it, and their training."""
 
-    kind: Literal["residual", "vq", "kmeans", "fsq"]
-    mirrored: bool
-    goal_frame: bool
-    absolute: bool
+    kind: Literal["residual", "kmeans", "fsq"]
     chunk: Annotated[int, Field(ge=1, le=64)]
     layers: Annotated[int, Field(ge=1, le=4)]
     codes: Annotated[int, Field(ge=2, le=1024)]
@@ -79,27 +87,17 @@ class TokenizerParams(Section):
     steps: Steps
     lr: Rate
     weight_decay: Weight
-    reconstruction_weight: Positive
     commitment_weight: Weight
     decay: Share
     revive_below: Weight
     seed: Seed
     health: HealthParams
 
-    @model_validator(mode="after")
-    def plain(self) -> TokenizerParams:
-        if self.kind == "vq" and self.layers != 1:
-            raise ValueError(f"kind vq has one layer, got layers {self.layers}")
-        return self
-
 
 class PriorParams(Transformer):
     """The GPT over observations, its heads, its losses and its training."""
 
     unseen: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=1000)]
-    mirrored: bool
-    goal_frame: bool
-    absolute: bool
     goal_steps: Annotated[int, Field(ge=0, le=64)]
     goal_as: Literal["tokens", "features"]
     head_hidden: Annotated[int, Field(ge=0, le=8192)]
@@ -112,16 +110,13 @@ class PriorParams(Transformer):
     clip: Positive
     ema: Share
     precision: Literal["fp32", "bf16"]
-    compiled: bool
     focal_gamma: Weight
     primary_weight: Weight
     secondary_weight: Weight
     offset: bool
     offset_weight: Weight
-    offset_target: Literal["sampled", "true", "mixed"]
+    offset_target: Literal["sampled", "true"]
     sequential: bool
-    temperature: Temperature
-    mask_observation: Share
     observation_noise: Weight
     goal_noise: Weight
     supervise: Literal["all", "last"]
@@ -172,7 +167,6 @@ class GateParams(Section):
     stopping: Literal["fixed", "group_sequential", "anytime"]
     looks: Annotated[list[Count], Field(min_length=1, max_length=100)]
     first_seed: Seed
-    audit_seed: Seed
     latency_ms: Positive
     slices: Annotated[dict[Name, SliceParams], Field(min_length=1, max_length=100)]
 
@@ -207,15 +201,6 @@ class TaskParams(Section):
     gate: GateParams
     promotion: PromotionParams
     drift: DriftParams
-
-    @model_validator(mode="after")
-    def one_kind_of_action(self) -> TaskParams:
-        if self.tokenizer.absolute != self.prior.absolute:
-            raise ValueError(
-                f"tokenizer.absolute is {str(self.tokenizer.absolute).lower()} and prior.absolute "
-                f"{str(self.prior.absolute).lower()}: the prior predicts what the tokenizer encodes; set both alike"
-            )
-        return self
 
     @model_validator(mode="after")
     def one_head(self) -> TaskParams:

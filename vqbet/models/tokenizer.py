@@ -28,7 +28,7 @@ KMEANS_POINTS = 16384
 class TokenizerShape:
     """chunk H actions, Q layers of K codes, L latent dimensions, width of the hidden layers, kind of the quantiser.
 
-    What layers and codes are depends on the kind (`quantizers`): "residual", "vq" with one layer, "kmeans", which
+    What layers and codes are depends on the kind (`quantizers`): "residual" (one layer is plain VQ), "kmeans", which
     has neither latent nor hidden, or "fsq", whose latent dimensions are its Q layers, with K levels each.
     """
 
@@ -44,7 +44,7 @@ class TokenizerShape:
 class Tokenizer(nn.Module):
     """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it.
 
-    Raises ValueError for a kind that is not in QUANTIZERS, or cannot have that many layers.
+    Raises ValueError for a kind that is not in QUANTIZERS.
     """
 
     single_process = True  # k-means and revived codes would differ from process to process
@@ -55,14 +55,13 @@ class Tokenizer(nn.Module):
         normalizer: Normalizer,
         shape: TokenizerShape,
         *,
-        reconstruction_weight: float = 1.0,
         commitment_weight: float = 5.0,
         decay: float = 0.99,
         revive_below: float = 1.0,
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.reconstruction_weight, self.commitment_weight = reconstruction_weight, commitment_weight
+        self.commitment_weight = commitment_weight
         self.normalizer = normalizer
         size = shape.chunk * normalizer.channels
         if shape.kind not in QUANTIZERS:
@@ -108,7 +107,7 @@ class Tokenizer(nn.Module):
             )
         quantized, codes, commitment = self.quantizer(self._latent(chunks))
         reconstruction = (self._rebuild(quantized) - chunks).abs().mean()
-        loss = self.reconstruction_weight * reconstruction + self.commitment_weight * commitment
+        loss = reconstruction + self.commitment_weight * commitment
         if self.training and self.trainable:
             self.trained_steps += 1
         used = [codes[:, layer].unique().numel() for layer in range(self.shape.layers)]
@@ -166,10 +165,11 @@ class Tokenizer(nn.Module):
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> Tokenizer:
-        """The exact inverse of `arguments` and `components`; arguments without a kind, as there were none before, mean
-        residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
+        """The exact inverse of `arguments` and `components`; arguments of before, without a kind or of kind "vq",
+        mean residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
         shape = {name: value for name, value in arguments.items() if name != "channels"}
-        if shape.get("kind", "residual") not in QUANTIZERS:
+        shape["kind"] = "residual" if shape.get("kind", "vq") == "vq" else shape["kind"]
+        if shape["kind"] not in QUANTIZERS:
             raise BundleError(f"tokenizer: expected a kind of {', '.join(QUANTIZERS)}, got {shape['kind']!r}")
         tokenizer = cls(Normalizer(arguments["channels"]), TokenizerShape(**shape))
         restore(tokenizer, components["tokenizer"], component="tokenizer", without=("normalizer",))

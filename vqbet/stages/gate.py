@@ -72,7 +72,7 @@ def make_plan(
 
     digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`.
     """
-    chosen, most = params.gate, params.gate.looks[-1]
+    chosen = params.gate
     named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
     return Plan(
         task=demos.spec.task,
@@ -86,7 +86,6 @@ def make_plan(
         reserved={
             "demonstrations": _span(params.demos.seed, params.demos.episodes),
             "selection": _span(params.evaluate.first_seed, params.evaluate.episodes),
-            "audit": _span(chosen.audit_seed, most),
         },
         slices=tuple(Slice(name, **part.model_dump()) for name, part in chosen.slices.items()),
         stopping=chosen.stopping,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from vqbet.config import PriorParams, TaskParams
 
 
-SECTION = "prior"  # of the task's parameters; some of it holds for every policy of the task
-
-
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.prior
     demos = store.read(paths.store)
@@ -37,7 +34,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model, windows = build(chosen, frozen, demos, goal)
+    model, windows = build(chosen, frozen, demos, goal, wanted=params.demos.views)
     code = code_version.digest(__name__)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = loop.train(
@@ -46,7 +43,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             len(windows),
             recipe(chosen),
             folder=paths.scratch("checkpoints/prior"),
-            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{chosen.model_dump_json()}",
+            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{params.demos.views}:{chosen.model_dump_json()}",
             track=watch.track,
             progress=advance,
         )
@@ -57,13 +54,14 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         paths.prior,
         kind="prior",
         spec=demos.spec,
-        arguments={**model.arguments(), **terms(paths.task, goal, chosen.model_dump())},
+        arguments={**model.arguments(), **terms(paths.task, goal, params.demos.views)},
         components=model.eval().components(),
         provenance={
             "code": code,
             "data": demos.digest,
             "tokenizer": tokenizer.digest,
             "params": chosen.model_dump(mode="json"),
+            "views": params.demos.views,
         },
     )
     checkpoint.clear(paths.scratch("checkpoints/prior"))
@@ -88,10 +86,15 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 
 
 def build(
-    chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
+    chosen: PriorParams,
+    tokenizer: Tokenizer,
+    demos: Demonstrations,
+    goal: tuple[str, ...],
+    *,
+    wanted: Collection[str],
 ) -> tuple[Prior, Windows | GoalWindows]:
     """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
+    demos = views.seen(demos, wanted)
     spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     model = Prior(
         tokenizer,
@@ -102,15 +105,15 @@ def build(
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(
-        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only=chosen.goal_frame
+        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only="goal_frame" in wanted
     )
 
 
-def terms(task: str, goal: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers of a policy mean that was trained so, as `Actor.terms` has it; goals lie somewhere for one that
+def terms(task: str, goal: tuple[str, ...], wanted: Collection[str]) -> dict[str, Any]:
+    """What the numbers of a policy mean that was trained on these views, as `Actor.terms` has it; goals lie somewhere for one that
     acts in their frame, and nowhere for one that does not, or is told none."""
-    reference = demonstrated_frame.AT[task] if goal and chosen.get("goal_frame") else ()
-    counted = demonstrated_positions.COUNTED[task] if chosen.get("absolute") else ()
+    reference = demonstrated_frame.AT[task] if goal and "goal_frame" in wanted else ()
+    counted = demonstrated_positions.COUNTED[task] if "absolute" in wanted else ()
     return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}
 
 

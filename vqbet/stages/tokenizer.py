@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,24 +28,25 @@ from vqbet.training.recipe import Recipe, seed_everything
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
-SECTION = "tokenizer"  # of the task's parameters
 FITTED_ON = 16384  # windows that the one row of a fit without training is about
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
+    views.refuse(paths.task, params.demos.views)
     refuse_unfit(paths.task, chosen, demos)
     code = code_version.digest(__name__)
     made = fit(
         chosen,
         demos,
+        wanted=params.demos.views,
         folder=paths.scratch("checkpoints/tokenizer"),
-        fingerprint=f"{demos.digest}:{code}:{chosen.model_dump_json()}",
+        fingerprint=f"{demos.digest}:{code}:{params.demos.views}:{json.dumps(made_with(chosen))}",
         watch=watch,
     )
     tokenizer = made.tokenizer
-    recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"})
+    recorded = views.seen(demos, set(params.demos.views) - {"mirrored"})
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     artifacts.write_curves(paths.plot("tokenizer"), made.history)
     artifacts.write_json(paths.health, described(health, recorded))
@@ -54,7 +57,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         spec=demos.spec,
         arguments=tokenizer.arguments(),
         components=tokenizer.components(),
-        provenance={"code": code, "data": demos.digest, "params": chosen.model_dump(mode="json")},
+        provenance={"code": code, "data": demos.digest, "params": made_with(chosen), "views": params.demos.views},
     )
     checkpoint.clear(paths.scratch("checkpoints/tokenizer"))
     metrics = {
@@ -68,6 +71,11 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
+def made_with(chosen: TokenizerParams) -> dict[str, Any]:
+    """Return what of the section decides a trained tokenizer: all but the limits that it is judged by afterwards."""
+    return chosen.model_dump(mode="json", exclude={"health"})
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A tokenizer that was fitted and trained, the curves, and for how many seconds by `train.clock`."""
@@ -77,13 +85,21 @@ class Fit:
     seconds: float
 
 
-def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
+def fit(
+    chosen: TokenizerParams,
+    demos: Demonstrations,
+    *,
+    wanted: Collection[str],
+    folder: Path,
+    fingerprint: str,
+    watch: Watch,
+) -> Fit:
     """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
 
-    Raises ConfigError where the demonstrations are to be seen in a way that their world is not made for.
+    wanted: the views of the demonstrations to learn from. Raises ConfigError where their world is not made for one.
     """
     began = loop.clock()
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()))
+    demos = views.seen(demos, wanted)
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -107,8 +123,7 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
-    """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
-    views.refuse(task, SECTION, views.asked(chosen.model_dump()))
+    """Raises TrainingError, naming the parameter, where the data cannot give what is asked for."""
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         raise TrainingError(
@@ -131,7 +146,6 @@ def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
     return Tokenizer(
         Normalizer.fit(demos.action, demos.spec.action),
         TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden, chosen.kind),
-        reconstruction_weight=chosen.reconstruction_weight,
         commitment_weight=chosen.commitment_weight,
         decay=chosen.decay,
         revive_below=chosen.revive_below,
