@@ -45,8 +45,10 @@ def outputs(stage: dict) -> list:
 
 
 def test_a_stage_receives_exactly_its_section() -> None:
+    special = {"gate": ["demos", "evaluate", "gate"], "report": []}
+    special |= {name: ["demos.views", name] for name in ("tokenizer", "prior")}
     for name, stage in graph().items():
-        sections = {"gate": ["demos", "evaluate", "gate"], "report": []}.get(name, [name])
+        sections = special.get(name, [name])
         assert stage.get("params", []) == [f"${{item}}.{section}" for section in sections]
         assert stage["cmd"] == 'infra/vqbet stage "$DVC_STAGE"', "no name from params.yaml may reach a shell"
 

@@ -127,7 +127,7 @@ def test_a_tokenizer_of_positions_is_asked_about_positions(
     """Commands of which each leads a tenth of a metre; asked about those themselves it would know none of them."""
     monkeypatch.setitem(demonstrated_positions.COUNTED, TASK, (("feature_0", 0.1), ("feature_1", 0.1)))  # type: ignore[attr-defined]
     put(root, old)
-    led = replace(views.seen(old, "tokenizer", {"absolute"}), spec=old.spec)
+    led = replace(views.seen(old, {"absolute"}), spec=old.spec)
     data, params = store.digest(Paths(root, TASK).store), {"tokenizer": {"absolute": True, "mirrored": True}}
     digest = policy(tmp_path / "policy", led, data=data, params=params)
     run(root, registered(tmp_path / "policy", old.spec, {"digest": digest}))

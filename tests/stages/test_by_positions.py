@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from tests.support.recorded import recorded
 from tests.support.shrunk import PARAMS, shrunk
@@ -15,7 +14,7 @@ from tests.support.synthetic import synthetic
 from vqbet import config
 from vqbet.comparison import grid, trainable
 from vqbet.comparison.grid import Cell
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import Demonstrations
 from vqbet.coordinates.demonstrated_positions import COUNTED
 from vqbet.demos import store
 from vqbet.policies import loading
@@ -25,7 +24,6 @@ from vqbet.stages.progress import Watch
 from vqbet.tasks.kitchen.world import Kitchen
 
 TASK = "kitchen"
-ALONE = r"tokenizer\.absolute is true and prior\.absolute false: the prior predicts what the tokenizer encodes"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def demos() -> Demonstrations:
 
 def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstrations) -> None:
     paths, params = Paths(tmp_path, TASK), shrunk(TASK)
-    assert params.prior.absolute
+    assert params.demos.views == ["absolute"]
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
@@ -72,11 +70,3 @@ def test_results_of_tasks_without_the_switch_stay_what_they_are() -> None:
         chosen = grid.resolved(params, Cell(task, "vqbet", False, "", 0, 1.0, 1))
         assert [("absolute" in chosen[section]) for section in ("tokenizer", "prior")] == [there, there]
         assert ("absolute" in grid.resolved(params, Cell(task, "bc", False, "", 0, 1.0, 1))) == there
-
-
-def test_a_prior_of_other_actions_than_its_tokenizers_is_refused() -> None:
-    with pytest.raises(ValidationError, match=ALONE):
-        shrunk(TASK, prior={"absolute": False})
-    cell = Cell(TASK, "vqbet", False, "velocities", 0, 1.0, 1, (("prior.absolute", False),))
-    with pytest.raises(ConfigError, match=ALONE):
-        grid.resolved(config.comparison(PARAMS), cell)

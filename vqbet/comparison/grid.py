@@ -118,7 +118,7 @@ def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> 
 
 
 def _flags(task: TaskParams) -> dict[str, bool]:
-    """The task's views as results name them: without those that play no part, so that old results stay what they are."""
+    """The task's views as results name them, without those that play no part: old results stay what they are."""
     flags = {name: name in task.demos.views for name in VIEWS}
     return {name: value for name, value in flags.items() if name not in OPTIONAL or value}
 

@@ -88,7 +88,7 @@ def _counted(root: Any) -> int:
 
 
 def _expect_once(node: Any) -> None:
-    """Raises YAMLError where a mapping has a key twice (ruamel overlooks it beside a merge key), or merges no mapping."""
+    """Raises YAMLError where a mapping has a key twice (beside << ruamel overlooks it), or merges no mapping."""
     seen = set()
     for key, value in (part for part in node.value if isinstance(part, tuple)):
         where, name = f"line {key.start_mark.line + 1}", (key.tag, str(key.value))

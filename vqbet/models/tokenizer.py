@@ -6,7 +6,7 @@ and dead codes are revived, which the authors' code leaves out. `vqbet.models.qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -22,6 +22,7 @@ from vqbet.models.normalizer import Normalizer
 from vqbet.models.quantizers import QUANTIZERS, Wanted
 
 KMEANS_POINTS = 16384
+SHOWN = 5  # channels of one limit in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,20 +187,25 @@ class Tokenizer(nn.Module):
         return rearrange(self.decoder(latent), "b (h a) -> b h a", h=self.shape.chunk)
 
 
-def check_health(health: Mapping[str, Any], *, max_mean_error: float, max_p99_error: float, min_used: float) -> None:
-    """Raises TrainingError, one sentence with every way in which a tokenizer is unfit for a prior.
+def check_health(
+    health: Mapping[str, Any], channels: Sequence[str], *, max_mean_error: float, max_p99_error: float, min_used: float
+) -> None:
+    """Raises TrainingError, one line with every way in which a tokenizer is unfit for a prior.
 
-    The errors are limits on `*_over_std` of every channel, `min_used` on the share of codes used in every layer.
+    channels: the names of the action channels. The errors are limits on `*_over_std` of every channel, `min_used` on
+    the share of codes used in every layer.
     """
     found = []
     if health["trained_steps"] == 0:
         found.append("it was never trained")
-    for name, limit in (("mean_error_over_std", max_mean_error), ("p99_error_over_std", max_p99_error)):
-        found += [
-            f"{name} of action channel {channel} is {value:.3f}, expected at most {limit:g}"
-            for channel, value in enumerate(health[name])
-            if not value <= limit
-        ]
+    for name, limit in (("mean", max_mean_error), ("p99", max_p99_error)):
+        values = zip(channels, health[f"{name}_error_over_std"], strict=True)
+        beyond = [f"{channel} {value:.3f}" for channel, value in values if not value <= limit]
+        if beyond:
+            more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
+            found.append(
+                f"{name} error over standard deviation is {', '.join(beyond[:SHOWN])}{more}, expected at most {limit:g}"
+            )
     found += [
         f"layer {layer} uses {used} of {health['codes']} codes, expected at least {min_used:.0%}"
         for layer, used in enumerate(health["codes_used"])

@@ -110,8 +110,10 @@ def build(
 
 
 def terms(task: str, goal: tuple[str, ...], wanted: Collection[str]) -> dict[str, Any]:
-    """What the numbers of a policy mean that was trained on these views, as `Actor.terms` has it; goals lie somewhere for one that
-    acts in their frame, and nowhere for one that does not, or is told none."""
+    """What the numbers of a policy mean that was trained on these views, as `Actor.terms` has it.
+
+    Goals lie somewhere for one that acts in their frame, and nowhere for one that does not, or is told none.
+    """
     reference = demonstrated_frame.AT[task] if goal and "goal_frame" in wanted else ()
     counted = demonstrated_positions.COUNTED[task] if "absolute" in wanted else ()
     return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}

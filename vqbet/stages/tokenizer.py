@@ -1,9 +1,14 @@
-"""Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph."""
+"""Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph.
+
+The last checkpoint stays in the stage's scratch folder, outside DVC's outs: where nothing but the limits of health
+changed, the stage judges the same tokenizer again and takes no training step.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +17,7 @@ import numpy as np
 import torch
 
 from vqbet import bundle
-from vqbet.contract import Demonstrations, TrainingError
+from vqbet.contract import Demonstrations, PipelineError, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows, complete_chunks
@@ -28,6 +33,7 @@ from vqbet.training.recipe import Recipe, seed_everything
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
+ACCEPTED = "accepted.json"  # beside the checkpoints: the limits that the tokenizer there was found healthy by
 FITTED_ON = 16384  # windows that the one row of a fit without training is about
 
 
@@ -36,12 +42,13 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     demos = store.read(paths.store)
     views.refuse(paths.task, params.demos.views)
     refuse_unfit(paths.task, chosen, demos)
-    code = code_version.digest(__name__)
+    code, folder = code_version.digest(__name__), paths.scratch("checkpoints/tokenizer")
+    _forget_if_accepted(folder, chosen)
     made = fit(
         chosen,
         demos,
         wanted=params.demos.views,
-        folder=paths.scratch("checkpoints/tokenizer"),
+        folder=folder,
         fingerprint=f"{demos.digest}:{code}:{params.demos.views}:{json.dumps(made_with(chosen))}",
         watch=watch,
     )
@@ -50,7 +57,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     artifacts.write_curves(paths.plot("tokenizer"), made.history)
     artifacts.write_json(paths.health, described(health, recorded))
-    check_health(health, **chosen.health.model_dump())
+    channels = [channel.name for channel in recorded.spec.action]
+    check_health(health, channels, **chosen.health.model_dump())
     bundle.write(
         paths.tokenizer,
         kind="tokenizer",
@@ -59,7 +67,6 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         components=tokenizer.components(),
         provenance={"code": code, "data": demos.digest, "params": made_with(chosen), "views": params.demos.views},
     )
-    checkpoint.clear(paths.scratch("checkpoints/tokenizer"))
     metrics = {
         "mean_error_over_std": max(health["mean_error_over_std"]),
         "p99_error_over_std": max(health["p99_error_over_std"]),
@@ -68,7 +75,18 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "combinations_used": float(health["combinations_used"]),
     }
     artifacts.write_json(paths.metrics("tokenizer"), metrics)
+    artifacts.write_json(folder / ACCEPTED, chosen.health.model_dump())
     return metrics
+
+
+def _forget_if_accepted(folder: Path, chosen: TokenizerParams) -> None:
+    """Remove the checkpoints where these very limits have accepted what they hold: a stage that DVC runs again for
+    another reason, or because it was told to, trains again."""
+    note = folder / ACCEPTED
+    with suppress(PipelineError):
+        if artifacts.read_object(note) == chosen.health.model_dump():
+            checkpoint.clear(folder)
+    note.unlink(missing_ok=True)
 
 
 def made_with(chosen: TokenizerParams) -> dict[str, Any]:
@@ -119,6 +137,8 @@ def fit(
             track=watch.track,
             progress=advance,
         )
+    if trained.resumed_from == trained.steps:
+        watch.say(f"tokenizer {demos.spec.task}: nothing but its limits changed, so it is judged again, not trained")
     return Fit(tokenizer.eval(), trained.history, loop.clock() - began)
 
 
