@@ -71,6 +71,11 @@ def tasks(path: Path) -> list[str]:
     return names
 
 
+def sections(path: Path) -> list[str]:
+    """Return the names of all tasks that have a section, built by the graph or not. Raises ConfigError as `tasks`."""
+    return [name for name in read(path) if name not in RESERVED]
+
+
 def task(path: Path, name: str) -> TaskParams:
     """The section of one task. Raises ConfigError naming the path of every key that is wrong."""
     return _task(path, read(path), name)

@@ -225,7 +225,6 @@ QUANTIZERS: Mapping[str, Callable[[Wanted], Quantizer]] = {
     "kmeans": lambda wanted: KMeansQuantizer(layers=wanted.layers, codes=wanted.codes, size=wanted.size),
     "fsq": lambda wanted: ScalarQuantizer(layers=wanted.layers, codes=wanted.codes),
 }
-FROM_DATA = frozenset(QUANTIZERS) - {"fsq"}  # their codes start at data, so data must have as many different points
 
 
 def nearest(

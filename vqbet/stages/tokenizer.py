@@ -22,9 +22,8 @@ from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.models.normalizer import Normalizer
-from vqbet.models.quantizers import FROM_DATA
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape, check_health
-from vqbet.stages import artifacts, code_version
+from vqbet.stages import artifacts, code_version, fitting
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.training import checkpoint, loop
@@ -144,21 +143,8 @@ def fit(
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
     """Raises TrainingError, naming the parameter, where the data cannot give what is asked for."""
-    longest = int(demos.lengths.max(initial=0))
-    if chosen.chunk > longest:
-        raise TrainingError(
-            f"{task}.tokenizer.chunk: {chosen.chunk} actions, but the longest of {len(demos.lengths)} episodes has "
-            f"{longest}; use a shorter chunk"
-        )
-    if chosen.kind not in FROM_DATA:
-        return
-    chunks = complete_chunks(demos, chosen.chunk)
-    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
-    found = len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))
-    if chosen.codes > found:
-        raise TrainingError(
-            f"{task}.tokenizer.codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
-        )
+    for sentence in fitting.unfit(chosen, demos):
+        raise TrainingError(f"{task}.tokenizer.{sentence}")
 
 
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
