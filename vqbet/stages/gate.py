@@ -72,6 +72,20 @@ def make_plan(
 
     digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`.
     """
+    try:
+        return _plan(world, params, demos, digests, retrained, attempt)
+    except GateError as error:
+        raise GateError(f"{demos.spec.task}.gate: {error}") from error
+
+
+def _plan(
+    world: str,
+    params: TaskParams,
+    demos: Demonstrations,
+    digests: Mapping[str, str],
+    retrained: Sequence[float],
+    attempt: int,
+) -> Plan:
     chosen = params.gate
     named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
     return Plan(

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.coordinates import demonstrated_frame, demonstrated_positions, views
 from vqbet.demos import goals, store
 from vqbet.demos.goals import GoalWindows
@@ -95,7 +95,10 @@ def build(
 ) -> tuple[Prior, Windows | GoalWindows]:
     """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
     demos = views.seen(demos, wanted)
-    spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
+    try:
+        spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
+    except TrainingError as error:
+        raise TrainingError(f"{demos.spec.task}.prior: {error}") from error
     model = Prior(
         tokenizer,
         spaces.observation,
