@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle
@@ -102,8 +101,8 @@ def build(
     model = Prior(
         tokenizer,
         spaces.observation,
-        PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
-        Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
+        chosen.into(PriorShape),
+        chosen.into(Objective),
         goal=spaces.goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
@@ -123,4 +122,4 @@ def terms(task: str, goal: tuple[str, ...], wanted: Collection[str]) -> dict[str
 
 
 def recipe(chosen: PriorParams) -> Recipe:
-    return Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
+    return chosen.into(Recipe)

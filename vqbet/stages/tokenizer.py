@@ -151,7 +151,7 @@ def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
     """A tokenizer that has seen nothing but the limits of the actions."""
     return Tokenizer(
         Normalizer.fit(demos.action, demos.spec.action),
-        TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden, chosen.kind),
+        chosen.into(TokenizerShape),
         commitment_weight=chosen.commitment_weight,
         decay=chosen.decay,
         revive_below=chosen.revive_below,
