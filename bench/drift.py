@@ -72,7 +72,7 @@ def main() -> None:
     params = config.task(ROOT / "params.yaml", TASK)
     old = demonstrations(params.demos.episodes, params.demos.seed)
     with tempfile.TemporaryDirectory() as folder:
-        made = tokenizer.fit(params.tokenizer, old, folder=Path(folder), fingerprint="bench", watch=Watch())
+        made = tokenizer.fit(params.tokenizer, old, wanted=(), folder=Path(folder), fingerprint="bench", watch=Watch())
     print("| what is different | max_shift | max_divergence | max_tail | asks for a new |")
     print("|---|---|---|---|---|")
     for name, new in versions(params.demos.episodes):

@@ -1,6 +1,6 @@
 """Training steps and samples a second: ours against a stand-in of the authors' VQ-BeT step, and every other policy.
 
-    python -m bench.training [--threads 1 2] [--rounds 5] [--compiled]
+    python -m bench.training [--threads 1 2] [--rounds 5]
 
 All at the sizes of `bench.sizes`, 512 windows a step for VQ-BeT and 64 for the others. A step gathers its windows; ours
 clips and averages the weights, as the training loop does. "all" asks for a chunk at every position of the window, as
@@ -36,16 +36,12 @@ RECIPE = Recipe(steps=1000, batch=OURS, lr=1e-4, warmup=0, min_lr=1.0, weight_de
 Step = Callable[[], float]
 
 
-def trained(
-    model: nn.Module, windows: Windows | GoalWindows, batch: int, *, bf16: bool = False, compiled: bool = False
-) -> Step:
+def trained(model: nn.Module, windows: Windows | GoalWindows, batch: int, *, bf16: bool = False) -> Step:
     """A step as `vqbet.training.loop` makes it, without checkpoints and history."""
     weights = [weight for weight in model.train().parameters() if weight.requires_grad]
     average = [torch.zeros_like(weight) for weight in weights]
     optimizer = torch.optim.AdamW(groups(model, RECIPE.weight_decay), lr=RECIPE.lr, fused=True)
     loss_of: Callable[..., Any] = model.loss  # type: ignore[assignment]  # a method, which nn.Module cannot know
-    if compiled:
-        loss_of = torch.compile(loss_of, dynamic=False)
     done = 0
 
     def step() -> float:
@@ -72,15 +68,14 @@ def standin() -> Step:
     return lambda: model.step(next(loader))
 
 
-def ours(compiled: bool) -> dict[str, Step]:
+def ours() -> dict[str, Step]:
     windows = Windows(synthetic(EPISODES, seed=0, D=20, A=2), window=GPT.window, chunk=CODES.chunk)
     found: dict[str, Step] = {}
     for positions in ("all", "last"):
         for bf16 in (False, True):
-            for through in (False, True) if compiled else (False,):
-                words = [VQBET, positions, *(["bf16"] if bf16 else []), *(["compiled"] if through else [])]
-                model = vqbet(objective=Objective(supervise=positions))
-                found[", ".join(words)] = trained(model, windows, OURS, bf16=bf16, compiled=through)
+            words = [VQBET, positions, *(["bf16"] if bf16 else [])]
+            model = vqbet(objective=Objective(supervise=positions))
+            found[", ".join(words)] = trained(model, windows, OURS, bf16=bf16)
     return found
 
 
@@ -128,10 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true", help="through torch.compile too, a minute for each")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    large = {STANDIN: standin()} | ours(options.compiled)
+    large = {STANDIN: standin()} | ours()
     steps = large | others()
     for threads in options.threads:
         cores(threads)

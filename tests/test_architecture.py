@@ -52,10 +52,11 @@ def outputs(stage: dict) -> list:
 
 
 def test_a_stage_receives_exactly_its_section() -> None:
+    special = {"gate": ["demos", "evaluate", "gate"], "report": []}
+    special |= {name: ["demos.views", name] for name in ("tokenizer", "prior")}
     for name in runner.ORDER:
         stage = graph()[name]
-        sections = {"gate": ["demos", "evaluate", "gate"], "report": []}.get(name, [name])
-        assert stage["params"][1:] == [f"${{item}}.{section}" for section in sections]
+        assert stage["params"][1:] == [f"${{item}}.{section}" for section in special.get(name, [name])]
         assert stage["cmd"] == 'infra/vqbet stage "$DVC_STAGE"', "no name from params.yaml may reach a shell"
 
 

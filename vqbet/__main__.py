@@ -112,6 +112,35 @@ def plan(task: Task) -> None:
 
 
 @app.command()
+def params(
+    task: Annotated[str, typer.Argument(help="a section of params.yaml; none: list them")] = "",
+) -> None:
+    """Print a task's parameters as its stages see them, defaults included. Example: vqbet params pusht"""
+    from vqbet.commands import params as stage
+
+    root = _root()
+    if task:
+        console.say(stage.run(root, task))
+    else:
+        console.table(stage.tasks(root))
+
+
+@app.command()
+def check(task: Task) -> None:
+    """Tell everything that is wrong with a task before anything is trained. Exits with 1 where there is something.
+
+    Example: vqbet check pusht
+    """
+    from vqbet.commands import check as stage
+
+    found = stage.run(_root(), task)
+    for sentence in found or [stage.NOTHING]:
+        console.say(f"{task}: {sentence}" if not found else f"  {sentence}")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
 def register(task: Task) -> None:
     """Put the task's tokenizer and policy, with their verdict, into the model registry as its candidate."""
     from vqbet.commands import release

@@ -103,7 +103,8 @@ def cell(**changes: object) -> Cell:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer.kind": "vq"}, r"pusht\.tokenizer, 'another': .*kind vq has one layer, got layers 2"),
+        ({"tokenizer.kind": "vq"}, r"pusht\.tokenizer, 'another'\.kind: .*got 'vq'"),
+        ({"demos.views": ["upside_down"]}, r"pusht\.demos, 'another'\.views\.0: .*got 'upside_down'"),
         ({"prior.wings": 2}, r"pusht\.prior, 'another': wings: unknown key"),
         ({"tokenizer.codes": 1}, r"pusht\.tokenizer, 'another'\.codes: .*greater than or equal to 2, got 1"),
         ({"prior.width": 129}, "width 129 is not a multiple of heads"),

@@ -20,27 +20,28 @@ from vqbet.tasks.pusht.world import PushT
 def test_what_is_asked_for_is_done_and_nothing_else(wanted: Collection[str]) -> None:
     env = PushT()
     demos = recorded(env, env.reset(np.arange(4)), lambda seen: seen[:, :2].clip(0, 512), 6)
-    found = views.seen(demos, "prior", wanted, TASK)
+    found = views.seen(demos, wanted, TASK)
     assert len(found.episode_ends) == (8 if "mirrored" in wanted else 4)
     ends = found.observation[found.episode_ends - 1][:, :18]
     assert np.allclose(ends, TASK.goal_frame, atol=0.01) == ("goal_frame" in wanted)
     assert (found is demos) == (not wanted)
 
 
-def test_a_section_asks_by_parameters_of_the_views_names() -> None:
-    assert views.asked({"mirrored": True, "goal_frame": False, "absolute": True, "seed": 1}) == {"mirrored", "absolute"}
-    assert views.asked({}) == frozenset()
+def test_what_was_made_before_names_views_by_flags() -> None:
+    flags = {"mirrored": True, "goal_frame": False, "absolute": True, "seed": 1}
+    assert views.flagged(flags) == {"mirrored", "absolute"}
+    assert views.flagged({}) == frozenset()
 
 
 @pytest.mark.parametrize(
-    ("parameter", "why"),
+    ("view", "why"),
     [
         ("mirrored", "does not look the same in a mirror"),
         ("goal_frame", "does not look the same moved and turned"),
         ("absolute", "has no commands that count from what is observed"),
     ],
 )
-def test_a_world_that_is_not_made_for_it_is_refused_by_the_parameter(parameter: str, why: str) -> None:
+def test_a_world_that_is_not_made_for_it_is_refused_by_the_parameter(view: str, why: str) -> None:
     demos = synthetic(2)
-    with pytest.raises(ConfigError, match=rf"synthetic\.prior\.{parameter}: true: the world of 'synthetic' {why}; set"):
-        views.seen(demos, "prior", {parameter}, Task(spec=demos.spec))
+    with pytest.raises(ConfigError, match=rf"synthetic\.demos\.views: {view}: the world of 'synthetic' {why}; take"):
+        views.seen(demos, {view}, Task(spec=demos.spec))

@@ -27,16 +27,6 @@ def test_a_position_sees_no_later_observation() -> None:
     assert not torch.allclose(before[:, 4:], after[:, 4:])
 
 
-def test_a_hidden_observation_is_not_seen() -> None:
-    model, observation = decoder().eval(), torch.randn(4, 6, 3)
-    visible = torch.ones(6, 6).tril().bool()
-    visible[3:, 2] = False
-    changed = observation.clone()
-    changed[:, 2] += 1.0
-    visible = visible.expand(4, 1, 6, 6)
-    torch.testing.assert_close(model(observation, visible=visible)[:, 3:], model(changed, visible=visible)[:, 3:])
-
-
 def test_order_matters() -> None:
     model = decoder().eval()
     same = torch.ones(1, 6, 3)
@@ -168,28 +158,27 @@ def test_a_single_position_is_attended_to_as_by_attention() -> None:
     block, x = goal_decoder(1, 0).blocks[0].attention, torch.randn(5, 1, 8, requires_grad=True)
     q, k, v = block._split(block.qkv(x), 3)
     expected = block.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-    for y in (block(x, None), block.last(x), block(x, torch.ones(5, 1, 1, 1, dtype=torch.bool))):
+    for y in (block(x), block.last(x)):
         torch.testing.assert_close(y, expected)
-    own, theirs = (torch.autograd.grad(y.square().sum(), [x, *block.parameters()]) for y in (block(x, None), expected))
+    own, theirs = (torch.autograd.grad(y.square().sum(), [x, *block.parameters()]) for y in (block(x), expected))
     for one, other in zip(own, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [2, 5, SHORT, SHORT + 1])
-@pytest.mark.parametrize("seen", ["all", "causal", "some", "newest"])
+@pytest.mark.parametrize("seen", ["all", "causal", "newest"])
 def test_attention_is_torchs_with_and_without_gradients(length: int, seen: str) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 2, length, 4, requires_grad=True) for _ in range(3))
     asked = q[:, :, -1:] if seen == "newest" else q
-    visible = (torch.rand(3, 1, length, length) < 0.5) | torch.eye(length, dtype=torch.bool) if seen == "some" else None
-    expected = nn.functional.scaled_dot_product_attention(asked, k, v, attn_mask=visible, is_causal=seen == "causal")
-    y = attended(asked, k, v, visible, causal=seen == "causal")
+    expected = nn.functional.scaled_dot_product_attention(asked, k, v, is_causal=seen == "causal")
+    y = attended(asked, k, v, causal=seen == "causal")
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
     own, theirs = (torch.autograd.grad(value.square().sum(), [q, k, v]) for value in (y, expected))
     for one, other in zip(own, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        assert torch.equal(attended(asked, k, v, visible, causal=seen == "causal"), expected)
+        assert torch.equal(attended(asked, k, v, causal=seen == "causal"), expected)
 
 
 def test_a_mlp_is_the_sequence_of_its_layers() -> None:

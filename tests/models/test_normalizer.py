@@ -104,5 +104,5 @@ def test_a_channel_that_is_not_looked_at_counts_as_constant() -> None:
     data = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
     normalizer = Normalizer.fit(data, channels, unseen=["*_velocity"])
     assert (normalizer.half_range > 0).tolist() == [True, False]
-    with pytest.raises(TrainingError, match=r"prior\.unseen: '\*_speed' fits no observed channel; there are x, x_v"):
+    with pytest.raises(TrainingError, match=r"unseen: '\*_speed' fits no observed channel; there are x, x_v"):
         Normalizer.fit(data, channels, unseen=["*_speed"])

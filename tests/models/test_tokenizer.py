@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,10 @@ from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
 SHIPPED = Path(__file__).resolve().parents[2] / "params.yaml"
-LAYERS = {"residual": 2, "vq": 1, "kmeans": 2, "fsq": 2}  # of each kind, where a test needs but one number
+LAYERS = {"residual": 2, "kmeans": 2, "fsq": 2}  # of each kind, where a test needs but one number
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizer.json"
 STEPS = 200  # a training that ends healthy
+CHANNELS = ["left", "right"]
 LIMITS = {"max_mean_error": 0.1, "max_p99_error": 0.5, "min_used": 0.5}
 
 
@@ -80,7 +82,7 @@ def of_kind(kind: str) -> Tokenizer:
 
 def test_training_makes_it_healthy(trained: Tokenizer) -> None:
     health = trained.health(chunks(seed=1))
-    check_health(health, **LIMITS)
+    check_health(health, CHANNELS, **LIMITS)
     assert max(health["mean_error"]) < 5  # px
     assert health["codes_used"][0] == 8
     json.dumps(health, allow_nan=False)
@@ -96,7 +98,7 @@ def test_encode_and_decode_are_inverse_on_decoded_chunks(trained: Tokenizer) -> 
 def test_one_action_chunks_of_two_channels_work() -> None:
     data = chunks(chunk=1)
     health = train(build(data), data, STEPS).health(data)
-    check_health(health, **LIMITS)
+    check_health(health, CHANNELS, **LIMITS)
     assert len(health["mean_error"]) == data.shape[2]
 
 
@@ -162,7 +164,7 @@ def each(request: pytest.FixtureRequest) -> Tokenizer:
 
 def test_every_kind_becomes_healthy(each: Tokenizer) -> None:
     health = each.health(chunks(seed=1))
-    check_health(health, max_mean_error=0.4, max_p99_error=2.0, min_used=0.5)
+    check_health(health, CHANNELS, max_mean_error=0.4, max_p99_error=2.0, min_used=0.5)
     assert health["trained_steps"] == (STEPS if each.trainable else 1)
     assert np.shape(health["usage"]) == (each.shape.layers, 8)
     json.dumps(health, allow_nan=False)
@@ -177,18 +179,14 @@ def test_components_of_every_kind_and_back_are_bitwise(each: Tokenizer) -> None:
     assert all(torch.equal(value, each.state_dict()[name]) for name, value in again.state_dict().items())
 
 
-def test_plain_vq_is_one_layer_of_residual_vq() -> None:
-    one, two = (train(build(chunks(), kind, 1), chunks(), 20) for kind in ("vq", "residual"))
-    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
-
-
 def test_arguments_older_than_kinds_mean_residual(trained: Tokenizer) -> None:
     arguments = {name: value for name, value in trained.arguments().items() if name != "kind"}
-    assert Tokenizer.from_components(arguments, trained.components()).shape == trained.shape
+    for older in (arguments, {**arguments, "kind": "vq"}):
+        assert Tokenizer.from_components(older, trained.components()).shape == trained.shape
 
 
 def test_an_unknown_kind_is_refused(trained: Tokenizer) -> None:
-    expected = "tokenizer: expected a kind of residual, vq, kmeans, fsq, got 'rvq'"
+    expected = "tokenizer: expected a kind of residual, kmeans, fsq, got 'rvq'"
     with pytest.raises(BundleError, match=expected):
         Tokenizer.from_components({**trained.arguments(), "kind": "rvq"}, trained.components())
     with pytest.raises(ValueError, match=expected):
@@ -217,9 +215,7 @@ def test_bins_stay_as_they_were_fitted() -> None:
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "layers"), [("vq", 1), *itertools.product(["residual", "kmeans", "fsq"], [1, 2, 3, 4])]
-)
+@pytest.mark.parametrize(("kind", "layers"), list(itertools.product(["residual", "kmeans", "fsq"], [1, 2, 3, 4])))
 def test_a_prior_learns_and_draws_over_every_kind(kind: str, layers: int, sequential: bool) -> None:
     window, data = 3, chunks(64, chunk=4)
     model = train(build(chunks(200, chunk=2), kind, layers), chunks(200, chunk=2), 2)
@@ -283,6 +279,32 @@ def test_the_stage_writes_a_bundle_of_every_kind_and_repeats_itself(kind: str, t
     assert bundle.read(paths.tokenizer).digest == made.digest
 
 
+def judged(tmp_path: Path, **limits: float) -> tuple[Paths, int]:
+    """Run the stage under these limits; returns also how many training steps it took."""
+    paths, at = Paths(tmp_path, "blockpush"), list[int]()
+    if not paths.store.exists():
+        store.write(paths.store, synthetic())
+    chosen = section(health=section().health.model_dump() | limits)
+    params = config.task(SHIPPED, "blockpush").model_copy(update={"tokenizer": chosen})
+    stage.run(paths, params, Watch(bar=lambda _: nullcontext(lambda done, total, numbers: at.append(done))))
+    return paths, at[-1] - at[0]
+
+
+def test_other_limits_of_health_judge_again_and_train_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"mean error over standard deviation is target_0 "):
+        judged(tmp_path, max_mean_error=1e-6)
+    assert not Paths(tmp_path, "blockpush").tokenizer.exists()
+    paths, steps = judged(tmp_path)
+    assert steps == 0, "what was refused is judged again by looser limits"
+    made = bundle.read(paths.tokenizer)
+    with pytest.raises(TrainingError, match="p99 error"):
+        judged(tmp_path, max_p99_error=1e-6)
+    assert judged(tmp_path, max_p99_error=4.0)[1] == 0, "what was accepted is judged again by others"
+    assert bundle.read(paths.tokenizer).digest == made.digest, "no prior is trained again for a limit"
+    assert judged(tmp_path, max_p99_error=4.0)[1] == 60, "a run that only a person asked for trains"
+    assert bundle.read(paths.tokenizer).digest == made.digest
+
+
 def few(chunks_: int) -> Demonstrations:
     """Demonstrations whose actions take so many different values."""
     demos = synthetic(4)
@@ -291,7 +313,7 @@ def few(chunks_: int) -> Demonstrations:
     return replace(demos, action=-action)  # with zeros of both signs
 
 
-@pytest.mark.parametrize("kind", ["residual", "vq", "kmeans"])
+@pytest.mark.parametrize("kind", ["residual", "kmeans"])
 def test_more_codes_than_distinct_chunks_are_refused(kind: str) -> None:
     chosen = section(kind=kind, layers=1, chunk=1)
     stage.refuse_unfit("blockpush", chosen, few(8))
@@ -306,7 +328,7 @@ def test_levels_need_no_distinct_chunks(distinct: int, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=f"8 codes for {distinct} distinct chunks"):
         stage.refuse_unfit("blockpush", section(kind="kmeans", layers=2, chunk=1), demos)
     stage.refuse_unfit("blockpush", chosen, demos)
-    tokenizer = stage.fit(chosen, demos, folder=tmp_path, fingerprint="few", watch=Watch()).tokenizer
+    tokenizer = stage.fit(chosen, demos, wanted=(), folder=tmp_path, fingerprint="few", watch=Watch()).tokenizer
     health = tokenizer.health(complete_chunks(demos, 1))
     assert health["combinations_used"] == distinct
     assert max(health["mean_error_over_std"]) < 0.1
@@ -332,7 +354,7 @@ def test_a_chunk_longer_than_every_episode_is_refused_before_any_training(kind: 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"tokenizer.kind": "vq"}, r"tokenizer: .*kind vq has one layer, got layers 2"),
+        ({"tokenizer.kind": "vq"}, r"tokenizer\.kind: .* got 'vq'"),
         ({"tokenizer.kind": "rvq"}, r"tokenizer\.kind: .* got 'rvq'"),
         ({"tokenizer.layers": 5}, r"tokenizer\.layers: .* got 5"),
         ({"tokenizer.codes": 1}, r"tokenizer\.codes: .* got 1"),
@@ -359,21 +381,31 @@ def test_params_that_no_kind_can_have_are_refused(tmp_path: Path, changes: dict,
         ({"trained_steps": 0}, "never trained"),
         (
             {"mean_error_over_std": [0.01, 0.2]},
-            "mean_error_over_std of action channel 1 is 0.200, expected at most 0.1",
+            "mean error over standard deviation is right 0.200, expected at most 0.1",
         ),
-        ({"mean_error_over_std": [float("nan"), 0.0]}, "channel 0 is nan"),
-        ({"p99_error_over_std": [0.6, 0.1]}, "p99_error_over_std of action channel 0 is 0.600, expected at most 0.5"),
+        ({"mean_error_over_std": [float("nan"), 0.0]}, "is left nan"),
+        ({"p99_error_over_std": [0.6, 0.1]}, "p99 error over standard deviation is left 0.600, expected at most 0.5"),
         ({"codes_used": [8, 3]}, "layer 1 uses 3 of 8 codes, expected at least 50%"),
     ],
 )
 def test_an_unhealthy_tokenizer_is_refused(trained: Tokenizer, fault: dict, sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
-        check_health({**trained.health(chunks()), **fault}, **LIMITS)
+        check_health({**trained.health(chunks()), **fault}, CHANNELS, **LIMITS)
+
+
+def test_a_refusal_names_five_channels_and_counts_the_others() -> None:
+    health = {"trained_steps": 1, "codes": 8, "codes_used": [8], "mean_error_over_std": [0.5] * 9}
+    names = [f"joint{number}" for number in range(9)]
+    with pytest.raises(
+        TrainingError, match=r"is joint0 0\.500, .*joint4 0\.500 and 4 more, expected at most 0\.1"
+    ) as told:
+        check_health(health | {"p99_error_over_std": [0.1] * 9}, names, **LIMITS)
+    assert "\n" not in str(told.value)
 
 
 def test_an_untrained_tokenizer_fails_its_health_check() -> None:
-    with pytest.raises(TrainingError, match=r"never trained; mean_error_over_std"):
-        check_health(build(chunks()).health(chunks()), **LIMITS)
+    with pytest.raises(TrainingError, match="never trained; mean error over standard deviation is left"):
+        check_health(build(chunks()).health(chunks()), CHANNELS, **LIMITS)
 
 
 def test_a_channel_that_never_moves_has_no_error() -> None:

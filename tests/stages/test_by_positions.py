@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from tests.support.recorded import recorded
 from tests.support.shrunk import shrunk
@@ -22,7 +21,6 @@ from vqbet.tasks import TASKS
 from vqbet.tasks.kitchen.world import Kitchen
 
 TASK = "kitchen"
-ALONE = r"tokenizer\.absolute is true and prior\.absolute false: the prior predicts what the tokenizer encodes"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def demos() -> Demonstrations:
 
 def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstrations) -> None:
     paths, params = Paths(tmp_path, TASK), shrunk(TASK)
-    assert params.prior.absolute
+    assert params.demos.views == ["absolute"]
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
@@ -50,8 +48,3 @@ def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstration
     assert np.abs(first).max() <= 1
     assert np.isfinite(led).all()
     assert not np.array_equal(first, again)
-
-
-def test_a_prior_of_other_actions_than_its_tokenizers_is_refused() -> None:
-    with pytest.raises(ValidationError, match=ALONE):
-        shrunk(TASK, prior={"absolute": False})

@@ -168,7 +168,12 @@ class TestTasks:
 
     def test_a_stage_that_reads_no_table_has_no_task(self, house: Path) -> None:
         (house / "tasks" / "__init__.py").write_text("def find():\n    from vqbet.tasks.push import world")
-        assert closure(house, "vqbet.plain", PUSH) == {"__init__.py", "plain.py", "tasks/__init__.py", "tasks/checks.py"}
+        assert closure(house, "vqbet.plain", PUSH) == {
+            "__init__.py",
+            "plain.py",
+            "tasks/__init__.py",
+            "tasks/checks.py",
+        }
 
     def test_a_task_from_another_package(self, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         there = tmp_path / "elsewhere"
@@ -179,7 +184,9 @@ class TestTasks:
         monkeypatch.syspath_prepend(str(there))
         own = ("acme.door",)
         found = closure(house, "vqbet.stage", own)
-        assert {name for name in found if "acme" in name} == {f"acme/{name}.py" for name in ("__init__", "door", "world")}
+        assert {name for name in found if "acme" in name} == {
+            f"acme/{name}.py" for name in ("__init__", "door", "world")
+        }
         assert not {name for name in found if "push" in name or "cook" in name}
         before = Sources(house).digest("vqbet.stage", own)
         (there / "acme" / "world.py").write_text("SIZE = 2")
@@ -197,7 +204,9 @@ class TestTasks:
 class TestKept:
     """Facts about files are kept between processes, by what the files hold."""
 
-    def test_the_second_time_nothing_is_parsed(self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_second_time_nothing_is_parsed(
+        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         package, kept = write(a="from vqbet import b", b="x = 1"), tmp_path / "facts.json"
         before = self.digest(package, kept)
         monkeypatch.setattr("vqbet.stages.code_facts.ast.parse", lambda _: pytest.fail("parsed"))
@@ -303,7 +312,9 @@ class TestThisProject:
         assert others <= found
 
     def test_nothing_that_takes_long_is_imported(self) -> None:
-        code = "import sys; import vqbet.commands.code; print({'numpy', 'torch', 'mlflow', 'pydantic'} & set(sys.modules))"
+        code = (
+            "import sys; import vqbet.commands.code; print({'numpy', 'torch', 'mlflow', 'pydantic'} & set(sys.modules))"
+        )
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 

@@ -36,7 +36,7 @@ def test_what_was_trained_acts_where_it_is_told_to(
     tmp_path: Path, demos: Demonstrations, goal_steps: int, reference: tuple[float, ...]
 ) -> None:
     paths, params = Paths(tmp_path, TASK), shrunk(TASK, prior={"goal_steps": goal_steps, "goal_as": "features"})
-    assert params.prior.goal_frame
+    assert "goal_frame" in params.demos.views
     store.write(paths.store, demos)
     for stage in (tokenizer, prior, bundle, evaluate):
         stage.run(paths, params, Watch())
@@ -46,8 +46,8 @@ def test_what_was_trained_acts_where_it_is_told_to(
     assert artifacts.read_json(paths.metrics("evaluate"))["episodes"] == 3
 
 
-def test_it_is_refused_where_the_world_is_another_when_moved(demos: Demonstrations) -> None:
-    params = shrunk("blockpush", tokenizer={"goal_frame": True})
-    demos = replace(demos, spec=replace(demos.spec, task="blockpush"))
-    with pytest.raises(ConfigError, match=r"blockpush\.tokenizer\.goal_frame: true: the world of 'blockpush'"):
-        tokenizer.refuse_unfit("blockpush", params.tokenizer, demos)
+def test_it_is_refused_where_the_world_is_another_when_moved(tmp_path: Path, demos: Demonstrations) -> None:
+    paths, params = Paths(tmp_path, "blockpush"), shrunk("blockpush", demos={"views": ["goal_frame"]})
+    store.write(paths.store, replace(demos, spec=replace(demos.spec, task="blockpush")))
+    with pytest.raises(ConfigError, match=r"blockpush\.demos\.views: goal_frame: the world of 'blockpush'"):
+        tokenizer.run(paths, params, Watch())

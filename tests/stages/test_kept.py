@@ -54,8 +54,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in (".dvc/config", ".dvc/.gitignore", ".dvc/plots.html", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     shipped = (ROOT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]
-    section = shipped.partition("\nblockpush:\n")[2]
-    (root / "params.yaml").write_text(f"tasks: [{TASK}]\n{TASK}:\n{section}\nanother:\n{section}\n", encoding="utf-8")
+    defaults, _, section = shipped.replace("tasks: [blockpush]", f"tasks: [{TASK}]").partition("\nblockpush:\n")
+    text = f"{defaults}\n{TASK}:\n{section}\nanother:\n{section}\n"
+    (root / "params.yaml").write_text(text, encoding="utf-8")
     policy = Paths(root, TASK).policy
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / '.vqbet' / 'mlflow.db'}")

@@ -5,10 +5,10 @@ of it: which version is champion is nothing that DVC could depend on. torch is i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -126,7 +126,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
     there is none."""
     import torch
 
-    demos = views.seen(demos, "tokenizer", wanted, tasks.of(demos.spec))
+    demos = views.seen(demos, wanted, tasks.of(demos.spec))
     length, normalizer = tokenizer.shape.chunk, tokenizer.normalizer
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))  # steps to the episode's end
     starts = np.flatnonzero(left >= length)
@@ -208,8 +208,15 @@ def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], 
         raise BundleError(f"{where}: a {bundle.kind!r} policy has no tokenizer to compare with; choose a vqbet policy")
     if not bundle.provenance.get("data"):
         raise BundleError(f"{where}: its bundle does not say which store it was trained on; build it again")
-    wanted = views.asked(bundle.provenance.get("params", {}).get("tokenizer", {})) - {"mirrored"}
+    wanted = _views(bundle.provenance.get("params", {})) - {"mirrored"}
     return policy.planner.prior.tokenizer, wanted, str(bundle.provenance["data"])
+
+
+def _views(params: Mapping[str, Any]) -> frozenset[str]:
+    """Return the views that a bundle's parameters name; those of before have flags in the section tokenizer instead."""
+    if "demos" in params:
+        return frozenset(params["demos"]["views"])
+    return views.flagged(params.get("tokenizer", {}))
 
 
 def _data_dvc(version: Version) -> str:

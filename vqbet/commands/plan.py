@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, registry, statistics
+from vqbet.contract import Demonstrations
 from vqbet.demos import store
 from vqbet.evaluation.interim import Look
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan
@@ -22,11 +23,7 @@ SPREAD, DIFFERING = 0.3, 0.2  # assumed where no verdict has shown them
 
 def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
     """The plan in words, for a comparison with a champion. Raises GateError where parameters do not fit together."""
-    demos = store.read(Paths(root, task).store)
-    world = worlds.name(task, asked=params.prior.goal_steps > 0)
-    attempt = _attempt(Paths(root, task))
-    digests = {"candidate": NOBODY, "champion": "1" * 64}
-    plan = gate.make_plan(world, params, demos, digests, attempt=attempt)
+    plan = made(root, task, params, store.read(Paths(root, task).store))
     spread, differing, source = _seen(root, task)
     rows = {
         "question": _question(plan),
@@ -34,21 +31,48 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
         "seeds": f"{plan.first_seed} to {plan.seeds.stop - 1}, no other purpose has them",
         "slices": ", ".join(f"{part.name} {100 * part.share:.0f} %" for part in plan.slices),
         "against": ", ".join(("champion", *plan.baselines)),
-        "attempt": f"{attempt} on this policy; its error rate is {plan.level:.2g} of alpha {plan.alpha:g}",
+        "attempt": f"{plan.attempt} on this policy; its error rate is {plan.level:.2g} of alpha {plan.alpha:g}",
         "must reach": f"{plan.metric} above {plan.floor:g}, {plan.min_modes} modes",
         "assumed": f"scores of one seed differ by {spread:.3f} (standard deviation), {100 * differing:.1f} % of "
         f"successes differ; {source}",
     }
     aimed, limit = _aim(plan)
     for look in plan.looks:
-        chance = Look(plan, look).chance
-        power = statistics.mean_power(look, spread=spread, difference=aimed, limit=limit, alpha=chance)
-        rows[f"power at {look}"] = f"{100 * power:.0f} % at a true difference of {aimed:+g}"
+        rows[f"power at {look}"] = f"{100 * _power(plan, look, spread):.0f} % at a true difference of {aimed:+g}"
     scores = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=plan.level)
     rows[f"{100 * plan.power:.0f} % with one look"] = (
         f"after {scores} episodes by the score, {_by_success(plan, differing)}"
     )
     return rows | _trained_again(Paths(root, task))
+
+
+def made(root: Path, task: str, params: TaskParams, demos: Demonstrations) -> Plan:
+    """Return the plan of the next verdict, about policies not known yet. Raises GateError as `gate.make_plan`."""
+    world = worlds.name(task, asked=params.prior.goal_steps > 0)
+    digests = {"candidate": NOBODY, "champion": "1" * 64}
+    return gate.make_plan(world, params, demos, digests, attempt=_attempt(Paths(root, task)))
+
+
+def powerless(root: Path, task: str, plan: Plan) -> str:
+    """Return a sentence where the last look finds the difference aimed at less often than the plan asks for."""
+    spread, _, source = _seen(root, task)
+    power = _power(plan, plan.most, spread)
+    if power >= plan.power:
+        return ""
+    aimed, limit = _aim(plan)
+    alpha = Look(plan, plan.most).chance
+    needed = statistics.mean_needed(plan.power, spread=spread, difference=aimed, limit=limit, alpha=alpha)
+    return (
+        f"looks: at the last, of {plan.most} episodes, the power is {100 * power:.0f} % at a true difference of "
+        f"{aimed:+g}, expected {100 * plan.power:.0f} % (scores of one seed differ by {spread:.3f}, "
+        f"{source}); play {needed}"
+    )
+
+
+def _power(plan: Plan, look: int, spread: float) -> float:
+    aimed, limit = _aim(plan)
+    chance = Look(plan, look).chance
+    return statistics.mean_power(look, spread=spread, difference=aimed, limit=limit, alpha=chance)
 
 
 def _attempt(paths: Paths) -> int:

@@ -12,6 +12,7 @@ from vqbet.demos import store
 from vqbet.stages import retraining_history, runner
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.stages.tokenizer import made_with
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -42,6 +43,7 @@ def _there(paths: Paths, chosen: TaskParams) -> bool:
         return False
     policy = bundle.read(paths.policy)
     made = policy.provenance
-    asked = {name: getattr(chosen, name).model_dump(mode="json") for name in ("tokenizer", "prior", "bundle")}
+    asked = {name: getattr(chosen, name).model_dump(mode="json") for name in ("prior", "bundle")}
+    asked |= {"demos": {"views": chosen.demos.views}, "tokenizer": made_with(chosen.tokenizer)}
     same = made["params"] == asked and made["data"] == store.digest(paths.store)
     return same and len(retraining_history.played(paths, policy)) == chosen.evaluate.episodes

@@ -25,7 +25,7 @@ from vqbet.environment.threads import one_thread
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.rollout import Label
 from vqbet.policies.actor import Actor
-from vqbet.stages import artifacts, evaluate, prior, tokenizer, worlds
+from vqbet.stages import artifacts, evaluate, tokenizer, worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.training import loop
@@ -149,8 +149,8 @@ def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstration
     _world(cell, demos)
     if cell.policy == VQBET:
         task = grid.sections(params, cell)
+        views.refuse(cell.task, task.demos.views, tasks.of(demos.spec))
         tokenizer.refuse_unfit(cell.task, task.tokenizer, seen)
-        views.refuse(cell.task, prior.SECTION, views.asked(task.prior.model_dump()), tasks.of(seen.spec))
     else:
         timed.baseline(params, cell, chosen, seen)
     return seen

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
-OPTIONAL = ("goal_frame", "absolute")  # of the sections tokenizer and prior, what plays no part where it is false
-# Of the section prior, what holds for every policy of a task.
-SHARED = ("unseen", "mirrored", "goal_frame", "absolute", "observation_noise")
+VIEWS = ("mirrored", "goal_frame", "absolute")  # results name each by a flag, in the sections tokenizer and prior
+OPTIONAL = ("goal_frame", "absolute")  # of those, what plays no part where it is false
+# What results name, of the sections tokenizer and prior, that is a parameter no more: nothing else was ever trained.
+FORMER: Mapping[str, Mapping[str, Any]] = {
+    "tokenizer": {"reconstruction_weight": 1.0},
+    "prior": {"compiled": False, "mask_observation": 0.0, "temperature": 1.0},
+    "bundle": {},
+}
+SHARED = ("unseen", "observation_noise")  # of the section prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
 
@@ -72,11 +78,13 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
                 f"{params.own}: baselines.{cell.task}: missing; without it no baseline can be trained there"
             )
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
-        shared = params.task(cell.task).prior
+        shared = params.task(cell.task)
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
-        return found | _kept({name: getattr(shared, name) for name in names})
+        return found | {name: getattr(shared.prior, name) for name in names} | _flags(shared)
     task = sections(params, cell)
-    found = {name: _kept(getattr(task, name).model_dump(mode="json")) for name in SECTIONS}
+    found = {name: getattr(task, name).model_dump(mode="json") | FORMER[name] for name in SECTIONS}
+    for name in ("tokenizer", "prior"):
+        found[name] |= _flags(task)
     prior = found["prior"]
     prior["warmup"] /= prior.pop("steps")  # a share, as a baseline's: how many steps there are follows from the time
     if not cell.goal:
@@ -91,7 +99,7 @@ def sections(params: Params, cell: Cell) -> TaskParams:
     task, own = params.task(cell.task), {"tokenizer": {"seed": cell.seed}, "prior": {"seed": cell.seed}}
     own["prior"]["goal_steps"] = params.paper.goal_steps if cell.goal else 0
     found = {}
-    for name in SECTIONS:
+    for name in ("demos", *SECTIONS):
         path = f"{cell.task}.{name}" + (f", {cell.variant!r}" if cell.variant else "")
         changes = cell.section(name) | own.get(name, {})
         found[name] = config.changed(getattr(task, name), changes, path)
@@ -114,9 +122,10 @@ def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> 
     return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
 
 
-def _kept(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what plays no part, so that results stay what they are when there is one switch more."""
-    return {name: value for name, value in section.items() if name not in OPTIONAL or value}
+def _flags(task: TaskParams) -> dict[str, bool]:
+    """The task's views as results name them, without those that play no part: old results stay what they are."""
+    flags = {name: name in task.demos.views for name in VIEWS}
+    return {name: value for name, value in flags.items() if name not in OPTIONAL or value}
 
 
 def _hash(facts: list[Any]) -> str:
@@ -143,10 +152,10 @@ def _ablations(paper: PaperParams, size: SizeParams) -> Iterator[Cell]:
 
 def _changes(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     for name in changes:
-        if name not in EVALUATION and name.split(".")[0] not in SECTIONS:
+        if name not in (*EVALUATION, "demos.views") and name.split(".")[0] not in SECTIONS:
             raise ConfigError(
                 f"ablations, goal_changes: cannot change {name!r}: expected tokenizer.*, prior.*, bundle.*, "
-                f"{', '.join(EVALUATION)}"
+                f"demos.views, {', '.join(EVALUATION)}"
             )
     return tuple(sorted(changes.items()))
 

@@ -33,7 +33,7 @@ from vqbet.config.section import (
     Window,
     fits,
 )
-from vqbet.config.task import BundleParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import BundleParams, DemosParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.files import reading
 
 OWN = Path(__file__).with_name("params.yaml")
@@ -51,6 +51,7 @@ CHANGED: Mapping[str, Any] = {
         for section, kind in (("tokenizer", TokenizerParams), ("prior", PriorParams), ("bundle", BundleParams))
         for name, field in kind.model_fields.items()
     },
+    "demos.views": DemosParams.model_fields["views"].annotation,
     "data": Annotated[float, Field(gt=0, le=1)],
     "observation_noise": Fraction,
     "action_noise": Fraction,

@@ -65,13 +65,13 @@ CALL_MS: Mapping[tuple[str, bool], Mapping[str, float]] = {
 COMPARED: Mapping[str, str] = {
     "pusht": "The paper's PushT is the same world with the same 206 demonstrations, and the same measure two steps "
     "later; its VQ-BeT was trained for about 225,000 steps of 512 windows; our steps and batches are listed below. As "
-    "shipped, every policy here also trains on the mirror images of the demonstrations (`prior.mirrored`), and on each "
-    "of them as if the place where it stopped had been its goal (`prior.goal_frame`), which the paper's did not; the "
+    "shipped, every policy here also trains on the mirror images of the demonstrations (`demos.views`), and on each "
+    "of them as if the place where it stopped had been its goal (`demos.views`), which the paper's did not; the "
     "ablations without them say what that is worth. With goals, every policy here acts in the frame of the goal it is "
     "told, as if that lay where PushT's own goal lies; they have seen no other.",
     "kitchen": "Not to be compared one to one: the demonstrations here are 19, all in one order (microwave, kettle, "
     "light switch, slide cabinet), where the paper has 566 in many orders, and the kitchen is a later version. Every "
-    "policy here plans the positions that its velocity commands lead to (`prior.absolute`), as Diffusion Policy's own "
+    "policy here plans the positions that its velocity commands lead to (`demos.views`), as Diffusion Policy's own "
     "paper does; with velocities VQ-BeT had 3.05 and MLP-BC 3.45 (docs/log.md, 2026-11-28). A "
     "policy that did what it was shown would have an order entropy of 0 bits: unlike in the paper (VQ-BeT 4.07, BeT "
     "4.01, Diffusion Policy with the transformer 3.89), a high one is no merit here.",

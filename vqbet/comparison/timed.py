@@ -120,7 +120,14 @@ def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
     params = grid.sections(job.params, job.cell)
     kept, note = job.folder / "tokenizer", job.folder / "tokenizer.json"
     if not note.is_file():
-        fit = tokenizer.fit(params.tokenizer, demos, folder=job.folder / "codes", fingerprint=job.key, watch=job.watch)
+        fit = tokenizer.fit(
+            params.tokenizer,
+            demos,
+            wanted=params.demos.views,
+            folder=job.folder / "codes",
+            fingerprint=job.key,
+            watch=job.watch,
+        )
         bundle.write(
             kept,
             kind="tokenizer",

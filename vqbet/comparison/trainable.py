@@ -57,13 +57,13 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
     """VQ-BeT over a trained tokenizer, by the task's sections prior and bundle. Seeds everything."""
     chosen = params.prior
     seed_everything(chosen.seed)
-    model, windows = prior.build(chosen, tokenizer, demos, goal)
+    model, windows = prior.build(chosen, tokenizer, demos, goal, wanted=params.demos.views)
 
     def recipe(steps: int) -> Recipe:
         return replace(prior.recipe(chosen), steps=steps, warmup=round(chosen.warmup / chosen.steps * steps))
 
     def actor() -> Actor:
-        terms = prior.terms(demos.spec.task, goal, chosen.model_dump())
+        terms = prior.terms(demos.spec.task, goal, params.demos.views)
         return bundle.acting(model, params.bundle, demos.spec, terms)
 
     return Trainable("vqbet", model, windows, recipe, actor)
@@ -76,8 +76,8 @@ def baseline(
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
-    wanted, spec = views.asked(chosen), demos.spec
-    demos = views.seen(demos, prior.SECTION, wanted, tasks.of(spec))
+    wanted, spec = views.flagged(chosen), demos.spec
+    demos = views.seen(demos, wanted, tasks.of(spec))
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
     spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
@@ -99,6 +99,6 @@ def baseline(
 
     def actor() -> Actor:
         planner: Planner = model.eval()
-        return Actor(spec, planner, execute=chosen["execute"], **understood(prior.terms(spec.task, goal, chosen)))
+        return Actor(spec, planner, execute=chosen["execute"], **understood(prior.terms(spec.task, goal, wanted)))
 
     return Trainable(kind, model, windows, recipe, actor)

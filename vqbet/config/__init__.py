@@ -15,7 +15,7 @@ from vqbet.contract import ConfigError
 from vqbet.files import reading
 
 __all__ = ["BundleParams", "DriftParams", "PriorParams", "TaskParams", "TokenizerParams"]
-RESERVED = ("tasks",)
+RESERVED = ("tasks", "defaults")  # sections that are no task
 SHOWN = 10  # mistakes of one section
 S = TypeVar("S", bound=Section)
 
@@ -35,11 +35,16 @@ def tasks(path: Path) -> list[str]:
         raise ConfigError(f"{path}: tasks: expected a list of names, got {reading.short(names)}")
     for name in names:
         _refuse_unfit(f"{path}: tasks", name)
-        if name not in value:
+        if name in RESERVED or name not in value:
             raise ConfigError(f"{path}: tasks: {name!r} has no section of its own; sections: {_sections(value)}")
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: tasks: expected each name once, got {reading.short(names)}")
     return names
+
+
+def sections(path: Path) -> list[str]:
+    """Return the names of all tasks that have a section, built by the graph or not. Raises ConfigError as `tasks`."""
+    return [name for name in read(path) if name not in RESERVED]
 
 
 def task(path: Path, name: str) -> TaskParams:

@@ -1,5 +1,7 @@
 """params.yaml as plain mappings, lists and scalars, read as DVC reads it (YAML 1.2), and bounded before it is built.
 
+A merge key, `<<: *prior`, stands for the entries of the mapping it names, except those that the mapping has itself.
+
 A few lines of YAML can stand for more values than there are atoms, since an alias repeats what it names: sizes are
 counted on the parsed nodes, where a repetition costs nothing, before one value is made.
 """
@@ -22,6 +24,7 @@ MOST_BYTES = 256 * 2**10  # the shipped file has 15 KiB
 MOST_VALUES = 100_000  # aliases repeated; the shipped file has about 1,400
 MOST_CHARACTERS = 1_000  # of one scalar
 DEEPEST = 32  # the shipped file: 6
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -70,6 +73,7 @@ def _counted(root: Any) -> int:
         found[id(node)] = 0
         total = 1
         if isinstance(node.value, list):
+            _expect_once(node)
             for part in node.value:
                 total += sum(map(count, part)) if isinstance(part, tuple) else count(part)
         elif len(node.value) > MOST_CHARACTERS:
@@ -81,3 +85,16 @@ def _counted(root: Any) -> int:
         return total
 
     return count(root)
+
+
+def _expect_once(node: Any) -> None:
+    """Raises YAMLError where a mapping has a key twice (beside << ruamel overlooks it), or merges no mapping."""
+    seen = set()
+    for key, value in (part for part in node.value if isinstance(part, tuple)):
+        where, name = f"line {key.start_mark.line + 1}", (key.tag, str(key.value))
+        if name in seen:
+            raise YAMLError(f"the key {reading.short(key.value)} is there twice in one mapping, {where}")
+        seen.add(name)
+        sources = value.value if value.id == "sequence" else [value]
+        if key.tag == MERGE and (not sources or any(source.id != "mapping" for source in sources)):
+            raise YAMLError(f"<<: expected a mapping of defaults such as *prior, or a list of them, {where}")

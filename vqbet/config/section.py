@@ -5,12 +5,14 @@ Upper bounds are generous: beyond them lies no training, only a typing mistake t
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vqbet.contract import LEAST_TEMPERATURE
 
+C = TypeVar("C")
 MOST_POSITIONS = 2**20  # observations in a batch: windows x their length
 MOST_FLOP = 1e21  # of a training: about ten days of one H100
 
@@ -37,15 +39,19 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    def into(self, constructor: type[C]) -> C:
+        """Return the dataclass `constructor` with this section's values of the same names."""
+        return constructor(**{field.name: getattr(self, field.name) for field in fields(constructor)})  # type: ignore[arg-type]  # it is a dataclass
+
 
 class Transformer(Section):
     """The size of a transformer over a window of observations."""
 
-    window: Window
-    depth: Annotated[int, Field(ge=1, le=48)]
-    heads: Annotated[int, Field(ge=1, le=256)]
-    width: Annotated[int, Field(ge=4, le=4096)]
-    dropout: Share
+    window: Window = Field(description="Number of observations, T, that the policy sees.")
+    depth: Annotated[int, Field(ge=1, le=48)] = Field(description="Number of the transformer's blocks.")
+    heads: Annotated[int, Field(ge=1, le=256)] = Field(description="Number of attention heads; `width` is a multiple.")
+    width: Annotated[int, Field(ge=4, le=4096)] = Field(description="Width of the transformer's features.")
+    dropout: Share = Field(description="Share of the features that is dropped in training.")
 
     @model_validator(mode="after")
     def divisible(self) -> Transformer:

@@ -1,6 +1,6 @@
 """The demonstrations as policies learn from them: mirrored, by positions, in the frame of what they reached.
 
-Each of these views is asked for by a parameter of its name in several sections, and only of worlds made for it.
+A task's parameter `demos.views` names those it wants; a world must be made for each of them.
 """
 
 from __future__ import annotations
@@ -60,21 +60,25 @@ VIEWS: Mapping[str, View] = {  # in the order in which they are applied
 }
 
 
-def asked(section: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the views that a section of parameters asks for."""
-    return frozenset(name for name in VIEWS if section.get(name))
+def flagged(flags: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the views whose flag is set, as provenance and results of before have them."""
+    return frozenset(name for name in VIEWS if flags.get(name))
 
 
-def refuse(task: str, section: str, wanted: Collection[str], facts: Facts) -> None:
-    """Raises ConfigError, naming the parameter in `section` that asks, where the task's world is not made for it."""
-    for name, view in VIEWS.items():
-        if name in wanted and not view.fits(facts):
-            raise ConfigError(f"{task}.{section}.{name}: true: the world of {task!r} {view.lacks}; set it to false")
+def refuse(task: str, wanted: Collection[str], facts: Facts) -> None:
+    """Raise ConfigError naming the parameter and every wanted view that the task's world is not made for."""
+    unfit = [
+        f"{name}: the world of {task!r} {view.lacks}"
+        for name, view in VIEWS.items()
+        if name in wanted and not view.fits(facts)
+    ]
+    if unfit:
+        raise ConfigError(f"{task}.demos.views: {'; '.join(unfit)}; take it from the list")
 
 
-def seen(demos: Demonstrations, section: str, wanted: Collection[str], facts: Facts) -> Demonstrations:
-    """The demonstrations in all the wanted views at once. Raises what `refuse` raises."""
-    refuse(demos.spec.task, section, wanted, facts)
+def seen(demos: Demonstrations, wanted: Collection[str], facts: Facts) -> Demonstrations:
+    """Return the demonstrations in all the wanted views at once. Raises as `refuse`."""
+    refuse(demos.spec.task, wanted, facts)
     for name, view in VIEWS.items():
         demos = view.of(demos, facts) if name in wanted else demos
     return demos

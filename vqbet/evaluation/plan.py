@@ -220,7 +220,7 @@ class Plan:
             if first < end:
                 raise GateError(
                     f"seeds: those of {one!r} end before {end}, those of {two!r} begin with {first}: a seed that "
-                    "a policy was chosen by says nothing about it; move one of them in params.yaml"
+                    "a policy was chosen by says nothing about it; move one of them"
                 )
 
     @staticmethod

@@ -97,7 +97,5 @@ def _cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise WorldError(
-            f"pictures need OpenCV ({error}): install the `sims` extra, or set evaluate.videos: 0"
-        ) from error
+        raise WorldError(f"pictures need OpenCV ({error}): install the `sims` extra, or film no episodes") from error
     return cv2

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,11 +64,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "B T W"], visible: Bool[Tensor, "B 1 T T"] | None) -> Float[Tensor, "B T W"]:
+    def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         if x.shape[1] == 1:  # which looks at itself alone
             return self._single(x)
         q, k, v = self._split(self.qkv(x), 3)
-        y = attended(q, k, v, visible, causal=visible is None)
+        y = attended(q, k, v, causal=True)
         return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
 
     def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
@@ -94,21 +94,19 @@ def attended(
     q: Float[Tensor, "B heads T w"],
     k: Float[Tensor, "B heads S w"],
     v: Float[Tensor, "B heads S w"],
-    visible: Bool[Tensor, "B 1 T S"] | None = None,
     *,
     causal: bool = False,
 ) -> Float[Tensor, "B heads T w"]:
-    """Scaled dot-product attention; `causal` in place of `visible`.
+    """Scaled dot-product attention, of each position to all or, where `causal`, to those up to it.
 
     Up to SHORT positions are trained on a CPU by products of matrices: forward and backward of 512 windows of 5 take
     8 ms on one core and 5 on two, where PyTorch's own kernel takes 10 and, its threads waiting for one another, 25.
     """
     if k.shape[2] > SHORT or q.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)  # (B, heads, T, S)
     if causal:
         visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
-    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)  # (B, heads, T, S)
-    if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)
     return scores.softmax(3) @ v
 
@@ -125,8 +123,8 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "B T W"], visible: Bool[Tensor, "B 1 T T"] | None) -> Float[Tensor, "B T W"]:
-        return self._mlp(x + self.attention(self.norm_attention(x), visible))
+    def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+        return self._mlp(x + self.attention(self.norm_attention(x)))
 
     def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
         """What `forward` gives at the last position, causal."""
@@ -177,17 +175,11 @@ class Decoder(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * shape.depth))
 
     def forward(
-        self,
-        observation: Float[Tensor, "B T D"],
-        goal: Float[Tensor, "B G C"] | None = None,
-        visible: Bool[Tensor, "B 1 T T"] | None = None,
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B T W"]:
-        """`visible[b, 0, i, j]`: may observation i look at observation j; causal where it is None."""
         x = self.dropout(self._tokens(observation, goal))
-        if visible is not None:
-            visible = _with_goals(visible, self.goal_tokens)
         for block in self.blocks:
-            x = block(x, visible)
+            x = block(x)
         return self.norm(x[:, self.goal_tokens :])
 
     def last(
@@ -202,7 +194,7 @@ class Decoder(nn.Module):
             return self.norm(newest(x, self.weights, heads=self.heads))[:, 0]
         x = self.dropout(x)
         for block in self.blocks[:-1]:
-            x = block(x, None)
+            x = block(x)
         return self.norm(self.blocks[-1].last(x))[:, 0]  # type: ignore[operator]  # which nn.Module cannot know
 
     def _tokens(self, observation: Tensor, goal: Tensor | None) -> Float[Tensor, "B G+T W"]:
@@ -239,17 +231,6 @@ def newest(x: Float[Tensor, "B T W"], blocks: Sequence[tuple[Tensor, ...]], *, h
         seen = torch.layer_norm(x, (width,), norm_mlp, shift_mlp)
         x += F.linear(F.gelu(F.linear(seen, expand, expand_bias), approximate="tanh"), contract, contract_bias)
     return x
-
-
-def _with_goals(visible: Bool[Tensor, "B 1 T T"], goals: int) -> Bool[Tensor, "B 1 G+T G+T"]:
-    """The same mask with `goals` positions before it, which every later position sees."""
-    if not goals:
-        return visible
-    batch, _, length, _ = visible.shape
-    full = torch.ones(goals + length, goals + length, dtype=torch.bool, device=visible.device).tril()
-    full = full.expand(batch, 1, -1, -1).clone()
-    full[:, :, goals:, goals:] = visible
-    return full
 
 
 def _initialise(module: nn.Module) -> None:

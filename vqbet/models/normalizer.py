@@ -97,7 +97,7 @@ def _hidden(channels: Sequence[Channel], unseen: Sequence[str]) -> Bool[np.ndarr
     for pattern, found in zip(unseen, fits, strict=True):
         if not found.any():
             names = ", ".join(channel.name for channel in channels)
-            raise TrainingError(f"prior.unseen: {pattern!r} fits no observed channel; there are {names}")
+            raise TrainingError(f"unseen: {pattern!r} fits no observed channel; there are {names}")
     return np.logical_or.reduce(fits.reshape(-1, len(channels)), axis=0)
 
 

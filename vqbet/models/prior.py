@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,21 +45,17 @@ class PriorShape(DecoderShape):
 class Objective:
     """What is minimised; the defaults are the paper's PushT values for actions in [-1, 1].
 
-    offset_target: the codes whose offset is trained: "sampled" from the prediction at `temperature` (the authors'
-    code), the "true" codes of the chunk (BeT), or "mixed", either with probability 1/2. mask_observation: the
-    probability with which a past observation is hidden from those after it. observation_noise, goal_noise: standard
-    deviation of what is added to observations and to goals in training, in normalised units. supervise: at which of a
-    window's positions a chunk is asked for: "all", as in the paper, or the "last", which is the one that acts; heads
-    then cost 1 / T.
+    offset_target: the codes whose offset is trained: "sampled" from the prediction (the authors' code), or the "true"
+    codes of the chunk (BeT). observation_noise, goal_noise: standard deviation of what is added to observations and to
+    goals in training, in normalised units. supervise: at which of a window's positions a chunk is asked for: "all", as
+    in the paper, or the "last", which is the one that acts; heads then cost 1 / T.
     """
 
     focal_gamma: float = 2.0
     primary_weight: float = 5.0
     secondary_weight: float = 0.5
     offset_weight: float = 100.0
-    offset_target: Literal["sampled", "true", "mixed"] = "sampled"
-    temperature: float = 1.0
-    mask_observation: float = 0.0
+    offset_target: Literal["sampled", "true"] = "sampled"
     observation_noise: float = 0.0
     goal_noise: float = 0.0
     supervise: Literal["all", "last"] = "all"
@@ -171,12 +167,9 @@ class Prior(nn.Module):
         return self
 
     def features(
-        self,
-        observation: Float[Tensor, "B T D"],
-        goal: Float[Tensor, "B G C"] | None = None,
-        visible: Bool[Tensor, "B 1 T T"] | None = None,
+        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B T W"]:
-        return self.decoder(self.normalizer.normalize(observation), self._wanted(goal), visible)
+        return self.decoder(self.normalizer.normalize(observation), self._wanted(goal))
 
     def last(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
@@ -198,7 +191,7 @@ class Prior(nn.Module):
         batch, as `Windows` gathers it: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
         (B, T+H-1), and "goal" (B, G, C) where there is one. Sums are divided by the positions asked for, so the loss of
         a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled codes,
-        masks, noise. No shape depends on what the batch holds.
+        noise. No shape depends on what the batch holds.
         """
         length, goal = self.tokenizer.shape.chunk, self.objective
         observation = torch.as_tensor(batch["observation"])
@@ -263,24 +256,14 @@ class Prior(nn.Module):
     def _trained_on(self, observation: Float[Tensor, "B T D"], goal: Any) -> Float[Tensor, "B _ W"]:
         """The features of the positions that are supervised, with what training does to observations."""
         goal = None if goal is None else torch.as_tensor(goal)
-        visible = self._visible(observation)
         if self.training and self.objective.observation_noise:
             noise = self.objective.observation_noise * self.normalizer.half_range
             observation = observation + noise * torch.randn_like(observation)
         if self.training and self.objective.goal_noise and self.goal is not None and goal is not None:
             goal = goal + self.objective.goal_noise * self.goal.half_range * torch.randn_like(goal)
-        if self.objective.supervise == "last" and visible is None:
+        if self.objective.supervise == "last":
             return self.last(observation, goal)[:, None]
-        features = self.features(observation, goal, visible)
-        return features[:, -1:] if self.objective.supervise == "last" else features
-
-    def _visible(self, observation: Float[Tensor, "B T D"]) -> Bool[Tensor, "B 1 T T"] | None:
-        if not self.training or self.objective.mask_observation == 0:
-            return None
-        batch, window, _ = observation.shape
-        kept = torch.rand(batch, 1, 1, window, device=observation.device) >= self.objective.mask_observation
-        own = torch.eye(window, dtype=torch.bool, device=observation.device)
-        return (kept | own).tril()
+        return self.features(observation, goal)
 
     @torch.no_grad()
     def _offset_codes(self, features: Tensor, logits: Tensor, codes: Int[Tensor, "M Q"]) -> Int[Tensor, "M Q"]:
@@ -288,15 +271,11 @@ class Prior(nn.Module):
             return codes
 
         def choose(_layers: int | slice, scores: Tensor) -> Tensor:
-            return pick(scores / self.objective.temperature, torch.rand(len(scores), device=scores.device))
+            return pick(scores, torch.rand(len(scores), device=scores.device))
 
         if self.shape.sequential:
-            sampled = self.draw(features, choose)
-        else:
-            sampled = torch.stack([choose(layer, logits[:, layer]) for layer in range(logits.shape[1])], dim=1)
-        if self.objective.offset_target == "sampled":
-            return sampled
-        return torch.where(torch.rand(len(codes), 1, device=codes.device) < 0.5, sampled, codes)
+            return self.draw(features, choose)
+        return torch.stack([choose(layer, logits[:, layer]) for layer in range(logits.shape[1])], dim=1)
 
 
 def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:

@@ -1,6 +1,6 @@
-"""The quantisers: L numbers of a chunk <-> Q codes of K classes each. Residual and plain VQ, k-means bins, FSQ.
+"""The quantisers: L numbers of a chunk <-> Q codes of K classes each. Residual VQ, k-means bins, FSQ.
 
-All four give and take the same codes, so that a prior can be compared over any of them. Whether the numbers are a
+All three give and take the same codes, so that a prior can be compared over any of them. Whether the numbers are a
 network's or the chunk's own is each one's to say (`networks`).
 """
 
@@ -220,19 +220,11 @@ def _residual(wanted: Wanted) -> ResidualQuantizer:
     )
 
 
-def _plain(wanted: Wanted) -> ResidualQuantizer:
-    if wanted.layers != 1:
-        raise ValueError(f"kind vq has one layer, got layers {wanted.layers}")
-    return _residual(wanted)
-
-
 QUANTIZERS: Mapping[str, Callable[[Wanted], Quantizer]] = {
     "residual": _residual,
-    "vq": _plain,
     "kmeans": lambda wanted: KMeansQuantizer(layers=wanted.layers, codes=wanted.codes, size=wanted.size),
     "fsq": lambda wanted: ScalarQuantizer(layers=wanted.layers, codes=wanted.codes),
 }
-FROM_DATA = frozenset(QUANTIZERS) - {"fsq"}  # their codes start at data, so data must have as many different points
 
 
 def nearest(

@@ -6,7 +6,7 @@ and dead codes are revived, which the authors' code leaves out. `vqbet.models.qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -22,13 +22,14 @@ from vqbet.models.normalizer import Normalizer
 from vqbet.models.quantizers import QUANTIZERS, Wanted
 
 KMEANS_POINTS = 16384
+SHOWN = 5  # channels of one limit in a sentence
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerShape:
     """chunk H actions, Q layers of K codes, L latent dimensions, width of the hidden layers, kind of the quantiser.
 
-    What layers and codes are depends on the kind (`quantizers`): "residual", "vq" with one layer, "kmeans", which
+    What layers and codes are depends on the kind (`quantizers`): "residual" (one layer is plain VQ), "kmeans", which
     has neither latent nor hidden, or "fsq", whose latent dimensions are its Q layers, with K levels each.
     """
 
@@ -44,7 +45,7 @@ class TokenizerShape:
 class Tokenizer(nn.Module):
     """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it.
 
-    Raises ValueError for a kind that is not in QUANTIZERS, or cannot have that many layers.
+    Raises ValueError for a kind that is not in QUANTIZERS.
     """
 
     single_process = True  # k-means and revived codes would differ from process to process
@@ -55,14 +56,13 @@ class Tokenizer(nn.Module):
         normalizer: Normalizer,
         shape: TokenizerShape,
         *,
-        reconstruction_weight: float = 1.0,
         commitment_weight: float = 5.0,
         decay: float = 0.99,
         revive_below: float = 1.0,
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.reconstruction_weight, self.commitment_weight = reconstruction_weight, commitment_weight
+        self.commitment_weight = commitment_weight
         self.normalizer = normalizer
         size = shape.chunk * normalizer.channels
         if shape.kind not in QUANTIZERS:
@@ -108,7 +108,7 @@ class Tokenizer(nn.Module):
             )
         quantized, codes, commitment = self.quantizer(self._latent(chunks))
         reconstruction = (self._rebuild(quantized) - chunks).abs().mean()
-        loss = self.reconstruction_weight * reconstruction + self.commitment_weight * commitment
+        loss = reconstruction + self.commitment_weight * commitment
         if self.training and self.trainable:
             self.trained_steps += 1
         used = [codes[:, layer].unique().numel() for layer in range(self.shape.layers)]
@@ -166,10 +166,11 @@ class Tokenizer(nn.Module):
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> Tokenizer:
-        """The exact inverse of `arguments` and `components`; arguments without a kind, as there were none before, mean
-        residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
+        """The exact inverse of `arguments` and `components`; arguments of before, without a kind or of kind "vq",
+        mean residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
         shape = {name: value for name, value in arguments.items() if name != "channels"}
-        if shape.get("kind", "residual") not in QUANTIZERS:
+        shape["kind"] = "residual" if shape.get("kind", "vq") == "vq" else shape["kind"]
+        if shape["kind"] not in QUANTIZERS:
             raise BundleError(f"tokenizer: expected a kind of {', '.join(QUANTIZERS)}, got {shape['kind']!r}")
         tokenizer = cls(Normalizer(arguments["channels"]), TokenizerShape(**shape))
         restore(tokenizer, components["tokenizer"], component="tokenizer", without=("normalizer",))
@@ -186,20 +187,25 @@ class Tokenizer(nn.Module):
         return rearrange(self.decoder(latent), "b (h a) -> b h a", h=self.shape.chunk)
 
 
-def check_health(health: Mapping[str, Any], *, max_mean_error: float, max_p99_error: float, min_used: float) -> None:
-    """Raises TrainingError, one sentence with every way in which a tokenizer is unfit for a prior.
+def check_health(
+    health: Mapping[str, Any], channels: Sequence[str], *, max_mean_error: float, max_p99_error: float, min_used: float
+) -> None:
+    """Raises TrainingError, one line with every way in which a tokenizer is unfit for a prior.
 
-    The errors are limits on `*_over_std` of every channel, `min_used` on the share of codes used in every layer.
+    channels: the names of the action channels. The errors are limits on `*_over_std` of every channel, `min_used` on
+    the share of codes used in every layer.
     """
     found = []
     if health["trained_steps"] == 0:
         found.append("it was never trained")
-    for name, limit in (("mean_error_over_std", max_mean_error), ("p99_error_over_std", max_p99_error)):
-        found += [
-            f"{name} of action channel {channel} is {value:.3f}, expected at most {limit:g}"
-            for channel, value in enumerate(health[name])
-            if not value <= limit
-        ]
+    for name, limit in (("mean", max_mean_error), ("p99", max_p99_error)):
+        values = zip(channels, health[f"{name}_error_over_std"], strict=True)
+        beyond = [f"{channel} {value:.3f}" for channel, value in values if not value <= limit]
+        if beyond:
+            more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
+            found.append(
+                f"{name} error over standard deviation is {', '.join(beyond[:SHOWN])}{more}, expected at most {limit:g}"
+            )
     found += [
         f"layer {layer} uses {used} of {health['codes']} codes, expected at least {min_used:.0%}"
         for layer, used in enumerate(health["codes_used"])

@@ -33,6 +33,6 @@ def _observed(spec: Spec) -> list[int]:
     if missing:
         raise WorldError(
             f"task {spec.task!r}: cannot hold still: actions are absolute and {', '.join(missing)} are not observed "
-            f"(observed: {', '.join(places)}); take 'noop' out of gate.baselines"
+            f"(observed: {', '.join(places)}); do not play 'noop' here"
         )
     return [places[channel.name] for channel in spec.action]

@@ -44,6 +44,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "tokenizer": tokenizer.digest,
             "prior": prior.digest,
             "params": {
+                "demos": {"views": prior.provenance["views"]},
                 "tokenizer": tokenizer.provenance["params"],
                 "prior": prior.provenance["params"],
                 "bundle": chosen.model_dump(mode="json"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, policies
-from vqbet.contract import Demonstrations, EpisodeRecord
+from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
@@ -69,7 +69,21 @@ def make_plan(
 
     digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`.
     """
-    chosen, most = params.gate, params.gate.looks[-1]
+    try:
+        return _plan(world, params, demos, digests, retrained, attempt)
+    except GateError as error:
+        raise GateError(f"{demos.spec.task}.gate: {error}") from error
+
+
+def _plan(
+    world: str,
+    params: TaskParams,
+    demos: Demonstrations,
+    digests: Mapping[str, str],
+    retrained: Sequence[float],
+    attempt: int,
+) -> Plan:
+    chosen = params.gate
     named = {name: getattr(chosen, name) for name in ("metric", "question", "margin", "alpha", "power", "floor")}
     return Plan(
         task=demos.spec.task,
@@ -83,7 +97,6 @@ def make_plan(
         reserved={
             "demonstrations": _span(params.demos.seed, params.demos.episodes),
             "selection": _span(params.evaluate.first_seed, params.evaluate.episodes),
-            "audit": _span(chosen.audit_seed, most),
         },
         slices=tuple(Slice(name, **part.model_dump()) for name, part in chosen.slices.items()),
         stopping=chosen.stopping,

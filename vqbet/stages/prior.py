@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, tasks
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import goals, store
 from vqbet.demos.goals import GoalWindows
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from vqbet.config import PriorParams, TaskParams
 
 
-SECTION = "prior"  # of the task's parameters; some of it holds for every policy of the task
-
-
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.prior
     demos = store.read(paths.store)
@@ -37,7 +33,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model, windows = build(chosen, frozen, demos, goal)
+    model, windows = build(chosen, frozen, demos, goal, wanted=params.demos.views)
     code = code_version.digest(__name__, paths.task)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = loop.train(
@@ -46,7 +42,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             len(windows),
             recipe(chosen),
             folder=paths.scratch("checkpoints/prior"),
-            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{chosen.model_dump_json()}",
+            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{params.demos.views}:{chosen.model_dump_json()}",
             track=watch.track,
             progress=advance,
         )
@@ -57,13 +53,14 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         paths.prior,
         kind="prior",
         spec=demos.spec,
-        arguments={**model.arguments(), **terms(paths.task, goal, chosen.model_dump())},
+        arguments={**model.arguments(), **terms(paths.task, goal, params.demos.views)},
         components=model.eval().components(),
         provenance={
             "code": code,
             "data": demos.digest,
             "tokenizer": tokenizer.digest,
             "params": chosen.model_dump(mode="json"),
+            "views": params.demos.views,
         },
     )
     checkpoint.clear(paths.scratch("checkpoints/prior"))
@@ -86,31 +83,41 @@ def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
 
 
 def build(
-    chosen: PriorParams, tokenizer: Tokenizer, demos: Demonstrations, goal: tuple[str, ...]
+    chosen: PriorParams,
+    tokenizer: Tokenizer,
+    demos: Demonstrations,
+    goal: tuple[str, ...],
+    *,
+    wanted: Collection[str],
 ) -> tuple[Prior, Windows | GoalWindows]:
     """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
-    spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
+    demos = views.seen(demos, wanted, tasks.of(demos.spec))
+    try:
+        spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
+    except TrainingError as error:
+        raise TrainingError(f"{demos.spec.task}.prior: {error}") from error
     model = Prior(
         tokenizer,
         spaces.observation,
-        PriorShape(**{field.name: getattr(chosen, field.name) for field in fields(PriorShape)}),
-        Objective(**{field.name: getattr(chosen, field.name) for field in fields(Objective)}),
+        chosen.into(PriorShape),
+        chosen.into(Objective),
         goal=spaces.goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(
-        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only=chosen.goal_frame
+        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only="goal_frame" in wanted
     )
 
 
-def terms(task: str, goal: tuple[str, ...], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers of a policy mean that was trained so, as `Actor.terms` has it; goals lie somewhere for one that
-    acts in their frame, and nowhere for one that does not, or is told none."""
-    reference = tasks.TASKS[task].goal_frame if goal and chosen.get("goal_frame") else ()
-    counted = tasks.TASKS[task].action_reference if chosen.get("absolute") else ()
+def terms(task: str, goal: tuple[str, ...], wanted: Collection[str]) -> dict[str, Any]:
+    """Return the coordinates of a policy that was trained on these views, as `Actor.terms` has them.
+
+    The goal's frame has a reference only for a policy that takes goals.
+    """
+    reference = tasks.TASKS[task].goal_frame if goal and "goal_frame" in wanted else ()
+    counted = tasks.TASKS[task].action_reference if "absolute" in wanted else ()
     return {"goal": list(goal), "reference": list(reference), "absolute": [list(each) for each in counted]}
 
 
 def recipe(chosen: PriorParams) -> Recipe:
-    return Recipe(**{field.name: getattr(chosen, field.name) for field in fields(Recipe)})
+    return chosen.into(Recipe)

@@ -1,7 +1,14 @@
-"""Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph."""
+"""Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph.
+
+The last checkpoint stays in the stage's scratch folder, outside DVC's outs: where nothing but the limits of health
+changed, the stage judges the same tokenizer again and takes no training step.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +17,13 @@ import numpy as np
 import torch
 
 from vqbet import bundle, tasks
-from vqbet.contract import Demonstrations, TrainingError
+from vqbet.contract import Demonstrations, PipelineError, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows, complete_chunks
 from vqbet.models.normalizer import Normalizer
-from vqbet.models.quantizers import FROM_DATA
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape, check_health
-from vqbet.stages import artifacts, code_version
+from vqbet.stages import artifacts, code_version, fitting
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.training import checkpoint, loop
@@ -26,37 +32,40 @@ from vqbet.training.recipe import Recipe, seed_everything
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
-SECTION = "tokenizer"  # of the task's parameters
+ACCEPTED = "accepted.json"  # beside the checkpoints: the limits that the tokenizer there was found healthy by
 FITTED_ON = 16384  # windows that the one row of a fit without training is about
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
+    views.refuse(paths.task, params.demos.views, tasks.of(demos.spec))
     refuse_unfit(paths.task, chosen, demos)
-    code = code_version.digest(__name__, paths.task)
+    code, folder = code_version.digest(__name__, paths.task), paths.scratch("checkpoints/tokenizer")
+    _forget_if_accepted(folder, chosen)
     made = fit(
         chosen,
         demos,
-        folder=paths.scratch("checkpoints/tokenizer"),
-        fingerprint=f"{demos.digest}:{code}:{chosen.model_dump_json()}",
+        wanted=params.demos.views,
+        folder=folder,
+        fingerprint=f"{demos.digest}:{code}:{params.demos.views}:{json.dumps(made_with(chosen))}",
         watch=watch,
     )
     tokenizer = made.tokenizer
-    recorded = views.seen(demos, SECTION, views.asked(chosen.model_dump()) - {"mirrored"}, tasks.of(demos.spec))
+    recorded = views.seen(demos, set(params.demos.views) - {"mirrored"}, tasks.of(demos.spec))
     health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
     artifacts.write_curves(paths.plot("tokenizer"), made.history)
     artifacts.write_json(paths.health, described(health, recorded))
-    check_health(health, **chosen.health.model_dump())
+    channels = [channel.name for channel in recorded.spec.action]
+    check_health(health, channels, **chosen.health.model_dump())
     bundle.write(
         paths.tokenizer,
         kind="tokenizer",
         spec=demos.spec,
         arguments=tokenizer.arguments(),
         components=tokenizer.components(),
-        provenance={"code": code, "data": demos.digest, "params": chosen.model_dump(mode="json")},
+        provenance={"code": code, "data": demos.digest, "params": made_with(chosen), "views": params.demos.views},
     )
-    checkpoint.clear(paths.scratch("checkpoints/tokenizer"))
     metrics = {
         "mean_error_over_std": max(health["mean_error_over_std"]),
         "p99_error_over_std": max(health["p99_error_over_std"]),
@@ -65,7 +74,23 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "combinations_used": float(health["combinations_used"]),
     }
     artifacts.write_json(paths.metrics("tokenizer"), metrics)
+    artifacts.write_json(folder / ACCEPTED, chosen.health.model_dump())
     return metrics
+
+
+def _forget_if_accepted(folder: Path, chosen: TokenizerParams) -> None:
+    """Remove the checkpoints where these very limits have accepted what they hold: a stage that DVC runs again for
+    another reason, or because it was told to, trains again."""
+    note = folder / ACCEPTED
+    with suppress(PipelineError):
+        if artifacts.read_object(note) == chosen.health.model_dump():
+            checkpoint.clear(folder)
+    note.unlink(missing_ok=True)
+
+
+def made_with(chosen: TokenizerParams) -> dict[str, Any]:
+    """Return what of the section decides a trained tokenizer: all but the limits that it is judged by afterwards."""
+    return chosen.model_dump(mode="json", exclude={"health"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +102,21 @@ class Fit:
     seconds: float
 
 
-def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerprint: str, watch: Watch) -> Fit:
+def fit(
+    chosen: TokenizerParams,
+    demos: Demonstrations,
+    *,
+    wanted: Collection[str],
+    folder: Path,
+    fingerprint: str,
+    watch: Watch,
+) -> Fit:
     """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
 
-    Raises ConfigError where the demonstrations are to be seen in a way that their world is not made for.
+    wanted: the views of the demonstrations to learn from. Raises ConfigError where their world is not made for one.
     """
     began = loop.clock()
-    demos = views.seen(demos, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
+    demos = views.seen(demos, wanted, tasks.of(demos.spec))
     windows = Windows(demos, window=1, chunk=chosen.chunk)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
@@ -103,35 +136,22 @@ def fit(chosen: TokenizerParams, demos: Demonstrations, *, folder: Path, fingerp
             track=watch.track,
             progress=advance,
         )
+    if trained.resumed_from == trained.steps:
+        watch.say(f"tokenizer {demos.spec.task}: nothing but its limits changed, so it is judged again, not trained")
     return Fit(tokenizer.eval(), trained.history, loop.clock() - began)
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
-    """Raises TrainingError or ConfigError, naming the parameter, where the data cannot give what is asked for."""
-    views.refuse(task, SECTION, views.asked(chosen.model_dump()), tasks.of(demos.spec))
-    longest = int(demos.lengths.max(initial=0))
-    if chosen.chunk > longest:
-        raise TrainingError(
-            f"{task}.tokenizer.chunk: {chosen.chunk} actions, but the longest of {len(demos.lengths)} episodes has "
-            f"{longest}; use a shorter chunk"
-        )
-    if chosen.kind not in FROM_DATA:
-        return
-    chunks = complete_chunks(demos, chosen.chunk)
-    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
-    found = len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))
-    if chosen.codes > found:
-        raise TrainingError(
-            f"{task}.tokenizer.codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
-        )
+    """Raises TrainingError, naming the parameter, where the data cannot give what is asked for."""
+    for sentence in fitting.unfit(chosen, demos):
+        raise TrainingError(f"{task}.tokenizer.{sentence}")
 
 
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
     """A tokenizer that has seen nothing but the limits of the actions."""
     return Tokenizer(
         Normalizer.fit(demos.action, demos.spec.action),
-        TokenizerShape(chosen.chunk, chosen.layers, chosen.codes, chosen.latent, chosen.hidden, chosen.kind),
-        reconstruction_weight=chosen.reconstruction_weight,
+        chosen.into(TokenizerShape),
         commitment_weight=chosen.commitment_weight,
         decay=chosen.decay,
         revive_below=chosen.revive_below,

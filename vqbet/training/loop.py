@@ -203,8 +203,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=True
         )
-        loss = accelerator.prepare(_Loss(model, recipe))
-        self.loss = torch.compile(loss, dynamic=False) if recipe.compiled else loss
+        self.loss = accelerator.prepare(_Loss(model, recipe))
         torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
 
     def windows(self, count: int) -> Int[np.ndarray, " share"]:

@@ -21,7 +21,7 @@ DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # owners of matrices; not embedd
 class Recipe:
     """How to train. `batch` counts windows of all processes together; `min_lr` is the fraction of `lr` at the end;
     `clip` bounds the gradient's norm (0: off); `ema` is the decay of the averaged weights per step (0: off).
-    `precision` "bf16" computes products in bfloat16 and keeps weights in float32; `compiled`: through torch.compile."""
+    `precision` "bf16" computes products in bfloat16 and keeps weights in float32."""
 
     steps: int
     batch: int
@@ -33,7 +33,6 @@ class Recipe:
     ema: float
     seed: int
     precision: Literal["fp32", "bf16"] = "fp32"
-    compiled: bool = False
 
 
 def seed_everything(seed: int) -> None:

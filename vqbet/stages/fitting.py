@@ -1,0 +1,42 @@
+"""Whether demonstrations have what a tokenizer is to learn of them. numpy only, so that asking costs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from vqbet.contract import Demonstrations
+from vqbet.demos.windows import complete_chunks
+
+if TYPE_CHECKING:
+    from vqbet.config import TokenizerParams
+
+FROM_DATA = ("residual", "kmeans")  # kinds whose codes start at data, so data must have as many different points
+
+
+def unfit(chosen: TokenizerParams, demos: Demonstrations) -> Iterator[str]:
+    """Yield a sentence, which begins with the parameter, for each thing that a tokenizer cannot learn of these data."""
+    longest = int(demos.lengths.max(initial=0))
+    if chosen.chunk > longest:
+        yield (
+            f"chunk: {chosen.chunk} actions, but the longest of {len(demos.lengths)} episodes has {longest}; use a "
+            "shorter chunk"
+        )
+        return
+    found = distinct(complete_chunks(demos, chosen.chunk))
+    if chosen.kind in FROM_DATA and chosen.codes > found:
+        yield f"codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
+    elif chosen.health.min_used * chosen.codes > found:
+        yield (
+            f"health.min_used: {chosen.health.min_used:g} of {chosen.codes} codes cannot be in use: the data has "
+            f"{found} distinct chunks, and a chunk has one code in each layer; use fewer codes, or a lower limit"
+        )
+
+
+def distinct(chunks: Float[np.ndarray, "N H A"]) -> int:
+    """Return how many different chunks there are."""
+    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
+    return len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))

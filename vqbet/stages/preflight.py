@@ -1,0 +1,146 @@
+"""Everything that would stop a task's graph in some later stage, found before the first one runs. Trains nothing.
+
+`vqbet check` tells it, and `runner` refuses to begin with the first stage. No stage imports this module: what it looks
+at belongs to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from vqbet import tasks
+from vqbet.contract import ConfigError, Demonstrations, GateError, PipelineError, StoreError, VqbetError, WorldError
+from vqbet.coordinates import views
+from vqbet.demos import store
+from vqbet.evaluation.plan import Plan, Slice
+from vqbet.stages import fitting, worlds
+from vqbet.stages.paths import Paths
+
+if TYPE_CHECKING:
+    from vqbet.config import TaskParams
+    from vqbet.tasks import Task
+
+
+def refuse(paths: Paths, params: TaskParams) -> None:
+    """Raises PipelineError with a line for everything that is wrong; what is wrong alone keeps its own error."""
+    found = list(wrong(paths, params))
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        lines = "".join(f"\n  - {error}" for error in found)
+        raise PipelineError(f"{paths.task}: {len(found)} things are wrong, and nothing was begun:{lines}")
+
+
+def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
+    """Yield an error for everything that would stop the graph, each naming the parameter or the file."""
+    yield from _plan(paths.task, params)
+    known = tasks.TASKS.get(paths.task)
+    if known is not None:
+        yield from _unfit(paths.task, params, known)
+    try:
+        demos = read(paths)
+    except StoreError as error:
+        yield error
+        demos = None
+    try:
+        worlds.make(worlds.name(paths.task, asked=params.prior.goal_steps > 0), demos)
+    except WorldError as error:
+        if demos is not None or not params.prior.goal_steps:
+            yield error
+    if demos is not None:
+        yield from of_data(paths.task, params, demos)
+
+
+def _unfit(task: str, params: TaskParams, known: Task) -> Iterator[VqbetError]:
+    """Yield an error for everything that is asked of a task which it is not made for."""
+    try:
+        views.refuse(task, params.demos.views, known)
+    except ConfigError as error:
+        yield error
+    if params.prior.goal_steps and not known.goal:
+        yield ConfigError(f"{task}.prior.goal_steps: {params.prior.goal_steps}: the task has no goals; set it to 0")
+
+
+def read(paths: Paths) -> Demonstrations:
+    """Return the task's demonstrations. Raises StoreError, with what to do where there are none."""
+    if not paths.store.is_dir():
+        raise StoreError(
+            f"{paths.store}: no demonstrations; bring them in: vqbet ingest {paths.task} [path or URL], or dvc pull"
+        )
+    return store.read(paths.store)
+
+
+def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
+    """Yield an error for everything that these demonstrations cannot give."""
+    yield from (ConfigError(f"{task}.tokenizer.{line}") for line in fitting.unfit(params.tokenizer, demos))
+    names = [channel.name for channel in demos.spec.observation]
+    for pattern in params.prior.unseen:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            yield ConfigError(
+                f"{task}.prior.unseen: {pattern!r} fits no observed channel; there are {', '.join(names)}"
+            )
+    try:
+        if "noop" in params.gate.baselines:
+            worlds.baseline("noop", demos)
+    except WorldError as error:
+        yield ConfigError(f"{task}.gate.baselines: {error}")
+
+
+def _plan(task: str, params: TaskParams) -> Iterator[GateError]:
+    """Yield the gate's own refusals, one for each part of its plan: a plan that has several names but the first."""
+    chosen, blank = params.gate, "0" * 64
+    most = max(1, max(chosen.looks))
+    neutral = Plan(
+        task=task,
+        world=task,
+        spec=blank,
+        candidate=blank,
+        champion="",
+        machine="any",
+        first_seed=chosen.first_seed,
+        looks=(most,),
+        reserved={},
+        slices=(Slice("all", 1.0),),
+        metric=chosen.metric,
+        question=chosen.question,
+        stopping="group_sequential",
+        margin=chosen.margin,
+        alpha=chosen.alpha,
+        power=chosen.power,
+        floor=chosen.floor,
+        min_modes=chosen.min_modes,
+        baselines=(),
+    )
+    for change in (_looks, _slices, _baselines, _seeds):
+        try:
+            replace(neutral, **change(params))
+        except GateError as error:
+            yield GateError(f"{task}.gate: {error}")
+
+
+def _looks(params: TaskParams) -> dict[str, Any]:
+    return {"looks": tuple(params.gate.looks), "stopping": params.gate.stopping}
+
+
+def _slices(params: TaskParams) -> dict[str, Any]:
+    return {"slices": tuple(Slice(name, **part.model_dump()) for name, part in params.gate.slices.items())}
+
+
+def _baselines(params: TaskParams) -> dict[str, Any]:
+    return {"baselines": tuple(params.gate.baselines)}
+
+
+def _seeds(params: TaskParams) -> dict[str, Any]:
+    return {"reserved": reserved(params)}
+
+
+def reserved(params: TaskParams) -> dict[str, tuple[int, int]]:
+    """Return the seeds of other purposes than the gate's: name -> (first, end)."""
+    demos, evaluate = params.demos, params.evaluate
+    return {
+        "demonstrations": (demos.seed, demos.seed + demos.episodes),
+        "selection": (evaluate.first_seed, evaluate.first_seed + evaluate.episodes),
+    }
