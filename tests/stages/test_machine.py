@@ -9,17 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from vqbet.stages.arena import Arena, Job
 
 from tests.support.judging import TASK, judged, params
 from vqbet import environment, registry
 from vqbet.environment import processes
 from vqbet.evaluation import gate as rules
-from vqbet.evaluation import records
+from vqbet.evaluation import pool, records
 from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.registry import connection
-from vqbet.stages import arena, gate, runner, sealing, verdicts
+from vqbet.stages import gate, runner, sealing, verdicts
 from vqbet.stages.paths import Paths
+from vqbet.stages.players import StorePlayers, here
 from vqbet.stages.progress import Watch
 
 pytestmark = pytest.mark.slow
@@ -85,11 +86,11 @@ def test_evidence_seal_and_runs_name_the_machine(on: Path) -> None:
 
 def test_records_name_the_machine_that_played_them(on: Path) -> None:
     plan = Plan.read(Paths(on, TASK).gate / "plan.json")
-    job = gate.jobs_of(plan, range(plan.first_seed, plan.first_seed + 1), {})[-1]
-    with Arena(Paths(on, TASK).store) as place:
-        (played,) = place.play("", [job], Watch())
+    job = gate.assignments_of(plan, range(plan.first_seed, plan.first_seed + 1), {})[-1]
+    with RolloutPool(StorePlayers(Paths(on, TASK).store)) as place:
+        (played,) = place.play("", [job], Watch().bar)
     assert [record.machine for record in played.records] == [ONE]
-    assert [gate.here(plan, record).machine for record in played.records] == [""]
+    assert [here(plan, record).machine for record in played.records] == [""]
 
 
 def test_a_record_in_a_file_that_names_a_machine_is_refused(on: Path) -> None:
@@ -102,14 +103,14 @@ def test_a_record_in_a_file_that_names_a_machine_is_refused(on: Path) -> None:
 
 def test_one_episode_from_another_machine_and_nothing_is_compared(on: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: a worker that plays elsewhere. The verdict says so, and can be replayed."""
-    play = arena._Players.play
+    play = StorePlayers.play
 
-    def elsewhere(players: arena._Players, job: Job, report: arena.Report) -> arena.Play:
+    def elsewhere(players: StorePlayers, job: Assignment, report: pool.Report) -> pool.Play:
         played = play(players, job, report)
         first = [replace(record, machine=OTHER) for record in played.records[:1]]
         return replace(played, records=[*first, *played.records[1:]]) if job.label.policy == "noop" else played
 
-    monkeypatch.setattr(arena._Players, "play", elsewhere)
+    monkeypatch.setattr(StorePlayers, "play", elsewhere)
     asked = params(on)
     fresh = asked.model_copy(update={"gate": asked.gate.model_copy(update={"first_seed": 2000100})})
     metrics = runner.run(on, TASK, "gate", fresh, Watch())
