@@ -75,7 +75,7 @@ def test_another_to_whoever_runs_it(one: str, two: str) -> None:
 
 
 def test_the_text_does_not_depend_on_what_later_versions_of_python_add() -> None:
-    """A node with a field that this Python does not know, empty, as Python 3.12 and 3.13 add them to what they parse."""
+    """A node with fields that this Python does not know, and empty, as Python 3.12 and 3.13 add to what they parse."""
     tree = ast.parse("class A:\n    def f(self): return 1")
     before = canonical_source.text(tree)
     for node in ast.walk(tree):

@@ -201,6 +201,60 @@ class TestTasks:
         assert own_modules("pushing", package) == own_modules("checks", package) == ()
 
 
+ROWS = """
+from vqbet.tasks.task import Task
+TASKS = Tasks({"push": "vqbet.tasks.push:TASK", "cook": "vqbet.tasks.cook:TASK", "door": "acme.door:TASK"})
+"""
+NAMED = """
+from vqbet.tasks.push import spec
+from vqbet.tasks.task import Code, Task
+TASK = Task(spec=spec.SPEC, world=Code("vqbet.tasks.push.world:World"), oracle=Code("vqbet.tasks.push.oracle:show"))
+"""
+
+
+class TestFields:
+    """A task that names its world and reads none: what depends on it is who may call it."""
+
+    @pytest.fixture
+    def house(self, write: Write, package: Path) -> Path:
+        write(
+            train="from vqbet.tasks import TASKS\ngoal = TASKS['push'].goal",
+            play="from vqbet.tasks import TASKS\nenv = TASKS['push'].world()",
+            asking="from vqbet.tasks import TASKS\nenv = getattr(TASKS['push'], 'world')()",
+            relay="from vqbet import train\nfrom vqbet import play",
+            tasks__task="class Task:\n    world = None\n    def modules(self):\n        return self.world, self.oracle",
+            tasks__push__spec="SPEC = 1",
+            tasks__push__world="SIZE = 1",
+            tasks__push__oracle="",
+            tasks__cook__world="",
+        )
+        (package / "tasks" / "__init__.py").write_text(ROWS)
+        (package / "tasks" / "push" / "__init__.py").write_text(NAMED)
+        return package
+
+    def test_its_rows_name_its_module(self, house: Path) -> None:
+        assert own_modules("push", house) == PUSH
+        assert own_modules("door", house) == ("acme.door",)
+
+    @pytest.mark.parametrize(
+        ("module", "called"),
+        [("train", set()), ("play", {"world"}), ("asking", {"world"}), ("relay", {"world"})],
+    )
+    def test_the_code_of_a_field_counts_where_it_is_read(self, house: Path, module: str, called: set[str]) -> None:
+        found = closure(house, f"vqbet.{module}", PUSH)
+        assert {"tasks/__init__.py", "tasks/task.py", "tasks/push/__init__.py", "tasks/push/spec.py"} <= found
+        assert {name for name in ("world", "oracle") if f"tasks/push/{name}.py" in found} == called
+        assert not any("cook" in name for name in found)
+
+    def test_a_row_of_another_task_is_not_counted(self, house: Path) -> None:
+        before = Sources(house).digest("vqbet.play", PUSH)
+        table = house / "tasks" / "__init__.py"
+        table.write_text(ROWS.replace("vqbet.tasks.cook:TASK", "vqbet.tasks.cook:OTHER"))
+        assert Sources(house).digest("vqbet.play", PUSH) == before
+        table.write_text(ROWS.replace("vqbet.tasks.push:TASK", "vqbet.tasks.push:OTHER"))
+        assert Sources(house).digest("vqbet.play", PUSH) != before
+
+
 class TestKept:
     """Facts about files are kept between processes, by what the files hold."""
 

@@ -1,4 +1,4 @@
-"""The hashes of a task's code, as the graph compares them. Must start fast: it runs whenever DVC is asked for anything."""
+"""The hashes of a task's code, as the graph compares them. Starts fast, since every `dvc repro` begins with it."""
 
 from __future__ import annotations
 

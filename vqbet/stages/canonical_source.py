@@ -57,17 +57,14 @@ def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _joined(parts: Iterable[ast.expr]) -> list[ast.expr]:
     """The parts of an f-string with no two texts side by side, and none that is empty."""
-    found: list[ast.expr] = []
+    found, text = list[ast.expr](), ""
     for part in parts:
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
-            before = found[-1].value if found and isinstance(found[-1], ast.Constant) else ""
-            if before:
-                found.pop()
-            whole = f"{before}{part.value}"
-            found += [ast.Constant(whole)] if whole else []
-        else:
-            found.append(part)
-    return found
+            text += part.value
+            continue
+        found += [ast.Constant(text), part] if text else [part]
+        text = ""
+    return found + ([ast.Constant(text)] if text else [])
 
 
 def _constant(value: object) -> str:

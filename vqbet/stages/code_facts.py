@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vqbet.stages import canonical_source
 
 MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?::\w+)?")  # as `python -m` and entry points name one
+FIELDS = frozenset({"importer", "oracle", "replay", "world", "goal_world", "validation"})  # of a task: code it names
 FILE = re.compile(r"[\w./-]{1,200}\.\w{1,8}")
 MOST = 2000  # files whose facts are kept; beyond, those that were not asked for are dropped
 VERSION = hashlib.sha256(Path(__file__).read_bytes() + Path(canonical_source.__file__).read_bytes()).hexdigest()
@@ -26,29 +28,38 @@ VERSION = hashlib.sha256(Path(__file__).read_bytes() + Path(canonical_source.__f
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """imports: (module, name in it or "", dots before the module). texts: constants that may name a file or a module."""
+    """Everything about one file that the version of code rests on.
+
+    imports: module, name in it or "", dots before the module. texts: a constant that may name a file or a module, and
+    the field of a task that it is the value of, or "". fields: those of FIELDS that the file may read from a task.
+    """
 
     sha256: str  # of the canonical source
     imports: tuple[tuple[str, str, int], ...]
-    texts: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...]
+    fields: tuple[str, ...]
 
     @classmethod
     def of(cls, tree: ast.Module) -> Facts:
-        imports, texts = set[tuple[str, str, int]](), set[str]()
-        for node in _running(tree):
+        imports, texts, fields, words = set[tuple[str, str, int]](), set[tuple[str, str]](), set[str](), set[str]()
+        for node, field in _running(tree):
             if isinstance(node, ast.Import):
                 imports |= {(alias.name, "", 0) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imports |= {(node.module or "", alias.name, node.level) for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                fields |= {node.attr} & FIELDS
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if MODULE.fullmatch(node.value) or FILE.fullmatch(node.value):
-                    texts.add(node.value)
-        content = canonical_source.text(tree).encode()
-        return cls(hashlib.sha256(content).hexdigest(), tuple(sorted(imports)), tuple(sorted(texts)))
+                words |= {node.value} & FIELDS
+                texts |= {(node.value, field)} if MODULE.fullmatch(node.value) or FILE.fullmatch(node.value) else set()
+        if any(f"{module}.{name}.".startswith("vqbet.tasks.") for module, name, _ in imports):
+            fields |= words  # as `getattr` is given one
+        sha256 = hashlib.sha256(canonical_source.text(tree).encode()).hexdigest()
+        return cls(sha256, tuple(sorted(imports)), tuple(sorted(texts)), tuple(sorted(fields)))
 
 
 class Kept:
-    """Facts by the bytes of a file, kept in `path` from one process to the next; a file there that is damaged is none."""
+    """Facts by the bytes of a file, kept in `path` from one process to the next. A damaged `path` is none."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._facts, self._used = path, dict[str, Facts](), set[str]()
@@ -88,18 +99,35 @@ def passed(tree: ast.Module) -> ast.Module:
     return tree if mentioned & {one.name for one in functions} else ast.Module(rest, [])
 
 
-def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node of the tree but those that are there for types only, in no order."""
-    waiting = [tree]
+def _running(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Every node but those that are there for types only, in no order, and the field of a task that it is part of."""
+    waiting = [(tree, "")]
     while waiting:
-        node = waiting.pop()
+        node, field = waiting.pop()
         if isinstance(node, ast.If) and canonical_source.for_types_only(node):
-            waiting += node.orelse
-        else:
-            yield node
-            waiting += ast.iter_child_nodes(node)
+            waiting += [(part, field) for part in node.orelse]
+            continue
+        yield node, field
+        waiting += [(part, field or _field(part, node)) for part in ast.iter_child_nodes(node)]
 
 
-def _facts(value: dict[str, object]) -> Facts:
-    imports = value["imports"]
-    return Facts(value["sha256"], tuple(map(tuple, imports)), tuple(value["texts"]))
+def _field(node: ast.AST, parent: ast.AST) -> str:
+    """The field of a task that a node gives a value: in `Task(world=...)`, or by default in the class itself."""
+    name = ""
+    if isinstance(node, ast.keyword) and isinstance(parent, ast.Call):
+        made = parent.func
+        called = made.id if isinstance(made, ast.Name) else made.attr if isinstance(made, ast.Attribute) else ""
+        name = (node.arg or "") if called == "Task" else ""
+    elif isinstance(node, ast.AnnAssign) and isinstance(parent, ast.ClassDef) and parent.name == "Task":
+        name = node.target.id if isinstance(node.target, ast.Name) else ""
+    return name if name in FIELDS else ""
+
+
+def _facts(value: dict[str, Any]) -> Facts:
+    texts = tuple((text, field) for text, field in value["texts"])
+    return Facts(
+        value["sha256"],
+        tuple((module, name, dots) for module, name, dots in value["imports"]),
+        texts,
+        tuple(value["fields"]),
+    )

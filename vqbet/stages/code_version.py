@@ -5,7 +5,8 @@ too, and the templates and style sheets that they name. A Python file counts as 
 a docstring changes no version; any other file counts by its bytes.
 
 Of vqbet/tasks/, each folder a room, only the room of the task at hand counts: not another task's world, nor what the
-table of tasks says of it. A task installed from another package counts with the files of that package.
+table of tasks says of it. A task installed from another package counts with the files of that package. Code that a task
+names in a field, as in `Task(world="...")`, counts where the field may be read: a world trains nothing again.
 
 Not counted: `__main__`, `runner` and `config`, which hand over values; the versions of other packages; and the modules
 that make this hash, which decide nothing else.
@@ -57,13 +58,14 @@ def write(path: Path, task: str) -> dict[str, str]:
 
 
 def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
-    """Return the modules that make up a task: an installed one's entry point, else its room, else none.
+    """Return the modules that hold a task: of its row in the table, else of an installed task, else its room, or none.
 
     A room is named as its task, or begins the task's name: blockpush_drawn lives in blockpush.
     """
-    installed = [entry.module for entry in metadata.entry_points(group=GROUP) if entry.name == task]
-    if installed:
-        return tuple(installed)
+    rows = task_table.rows(ast.parse((package / "tasks" / "__init__.py").read_bytes()), task)
+    named = rows or [entry.module for entry in metadata.entry_points(group=GROUP, name=task)]
+    if named:
+        return tuple(named)
     rooms = [file.parent.name for file in (package / "tasks").glob("*/__init__.py")]
     fitting = [name for name in rooms if task == name or task.startswith(f"{name}_")]
     return (f"{TABLE}.{max(fitting, key=len)}",) if fitting else ()
@@ -110,28 +112,42 @@ class Sources:
                 continue
             facts = self._facts(name, whole, others)
             found[path.relative_to(home).as_posix()] = facts.sha256
-            for other in _inputs(facts.texts, home / _top(name), path.parent):
+            for other in _inputs([text for text, _ in facts.texts], home / _top(name), path.parent):
                 found[other.relative_to(home).as_posix()] = hashlib.sha256(other.read_bytes()).hexdigest()
         return found
 
     def _modules(self, module: str, own: Sequence[str], others: Collection[str]) -> dict[str, bool]:
         """Every module that runs, and whether all of it may: a package that is only passed through runs less."""
         found, uncounted = dict[str, bool](), {f"vqbet.stages.{name}" for name in UNCOUNTED}
-        waiting = [(module, True)]
+        waiting, read, unread = [(module, True, "")], {""}, dict[str, list[str]]()
         while waiting:
-            name, whole = waiting.pop()
+            name, whole, field = waiting.pop()
+            if field not in read:
+                unread.setdefault(field, []).append(name)
+                continue
             if found.get(name, False) or (name in found and not whole) or name in uncounted:
                 continue
             found[name] = whole
             parts = name.split(".")
-            waiting += [(".".join(parts[:count]), False) for count in range(1, len(parts))]  # Python runs these first
-            waiting += [(one, True) for one in self._named(name, whole, others) if self._room(one) not in others]
+            waiting += [
+                (".".join(parts[:count]), False, "") for count in range(1, len(parts))
+            ]  # Python runs these first
+            waiting += [
+                (one, True, of) for one, of in self._named(name, whole, others) if self._room(one) not in others
+            ]
             if name == TABLE and whole:
-                waiting += [(one, True) for one in own]
+                waiting += [(one, True, "") for one in own]
+            if not f"{name}.".startswith(f"{TABLE}."):  # there, what a task has is passed on and not called
+                for more in set(self._facts(name, whole, others).fields) - read:
+                    read.add(more)
+                    waiting += [(one, True, "") for one in unread.pop(more, [])]
         return found
 
-    def _named(self, name: str, whole: bool, others: Collection[str]) -> Iterator[str]:
-        """The modules that a module imports, or names in a text of their own, as a child process is given one."""
+    def _named(self, name: str, whole: bool, others: Collection[str]) -> Iterator[tuple[str, str]]:
+        """The modules that a module imports, or names in a text of their own, as a child process is given one.
+
+        Each with the field of a task that it belongs to, or "".
+        """
         facts, path = self._facts(name, whole, others), self._file(name)
         package = name if path and path.name == "__init__.py" else name.rpartition(".")[0]
         for source, inner, dots in facts.imports:
@@ -141,17 +157,17 @@ class Sources:
                 named = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
             else:
                 named = [f"{source}.{inner}" if self._file(f"{source}.{inner}") else source]
-            yield from (one for one in named if self._file(one))
-        for text in facts.texts:
+            yield from ((one, "") for one in named if self._file(one))
+        for text, field in facts.texts:
             match = MODULE.fullmatch(text)
             path = self._file(match[1]) if match else None
             if match and path and path.name != "__init__.py":
-                yield match[1]
+                yield match[1], field
 
     def _facts(self, name: str, whole: bool, others: Collection[str]) -> Facts:
         path = self._file(name)
         if path is None:
-            return Facts("", (), ())
+            return Facts("", (), (), ())
         try:
             if name == TABLE:
                 tree = task_table.without_others(ast.parse(path.read_bytes()), others)

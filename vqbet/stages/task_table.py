@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Collection, Iterator
 
 TABLE = "vqbet.tasks"
+ROW = re.compile(r"[\w.]+:\w+")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -20,6 +22,20 @@ def without_others(table: ast.Module, others: Collection[str]) -> ast.Module:
     """
     pruning = _Pruning(others)
     return ast.Module([part for statement in table.body for part in pruning.kept(copy.deepcopy(statement))], [])
+
+
+def rows(table: ast.Module, task: str) -> list[str]:
+    """Return the modules that the table's mappings name for a task, as in `{"door": "vqbet.tasks.door:TASK"}`."""
+    return sorted(
+        {
+            value.value.partition(":")[0]
+            for node in ast.walk(table)
+            if isinstance(node, ast.Dict)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if isinstance(key, ast.Constant) and key.value == task
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and ROW.fullmatch(value.value)
+        }
+    )
 
 
 class _Pruning(ast.NodeTransformer):
