@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Demonstrations": ("ingest", "drift"),
+    "Parameters": ("params", "check"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
@@ -20,6 +21,8 @@ OTHER = "Other"  # for a verb that no section names: shown last rather than hidd
 EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "ingest": ("vqbet ingest blockpush", "vqbet ingest pusht ~/downloads/pusht.zip"),
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
+    "params": ("vqbet params", "vqbet params blockpush"),
+    "check": ("vqbet check blockpush",),
     "stage": ("vqbet stage tokenizer blockpush",),
     "retrain": ("vqbet retrain blockpush --times 2",),
     "plan": ("vqbet plan blockpush",),
