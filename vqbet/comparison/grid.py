@@ -20,12 +20,6 @@ SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
 TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
 VIEWS = ("mirrored", "goal_frame", "absolute")  # results name each by a flag, in the sections tokenizer and prior
 OPTIONAL = ("goal_frame", "absolute")  # of those, what plays no part where it is false
-# What results name, of the sections tokenizer and prior, that is a parameter no more: nothing else was ever trained.
-FORMER: Mapping[str, Mapping[str, Any]] = {
-    "tokenizer": {"reconstruction_weight": 1.0},
-    "prior": {"compiled": False, "mask_observation": 0.0, "temperature": 1.0},
-    "bundle": {},
-}
 SHARED = ("unseen", "observation_noise")  # of the section prior, what holds for every policy of a task
 ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
 EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
@@ -82,7 +76,7 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
         return found | {name: getattr(shared.prior, name) for name in names} | _flags(shared)
     task = sections(params, cell)
-    found = {name: getattr(task, name).model_dump(mode="json") | FORMER[name] for name in SECTIONS}
+    found = {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
     for name in ("tokenizer", "prior"):
         found[name] |= _flags(task)
     prior = found["prior"]

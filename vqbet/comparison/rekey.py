@@ -46,7 +46,20 @@ class Tables:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-NOW = Tables()
+NOW = Tables(
+    dropped={
+        "tokenizer.reconstruction_weight": 1.0,
+        "prior.compiled": False,
+        "prior.mask_observation": 0.0,
+        "prior.temperature": 1.0,
+    },
+    replaced={"tokenizer.kind": {"vq": "residual"}},
+    variants={
+        "no mirror image": {"demos.views": ["goal_frame"]},
+        "demonstrations where they stopped": {"demos.views": ["mirrored"]},
+        "no residual layer": {"tokenizer.layers": 1},
+    },
+)
 
 
 def key(value: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
