@@ -94,10 +94,7 @@ def _plan(
         machine="",  # an output of a stage is the same wherever it is made
         first_seed=chosen.first_seed,
         looks=tuple(chosen.looks),
-        reserved={
-            "demonstrations": _span(params.demos.seed, params.demos.episodes),
-            "selection": _span(params.evaluate.first_seed, params.evaluate.episodes),
-        },
+        reserved=reserved(params),
         slices=tuple(Slice(name, **part.model_dump()) for name, part in chosen.slices.items()),
         stopping=chosen.stopping,
         min_modes=chosen.min_modes,
@@ -159,5 +156,10 @@ def _digests(paths: Paths) -> dict[str, str]:
     return {name: bundle.read(folder).digest for name, folder in folders.items() if folder.is_dir()}
 
 
-def _span(first: int, count: int) -> tuple[int, int]:
-    return first, first + count
+def reserved(params: TaskParams) -> dict[str, tuple[int, int]]:
+    """Return the seeds of other purposes than the gate's: name -> (first, end)."""
+    demos, evaluate = params.demos, params.evaluate
+    return {
+        "demonstrations": (demos.seed, demos.seed + demos.episodes),
+        "selection": (evaluate.first_seed, evaluate.first_seed + evaluate.episodes),
+    }

@@ -16,7 +16,7 @@ from vqbet.contract import ConfigError, Demonstrations, GateError, PipelineError
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.evaluation.plan import Plan, Slice
-from vqbet.stages import fitting, worlds
+from vqbet.stages import fitting, gate, worlds
 from vqbet.stages.paths import Paths
 
 if TYPE_CHECKING:
@@ -134,13 +134,4 @@ def _baselines(params: TaskParams) -> dict[str, Any]:
 
 
 def _seeds(params: TaskParams) -> dict[str, Any]:
-    return {"reserved": reserved(params)}
-
-
-def reserved(params: TaskParams) -> dict[str, tuple[int, int]]:
-    """Return the seeds of other purposes than the gate's: name -> (first, end)."""
-    demos, evaluate = params.demos, params.evaluate
-    return {
-        "demonstrations": (demos.seed, demos.seed + demos.episodes),
-        "selection": (evaluate.first_seed, evaluate.first_seed + evaluate.episodes),
-    }
+    return {"reserved": gate.reserved(params)}

@@ -16,7 +16,7 @@ from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.environment import processes
 from vqbet.files import reading
-from vqbet.stages import artifacts, preflight, worktree
+from vqbet.stages import artifacts, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
@@ -50,6 +50,8 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         return stage(paths, params, Watch())
     section = getattr(params, "validate_" if name == "validate" else name, None)
     if name == ORDER[0]:
+        from vqbet.stages import preflight  # with all that any stage asks of parameters, which no other stage needs
+
         preflight.refuse(paths, params)
     registry.check()
     if name == "gate":
