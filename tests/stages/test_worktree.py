@@ -42,14 +42,14 @@ def root(tmp_path: Path) -> Path:
 CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "none": (lambda root: None, []),
     "parameters": (lambda root: (root / "params.yaml").write_text("x"), ["params.yaml"]),
-    "code": (lambda root: (root / "vqbet" / "nets.py").write_text("new"), ["vqbet/models/nets.py"]),
+    "code": (lambda root: (root / "vqbet" / "nets.py").write_text("new"), ["vqbet/nets.py"]),
     "new code": (lambda root: (root / "vqbet" / "mine.py").write_text("new"), ["vqbet/mine.py"]),
     "never committed": (lambda root: git(root, "rm", "-q", "--cached", "data.dvc"), ["data.dvc"]),
-    "removed": (lambda root: (root / "vqbet" / "nets.py").unlink(), ["vqbet/models/nets.py"]),
+    "removed": (lambda root: (root / "vqbet" / "nets.py").unlink(), ["vqbet/nets.py"]),
     "staged": (lambda root: ((root / "data.dvc").write_text("x"), git(root, "add", "-A")), ["data.dvc"]),
     "renamed": (
-        lambda root: git(root, "mv", "vqbet/models/nets.py", "vqbet/ä b.py"),
-        ["vqbet/models/nets.py", "vqbet/ä b.py"],
+        lambda root: git(root, "mv", "vqbet/nets.py", "vqbet/ä b.py"),
+        ["vqbet/nets.py", "vqbet/ä b.py"],
     ),
     "a film": (lambda root: (root / "rollout.webm").write_text("film"), []),
     "beside it": (lambda root: (root.parent / "vqbet").mkdir(), []),
