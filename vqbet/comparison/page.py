@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vqbet.comparison import figures, published, results, words
 from vqbet.comparison.results import AS_IT_IS, VQBET, Cell, Difference, Result
+from vqbet.contract import GateError
 from vqbet.files import atomic
 from vqbet.statistics import Interval
 
@@ -62,7 +63,7 @@ def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[s
     drawn = figures.write(pictures, largest, sized)
     where = Path(os.path.relpath(pictures, page.parent)).as_posix()
     addresses = {name: f"{where}/{name}" for name in drawn}
-    atomic.write(page, text(found, sizes, addresses, folder=f"[{where}]({where})", left_out=left_out))
+    atomic.write(page, text(found, sizes, addresses, folder=f"[{where}]({where})", left_out=left_out), GateError)
 
 
 def text(
