@@ -358,8 +358,6 @@ class EpisodeRecord:
     slice: str = ""  # of the plan, under whose conditions the episode was played
     machine: str = ""  # where it was played
     metrics: Mapping[str, float] = field(default_factory=dict)
-    guard: Mapping[str, int] = field(default_factory=dict)  # counters of the guard; empty where none ran
-    video: str = ""  # path inside the report; empty where none was made
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vqbet.contract import EpisodeRecord, GateError
@@ -29,8 +29,6 @@ KINDS: Mapping[str, type] = {
     "slice": str,
     "machine": str,
     "metrics": dict,
-    "guard": dict,
-    "video": str,
 }
 
 
@@ -92,12 +90,6 @@ def check(record: EpisodeRecord, where: str) -> None:
     for name, value in record.metrics.items():
         if type(value) is not float or not math.isfinite(value):
             raise GateError(f"{where}: metrics.{name}: expected a finite float, got {value!r}")
-    for name, count in record.guard.items():
-        if type(count) is not int or count < 0:
-            raise GateError(f"{where}: guard.{name}: expected a count >= 0, got {count!r}")
-    video = PurePosixPath(record.video)
-    if video.is_absolute() or ".." in video.parts:
-        raise GateError(f"{where}: video: expected a path inside the report, got {record.video!r}")
 
 
 def _record(value: Any, where: str) -> EpisodeRecord:
