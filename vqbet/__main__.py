@@ -87,7 +87,9 @@ def code(addressed: Annotated[str, typer.Argument(help="a task; or code@<task>, 
     """Write the hash of the code of each of a task's stages into artifacts/<task>/code.json; dvc.yaml calls it."""
     from vqbet.commands import code as stage
 
-    console.table(stage.run(_root(), addressed))
+    found = stage.run(_root(), addressed)
+    if "@" not in addressed:  # DVC's own call says nothing
+        console.table(found)
 
 
 @app.command()

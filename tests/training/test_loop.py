@@ -553,7 +553,8 @@ def test_main_process(rank: str | None, expected: bool, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_trainer_dies_with_its_parent(guarded: bool) -> None:
     """And without the guard it does not, which is the fault this is for."""
-    child = f"import sys, time\nfrom vqbet.environment import processes as launch\n{'launch.die_with_parent()' if guarded else ''}\n"
+    child = "import sys, time\nfrom vqbet.environment import processes\n"
+    child += "processes.die_with_parent()\n" if guarded else ""
     child += "print('up', flush=True)\ntime.sleep(60)"
     parent = (
         "import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
@@ -592,7 +593,8 @@ def test_what_ends_the_command_reaches_every_process(number: signal.Signals, tmp
     """Each process gets the chance to write its checkpoint, and none is left behind."""
     (tmp_path / "lingerer.py").write_text(LINGERER)
     environment = {**os.environ, "VQBET_PROCESSES": "2", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    code = "import sys\nfrom vqbet.environment import processes as launch\nsys.exit(launch.relaunch([sys.argv[1]], module='lingerer'))"
+    code = "import sys\nfrom vqbet.environment import processes\n"
+    code += "sys.exit(processes.relaunch([sys.argv[1]], module='lingerer'))"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment) as command:
         notes = [tmp_path / "0", tmp_path / "1"]
         while not all(note.exists() for note in notes):
