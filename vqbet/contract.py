@@ -1,4 +1,4 @@
-"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Imports numpy only.
+"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Depends on numpy only.
 
 Legend of dimensions, used in every docstring and shape annotation:
 
@@ -40,47 +40,47 @@ class VqbetError(Exception):
 
 
 class ConfigError(VqbetError):
-    """params.yaml does not fit the schema in `vqbet.config`."""
+    """Raised where params.yaml does not fit the schema in `vqbet.config`."""
 
 
 class StoreError(VqbetError):
-    """A demonstration store cannot be read or written."""
+    """Raised where a demonstration store cannot be read or written."""
 
 
 class ValidationError(VqbetError):
-    """Demonstrations were read and are not fit for training."""
+    """Raised where demonstrations were read and are not fit for training."""
 
 
 class TrainingError(VqbetError):
-    """A model cannot be trained or resumed, or came out unhealthy."""
+    """Raised where a model cannot be trained or resumed, or came out unhealthy."""
 
 
 class BundleError(VqbetError):
-    """A policy on disk is not what it claims to be."""
+    """Raised where a policy on disk is not what it claims to be."""
 
 
 class WorldError(VqbetError):
-    """A simulator does not support a request."""
+    """Raised where a simulator does not support a request."""
 
 
 class GateError(VqbetError):
-    """Records, plan and verdict do not belong together."""
+    """Raised where records, plan and verdict do not belong together."""
 
 
 class RegistryError(VqbetError):
-    """The model registry cannot be reached, or refuses."""
+    """Raised where the model registry cannot be reached, or refuses."""
 
 
 class StorageError(VqbetError):
-    """The S3 bucket cannot be reached, refuses, or does not hold what it should."""
+    """Raised where the S3 bucket cannot be reached, refuses, or does not hold what it should."""
 
 
 class SupplyError(VqbetError):
-    """A lock, or a list about locked distributions, is missing or broken."""
+    """Raised where a lock, or a list about locked distributions, is missing or broken."""
 
 
 class PipelineError(VqbetError):
-    """DVC or Prefect could not do what was requested."""
+    """Raised where DVC or Prefect could not do what was requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ If the dynamics of a world are invariant to translation and rotation, a policy t
 goal. The frame loses the edges of the world, which lie elsewhere in every frame.
 
 People stop when a scene looks done. In such a world every demonstration is a perfect demonstration of reaching its own
-final pose. In the frame of this pose (`framed`) it ends exactly at the goal. A policy trained on such demonstrations,
+final pose. In the frame of this pose (`framed`) each demonstration ends exactly at the goal. A policy trained on them,
 acting in the frame of a goal, reaches goals that it has never seen.
 """
 

@@ -27,7 +27,7 @@ def windows(
 
 @final
 class GoalWindows:
-    """Every window of `windows` with V goals (`variants`), evenly spread from its next step to its episode's end.
+    """Windows of `windows`, each with V goals (`variants`), evenly spread from its next step to its episode's end.
 
     Window i with variant v has the number i V + v. With r steps left after the current one, the goal of variant v ends
     ceil((v + 1) r / V) steps ahead: the last variant is always the episode's end, and near and far goals are equally

@@ -1,4 +1,4 @@
-"""Begin and end of episodes, in tasks whose goal can be read off observations: these must show a labelled success.
+"""Beginning and end of episodes, in tasks whose goal can be read off observations, which must confirm success labels.
 
 A goal has parts, such as the blocks that lie in targets. In an episode that is labelled as a success the observations
 must show all parts done, and none done at the first step.

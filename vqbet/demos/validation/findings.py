@@ -39,7 +39,7 @@ REMEDY: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A fault (error) or an oddity (advice), at its first `episode` and `step` within it.
+    """Fault (error) or oddity (advice), at its first `episode` and `step` within it.
 
     waiver: reason why an error is only advice; empty where nothing was waived.
     """

@@ -13,7 +13,7 @@ Seen = Float[np.ndarray, "N C"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Observed channels that decide a goal, and a function that returns which of its P parts they (N, C) show done.
+    """Observed channels that decide a goal. done: returns which of the P parts their values (N, C) show done.
 
     kept: a part that was done once counts, as in a world that ticks parts off.
     """

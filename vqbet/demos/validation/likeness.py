@@ -1,8 +1,8 @@
 """Episodes that copy others except for a little noise or another speed, detected by fingerprints of equal length.
 
 A fingerprint is the observation at POINTS places, evenly spread from an episode's first step to its last. Each channel
-is divided by its deviation in the whole set, or by a thousandth of its limits. Velocities are left out, because they
-differ in a copy that was played slower.
+is divided by its deviation in the whole set, or a thousandth of its limits if that is more. Velocities are left out,
+because they differ in a copy that was played slower.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from vqbet.demos.validation.signals import TINY, Signals, searched
 LEAST_STEPS = 15  # least steps with a command and a motion for an episode to be checked
 LEAST_EPISODES = 8  # least episodes for a median to be the rule of a set
 STRONG = 0.5  # least median correlation that is a rule for single episodes
-NEAR_EXACT = 0.9  # ... and for which channel, scale and unexplained share are rules too
+NEAR_EXACT = 0.9  # ... and that makes channel, scale and unexplained share rules too
 LIVELY = 0.5  # of the median size of commands: episodes with smaller commands are not checked
 IDLE_COMMANDS, IDLE_MOTION = 0.02, 0.3  # of the medians: motion without commands
 SAME_LAG = 0.4  # share of a set's episodes that must agree on a lag for it to be a rule

@@ -1,4 +1,4 @@
-"""Checks for data that is well formed and wrong: actions against motion, near copies, begin and end, seams.
+"""Checks for data that is well formed and wrong: actions against motion, near copies, beginnings and ends, seams.
 
 Measurements are exact, judgements are cautious: an error is a contradiction, a mere oddity is advice.
 """
@@ -16,7 +16,7 @@ from vqbet.demos.validation.findings import Finding, Severity, in_episodes, in_s
 from vqbet.demos.validation.measured import Measured
 from vqbet.demos.validation.motion import Fault, Judged
 
-FAINT = 2e-4  # of a channel's range: an action with a smaller deviation is noise
+FAINT = 2e-4  # of a channel's range: an action with a smaller deviation is noise, not a command
 SEAM = 4.0  # times the 95th percentile of a channel's moves: half of the channels moved further in one step
 FLOOR = 1e-3  # of a channel's whole travel: smaller moves are noise
 ALWAYS = 0.95  # a channel that travels in this share of episodes is moved by the task
@@ -58,7 +58,7 @@ def _sentence(measured: Measured, judged: Judged, episode: int) -> str:
 
 
 def _unexplaining(measured: Measured) -> Iterator[Finding]:
-    """Yield action channels that no observation follows: an error if these are all, advice for single channels."""
+    """Yield action channels that no observation follows: an error if all are such, advice for single ones."""
     spec, channels = measured.demos.spec, measured.motion.unexplaining
     severity: Severity = "error" if len(channels) == len(spec.action) else "advice"
     for index in channels:

@@ -15,7 +15,7 @@ from vqbet.demos.validation.findings import Finding
 
 
 def structure(demos: Demonstrations) -> list[Finding]:
-    """Return one error for each way in which the arrays do not fit together; all other checks need none of them."""
+    """Return one error for each way in which the arrays do not fit together; all other checks require an empty list."""
     found = [*_spec(demos.spec), *_arrays(demos), *_ends(demos)]
     return found or list(_columns(demos))
 

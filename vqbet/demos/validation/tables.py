@@ -70,7 +70,7 @@ def moves(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
 
 
 def changes(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
-    """Return each observed channel's change since the previous step; NaN at an episode's start and around NaN.
+    """Return each observed channel's signed change since the previous step; NaN at an episode's start and around NaN.
 
     An angle over a full turn goes the short way round.
     """
@@ -173,7 +173,7 @@ def histograms(demos: Demonstrations) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _histogram(values: np.ndarray) -> Mapping[str, Any]:
-    """Return a histogram. Integers get bins of integer width, shifted by one half, so that none is counted twice."""
+    """Return a histogram. Integers get bins of integer width, shifted by one half: all cover equally many."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
         return {"low": 0.0, "high": 0.0, "counts": []}

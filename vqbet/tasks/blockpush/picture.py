@@ -30,8 +30,9 @@ def draw(
     radii_m: tuple[float, float, float],
     wanted: Int[np.ndarray, " 2"] | None = None,
 ) -> UInt8[np.ndarray, "320 320 3"]:
-    """Return the scene as RGB. position: x, y, yaw of block0, likewise of block1, x, y of the effector; path: so far.
+    """Return the scene as RGB. position: x, y, yaw of block0, likewise of block1, x, y of the effector.
 
+    path: positions so far.
     radii_m: half the side of a block, radius of the effector, and how close a block must be to a target to be in it.
     wanted: the block requested in each target, whose colour the target's edge then has.
     """
