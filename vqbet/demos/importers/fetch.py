@@ -108,7 +108,7 @@ def _shown(source: str) -> str:
 
 
 def _scheme(source: str, shown: str) -> str:
-    """Return the scheme in lower case, empty for a path. Raises StoreError for an invalid address, or with a user."""
+    """Return the lower-case scheme, empty for a path. Raises StoreError for an invalid address, or one with a user."""
     try:
         parts = urlsplit(source)
         scheme, _ = parts.scheme.lower(), parts.port

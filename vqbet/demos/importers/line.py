@@ -1,4 +1,4 @@
-"""HTTP request to an untrusted server, which refuses addresses of this machine and its network, and has a deadline.
+"""HTTP request to an untrusted server, with a deadline. Addresses of this machine and its network are refused.
 
 A name is looked up once, and the connection is made to the address that was checked, so a name server that answers
 differently the second time has no effect. Bytes that arrive extend the deadline of the whole transfer. A timeout of
@@ -28,7 +28,7 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Refused(Exception):
-    """Refusal to request an address; the message says why."""
+    """Raised where an address must not be requested; the message says why."""
 
 
 class Line:
