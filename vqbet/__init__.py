@@ -1,6 +1,6 @@
 """From robot demonstrations to a policy that is allowed on a robot, with the evidence kept.
 
-The library's surface, docs/library.md; a name is imported when it is first used, so that `import vqbet` costs nothing.
+Public API, described in docs/library.md. Names are imported on first use, so that `import vqbet` costs nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vqbet' has no attribute {name!r}; there are {', '.join(__all__)}")
     value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # found at once from now on
+    globals()[name] = value  # the next access does not call this function
     return value
 
 

@@ -1,12 +1,12 @@
-"""A policy on disk: bundle.json and one safetensors file per component, held together by one digest. No pickle.
+"""Policy bundle on disk: bundle.json and one safetensors file per component, identified by one digest. No pickle.
 
 bundle.json holds `schema`, `kind`, `arguments` (of the constructor, the execution rule among them), `spec`,
-`provenance` (code, data and tokenizer digests, params), and `components`: sha256 and size of each of those files.
+`provenance` (code, data and tokenizer digests, params), and `components`: sha256 and size of each component's file.
 
-The digest is the sha256 of that content as canonical JSON (UTF-8, sorted keys, no spaces, no NaN), so it covers every
-byte of every file. It stands in bundle.json beside what it covers, and bundle.json must be byte for byte the rendering
-of its own content (sorted keys, indent 2, one newline at the end): no byte of the folder is free. A digest is no
-signature: who can write the folder can write another valid bundle, so where it matters pass the digest you expect.
+The digest is the sha256 of this content as canonical JSON (UTF-8, sorted keys, no spaces, no NaN), so it covers every
+byte of every file. bundle.json stores the digest beside the content, and must equal the rendering of its own content
+byte for byte (sorted keys, indent 2, one newline at the end): no byte of the folder is free. A digest is not a
+signature: anyone who can write the folder can write another valid bundle, so pass the expected digest where it matters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Components = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was read and checked: every byte of it is covered by `digest`."""
+    """Bundle that was read and checked; `digest` covers every byte of it."""
 
     folder: Path
     digest: str
@@ -61,11 +61,11 @@ def write(
     components: Components,
     provenance: Mapping[str, Any],
 ) -> str:
-    """Write a bundle to `folder` and give its digest. The same arguments give the same bytes.
+    """Write a bundle to `folder` and return its digest. The same arguments give the same bytes.
 
-    Written and read back in a staging folder beside it, then renamed; a bundle that is already there is replaced in
-    one step. Raises BundleError for names, dtypes or values a bundle cannot hold, and where the disk refuses; what
-    was in `folder` before is then still there.
+    The bundle is written to a staging folder beside `folder`, read back and renamed, so that an existing bundle is
+    replaced in one step. Raises BundleError for names, dtypes or values that a bundle cannot hold, and for errors of
+    the disk; `folder` then keeps its previous content.
     """
     if not NAME.fullmatch(kind):
         raise BundleError(f"{folder}: kind: expected lower case letters, digits and _, got {kind!r}")
@@ -92,7 +92,7 @@ def write(
 
 
 def read(folder: Path, digest: str | None = None) -> Bundle:
-    """Check and read the bundle in `folder`; with `digest`, only exactly that bundle.
+    """Return the bundle in `folder` after checking it; with `digest`, accept the bundle of this digest only.
 
     Size and sha256 of a component are checked before it is parsed. Raises BundleError, naming the component.
     """
@@ -112,7 +112,7 @@ def read(folder: Path, digest: str | None = None) -> Bundle:
 
 
 def expect(bundle: Bundle, spec: Spec) -> None:
-    """Raise BundleError where the bundle was not made for `spec` (here: what is wanted; there: the bundle's)."""
+    """Raise BundleError where the bundle was not made for `spec` (in the message: here `spec`, there the bundle's)."""
     if found := spec.differences(bundle.spec):
         raise BundleError(
             f"{bundle.folder}: is a bundle for another spec: {'; '.join(found)} (here: what is wanted, there: the "
@@ -171,7 +171,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """bundle.json, checked against itself: schema, types, canonical rendering, digest."""
+    """Return bundle.json, checked against itself: schema, types, canonical rendering, digest."""
     if folder.is_symlink() or not folder.is_dir():
         raise BundleError(f"{folder}: expected a folder that holds a bundle (no symbolic link); {MEND}")
     where = f"{folder}: {MANIFEST}"

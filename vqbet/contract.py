@@ -1,4 +1,4 @@
-"""The words every room shares: spec, demonstrations, policy, world, episode record, errors. numpy only.
+"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Depends on numpy only.
 
 Legend of dimensions, used in every docstring and shape annotation:
 
@@ -6,7 +6,7 @@ Legend of dimensions, used in every docstring and shape annotation:
     D observation  A action            Q quantiser layers                K codes per layer
     C goal channels (of the observation)                                 G goal steps (future observations)
 
-The errors a user can meet; each message says what was expected, what came, where, and what to do:
+Errors that a user can meet. Each message says what was expected, what came, where, and what to do:
 
     VqbetError
     |-- ConfigError       params.yaml: unknown key, wrong type, out of bounds
@@ -14,12 +14,12 @@ The errors a user can meet; each message says what was expected, what came, wher
     |-- ValidationError   a store was read, and its demonstrations are not fit for training
     |-- TrainingError     a model cannot be trained, resumed, or came out unhealthy
     |-- BundleError       a policy on disk is not what it claims to be
-    |-- WorldError        a simulator was asked for something it does not have
+    |-- WorldError        a simulator does not support a request
     |-- GateError         records, plan and verdict do not belong together
     |-- RegistryError     the model registry cannot be reached, or refuses
     |-- StorageError      the S3 bucket cannot be reached, refuses, or does not hold what it should
     |-- SupplyError       a lock, or a list about locked distributions, is missing or broken
-    `-- PipelineError     DVC or Prefect could not do what was asked
+    `-- PipelineError     DVC or Prefect could not do what was requested
 """
 
 from __future__ import annotations
@@ -32,55 +32,55 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
-LEAST_TEMPERATURE = 1e-6  # what logits are divided by before a draw: below it float32 overflows, argmax says the same
+LEAST_TEMPERATURE = 1e-6  # least divisor of logits before a draw: below it float32 overflows, argmax is the same
 
 
 class VqbetError(Exception):
-    """Anything a user can cause and mend. Shown without a traceback; the exit code is 1."""
+    """Base class of the errors that a user can cause and fix. Shown without a traceback; the exit code is 1."""
 
 
 class ConfigError(VqbetError):
-    """params.yaml is not what `vqbet.config` allows."""
+    """Raised where params.yaml does not fit the schema in `vqbet.config`."""
 
 
 class StoreError(VqbetError):
-    """A demonstration store cannot be read or written."""
+    """Raised where a demonstration store cannot be read or written."""
 
 
 class ValidationError(VqbetError):
-    """Demonstrations were read and are not fit for training."""
+    """Raised where demonstrations were read and are not fit for training."""
 
 
 class TrainingError(VqbetError):
-    """A model cannot be trained or resumed, or came out unhealthy."""
+    """Raised where a model cannot be trained or resumed, or came out unhealthy."""
 
 
 class BundleError(VqbetError):
-    """A policy on disk is not what it claims to be."""
+    """Raised where a policy on disk is not what it claims to be."""
 
 
 class WorldError(VqbetError):
-    """A simulator was asked for something it does not have."""
+    """Raised where a simulator does not support a request."""
 
 
 class GateError(VqbetError):
-    """Records, plan and verdict do not belong together."""
+    """Raised where records, plan and verdict do not belong together."""
 
 
 class RegistryError(VqbetError):
-    """The model registry cannot be reached, or refuses."""
+    """Raised where the model registry cannot be reached, or refuses."""
 
 
 class StorageError(VqbetError):
-    """The S3 bucket cannot be reached, refuses, or does not hold what it should."""
+    """Raised where the S3 bucket cannot be reached, refuses, or does not hold what it should."""
 
 
 class SupplyError(VqbetError):
-    """A lock, or a list about locked distributions, is missing or broken."""
+    """Raised where a lock, or a list about locked distributions, is missing or broken."""
 
 
 class PipelineError(VqbetError):
-    """DVC or Prefect could not do what was asked."""
+    """Raised where DVC or Prefect could not do what was requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a demonstration, a policy and a world must agree on before they may meet.
+    """Interface that demonstrations, a policy and a world must share to be used together.
 
-    action_kind: "absolute" (a target) or "relative" (a change per control step); frame: what positions are measured in.
+    action_kind: "absolute" (a target) or "relative" (a change per control step). frame: the reference of positions.
     """
 
     task: str
@@ -112,7 +112,7 @@ class Spec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Spec:
-        """The inverse of `to_json`. Raises KeyError or TypeError where a key is missing or unknown."""
+        """Return the spec that `to_json` wrote. Raises KeyError or TypeError for a missing or unknown key."""
         rest = {key: item for key, item in value.items() if key not in ("observation", "action")}
         return cls(
             observation=tuple(Channel(**channel) for channel in value["observation"]),
@@ -121,7 +121,7 @@ class Spec:
         )
 
     def differences(self, other: Spec) -> list[str]:
-        """One sentence per way in which `other` is not this spec; empty where they agree."""
+        """Return one sentence per difference between this spec and `other`; empty where they agree."""
         found = []
         for name in ("task", "control_hz", "action_kind", "frame"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -140,10 +140,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Demonstrations:
-    """A task's demonstrations in memory: flat arrays over steps, cut into episodes by `episode_ends`.
+    """Demonstrations of a task in memory: flat arrays over steps, cut into episodes by `episode_ends`.
 
     `episode_ends[e]` is one past the last step of episode e (the replay-buffer convention of Diffusion Policy).
-    `state` is what the world needs to be put back where a step was recorded, and None for data that has none.
+    `state` holds the simulator state of each step, from which a world can be restored; None for data without states.
     `columns` holds one array of length E for each of COLUMNS. `digest` is the sha256 of the store's manifest.
     """
 
@@ -166,13 +166,13 @@ class Demonstrations:
         control_hz: float | None = None,
         spec: Spec | None = None,
     ) -> Demonstrations:
-        """Return demonstrations from arrays of one's own: observation (N, D), action (N, A), episode_ends (E,).
+        """Return demonstrations built from arrays: observation (N, D), action (N, A), episode_ends (E,).
 
-        Give either `spec`, or `control_hz` alone: channels are then called observation_0, action_0 and so on, have no
-        unit, and their limits are the recorded range and MARGIN of it on either side; where a channel never changed,
-        its value and 1 on either side, or MARGIN of the value if that is more. Such actions are targets ("absolute").
+        Pass either `spec` or `control_hz`. With `control_hz`, channels are named observation_0, action_0 and so on and
+        have no unit, and actions are targets ("absolute"). The limits of a channel are its recorded range, widened on
+        either side by MARGIN of it; for a constant channel, by 1 or by MARGIN of the value if that is more.
         Every episode counts as a success. Raises ValidationError, naming argument, step and channel, for arrays that
-        are not of these shapes, hold anything but finite numbers, or leave the limits of `spec`.
+        have other shapes, hold numbers that are not finite, or leave the limits of `spec`.
         """
         numbers = {"observation": _matrix("observation", observation), "action": _matrix("action", action)}
         ends = _ends(episode_ends, {name: len(array) for name, array in numbers.items()})
@@ -210,11 +210,11 @@ class Demonstrations:
         return np.diff(self.episode_ends, prepend=0)
 
 
-MARGIN = 0.1  # of a recorded range, on either side, for limits that nobody gave
+MARGIN = 0.1  # of a recorded range, added on either side for default limits
 
 
 def _matrix(name: str, value: ArrayLike) -> Float[np.ndarray, "N C"]:
-    """Return an argument as float32. Raises ValidationError for anything but real numbers of N steps, C channels."""
+    """Return an array as float32. Raises ValidationError unless it holds real numbers of shape (N, C)."""
     array = np.asarray(value)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise ValidationError(
@@ -226,7 +226,7 @@ def _matrix(name: str, value: ArrayLike) -> Float[np.ndarray, "N C"]:
 
 
 def _ends(value: ArrayLike, steps: Mapping[str, int]) -> Int[np.ndarray, " E"]:
-    """Return episode_ends as int64. Raises ValidationError where it does not cut so many steps into episodes."""
+    """Return episode_ends as int64. Raises ValidationError where they do not cut the given steps into episodes."""
     ends, counts = np.asarray(value), set(steps.values())
     if len(counts) != 1:
         listing = ", ".join(f"{count} of {name}" for name, count in steps.items())
@@ -270,7 +270,7 @@ def _refuse_beyond(name: str, array: Float[np.ndarray, "N C"], channels: Sequenc
 
 
 def _channels(name: str, array: Float[np.ndarray, "N C"]) -> tuple[Channel, ...]:
-    """Return channels without units, whose limits are the recorded range and a margin."""
+    """Return channels without units, whose limits are the recorded range plus a margin."""
     low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
     margin = np.where(high > low, MARGIN * (high - low), np.maximum(MARGIN * np.abs(low), 1.0))
     limits = zip((low - margin).tolist(), (high + margin).tolist(), strict=True)
@@ -283,7 +283,7 @@ def _rate(value: float | None) -> float:
     return float(value)
 
 
-# Per-episode columns of every store: who recorded it, where it is from, how it went.
+# Per-episode columns of every store: who recorded the episode, where it comes from, and its outcome.
 COLUMNS: Mapping[str, str] = {
     "session": "string",
     "operator": "string",
@@ -295,28 +295,28 @@ COLUMNS: Mapping[str, str] = {
 
 
 class Policy(Protocol):
-    """Anything that acts. One object plays many episodes at once; rows never see one another.
+    """Policy that acts in many episodes at once; rows do not affect one another.
 
-    `goal` names the observation channels whose wanted values it must be told; empty where it needs none.
+    `goal` names the observation channels whose target values `reset` receives; empty where no goal is needed.
     """
 
     spec: Spec
     goal: tuple[str, ...]  # C channels
 
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
-        """Start E new episodes. All randomness of episode e comes from seeds[e]; nothing leaks from earlier ones.
+        """Start E new episodes. All randomness of episode e comes from seeds[e]; no state is kept from earlier ones.
 
-        goals[e]: what its `goal` channels shall be in the end, in physical units; None where it needs none.
+        goals[e]: values that the `goal` channels shall have in the end, physical units; None where no goal is needed.
         """
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
-        """One action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b."""
+        """Return one action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b."""
 
 
 class Env(Protocol):
-    """A world that steps many episodes at once, simulated or real.
+    """World, simulated or real, that steps many episodes at once.
 
-    `goal` names the observation channels whose values it asks for; empty where it asks for nothing.
+    `goal` names the observation channels for which an episode requests values; empty where there are no goals.
     """
 
     spec: Spec
@@ -324,38 +324,38 @@ class Env(Protocol):
     max_steps: int
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E D"]:
-        """Start E episodes, the initial condition of each drawn from its seed alone; gives the first observations."""
+        """Start E episodes and return their first observations; each initial condition depends on its seed alone."""
 
     def step(
         self, action: Float[np.ndarray, "B A"], rows: Int[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B D"], Bool[np.ndarray, " B"]]:
-        """Step the B episodes named by rows; gives their observations and which of them ended now."""
+        """Step the B episodes in `rows`; return their observations, and whether each of them ended at this step."""
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """What each episode asks for since the last reset: values of the `goal` channels, physical units, float32."""
+        """Return each episode's goal since the last reset: values of the `goal` channels, physical units, float32."""
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """One array of length E per metric of this world, so far. "score" (0..1) and "success" (bool) always;
-        "mode" (string, empty while undecided) where the world has modes."""
+        """Return one array of length E per metric so far: "score" (0..1) and "success" (bool) always; "mode" (string,
+        empty while undecided) where the world has modes."""
 
     def render(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture of one running episode, RGB."""
+        """Return an RGB picture of one running episode."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
-    """What happened in one episode, simulated or on a robot. Everything downstream of a rollout reads only these."""
+    """Outcome of one episode, simulated or on a robot. Everything downstream of a rollout reads only these records."""
 
     world: str
     policy: str  # "candidate", "champion" or a baseline's name
     digest: str  # of the policy bundle; empty for baselines
-    plan: str  # sha256 of the plan that was fixed before the episode ran
+    plan: str  # sha256 of the plan, which was fixed before the episode ran
     seed: int
     steps: int
     success: bool
     score: float  # 0..1
     mode: str = ""
-    slice: str = ""  # of the plan, under whose conditions the episode was played
+    slice: str = ""  # of the plan: the conditions under which the episode was played
     machine: str = ""  # where it was played
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -363,7 +363,7 @@ class EpisodeRecord:
         return asdict(self)
 
 
-# Where a running stage sends (step, metrics), so that somebody can watch: MLflow, a list in a test, or nothing.
+# Receives (step, metrics) from a running stage: MLflow, a list in a test, or nothing.
 Tracker = Callable[[int, Mapping[str, float]], None]
-# How far a part of it is: done, total, numbers to show beside the bar.
+# Receives the progress of a part of a stage: done, total, numbers to show beside the bar.
 Advance = Callable[[int, int, Mapping[str, float]], None]

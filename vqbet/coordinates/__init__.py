@@ -1,1 +1,1 @@
-"""Coordinates that a policy works in: the frame of a goal, targets instead of commands, the mirror image."""
+"""Coordinates in which a policy works: the goal frame, absolute targets for relative commands, the mirror image."""

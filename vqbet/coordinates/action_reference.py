@@ -1,11 +1,11 @@
 """Relative commands and the absolute positions that they lead to.
 
-A world with relative actions counts a command from where it sees the robot. A chunk of such commands, executed whole,
-adds up its own errors; one of the positions that they lead to does not, since each step's command is then counted
-anew from where the robot is. Diffusion Policy (arXiv 2303.04137) found position control better for this reason.
+A world with relative actions adds each command to the observed position of the robot. The errors of a chunk of such
+commands add up when it is executed open loop. Those of a chunk of positions do not, because the command of each step is
+computed from the current position. Diffusion Policy (arXiv 2303.04137) found position control better for this reason.
 
-A policy that learnt from demonstrations by positions (`absolute`) plans positions, and commands at each step what leads
-there.
+A policy trained on demonstrations with absolute actions (`absolute`) plans positions. At each step they are converted
+to the commands that lead there.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from jaxtyping import Float
 
 from vqbet.contract import Channel, Demonstrations, Spec
 
-Counted = tuple[tuple[str, float], ...]  # of each command: the observed channel it counts from, and how far 1 leads
+Counted = tuple[tuple[str, float], ...]  # per command: its observed reference channel, and how far a command of 1 moves
 
 
 @dataclass(frozen=True, slots=True)
 class ActionReference:
-    """places: of each of the A commands, the observed channel that it counts from. reach: how far a command of 1 leads
-    from there within a control step, in that channel's unit."""
+    """References of A commands. places: the observed channel that each command is relative to. reach: distance that a
+    command of 1 moves within a control step, in the unit of its channel."""
 
     places: tuple[int, ...]
     reach: Float[np.ndarray, " A"]  # float32
 
     @classmethod
     def of(cls, counted: Counted, names: Sequence[str]) -> ActionReference:
-        """names: of the observed channels. Raises ValueError where a channel is none of them, or a reach is not a
-        finite number above 0."""
+        """Return the references among the observed channels `names`. Raises ValueError for a channel that is not among
+        them, and for a reach that is not finite or not above 0."""
         for name, reach in counted:
             if name not in names:
                 raise ValueError(f"{name!r} is not among the observed channels")
@@ -43,18 +43,18 @@ class ActionReference:
     def positions(
         self, observation: Float[np.ndarray, "N D"], command: Float[np.ndarray, "N A"]
     ) -> Float[np.ndarray, "N A"]:
-        """Where commands lead that are given where `observation` is seen."""
+        """Return the positions that the commands lead to when issued at `observation`."""
         return observation[:, self.places] + self.reach * command
 
     def commands(
         self, observation: Float[np.ndarray, "B D"], position: Float[np.ndarray, "B A"]
     ) -> Float[np.ndarray, "B A"]:
-        """The inverse of `positions`: what leads there from where `observation` is seen."""
+        """Return the commands that lead from `observation` to the positions; the inverse of `positions`."""
         return (position - observation[:, self.places]) / self.reach
 
 
 def absolute(demos: Demonstrations, counted: Counted) -> Demonstrations:
-    """Return the same demonstrations with positions for actions, in units of what is observed."""
+    """Return the same demonstrations with positions as actions, in the units of the observed channels."""
     led = ActionReference.of(counted, [channel.name for channel in demos.spec.observation])
     return replace(demos, spec=_spec(demos.spec, led), action=led.positions(demos.observation, demos.action))
 

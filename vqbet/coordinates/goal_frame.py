@@ -1,11 +1,11 @@
-"""The frame of a goal: points in a plane, moved and turned so that what is asked for always lies at the same place.
+"""Goal frame: points in a plane, translated and rotated so that the goal always lies at the same place.
 
-Where a world's physics is the same wherever a scene lies and however it is turned, a policy that knows one goal then
-reaches every goal. What is lost are the world's edges, which are elsewhere in every frame.
+If the dynamics of a world are invariant to translation and rotation, a policy that knows one goal can reach every
+goal. The frame loses the edges of the world, which lie elsewhere in every frame.
 
-People stop when a scene looks done. In such a world every demonstration is a perfect one of reaching the place where it
-stopped. In the frame of that place (`framed`) it ends exactly at the goal. A policy that learnt from such
-demonstrations and acts in the frame of a goal reaches goals of which it has seen none.
+People stop when a scene looks done. In such a world every demonstration is a perfect demonstration of reaching its own
+final pose. In the frame of this pose (`framed`) each demonstration ends exactly at the goal. A policy trained on them,
+acting in the frame of a goal, reaches goals that it has never seen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Points = Float[np.ndarray, "E *N xy"]  # xy: channels that come in pairs, x befo
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """One rigid motion per episode: a turn about `start`, which comes to lie at `end`. float64."""
+    """One rigid motion per episode: a rotation about `start`, which is moved to `end`. float64."""
 
     cosine: Float[np.ndarray, " E"]
     sine: Float[np.ndarray, " E"]
@@ -34,15 +34,15 @@ class Motion:
         return Motion(self.cosine[rows], self.sine[rows], self.start[rows], self.end)
 
     def there(self, points: Points) -> Points:
-        """The points in the frame of their episode's goal."""
+        """Return the points in the frame of their episode's goal."""
         return self._turned(points, self.sine, self.start, self.end[None])
 
     def back(self, points: Points) -> Points:
-        """The inverse of `there`."""
+        """Return the points in the frame of the world; the inverse of `there`."""
         return self._turned(points, -self.sine, self.end[None], self.start)
 
     def _turned(self, points: Points, sine: np.ndarray, start: np.ndarray, end: np.ndarray) -> Points:
-        """Number by number, so that an episode's numbers do not depend on how many others there are."""
+        """Transform element by element, so that the numbers of an episode do not depend on the number of episodes."""
         lone = (slice(None), *[None] * (points.ndim - 1))
         x, y = points[..., 0::2] - start[:, 0][lone], points[..., 1::2] - start[:, 1][lone]
         cosine, sine = self.cosine[lone], sine[lone]
@@ -53,16 +53,16 @@ class Motion:
 
 
 def onto(goals: Float[np.ndarray, "E C"], reference: Float[np.ndarray, " C"]) -> Motion:
-    """The motions that bring each goal's points as near to the reference's as a rigid motion can, in least squares.
+    """Return the rigid motions that bring each goal's points nearest to those of the reference, in least squares.
 
-    In the plane the best turn is known in closed form (Procrustes). Goals all of whose points coincide are not turned.
+    In the plane the best rotation has a closed form (Procrustes). Goals all of whose points coincide are not rotated.
     """
     there = reference.astype(np.float64)
     end = np.array([np.mean(there[0::2]), np.mean(there[1::2])])
     start, along, across = np.zeros((len(goals), 2)), np.zeros(len(goals)), np.zeros(len(goals))
     points = goals.astype(np.float64)
     for axis in (0, 1):
-        for place in range(axis, len(there), 2):  # one by one: the order of a sum may not depend on E
+        for place in range(axis, len(there), 2):  # one by one: the order of a sum must not depend on E
             start[:, axis] += points[:, place] / (len(there) // 2)
     for place in range(0, len(there), 2):
         x, y = points[:, place] - start[:, 0], points[:, place + 1] - start[:, 1]
@@ -76,9 +76,9 @@ def onto(goals: Float[np.ndarray, "E C"], reference: Float[np.ndarray, " C"]) ->
 
 
 def reached(demos: Demonstrations, goal: Sequence[str], reference: Sequence[float]) -> Motion:
-    """Return of each episode the motion that brings the place it reached onto the reference.
+    """Return the motion of each episode that brings its final pose onto the reference.
 
-    goal: the observed channels that make a goal, x before y. reference: where they lie at the world's own goal.
+    goal: the observed channels that make a goal, x before y. reference: their values at the world's own goal.
     """
     names = [channel.name for channel in demos.spec.observation]
     places = demos.observation[demos.episode_ends - 1][:, [names.index(name) for name in goal]]
@@ -86,6 +86,6 @@ def reached(demos: Demonstrations, goal: Sequence[str], reference: Sequence[floa
 
 
 def framed(demos: Demonstrations, goal: Sequence[str], reference: Sequence[float]) -> Demonstrations:
-    """Return each demonstration in the frame of what it reached (see `reached`), without states."""
+    """Return each demonstration in the frame of its own final pose (see `reached`), without states."""
     steps = reached(demos, goal, reference)[np.repeat(np.arange(len(demos.lengths)), demos.lengths)]
     return replace(demos, observation=steps.there(demos.observation), action=steps.there(demos.action), state=None)

@@ -1,6 +1,6 @@
-"""Demonstrations in a mirror: in a world that looks the same in one, each of them is two.
+"""Mirror augmentation: in a world that is mirror symmetric, each demonstration makes two.
 
-A world's mirror maps what is observed and what is done, and then the world moves alike on both sides of it.
+The mirror of a task maps observations and actions, and leaves the dynamics unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Mirror = Callable[[Demonstrations], Mirrored]
 
 
 def doubled(demos: Demonstrations, mirror: Mirror) -> Demonstrations:
-    """Return the demonstrations and then each of them as it looks in the mirror, without states."""
+    """Return the demonstrations followed by the mirror image of each of them, without states."""
     observation, action = mirror(demos)
     return replace(
         demos,

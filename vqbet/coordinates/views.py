@@ -1,6 +1,6 @@
-"""The demonstrations as policies learn from them: mirrored, by positions, in the frame of what they reached.
+"""Views of demonstrations for training: mirrored, with absolute actions, in the frame of the final pose.
 
-A task's parameter `demos.views` names those it wants; a world must be made for each of them.
+The parameter `demos.views` of a task lists its views; the task's world must support each of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vqbet.coordinates.mirror import Mirror, doubled
 
 
 class Facts(Protocol):
-    """What views need to know of a task's world, each empty where it is not made for one; `tasks.Task` has them."""
+    """Facts about a task's world that views need, each empty where it is not supported; `tasks.Task` has them."""
 
     @property
     def goal(self) -> tuple[str, ...]: ...
@@ -33,7 +33,7 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """fits: whether a world is made for it. lacks: what is true of all others. of: the demonstrations in this view."""
+    """View. fits: whether a world supports it. lacks: predicate of the other worlds. of: the demonstrations in it."""
 
     lacks: str
     fits: Callable[[Facts], bool]
@@ -61,12 +61,12 @@ VIEWS: Mapping[str, View] = {  # in the order in which they are applied
 
 
 def flagged(flags: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the views whose flag is set, as provenance and results of before have them."""
+    """Return the names of the views whose flag is set, as in provenance and results of earlier versions."""
     return frozenset(name for name in VIEWS if flags.get(name))
 
 
 def refuse(task: str, wanted: Collection[str], facts: Facts) -> None:
-    """Raise ConfigError naming the parameter and every wanted view that the task's world is not made for."""
+    """Raise ConfigError naming the parameter and every requested view that the task's world does not support."""
     unfit = [
         f"{name}: the world of {task!r} {view.lacks}"
         for name, view in VIEWS.items()
@@ -77,7 +77,7 @@ def refuse(task: str, wanted: Collection[str], facts: Facts) -> None:
 
 
 def seen(demos: Demonstrations, wanted: Collection[str], facts: Facts) -> Demonstrations:
-    """Return the demonstrations in all the wanted views at once. Raises as `refuse`."""
+    """Return the demonstrations in all requested views. Raises as `refuse`."""
     refuse(demos.spec.task, wanted, facts)
     for name, view in VIEWS.items():
         demos = view.of(demos, facts) if name in wanted else demos

@@ -1,1 +1,1 @@
-"""Demonstrations: how they are stored, checked, cut into windows and brought in."""
+"""Demonstrations: import, storage, validation, and training windows."""

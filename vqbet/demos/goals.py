@@ -1,6 +1,6 @@
-"""Training windows with a goal: what the demonstration went on to show, as hindsight (VQ-BeT, section 3.4).
+"""Training windows with hindsight goals: later observations of the same demonstration (VQ-BeT, section 3.4).
 
-The goal of a window is G consecutive observations that end at a later step of the same episode, some channels of them.
+The goal of a window is some channels of G consecutive observations that end at a later step of the same episode.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ VARIANTS = 16
 def windows(
     demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int, ends_only: bool = False
 ) -> Windows | GoalWindows:
-    """The windows a policy trains on: with goals where `goal` names channels, with ends of episodes for goals alone."""
+    """Return training windows, with goals where `goal` names channels; `ends_only`: only ends of episodes are goals."""
     plain, variants = Windows(demos, window=window, chunk=chunk), 1 if ends_only else VARIANTS
     return GoalWindows(plain, demos, channels=goal, steps=goal_steps, variants=variants) if goal else plain
 
 
 @final
 class GoalWindows:
-    """Every window of `windows` with V goals (`variants`), evenly spread from its next step to its episode's end.
+    """Windows of `windows`, each with V goals (`variants`), evenly spread from its next step to its episode's end.
 
-    Window i with variant v is number i V + v. With r steps left after the current one, variant v ends its goal
-    ceil((v + 1) r / V) steps ahead: the last variant is always the episode's end, and what is near and far are
-    asked for equally often. At the last step of an episode, where nothing is left, the goal is that step itself.
+    Window i with variant v has the number i V + v. With r steps left after the current one, the goal of variant v ends
+    ceil((v + 1) r / V) steps ahead: the last variant is always the episode's end, and near and far goals are equally
+    frequent. At the last step of an episode, where nothing is left, the goal is that step itself.
 
-    Raises ValueError where windows and demonstrations are not of the same steps, or no such goal can be made.
+    Raises ValueError where windows and demonstrations have different steps, or no such goal can be made.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GoalWindows:
         return len(self._windows) * self._variants
 
     def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
-        """What `Windows.gather` gives, and "goal" (B, G, C) float32, oldest first. Raises IndexError likewise."""
+        """Return `Windows.gather` and "goal" (B, G, C) float32, oldest first. Raises IndexError likewise."""
         if index.dtype.kind != "i":  # a mask, divided, would pass for steps
             raise IndexError(f"expected a vector of signed integers, got {index.dtype}")
         current, variant = index // self._variants, index % self._variants

@@ -1,10 +1,9 @@
 """Training windows over demonstrations: T observed steps and the H-step action chunk that follows each of them.
 
 Padding follows Behavior Generation with Latent Actions (arXiv 2403.03181): before the first step of an episode its
-first observation and first action are tiled, as the policy's history is when an episode begins. Unlike the authors'
-slicer, which never emits the last T starts of an episode and repeats its first chunk T - 1 times as a target, every
-step of every episode is the current step (position T - 1) of exactly one window, and padding is told from recording
-by `valid`.
+first observation and first action are repeated, like the policy's history when an episode begins. The authors' slicer
+never emits the last T starts of an episode and repeats its first chunk T - 1 times as a target. Here every step of
+every episode is the current step (position T - 1) of exactly one window, and `valid` tells padding from recorded steps.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from vqbet.contract import Demonstrations
 
 @final
 class Windows:
-    """All windows of a set of demonstrations; window i is the one whose current step is step i of the store.
+    """All windows of a set of demonstrations; the current step of window i is step i of the store.
 
     Position t of window i stands for step i - (T - 1) + t. Steps outside the episode of step i are replaced by its
-    nearest step, so no window sees two episodes. `valid` is True where a slot is a step that was recorded:
+    nearest step, so no window spans two episodes. `valid` is True where a slot is a recorded step:
 
-    - A position is a training target where `valid[:, t]` (t < T): padded positions of the past are not, because the
-      chunk that starts there would begin with repetitions of the first action. Nothing is lost by it: the policy
-      that sees only the tiled first observation is trained at position T - 1 of the window of the first step.
-    - Within the chunk of a target, `valid[:, t:t+H]` is False where it runs past the episode's end and repeats the
-      last action.
+    - A position is a training target where `valid[:, t]` (t < T). Padded positions of the past are no targets, because
+      their chunk would begin with repetitions of the first action. This loses nothing: position T - 1 of the window of
+      the first step trains the policy that observes only the repeated first observation.
+    - Within the chunk of a target, `valid[:, t:t+H]` is False where the chunk runs past the episode's end and repeats
+      the last action.
 
     Raises ValueError where T or H is not positive, or `episode_ends` does not cut the steps into episodes.
     """
@@ -48,16 +47,16 @@ class Windows:
         self._action = np.ascontiguousarray(demos.action)
         self._first = np.repeat(demos.episode_starts, lengths)  # (N,) first step of each step's episode
         self._last = np.repeat(demos.episode_ends - 1, lengths)  # (N,)
-        self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) of a window's slots from its current step
+        self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) offsets of a window's slots from its current step
 
     def __len__(self) -> int:
         return len(self._observation)
 
     def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
-        """The windows whose current steps are `index`, as fresh arrays in the order asked for.
+        """Return the windows whose current steps are `index`, as fresh arrays in the order of `index`.
 
-        Gives "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
-        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a step that is not there.
+        Returns "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
+        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a step that does not exist.
         """
         if index.ndim != 1 or index.dtype.kind != "i":
             raise IndexError(f"expected a vector of signed integers, got shape {index.shape} of {index.dtype}")
@@ -73,7 +72,7 @@ class Windows:
 
 
 def complete_chunks(demos: Demonstrations, chunk: int) -> Float[np.ndarray, "M H A"]:
-    """Every chunk of H actions that lies within its episode, in physical units."""
+    """Return every chunk of H actions that lies within its episode, in physical units."""
     windows = Windows(demos, window=1, chunk=chunk)
     batch = windows.gather(np.arange(len(windows)))
     return batch["action"][batch["valid"].all(axis=1)]

@@ -1,21 +1,21 @@
-"""What a task is, one folder each: spec, world, importer or oracle, goal, symmetries, picture. TASKS is the only table.
+"""Tasks, one folder each: spec, world, importer or oracle, goal, symmetries, picture. TASKS is the only table.
 
-A row says where a `Task` value lies, `module:name`, and the module is imported when the task is looked up. An installed
-package adds tasks by entry points of the group `vqbet.tasks`, which look the same:
+A row names a `Task` value as `module:name`; the module is imported when the task is looked up. An installed package
+adds tasks by entry points of the group `vqbet.tasks`, in the same format:
 
     [project.entry-points."vqbet.tasks"]
     door = "our_package.door:TASK"
 
-The code that a stage runs for one task is then in three places, none of which reaches another task:
+The code that a stage runs for one task lies in three places, none of which reaches another task:
 
-- the import closure of the stage, in which this package is `tasks/__init__.py` and `tasks/task.py` alone, since rows
-  and `Code` are names and not imports;
+- the import closure of the stage, which includes only `tasks/__init__.py` and `tasks/task.py` of this package, since
+  rows and `Code` are names and not imports;
 - the import closure of the row's module, `TASKS.module(task)`: the task's knowledge, which every stage may read;
 - the import closures of the modules in `Task.modules` whose functions the stage calls: "validation" in the stage
   validate, "world" and "goal_world" where worlds are made (`stages/worlds.py`), "importer" and "oracle" in ingest.
 
-So editing a task's world trains nothing again, and another task's world re-runs nothing. A row's module must therefore
-name its world by `Code` and not import it. All that lies in an installed task's modules may be outside this package.
+So editing a task's world trains nothing again, and editing another task's world re-runs nothing. A row's module must
+therefore name its world by `Code` and not import it. The modules of an installed task may all lie outside this package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GROUP = "vqbet.tasks"
 
 @final
 class Tasks(Mapping[str, Task]):
-    """Tasks by name: those of `rows`, then installed ones. Nothing is imported but what is looked up."""
+    """Mapping from names to tasks: those of `rows`, then installed ones. Only a task that is looked up is imported."""
 
     def __init__(self, rows: Mapping[str, str]) -> None:
         self._rows = rows
@@ -45,7 +45,7 @@ class Tasks(Mapping[str, Task]):
         whose = f"task {name!r} of the package {row.dist.name!r}" if row.dist else f"task {name!r}"
         try:
             task = row.load()
-        except Exception as error:  # of code that is not ours
+        except Exception as error:  # from code of other packages
             raise ConfigError(
                 f"{whose}: {row.value!r} cannot be loaded: {type(error).__name__}: {error}; repair or remove it"
             ) from error
@@ -90,5 +90,5 @@ TASKS = Tasks(
 
 
 def of(spec: Spec) -> Task:
-    """Return the task that `spec` names, or one of which nothing but this spec is known."""
+    """Return the task that `spec` names, or a task that has nothing but this spec."""
     return TASKS[spec.task] if spec.task in TASKS else Task(spec=spec)

@@ -1,4 +1,4 @@
-"""What every world refuses before it steps: rows and actions that make no sense."""
+"""Checks that every world makes before it steps: rows and actions must be valid."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def refuse(
     steps: Int[np.ndarray, " E"],
     ended: Bool[np.ndarray, " E"],
 ) -> None:
-    """Raises WorldError unless `action` holds `channels` finite numbers for each of the running episodes `rows`.
+    """Raise WorldError unless `action` holds `channels` finite numbers for each of the running episodes `rows`.
 
-    `steps[e]` and `ended[e]`: how many steps episode e has made, and whether it has ended.
+    steps[e]: number of steps that episode e has made. ended[e]: whether it has ended.
     """
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or len(np.unique(rows)) != len(rows):
         raise WorldError(f"{world}: step: expected different whole numbers as rows, got {rows!r}")
@@ -36,6 +36,6 @@ def refuse(
 
 
 def told(array: np.ndarray) -> str:
-    """An array's shape, and how many of its numbers are not finite."""
+    """Return a description of an array: its shape, and how many of its numbers are not finite."""
     odd = array.size - int(np.isfinite(array).sum())
     return f"shape {array.shape}" + (f" with {odd} numbers that are not finite" if odd else "")

@@ -1,4 +1,4 @@
-"""A task: a data set, what is known about it, and how a policy that learnt from it is evaluated."""
+"""Task: a data set, the knowledge about it, and the evaluation of policies trained on it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Oracle = Callable[[int, int, Progress | None], Demonstrations]  # oracle(episode
 @final
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A function or class by its name, `module:name`, which is imported when it is called.
+    """Function or class named as `module:name`, which is imported when it is called.
 
-    `arguments` are passed to every call by keyword. A task names heavy or rarely needed code this way, so that knowing
-    the task imports none of it, and a stage that does not call it does not depend on it.
+    `arguments` are passed to every call by keyword. A task names heavy or rarely needed code this way, so that a task
+    can be imported without it, and a stage that does not call it does not depend on it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Code:
 @final
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """A reader of a task's published data. format: the data's format, as it is recorded with the source."""
+    """Reader of a task's published data. format: the format of the data, as recorded with its source."""
 
     read: Callable[[Path], Demonstrations]
     format: str
@@ -53,7 +53,7 @@ class Importer:
 @final
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Words for a score on the screen: its name, its largest value, and further metrics of an evaluation beside it."""
+    """Labels for a score on the screen: its name, its largest value, and further metrics to show beside it."""
 
     name: str = "score"
     top: int = 1
@@ -63,21 +63,21 @@ class Score:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a task is. Only `spec` is needed: a task without a world is trained and validated like any other.
+    """Description of a task. Only `spec` is required: a task without a world is trained and validated like any other.
 
     Source of demonstrations
-        importer: reads published data. oracle: demonstrates, a function of the number of episodes and a seed.
+        importer: reads published data. oracle: generates demonstrations from a number of episodes and a seed.
     Evaluation
-        world: makes the simulator. goal_world: makes the simulator that asks each episode for a goal, which may come
+        world: makes the simulator. goal_world: makes the simulator that requests a goal in each episode, which may come
         from demonstrations. replay: plays recorded actions in a world, to prove that they were recorded there.
     Knowledge about the world, each empty where there is none
-        goal: the observed channels that make a goal. mirror: what is observed and done, as it looks in a mirror.
-        goal_frame: where the channels of `goal` lie at the world's own goal, x before y; observations and actions are
-        points of a plane, in which physics is the same wherever a scene lies and however it is turned.
-        action_reference: of each command, the observed channel that it counts from, and how far a command of 1 leads.
-        validation: makes what demonstrations are held against.
+        goal: the observed channels that make a goal. mirror: maps observations and actions to their mirror image.
+        goal_frame: values of the channels of `goal` at the world's own goal, x before y; observations and actions must
+        be points of a plane, and the dynamics invariant to translation and rotation.
+        action_reference: per command, the observed channel it is relative to, and the distance a command of 1 moves.
+        validation: makes the knowledge that demonstrations are checked against.
     Presentation
-        tracks: by name, the pair of observed channels that draws a path. score: words for the score.
+        tracks: by name, the pair of observed channels that draws a path. score: labels for the score.
     """
 
     spec: Spec
@@ -100,7 +100,7 @@ class Task:
 
     @property
     def modules(self) -> dict[str, str]:
-        """Return, by field, the module of each function that the task names; none of them is imported."""
+        """Return, by field, the module of each function that the task names, without importing any of them."""
         named = {
             "importer": self.importer and self.importer.read,
             "oracle": self.oracle,
@@ -114,5 +114,5 @@ class Task:
 
 
 def module(function: Callable[..., Any]) -> str:
-    """Return the module that decides what `function` does."""
+    """Return the module whose code decides the result of `function`."""
     return function.module if isinstance(function, Code) else function.__module__

@@ -1,10 +1,10 @@
-"""Formats that demonstrations come in, and how they are fetched; which task is in which format, its `Task` says."""
+"""Formats of foreign demonstrations, and their download. A task's `Task` says which format its data has."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-MAX_BYTES = 1 << 30  # of a download, and of what it unpacks to; the published Push-T archive has 31 MB
+MAX_BYTES = 1 << 30  # of a download, and of its unpacked content; the published Push-T archive has 31 MB
 
 
 def located(source: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Getting a data set: a local path stays where it is, an address is downloaded and unpacked.
+"""Fetching a data set: a local path is used where it is, an address is downloaded and unpacked.
 
-Whoever serves the archive is not trusted: sizes are capped while they are counted, not where they are claimed, and
-nothing appears under its final name before it is whole.
+The server of an archive is not trusted: limits apply to the bytes that are counted, not to those that are claimed, and
+nothing appears under its final name before it is complete.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def fetch(
     progress: Progress | None = None,
     hashed: Callable[[str], None] | None = None,
 ) -> Path:
-    """Where the data of `source` lies on this machine: a path as it is, or the folder a zip at a URL was unpacked to.
+    """Return the local path of the data of `source`: the path itself, or the folder that a zip at a URL unpacks to.
 
     The folder is `into`/<archive's name>-<start of its sha256>; an archive that is already there is not unpacked again.
-    progress(done, total) counts bytes; total is 0 where the server does not say. hashed(sha256) is called once an
-    archive was downloaded. Raises StoreError, leaving nothing behind, for a path that is not there, a server that does
-    not answer, stops or is too slow, one at an address of this machine or its network unless $VQBET_PRIVATE_SOURCES is
-    1, an archive that is larger than `max_bytes`, and one that would write anywhere but into its own folder. What a
-    killed fetch left in `into` is removed.
+    progress(done, total) counts bytes; total is 0 where the server does not say. hashed(sha256) is called after an
+    archive was downloaded. What a killed fetch left in `into` is removed.
+
+    Raises StoreError, leaving nothing behind, for a path that does not exist; a server that does not answer, stops or
+    is too slow; an address of this machine or its network unless $VQBET_PRIVATE_SOURCES is 1; an archive larger than
+    `max_bytes`; and an archive that would write outside its own folder.
     """
     shown = _shown(source)
     scheme = _scheme(source, shown)
@@ -80,7 +81,7 @@ def unpack(archive: Path, into: Path, *, max_bytes: int, max_files: int = MAX_FI
     """Unpack a zip into the folder `into`, folders and plain files only.
 
     Raises StoreError naming archive and member for a damaged or encrypted archive, a member that points outside, is a
-    link or has the name of another, and for more bytes or files than allowed; what was unpacked until then remains.
+    link or repeats a name, and for more bytes or files than allowed; files unpacked before the error remain.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -102,12 +103,12 @@ def unpack(archive: Path, into: Path, *, max_bytes: int, max_files: int = MAX_FI
 
 
 def _shown(source: str) -> str:
-    """A source as messages repeat it: without user and password, and not at any length."""
+    """Return a source for use in messages: without user and password, and shortened."""
     return reading.cut(re.sub(r"//.*@", "//***@", source, flags=re.DOTALL), 200)
 
 
 def _scheme(source: str, shown: str) -> str:
-    """In lower case; empty for a path. Raises StoreError for an address that is none, or one that holds a password."""
+    """Return the lower-case scheme, empty for a path. Raises StoreError for an invalid address, or one with a user."""
     try:
         parts = urlsplit(source)
         scheme, _ = parts.scheme.lower(), parts.port
@@ -126,14 +127,14 @@ def _scheme(source: str, shown: str) -> str:
 
 @contextmanager
 def _staging(into: Path) -> Iterator[Path]:
-    """A new folder in `into` that is gone afterwards, as are those of fetches that were killed.
+    """Yield a new folder in `into` that is removed afterwards, as are the folders of killed fetches.
 
-    Whoever fetches holds the folder `into` with a shared lock of the kernel, which ends with its process; who gets it
-    alone knows that nobody else is fetching.
+    Every fetch holds a shared lock of the kernel on the folder `into`, which ends with its process. A fetch that gets
+    the exclusive lock knows that no other fetch is running.
     """
     handle = os.open(into, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):  # somebody else is fetching, or the file system knows no locks
+        with suppress(OSError):  # another fetch is running, or the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for left in into.glob(f"{STAGING}*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -153,7 +154,7 @@ def _local(source: str, scheme: str, shown: str) -> Path:
         path.stat()
     except FileNotFoundError as error:
         raise StoreError(f"{_shown(str(path))}: there is no such file or folder") from error
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user who is none, NUL
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, an unknown user, NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StoreError(f"{shown}: is no path here: {reason}; give the path of a file or folder") from error
     return path
@@ -165,7 +166,7 @@ def _stem(source: str) -> str:
 
 
 def _download(source: str, shown: str, target: Path, max_bytes: int, progress: Progress | None) -> str:
-    """Stream the body into `target`; gives its sha256."""
+    """Stream the body into `target` and return its sha256."""
     digest = hashlib.sha256()
     with line() as over, _opened(source, shown, over) as response, target.open("wb") as file:
         total = response.length or 0  # None where the server does not say
@@ -202,7 +203,7 @@ def _opened(source: str, shown: str, over: Line) -> HTTPResponse:
 
 
 def _piece(shown: str, response: HTTPResponse, over: Line) -> bytes:
-    """What has come, at most PIECE_BYTES of it; empty at the end."""
+    """Return the next bytes received, at most PIECE_BYTES; empty at the end."""
     try:
         return response.read1(PIECE_BYTES)
     except (HTTPException, OSError, ValueError) as error:
@@ -242,7 +243,7 @@ def _refuse_twins(archive: Path, targets: list[PurePosixPath]) -> None:
 
 
 def _unpack_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
-    """Unpack one member of at most `left` bytes; gives how many it has."""
+    """Unpack one member of at most `left` bytes; return its size."""
     if member.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         return 0

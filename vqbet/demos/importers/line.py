@@ -1,8 +1,8 @@
-"""One HTTP request to a server that is not trusted: no address of this machine or its network, and an end to waiting.
+"""HTTP request to an untrusted server, with a deadline. Addresses of this machine and its network are refused.
 
-A name is looked up once, and the connection is made to the address that was checked: a server of names that answers
-otherwise the second time changes nothing. A whole transfer has a deadline that its bytes extend, since a server that
-sends one byte a second is never late by the time that a single answer may take.
+A name is looked up once, and the connection is made to the address that was checked, so a name server that answers
+differently the second time has no effect. Bytes that arrive extend the deadline of the whole transfer. A timeout of
+single reads would never stop a server that sends one byte a second.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-VARIABLE = "VQBET_PRIVATE_SOURCES"  # of the person who runs it, never of a parameter: "1" allows private addresses
-TIMEOUT_S = 30.0  # for connecting, and for every further piece of the answer
-GRACE_S = 60.0  # for the whole transfer, beside what its bytes may take
+VARIABLE = "VQBET_PRIVATE_SOURCES"  # set by the person who runs it, never by a parameter: "1" allows private addresses
+TIMEOUT_S = 30.0  # for connecting, and for each further piece of the response
+GRACE_S = 60.0  # for the whole transfer, in addition to the time allowed for its bytes
 SLOWEST_BYTES_PER_S = 16 * 2**10
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Refused(Exception):
-    """The sentence says why this address is not asked."""
+    """Raised where an address must not be requested; the message says why."""
 
 
 class Line:
-    """The connections of one transfer and its clock; `done`: the bytes of the body that have come."""
+    """Connections and clock of one transfer. done: bytes of the body received so far."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -44,13 +44,13 @@ class Line:
         return GRACE_S + self.done / SLOWEST_BYTES_PER_S
 
     def connect(self, address: tuple[str, int], timeout: Any = TIMEOUT_S, *rest: Any) -> socket.socket:
-        """As `socket.create_connection`, but to a checked address. Raises Refused, OSError."""
+        """Connect as `socket.create_connection`, but to a checked address. Raises Refused, OSError."""
         made = _connected(address, timeout)
-        self._sockets.append(made.dup())  # TLS takes the socket itself over
+        self._sockets.append(made.dup())  # TLS takes over the socket itself
         return made
 
     def watch(self) -> None:
-        """Cut the connections when the time is over, from a thread of its own."""
+        """Shut the connections down when the time is over; runs in its own thread."""
         while not self._ended.wait(min(1.0, self.allowed_s() / 4)):
             if time.monotonic() - self._began > self.allowed_s():
                 self.late = True
@@ -66,7 +66,7 @@ class Line:
 
 @contextmanager
 def line() -> Iterator[Line]:
-    """A line whose clock runs within the block."""
+    """Yield a line whose clock runs within the block."""
     made = Line()
     clock = threading.Thread(target=made.watch, daemon=True)
     clock.start()
@@ -78,7 +78,7 @@ def line() -> Iterator[Line]:
 
 
 def opened(source: str, over: Line) -> HTTPResponse:
-    """The answer to a GET that may be redirected, but only to http and https. Raises Refused and what urllib raises."""
+    """Return the response to a GET. Redirects must lead to http or https. Raises Refused and the errors of urllib."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -112,7 +112,7 @@ class _Secure(urllib.request.HTTPSHandler):
 
 
 def _made(kind: type[HTTPConnection], over: Line, req: urllib.request.Request, host: str, **rest: Any) -> Any:
-    """A connection that is made over the line; where a proxy is between, by the proxy, to a name checked here."""
+    """Return a connection made over the line. A proxy makes its own connection, to a name that is checked here."""
     connection = kind(host, **rest)
     if req.has_proxy() or getattr(req, "_tunnel_host", None):
         wanted = urlsplit(req.full_url).hostname or ""
@@ -141,7 +141,7 @@ def _connected(address: tuple[str, int], timeout: float) -> socket.socket:
 
 
 def _refuse_private(host: str, addresses: list[str]) -> None:
-    """Raises Refused where one of the host's addresses is of this machine, its network, or no host's at all."""
+    """Raise Refused where one of the host's addresses belongs to this machine, its network, or no host at all."""
     if os.environ.get(VARIABLE) == "1":
         return
     for address in addresses:
@@ -153,13 +153,13 @@ def _refuse_private(host: str, addresses: list[str]) -> None:
 
 
 def private(address: str) -> bool:
-    """Whether an address is not one of the public internet; a name is none, and is looked up by whoever connects."""
+    """Return whether an address is not public. False for a name, which the connecting side resolves."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     inner = [found]
-    if isinstance(found, ipaddress.IPv6Address):  # addresses of version 4 in the clothes of version 6
+    if isinstance(found, ipaddress.IPv6Address):  # version 4 addresses embedded in version 6
         inner += [each for each in (found.ipv4_mapped, found.sixtofour, *(found.teredo or ())) if each is not None]
         inner += [ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)] if found in NAT64 else []
     return any(not each.is_global or each.is_multicast for each in inner)

@@ -1,8 +1,8 @@
-"""Replay buffers of Diffusion Policy (Zarr v2), read as foreign data: first what they claim, then what they hold.
+"""Replay buffers of Diffusion Policy (Zarr v2), read as untrusted data: metadata first, then content.
 
-Zarr v2 has no checksums, reads a missing chunk as zeros, follows symbolic links, and lets a few bytes ask for
-gigabytes. So nothing is decompressed before the metadata, every chunk's presence, and every chunk's own header have
-been checked.
+Zarr v2 has no checksums, reads a missing chunk as zeros, follows symbolic links, and lets a few bytes request
+gigabytes. So nothing is decompressed before the metadata, the presence of every chunk, and every chunk's own header
+have been checked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOSC_HEADER_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What an array's metadata says: rows x trailing numbers, chunks of whole rows, compressed with Blosc or not."""
+    """Metadata of an array: rows x trailing numbers, chunks of whole rows, compressed with Blosc or not."""
 
     name: str
     folder: Path
@@ -45,17 +45,17 @@ class Claim:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of one chunk in memory; in Zarr v2 the last one is as large as the others."""
+        """Return the bytes of one chunk in memory; in Zarr v2 the last one is as large as the others."""
         return self.chunk_rows * math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def chunks(self) -> Iterator[tuple[Path, int]]:
-        """Every chunk's file and its first row."""
+        """Yield the file and the first row of every chunk."""
         for index in range(-(-self.shape[0] // self.chunk_rows)):
             yield self.folder / ".".join([str(index), *("0" for _ in self.shape[1:])]), index * self.chunk_rows
 
 
 def load(source: Path, fields: Mapping[str, tuple[int, ...]], *, max_bytes: int) -> dict[str, np.ndarray]:
-    """`read` what `find` finds at `source`, which may also be a zip that unpacks to no more than max_bytes."""
+    """Return `read` of the buffer that `find` returns for `source`, or for a zip that unpacks to max_bytes at most."""
     if not source.is_file():
         return read(find(source), fields)
     with tempfile.TemporaryDirectory(prefix="replay-buffer-") as folder:
@@ -64,10 +64,10 @@ def load(source: Path, fields: Mapping[str, tuple[int, ...]], *, max_bytes: int)
 
 
 def content(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return the sha256 of the numbers in `arrays`, whatever file, dtype and chunks they were read from.
+    """Return the sha256 of the numbers in `arrays`, independent of file, dtype and chunks.
 
-    A name, its shape and its values as little-endian float64 are hashed in the order of the names; int64 values below
-    2**53 and all values of 32 bits are exact in it.
+    Each name, its shape and its values as little-endian float64 are hashed in the order of the names; float64 is exact
+    for int64 values below 2**53 and all values of 32 bits.
     """
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -79,9 +79,9 @@ def content(arrays: Mapping[str, np.ndarray]) -> str:
 def columns(
     spec: Spec, arrays: Mapping[str, np.ndarray], success: Bool[np.ndarray, " E"], *, published: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """Return the columns of the episodes in `arrays`: source and session are named by what the arrays hold.
+    """Return the columns of the episodes in `arrays`, whose content determines source and session.
 
-    published: name of a published data set by people, by the `content` of its arrays. Any other content is called
+    published: names of published data sets by people, by the `content` of their arrays. Any other content is named
     "replay_buffer:" and the first 12 characters of its own `content`, and its operator is "unknown".
     """
     digest = content(arrays)
@@ -98,13 +98,13 @@ def columns(
 
 
 def time_s(ends: Int[np.ndarray, " E"], control_hz: float) -> Float[np.ndarray, " N"]:
-    """Seconds of each step since its episode began."""
+    """Return the seconds of each step since the start of its episode."""
     lengths = np.diff(ends, prepend=0)
     return (np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)) / control_hz
 
 
 def find(source: Path) -> Path:
-    """The one replay buffer at `source`, in it, or one folder further down. Raises StoreError where there is none."""
+    """Return the one replay buffer at `source`, in it, or one folder further down. Raises StoreError otherwise."""
     if not source.is_dir():
         raise StoreError(f"{source}: expected a folder with a Zarr v2 replay buffer, or a zip of one; it is no folder")
     if (source / ".zgroup").exists():
@@ -120,11 +120,11 @@ def find(source: Path) -> Path:
 
 
 def read(root: Path, fields: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The arrays data/<field> (N, *trailing), given each field's trailing shape, and "episode_ends" (E,) int64.
+    """Return the arrays data/<field> (N, *trailing), by the trailing shapes in `fields`, and "episode_ends" (E,) int64.
 
     Raises StoreError naming file, field and steps: missing or linked files, another layout, another number of steps,
-    a dtype, codec or size that is not allowed, a chunk that is missing, cut off or larger than it should be, ends that
-    do not cut the steps into episodes.
+    a dtype, codec or size that is not allowed, a chunk that is missing, truncated or larger than expected, ends that do
+    not cut the steps into episodes.
     """
     try:
         return _read(root, {f"data/{field}": trailing for field, trailing in fields.items()})
@@ -205,7 +205,7 @@ def _sizes(where: str, key: str, value: Any) -> tuple[int, ...]:
 
 
 def _check_chunks(claim: Claim) -> None:
-    """Every chunk is there, is a file of its own, and its header promises exactly what the metadata does."""
+    """Raise StoreError unless every chunk is a file of its own whose header agrees with the metadata."""
     for path, row in claim.chunks():
         where = f"{path}: {claim.name}, from step {row}" if claim.name != ENDS else f"{path}: {ENDS}"
         if path.is_symlink():

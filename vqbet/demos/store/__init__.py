@@ -1,6 +1,6 @@
-"""Demonstrations on disk: a Zarr v3 group per task, written as a whole, verified as a whole. docs/schema.md.
+"""Demonstration store: a Zarr v3 group per task, written as a whole, verified as a whole. See docs/schema.md.
 
-Zarr encodes and decodes in memory; files are written and read here, so that each has a known sha256 and a known
+Zarr encodes and decodes in memory. Files are written and read here, so that each has a known sha256 and a known
 moment at which it is on the disk.
 """
 
@@ -22,10 +22,10 @@ from vqbet.files.manifest import Fingerprint
 
 
 def write(path: Path, demos: Demonstrations) -> str:
-    """Write `demos` to `path`, in place of the store that may be there, and give its digest.
+    """Write `demos` to `path`, replacing any store there, and return its digest.
 
-    Equal demonstrations give equal bytes. Until the last moment the old store stays as it is, also when the process
-    is killed or the disk fills. Raises StoreError where `demos` is malformed or the store cannot be written.
+    Equal demonstrations give equal bytes. The old store remains until the last moment, even if the process is killed or
+    the disk is full. Raises StoreError where `demos` is malformed or the store cannot be written.
     """
     schema.refuse_spec(demos.spec, str(path))
     schema.refuse_malformed(demos, str(path))
@@ -37,10 +37,10 @@ def write(path: Path, demos: Demonstrations) -> str:
 
 
 def read(path: Path) -> Demonstrations:
-    """The demonstrations at `path`, every byte verified; its `digest` is that of the manifest.
+    """Return the demonstrations at `path` after verifying every byte; `digest` is the digest of the manifest.
 
-    Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. What the
-    numbers say is not looked at: that is validation.
+    Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. The values
+    themselves are checked by validation.
     """
     folder = atomic.settled(path)
     listing = manifest.load(folder)
@@ -60,14 +60,14 @@ def read(path: Path) -> Demonstrations:
 
 
 def digest(path: Path) -> str:
-    """The digest of the store at `path`, from its manifest alone. Raises StoreError."""
+    """Return the digest of the store at `path`, from its manifest alone. Raises StoreError."""
     folder = atomic.settled(path)
     manifest.refuse_strangers(folder)
     return manifest.read(folder).digest
 
 
 def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
-    """Arrays over steps, then columns, then `episode_ends`, and the manifest when all else is on the disk."""
+    """Write arrays over steps, then columns, then `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
@@ -84,7 +84,7 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
 
 
 def _encode(name: str, array: np.ndarray) -> dict[str, bytes]:
-    """The files of one array, by their path in the store."""
+    """Return the files of one array, by their path in the store."""
     import zarr
     from zarr.codecs import Crc32cCodec
     from zarr.storage import MemoryStore
@@ -101,7 +101,7 @@ def _encode(name: str, array: np.ndarray) -> dict[str, bytes]:
         filters=None,
         compressors=[Crc32cCodec()],
         fill_value=schema.FILL[layout.dtype],
-        config={"write_empty_chunks": True},  # a chunk of fill values is data, and a missing chunk is damage
+        config={"write_empty_chunks": True},  # a chunk of fill values is data, a missing chunk is damage
     )
     encoded[...] = array
     return {key: buffer.to_bytes() for key, buffer in buffers.items() if key.startswith(f"{name}/")}
@@ -118,7 +118,7 @@ def _encode_group(attributes: dict[str, Any]) -> bytes:
 
 
 def _decode(folder: Path, listing: Manifest, name: str, layout: Layout) -> np.ndarray:
-    """One array, from files that are read once: what was verified is what is decoded."""
+    """Return one array. Files are read once, so that the verified bytes are the decoded ones."""
     import zarr
     from zarr.buffer.cpu import Buffer
     from zarr.storage import MemoryStore

@@ -1,8 +1,8 @@
-"""What a demonstration store claims to hold, told from its small JSON documents before any array is read.
+"""Inspection of a demonstration store: its small JSON documents are checked before any array is read.
 
-A few kilobytes of metadata can ask for terabytes of memory, name a codec that runs code, or leave chunks out that
-would then read as fill values. So each document must be the one that `describe` gives, and each file must have the
-size that follows from it: chunks are not compressed, so nothing grows while it is decoded.
+A few kilobytes of metadata can request terabytes of memory, name a codec that runs code, or leave out chunks that then
+read as fill values. So each document must be the one that `describe` returns, and each file must have the size that
+follows from it. Chunks are not compressed, so nothing grows during decoding.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SERIALIZERS: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A store's spec and the layout of each of its arrays."""
+    """Spec of a store and the layout of each of its arrays."""
 
     spec: Spec
     layouts: Mapping[str, Layout]
 
 
 def inspect(folder: Path, listing: Manifest) -> Contents:
-    """The contents of a store whose files are those of `listing`. Opens zarr.json documents only. Raises StoreError."""
+    """Return the contents of a store with the files of `listing`. Opens zarr.json documents only. Raises StoreError."""
     documents = {name: _document(folder, listing, name) for name in _nodes(folder, listing)}
     for name in schema.GROUPS:
         _refuse_differences(documents[name], {"zarr_format": 3, "node_type": "group"}, folder / name / "zarr.json")
@@ -61,7 +61,7 @@ def inspect(folder: Path, listing: Manifest) -> Contents:
 
 
 def describe(layout: Layout) -> dict[str, Any]:
-    """The zarr.json of an array in this layout (Zarr v3 core specification), without attributes."""
+    """Return the zarr.json of an array in this layout (Zarr v3 core specification), without attributes."""
     codecs = [SERIALIZERS[layout.dtype], CHECKSUM]
     if layout.sharded:
         sharding = {
@@ -85,10 +85,10 @@ def describe(layout: Layout) -> dict[str, Any]:
 
 
 def refuse_gaps(content: bytes, layout: Layout, chunks: int, path: Path) -> None:
-    """Raise StoreError where a file does not hold every element: what is left out would read as the fill value.
+    """Raise StoreError where a file does not hold every element, since missing ones would read as the fill value.
 
-    A shard ends with an index of offsets and lengths (Zarr's sharding codec); its `chunks` must fill all that is
-    before it. A file of texts starts with their number, which is what a decoder allocates.
+    A shard ends with an index of offsets and lengths (Zarr's sharding codec); its `chunks` must fill all bytes before
+    the index. A file of texts starts with their number, which determines how much a decoder allocates.
     """
     if layout.dtype == "string":
         count = int.from_bytes(content[:TEXT_COUNT_BYTES], "little")
@@ -104,7 +104,7 @@ def refuse_gaps(content: bytes, layout: Layout, chunks: int, path: Path) -> None
 
 
 def _nodes(folder: Path, listing: Manifest) -> list[str]:
-    """The groups and arrays that have a zarr.json, all of them known ones and none of them missing."""
+    """Return the groups and arrays that have a zarr.json. Raises StoreError where one is unknown or missing."""
     found = [path.removesuffix("zarr.json").rstrip("/") for path in listing.files if path.endswith("zarr.json")]
     for name in (*schema.GROUPS, *schema.ARRAYS):
         if name not in found and name not in schema.OPTIONAL:
@@ -133,7 +133,7 @@ def _root(document: Mapping[str, Any], path: Path) -> Spec:
 
 
 def _layout(document: Mapping[str, Any], name: str, path: Path) -> Layout:
-    """The layout an array's document describes: any shape and chunk length, and nothing else of its own choosing."""
+    """Return the layout in an array's document, which may choose only shape and chunk length. Raises StoreError."""
     axes, sharded = (2 if name in schema.MATRICES else 1), name in schema.STEP_ARRAYS
     shape = _extent(document.get("shape"), axes, f"{path}: shape")
     shard = _extent(_inside(document.get("chunk_grid")), axes, f"{path}: chunk_grid")
@@ -156,7 +156,7 @@ def _extent(value: Any, axes: int, where: str) -> tuple[int, ...]:
 
 
 def _inside(value: Any) -> Any:
-    """The chunk shape in a chunk grid or a sharding codec; None where there is none."""
+    """Return the chunk shape in a chunk grid or a sharding codec; None where there is none."""
     configuration = value.get("configuration") if isinstance(value, dict) else None
     return configuration.get("chunk_shape") if isinstance(configuration, dict) else None
 
@@ -185,7 +185,7 @@ def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], found: Spec, folder: P
 
 
 def _refuse_files(layouts: Mapping[str, Layout], folder: Path, listing: Manifest) -> None:
-    """Every shard must be there, at its exact size, and nothing but shards and documents."""
+    """Raise StoreError unless every shard exists at its exact size, and all other files are documents."""
     strangers = {path for path in listing.files if not path.endswith("zarr.json")}
     for name, layout in layouts.items():
         for key, chunks in layout.files():
@@ -201,7 +201,7 @@ def _refuse_files(layouts: Mapping[str, Layout], folder: Path, listing: Manifest
 
 
 def _bytes(layout: Layout, chunks: int) -> int:
-    """Size of the file that holds `chunks` chunks; for texts the least it can be, one length each."""
+    """Return the size of a file with `chunks` chunks; for texts the least possible size, one length each."""
     if layout.dtype == "string":
         return TEXT_COUNT_BYTES + layout.chunk_bytes + CHECKSUM_BYTES
     size = chunks * (layout.chunk_bytes + CHECKSUM_BYTES)

@@ -1,7 +1,7 @@
 """manifest.json of a demonstration store: the size and sha256 of every file, and its own checksum.
 
-`load` compares it with the folder without opening any other file; `fetch` opens one, and gives its bytes only where
-they are the bytes the manifest lists.
+`load` compares the manifest with the folder without opening any other file. `fetch` opens one file, and returns its
+bytes only if they match the manifest.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ REPAIR = "fetch the store again (dvc checkout, dvc pull) or ingest the demonstra
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The files of a store by their path in it ("data/action/c/0/0")."""
+    """Files of a store by their path in it ("data/action/c/0/0")."""
 
     files: Files
 
     def encode(self) -> bytes:
-        """The one way to write this manifest: the same files always give the same bytes."""
+        """Return the canonical bytes of the manifest: the same files always give the same bytes."""
         files = manifest.to_json(self.files)
         checksum = hashlib.sha256(canonical.document(files, indent=1).encode()).hexdigest()
         return canonical.document({"files": files, "format": FORMAT, "sha256": checksum}, indent=1).encode()
 
     @property
     def digest(self) -> str:
-        """The sha256 of manifest.json: one name for all bytes of the store."""
+        """Return the sha256 of manifest.json, which identifies all bytes of the store."""
         return hashlib.sha256(self.encode()).hexdigest()
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of a folder that holds exactly its files. Reads manifest.json and file sizes, nothing else.
+    """Return the manifest of a folder that holds exactly its files. Reads manifest.json and file sizes, nothing else.
 
-    Raises StoreError, naming the file, where it does not; also for links, huge stores and stores of Zarr v2.
+    Raises StoreError, naming the file, for any other folder, and for links, huge stores and stores of Zarr v2.
     """
     refuse_strangers(folder)
     found = manifest.sizes(folder, StoreError, REPAIR, most=MAX_FILES)
@@ -64,7 +64,7 @@ def load(folder: Path) -> Manifest:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest alone, checked against its own checksum. Raises StoreError."""
+    """Return the manifest alone, checked against its own checksum. Raises StoreError."""
     path = folder / NAME
     content = reading.content(path, StoreError, most=MAX_DOCUMENT_BYTES, mend=REPAIR)
     try:
@@ -77,7 +77,7 @@ def read(folder: Path) -> Manifest:
 
 
 def fetch(folder: Path, listing: Manifest, name: str) -> bytes:
-    """The bytes of one file. Raises StoreError where they are not the ones that the manifest lists."""
+    """Return the bytes of one file. Raises StoreError where they do not match the manifest."""
     entry = listing.files[name]
     content = reading.content(folder / name, StoreError, most=entry.size, mend=REPAIR)
     if Fingerprint.of(content) != entry:
@@ -86,7 +86,7 @@ def fetch(folder: Path, listing: Manifest, name: str) -> bytes:
 
 
 def document(content: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object. Raises StoreError, naming `path`, where the bytes are anything else."""
+    """Return a JSON object. Raises StoreError, naming `path`, where the bytes are anything else."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -97,7 +97,7 @@ def document(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Raise StoreError, saying what to do, where `folder` is not a folder with a manifest."""
+    """Raise StoreError, saying what to do, unless `folder` is a folder with a manifest."""
     try:
         mode = folder.lstat().st_mode
         names = os.listdir(folder) if stat.S_ISDIR(mode) else []

@@ -1,7 +1,7 @@
-"""The layout of a demonstration store: its arrays, their dtypes and chunks, and how large any of it may be.
+"""Layout of a demonstration store: its arrays, their dtypes and chunks, and the largest size of each part.
 
 Names follow the replay-buffer convention of Diffusion Policy (arXiv 2303.04137): `data/<field>` arrays share axis 0,
-the steps; `meta/episode_ends` cuts them into episodes. docs/schema.md is this file for people.
+the steps; `meta/episode_ends` cuts them into episodes. docs/schema.md describes the same layout for readers.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ARRAYS: Mapping[str, str] = {**STEP_ARRAYS, **EPISODE_ARRAYS}  # in the order of
 MATRICES = frozenset({"data/observation", "data/action", "data/state"})
 GROUPS = ("", "data", "meta")
 
-# What an unwritten element reads as: nothing that could pass for a recording.
+# Values of unwritten elements, none of which could pass for a recording.
 FILL: Mapping[str, Any] = {"float32": "NaN", "float64": "NaN", "int64": -1, "bool": False, "string": ""}
 
 CHUNK_ROWS = 1024
 SHARD_CHUNKS = 16  # 16,384 steps per file: tens of files for a million steps
 MAX_SHARD_BYTES = 128 * 2**20
-MAX_STORE_BYTES = 4 * 2**30  # read whole into memory
+MAX_STORE_BYTES = 4 * 2**30  # the store is read into memory as a whole
 MAX_DOCUMENT_BYTES = 4 * 2**20  # of one JSON document
 MAX_FILES = 10_000
 MAX_EPISODES = 1_000_000
@@ -45,7 +45,7 @@ MAX_TEXT = 256  # characters of one value in a string column
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one array lies in files: shards of whole rows, cut into chunks; arrays over episodes are a single chunk."""
+    """Layout of one array in files: shards of whole rows, cut into chunks; arrays over episodes are a single chunk."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Layout:
 
     @classmethod
     def of(cls, name: str, shape: tuple[int, ...]) -> Layout:
-        """The layout in which the array `name` of this shape is written. Raises StoreError where a row is too wide."""
+        """Return the layout in which the array `name` is written. Raises StoreError where a row is too wide."""
         dtype, rows = ARRAYS[name], shape[0]
         if name in EPISODE_ARRAYS:
             return cls(dtype, shape, rows, rows, sharded=False)
@@ -76,23 +76,23 @@ class Layout:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one element; of a text, the four that hold its length."""
+        """Return the bytes of one element; of a text, the four that hold its length."""
         return 4 if self.dtype == "string" else np.dtype(self.dtype).itemsize
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of one chunk without its checksum, and without the characters of texts."""
+        """Return the bytes of one chunk without its checksum, and without the characters of texts."""
         return math.prod(self.chunk_shape) * self.item_bytes
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """The key of every shard beside the array's zarr.json, and how many of its chunks hold rows of the array."""
+        """Yield the key of every shard beside the array's zarr.json, and its number of chunks that hold rows."""
         for shard in range(-(-self.shape[0] // self.shard_rows)):
             rows = min(self.shard_rows, self.shape[0] - shard * self.shard_rows)
             yield "/".join(["c", str(shard), *("0" for _ in self.shape[1:])]), -(-rows // self.chunk_rows)
 
 
 def arrays(demos: Demonstrations) -> dict[str, np.ndarray]:
-    """The arrays of `demos` under the names they have in a store, in the order of writing."""
+    """Return the arrays of `demos` under their names in a store, in the order of writing."""
     found = {
         "data/observation": demos.observation,
         "data/action": demos.action,
@@ -103,7 +103,7 @@ def arrays(demos: Demonstrations) -> dict[str, np.ndarray]:
 
 
 def refuse_malformed(demos: Demonstrations, where: str) -> None:
-    """Raise StoreError, naming the field, where `demos` does not fit a store. Values are for validation to judge."""
+    """Raise StoreError, naming the field, where `demos` does not fit a store. Values are left to validation."""
     if set(demos.columns) != set(COLUMNS):
         raise StoreError(f"{where}: expected the columns {sorted(COLUMNS)}, got {sorted(demos.columns)}")
     steps, episodes = len(demos.observation), len(demos.episode_ends)
@@ -125,7 +125,7 @@ def refuse_malformed(demos: Demonstrations, where: str) -> None:
 
 
 def refuse_ends(ends: np.ndarray, steps: int, where: str) -> None:
-    """Raise StoreError, naming the episode, where `ends` (E,) does not rise, or does not end at the last step."""
+    """Raise StoreError, naming the episode, unless `ends` (E,) rises and its last value is `steps`."""
     before = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
     wrong = np.flatnonzero(ends <= before)
     if len(wrong):
@@ -142,12 +142,12 @@ def refuse_ends(ends: np.ndarray, steps: int, where: str) -> None:
 
 
 def attributes(spec: Spec) -> dict[str, Any]:
-    """The attributes of the store's root group."""
+    """Return the attributes of the store's root group."""
     return {"schema_version": SCHEMA_VERSION, "spec": spec.to_json()}
 
 
 def spec(value: Any, where: str) -> Spec:
-    """A spec from JSON, its types checked. Raises StoreError, naming `where` and the key."""
+    """Return a spec from JSON after checking its types. Raises StoreError, naming `where` and the key."""
     try:
         found = Spec.from_json(value)
     except (AttributeError, KeyError, TypeError) as error:

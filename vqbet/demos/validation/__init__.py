@@ -1,1 +1,1 @@
-"""Are demonstrations fit for training? Great Expectations, and checks of our own."""
+"""Validation of demonstrations before training: Great Expectations, and checks of our own."""

@@ -1,7 +1,7 @@
-"""Exact checks of what demonstrations contain; each finding names the episode, step and field.
+"""Exact checks of the content of demonstrations; each finding names the episode, step and field.
 
-Every function of CHECKS looks at one thing and takes demonstrations whose structure is sound. Errors block training,
-advice does not. The error of a check that is waived is advice with the reason.
+Every function of CHECKS makes one check and expects demonstrations of sound structure. Errors block training, advice
+does not. An error of a waived check becomes advice with the reason.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from vqbet.demos.validation import plausible, tables
 from vqbet.demos.validation.findings import Finding, Severity, in_episodes, in_steps
 from vqbet.demos.validation.measured import Bounds, Measured
 
-RATE_TOLERANCE = 0.05  # of the control interval: how far an episode's mean may lie off
+RATE_TOLERANCE = 0.05  # of the control interval: largest deviation of an episode's mean
 GAP = 0.5  # of the control interval: a single step this far off was dropped or doubled
-STILL_S = 2.0  # a pause longer than this deserves a look
+STILL_S = 2.0  # a longer pause is reported
 JUMP = 10.0  # times the 99th percentile of a channel's moves ...
 JUMP_SHARE = 0.25  # ... and this share of the channel's whole travel
 MOST_VARY = 0.95  # a channel that varies in this share of episodes should vary in all
 
 
 def contents(measured: Measured) -> list[Finding]:
-    """Every finding of every check, errors first, in the order of CHECKS."""
+    """Return the findings of all checks, errors first, in the order of CHECKS."""
     found = [replace(finding, check=check.__name__) for check in CHECKS for finding in check(measured)]
     return sorted((waived(finding, measured.bounds) for finding in found), key=lambda each: each.severity != "error")
 
 
 def waived(finding: Finding, bounds: Bounds) -> Finding:
-    """The finding, as advice where its check is waived."""
+    """Return the finding, as advice where its check is waived."""
     reason = bounds.waive.get(finding.check)
     return finding if reason is None or finding.severity == "advice" else finding.excused(reason)
 
 
 def finite(measured: Measured) -> Iterator[Finding]:
-    """Neither NaN nor infinite, anywhere."""
+    """Check that no value is NaN or infinite."""
     demos = measured.demos
     arrays = {"observation": demos.observation, "action": demos.action, "time_s": demos.time_s, "state": demos.state}
     names = {kind: [f"{kind}.{channel.name}" for channel in channels] for kind, _, channels in measured.fields()}
@@ -53,7 +53,7 @@ def _not_finite(demos: Demonstrations, field: str, values: np.ndarray) -> Iterat
 
 
 def length(measured: Measured) -> Iterator[Finding]:
-    """Episodes between min_steps and max_steps long."""
+    """Check that episodes are between min_steps and max_steps long."""
     lengths, bounds = measured.episodes["length"], measured.bounds
     short, long = lengths < bounds.min_steps, lengths > bounds.max_steps
     yield from in_episodes("length", short, lambda e: f"is {lengths[e]} steps, below min_steps {bounds.min_steps},")
@@ -61,7 +61,7 @@ def length(measured: Measured) -> Iterator[Finding]:
 
 
 def limits(measured: Measured) -> Iterator[Finding]:
-    """Every value within its channel's limits."""
+    """Check that every value is within its channel's limits."""
     for kind, array, channels in measured.fields():
         mask = tables.outside(array, channels)
         for index in np.flatnonzero(mask.any(axis=0)):
@@ -76,7 +76,7 @@ def _outside(
 
 
 def dead(measured: Measured) -> Iterator[Finding]:
-    """A channel that never varies: an action nobody gave is an error, a fixed observation may be a fixed target."""
+    """Check for constant channels. A constant action is an error; a constant observation may be a fixed target."""
     starts = measured.demos.episode_starts
     for kind, array, channels in measured.fields():
         same = np.fmax.reduceat(array, starts, axis=0) == np.fmin.reduceat(array, starts, axis=0)
@@ -91,7 +91,7 @@ def dead(measured: Measured) -> Iterator[Finding]:
 
 
 def duplicates(measured: Measured) -> Iterator[Finding]:
-    """Episodes recorded once, or at most max_duplicates of them copies."""
+    """Check that each episode was recorded once, or that at most max_duplicates of them are copies."""
     original, bound = measured.episodes["copy_of"], measured.bounds.max_duplicates
     copy = original >= 0
     severity: Severity = "error" if copy.mean() > bound else "advice"
@@ -101,19 +101,19 @@ def duplicates(measured: Measured) -> Iterator[Finding]:
 
 
 def still(measured: Measured) -> Iterator[Finding]:
-    """No long stretch without any change: a camera that froze, or an operator who thought."""
+    """Check for long stretches without any change: a frozen camera, or a pause of the operator."""
     same = tables.frozen(measured.demos)
     least = max(2, round(STILL_S * measured.demos.spec.control_hz))
     total = np.concatenate([[0], np.cumsum(same)])
     long = np.zeros(len(same), bool)
     long[least - 1 :] = total[least:] - total[:-least] == least
-    long[1:] &= ~long[:-1].copy()  # only the step at which each stretch has become long
+    long[1:] &= ~long[:-1].copy()  # only the step at which each stretch becomes long
     text = f"have not changed for {STILL_S:g} s"
     yield from in_steps(measured.demos.episode_ends, "observation and action", long, lambda i: text, "advice")
 
 
 def time(measured: Measured) -> Iterator[Finding]:
-    """Time starts at 0, grows, and keeps to the control rate: on average, and from step to step."""
+    """Check that time starts at 0, grows, and keeps to the control rate: on average, and from step to step."""
     demos, period = measured.demos, 1 / measured.demos.spec.control_hz
     ends, stamp, interval, first = (
         demos.episode_ends,
@@ -134,7 +134,7 @@ def time(measured: Measured) -> Iterator[Finding]:
 
 
 def saturation(measured: Measured) -> Iterator[Finding]:
-    """Actions seldom at their limits: a clipped demonstration is not what the operator did."""
+    """Check that actions are seldom at their limits: a clipped demonstration is not what the operator did."""
     demos, bound = measured.demos, measured.bounds.max_saturated
     mask = tables.saturated(demos.action, demos.spec.action)
     for index in np.flatnonzero(mask.mean(axis=0) > bound):
@@ -149,7 +149,7 @@ def saturation(measured: Measured) -> Iterator[Finding]:
 
 
 def success(measured: Measured) -> Iterator[Finding]:
-    """At least min_success of the episodes labelled as successes."""
+    """Check that at least min_success of the episodes are labelled as successes."""
     label, bound = measured.episodes["success"], measured.bounds.min_success
     share = float(label.mean())
     severity: Severity = "error" if share < bound else "advice"
@@ -158,7 +158,7 @@ def success(measured: Measured) -> Iterator[Finding]:
 
 
 def columns(measured: Measured) -> Iterator[Finding]:
-    """Per-episode columns: this task, each seed once, an origin somebody can trace."""
+    """Check per-episode columns: the task is this one, each seed occurs once, the origin can be traced."""
     task, seed, name = measured.episodes["task"], measured.episodes["seed"], measured.demos.spec.task
     yield from in_episodes("columns.task", task != name, lambda e: f"is {str(task[e])!r}, the spec says {name!r},")
     below = seed < -1
@@ -172,7 +172,7 @@ def columns(measured: Measured) -> Iterator[Finding]:
 
 
 def jumps(measured: Measured) -> Iterator[Finding]:
-    """Observations that teleport: far beyond the channel's usual move and a good part of its whole travel."""
+    """Check for observations that jump far beyond their channel's usual move and over much of its whole travel."""
     moved = tables.moves(measured.demos)
     observed = measured.channels["kind"] == "observation"
     travel = (measured.channels["maximum"] - measured.channels["minimum"])[observed]
@@ -208,4 +208,4 @@ CHECKS: tuple[Callable[[Measured], Iterator[Finding]], ...] = (
     plausible.faint,
 )
 
-RULES = tuple(check.__name__ for check in CHECKS if check is not finite)  # what a waiver may name
+RULES = tuple(check.__name__ for check in CHECKS if check is not finite)  # checks that can be waived

@@ -1,7 +1,7 @@
-"""How episodes begin and end, in tasks whose goal can be read off observations: a label of success must be seen there.
+"""Beginning and end of episodes, in tasks whose goal can be read off observations, which must confirm success labels.
 
-A goal has parts, such as the blocks that lie in targets. All of them are seen done in an episode that is labelled as a
-success, and none at its first step.
+A goal has parts, such as the blocks that lie in targets. In an episode that is labelled as a success the observations
+must show all parts done, and none done at the first step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vqbet.demos.validation.knowledge import Goal
 
 
 def success_seen(demos: Demonstrations, goal: Goal | None) -> Bool[np.ndarray, " E"]:
-    """Of each episode, whether its end shows the goal with all its parts; true where the goal cannot be read off."""
+    """Return whether the end of each episode shows all parts of the goal; true where the goal cannot be read off."""
     if goal is None or not _readable(demos, goal):
         return np.ones(len(demos.episode_ends), bool)
     if goal.kept:
@@ -23,7 +23,7 @@ def success_seen(demos: Demonstrations, goal: Goal | None) -> Bool[np.ndarray, "
 
 
 def done_at_start(demos: Demonstrations, goal: Goal | None) -> Bool[np.ndarray, " E"]:
-    """Of each episode, whether a part of its goal is done at its first step; false where that cannot be read off."""
+    """Return whether each episode's first step shows a part of the goal done; false where it cannot be read off."""
     if goal is None or not _readable(demos, goal):
         return np.zeros(len(demos.episode_ends), bool)
     return np.asarray(_done(demos, goal, demos.episode_starts).any(axis=1))

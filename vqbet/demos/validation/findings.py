@@ -1,4 +1,4 @@
-"""What a check says: where the first fault is, how many there are, and what to do about that kind of fault."""
+"""Findings of checks: the first occurrence of a fault, the number of occurrences, and the remedy for its kind."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ REMEDY: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong (error) or worth a look (advice), at its first `episode` and `step` within it.
+    """Fault (error) or oddity (advice), at its first `episode` and `step` within it.
 
-    waiver: why an error is only advice; empty where nothing was waived.
+    waiver: reason why an error is only advice; empty where nothing was waived.
     """
 
     field: str
@@ -53,7 +53,7 @@ class Finding:
     waiver: str = ""
 
     def excused(self, reason: str) -> Finding:
-        """The same as advice, with the reason of its waiver."""
+        """Return the finding as advice, with the reason of its waiver."""
         return replace(self, severity="advice", message=f"{self.message} (waived: {reason})", waiver=reason)
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ def in_steps(
     message: Callable[[int], str],
     severity: Severity = "error",
 ) -> Iterator[Finding]:
-    """One finding for all marked steps, none where nothing is marked; `message` gets the index of the first."""
+    """Yield one finding for all marked steps, none without marks; `message` receives the index of the first."""
     index = np.flatnonzero(marked)
     if not index.size:
         return
@@ -91,7 +91,7 @@ def in_episodes(
     severity: Severity = "error",
     note: str = "",
 ) -> Iterator[Finding]:
-    """One finding for all marked episodes, none where nothing is marked; `message` gets the first one's number."""
+    """Yield one finding for all marked episodes, none without marks; `message` receives the number of the first."""
     index = np.flatnonzero(marked)
     if not index.size:
         return

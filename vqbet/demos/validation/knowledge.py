@@ -1,4 +1,4 @@
-"""What is known of a task's world before its demonstrations are seen, and they are held against."""
+"""Prior knowledge about a task's world, which its demonstrations are checked against."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Seen = Float[np.ndarray, "N C"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The observed channels that decide a goal, and which of its P parts are done where they are seen (N, C).
+    """Observed channels that decide a goal. done: returns which of the P parts their values (N, C) show done.
 
     kept: a part that was done once counts, as in a world that ticks parts off.
     """
@@ -25,9 +25,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An action channel and the observed channel that it moves. lag: control steps from a command to its motion.
+    """Action channel and the observed channel that it moves. lag: control steps from a command to its motion.
 
-    slope: motion over command at that lag, in the units of both. strength: their correlation there, median of episodes.
+    slope: motion over command at this lag, in the units of both. strength: their correlation, median over episodes.
     """
 
     action: str
@@ -39,7 +39,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The goal as it can be read off observations, and references of action channels; empty where nothing is known."""
+    """Goal that can be read off observations, and references of action channels; empty where nothing is known."""
 
     goal: Goal | None = None
     references: tuple[Known, ...] = ()

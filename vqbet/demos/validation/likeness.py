@@ -1,8 +1,8 @@
-"""Episodes that are copies of others but for a little noise or another speed, found by fingerprints of equal length.
+"""Episodes that copy others except for a little noise or another speed, detected by fingerprints of equal length.
 
-A fingerprint is the observation at POINTS places, evenly spread from an episode's first step to its last, each channel
-over its deviation in the whole set, or a thousandth of its limits. Speeds are left out: those of a copy that was played
-slower are others.
+A fingerprint is the observation at POINTS places, evenly spread from an episode's first step to its last. Each channel
+is divided by its deviation in the whole set, or a thousandth of its limits if that is more. Velocities are left out,
+because they differ in a copy that was played slower.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from jaxtyping import Bool, Float, Int
 from vqbet.contract import Demonstrations
 
 POINTS = 16
-SAME = 0.002  # root mean square distance, in deviations: nobody, and no noisy sensor, repeats himself so closely
-CLOSE = 0.05  # up to this distance an episode resembles another, where there is a gap ...
-GAP = 4.0  # ... and the next one is so many times further away
-STILL = 1e-3  # of a channel's limits: a deviation below it is a sensor's noise
+SAME = 0.002  # root mean square distance, in deviations: no person and no noisy sensor repeats itself so closely
+CLOSE = 0.05  # up to this distance an episode may resemble another, if a gap follows ...
+GAP = 4.0  # ... such that the next one is so many times further away
+STILL = 1e-3  # of a channel's limits: smaller deviations are sensor noise
 ROWS = 512  # episodes compared with all others at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """For each episode the first earlier one that it nearly repeats, and the first that it resembles; -1 for none."""
+    """Per episode the first earlier one that it nearly repeats, and the first that it resembles; -1 for none."""
 
     copy_of: Int[np.ndarray, " E"]
     resembles: Int[np.ndarray, " E"]
 
 
 def likeness(demos: Demonstrations) -> Likeness:
-    """Compare all pairs of episodes."""
+    """Return the result of comparing all pairs of episodes."""
     prints = fingerprints(demos)
     count = len(prints)
     found = Likeness(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
@@ -55,7 +55,7 @@ def _first(marked: Bool[np.ndarray, "R E"]) -> Int[np.ndarray, " R"]:
 
 
 def fingerprints(demos: Demonstrations) -> Float[np.ndarray, "E F"]:
-    """One row per episode, float64; without columns where nothing varies. What is not finite counts as the mean."""
+    """Return a row per episode, float64; without columns that never vary. Non-finite values count as the mean."""
     kept = [place for place, channel in enumerate(demos.spec.observation) if not channel.unit.endswith("/s")]
     values = demos.observation[:, kept].astype(np.float64)
     values[~np.isfinite(values)] = np.nan
@@ -72,8 +72,8 @@ def fingerprints(demos: Demonstrations) -> Float[np.ndarray, "E F"]:
 
 
 def _reach(distance: Float[np.ndarray, "R E"]) -> Float[np.ndarray, " R"]:
-    """Up to which distance each row's others are like it: SAME, or the last before a gap if that is below CLOSE."""
-    ordered = np.sort(distance, axis=1)[:, :-1]  # without itself, at infinity
+    """Return each row's largest distance of similar others: SAME, or the last before a gap if that is below CLOSE."""
+    ordered = np.sort(distance, axis=1)[:, :-1]  # without the row itself, at infinity
     if ordered.shape[1] < 2:
         return np.full(len(distance), SAME)
     gaps = (ordered[:, :-1] <= CLOSE) & (ordered[:, 1:] > GAP * np.maximum(ordered[:, :-1], SAME))

@@ -1,4 +1,4 @@
-"""Demonstrations with all that was measured of them, as checks take them."""
+"""Demonstrations together with all measurements that checks use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vqbet.demos.validation.knowledge import Knowledge
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the operator allows: lengths in steps, shares of steps (saturated) and of episodes (duplicates, success).
+    """Limits set by the operator: lengths in steps, shares of steps (saturated) and of episodes (duplicates, success).
 
-    waive: reasons by name of a check whose errors are advice here.
+    waive: reasons, by the name of a check whose errors become advice.
     """
 
     min_steps: int
@@ -29,7 +29,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Demonstrations of sound structure, their summary tables, how actions and motion agree, and what is allowed."""
+    """Demonstrations of sound structure, their summary tables, agreement of actions and motion, and the bounds."""
 
     demos: Demonstrations
     episodes: tables.Table
@@ -39,7 +39,7 @@ class Measured:
 
     @classmethod
     def of(cls, demos: Demonstrations, bounds: Bounds, knowledge: Knowledge) -> Measured:
-        """Measure demonstrations whose structure was checked."""
+        """Return measurements of demonstrations whose structure was checked."""
         agreement = motion.agreement(demos, knowledge.references)
         episodes, like = tables.episodes(demos), likeness.likeness(demos)
         exact = episodes["copy_of"] >= 0

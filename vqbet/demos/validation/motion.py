@@ -1,8 +1,8 @@
-"""Whether actions and the motion that follows them agree, per episode and action channel, and over the set.
+"""Agreement of actions and the motion that follows them, per episode and action channel, and over the set.
 
-Each link of an action channel with the observed channel that it moves (`references`) is held against what
-the task's table says, else against the median of the set. A set without a table is also held, as a whole, against what
-holds everywhere: nothing moves before its command, and a channel moves what it is named after.
+Each link of an action channel with the observed channel that it moves (`references`) is compared with the task's table,
+or with the median of the set if there is no table. A set without a table is also checked as a whole against two general
+rules: nothing moves before its command, and a channel moves what it is named after.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from vqbet.demos.validation.knowledge import Known
 from vqbet.demos.validation.references import Link, links
 from vqbet.demos.validation.signals import TINY, Signals, searched
 
-LEAST_STEPS = 15  # with a command and a motion, for an episode to be judged
-LEAST_EPISODES = 8  # for a median to be the rule of a set
-STRONG = 0.5  # the least median correlation that is a rule for single episodes
-NEAR_EXACT = 0.9  # ... and that makes their channel, their scale and their unexplained share rules too
-LIVELY = 0.5  # of the median size of commands: an episode with smaller ones is not judged
+LEAST_STEPS = 15  # least steps with a command and a motion for an episode to be checked
+LEAST_EPISODES = 8  # least episodes for a median to be the rule of a set
+STRONG = 0.5  # least median correlation that is a rule for single episodes
+NEAR_EXACT = 0.9  # ... and that makes channel, scale and unexplained share rules too
+LIVELY = 0.5  # of the median size of commands: episodes with smaller commands are not checked
 IDLE_COMMANDS, IDLE_MOTION = 0.02, 0.3  # of the medians: motion without commands
-SAME_LAG = 0.4  # of a set's episodes must agree on a lag for it to be a rule
-PLAIN = 0.03  # unexplained share of motion up to which a lag is the right one: circles fit a turn later too
+SAME_LAG = 0.4  # share of a set's episodes that must agree on a lag for it to be a rule
+PLAIN = 0.03  # unexplained share of motion up to which the lag is right: in circles a lag one turn later fits too
 FEW = 0.2  # of a set's episodes
-NOTHING, NO_VALUE = 0.1, 0.2  # correlations of changes and of values below these explain nothing
-WRONG_SIGN = -0.3  # a median correlation below this is of a command in the other direction
-INSTEAD = 0.7  # of another link's strength: an action that explains its channel so well belongs there ...
-NOT_ITS_OWN = 0.5  # ... where it explains less than this share of its own
-EARLIER = 0.7  # of what no later lag explains: motion before its command leaves less than this share unexplained
-SURE = 0.9  # a correlation above this has a scale
-NAMED_SLOPE = (0.2, 5.0)  # of motion over a relative command that has the name and the unit of a change
-VALUE_SLOPE = (0.4, 2.5)  # of an observed value over the absolute command of its name
+NOTHING, NO_VALUE = 0.1, 0.2  # smaller correlations of changes and of values explain nothing
+WRONG_SIGN = -0.3  # a median correlation below this means commands in the opposite direction
+INSTEAD = 0.7  # of another link's strength: an action that explains that link's channel so well belongs there ...
+NOT_ITS_OWN = 0.5  # ... if it explains less than this share of its own
+EARLIER = 0.7  # of what no later lag explains: a motion before its command leaves less than this share unexplained
+SURE = 0.9  # a correlation above this determines a scale
+NAMED_SLOPE = (0.2, 5.0)  # of motion over a relative command that is named and measured like a change
+VALUE_SLOPE = (0.4, 2.5)  # of an observed value over the absolute command of the same name
 
 
 class Fault(IntEnum):
-    """How an episode's action channel disagrees with the motion of its observed channel."""
+    """Disagreement of an episode's action channel with the motion of its observed channel."""
 
     NONE = 0
-    IDLE = 1  # motion, and hardly a command
-    REVERSED = 2  # as where time runs backwards
-    AGAINST = 3  # the other direction
+    IDLE = 1  # motion almost without commands
+    REVERSED = 2  # time runs backwards
+    AGAINST = 3  # opposite direction
     CHANNEL = 4  # another channel's command
     EARLY = 5  # motion before its command
-    LAG = 6  # another lag
-    UNEXPLAINED = 7  # too little of the motion
+    LAG = 6  # a different lag
+    UNEXPLAINED = 7  # too little of the motion is explained
     SCALE = 8  # too much or too little motion for the command
 
 
 @dataclass(frozen=True, slots=True)
 class MotionLimits:
-    """How far an episode may lie from its link's reference.
+    """Limits on the deviation of an episode from its link's reference.
 
-    weakest: of the expected correlation. sharper: a lag is another one where it leaves less unexplained than this share
-    of what the expected lag leaves. slope: smallest and largest share of the expected slope.
+    weakest: least share of the expected correlation. sharper: another lag is a fault if it leaves less unexplained than
+    this share of what the expected lag leaves. slope: smallest and largest share of the expected slope.
     """
 
     weakest: float
@@ -71,22 +71,22 @@ OF_SET = MotionLimits(weakest=0.35, sharper=0.4, slope=(0.4, 2.5))
 
 @dataclass(frozen=True, slots=True)
 class ExpectedMotion:
-    """What is expected of a link: its lag in steps, slope, sign and size of its correlation, and how closely."""
+    """Expectation of a link: lag in steps, slope, sign and size of its correlation, and the limits on deviations."""
 
     lag: int
     slope: float
     sign: float
     strength: float
     limits: MotionLimits
-    backwards: tuple[int, float]  # lag and sign of the correlation where time runs backwards
+    backwards: tuple[int, float]  # lag and sign of the correlation if time runs backwards
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What was measured of one link in E episodes. Curves are correlations over lags; 0 where nothing is known.
+    """Measurements of one link in E episodes. Curves are correlations over lags; 0 where nothing is known.
 
-    own: at the expected lag. others: size of the action's correlation with the channels of all P links at that lag, 0
-    with its own.
+    own: correlation at the expected lag. others: size of the action's correlation with the channels of all P links at
+    this lag, 0 for its own.
     """
 
     curve: Float[np.ndarray, "E L"]
@@ -99,13 +99,13 @@ class Numbers:
 
     @property
     def lively(self) -> Bool[np.ndarray, " E"]:
-        """Which episodes can be judged: long enough, and with commands of at least half the usual size."""
+        """Return which episodes can be checked: long enough, with commands of at least half the usual size."""
         return (self.steps >= LEAST_STEPS) & (self.command >= LIVELY * np.median(self.command)) & (self.command > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One link in E episodes. fault: a Fault each. lag: of the best correlation with the expected sign."""
+    """Result of one link in E episodes. fault: one Fault each. lag: that of the best correlation of expected sign."""
 
     link: Link
     expected: ExpectedMotion
@@ -116,19 +116,19 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Every link in E episodes, and the action channels that explain no observed motion in the whole set."""
+    """Results of every link in E episodes, and the action channels that explain no observed motion in the whole set."""
 
     judged: tuple[Judged, ...]
     unexplaining: tuple[int, ...]
     episodes: int
 
     def faults(self) -> Int[np.ndarray, " E"]:
-        """Of each episode, how many links are at fault."""
+        """Return the number of faulty links in each episode."""
         return sum((judged.fault > 0 for judged in self.judged), np.zeros(self.episodes, np.int64))
 
 
 def agreement(demos: Demonstrations, table: Sequence[Known]) -> Agreement:
-    """Judge every link of demonstrations whose structure was checked; `table` as `references.links` has it."""
+    """Check every link of demonstrations whose structure was checked; `table` is the one of `references.links`."""
     signals, lags = Signals.of(demos), searched(demos.spec.control_hz)
     chosen = links(demos.spec, signals, lags, table)
     pairs = np.array([(link.action, link.observed) for link in chosen])
@@ -143,8 +143,8 @@ def agreement(demos: Demonstrations, table: Sequence[Known]) -> Agreement:
 
 
 def _values(demos: Demonstrations, signals: Signals) -> tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]]:
-    """Correlation of each action with each observed channel at the same step, within episodes, and the slope of what is
-    observed over the action."""
+    """Return the correlation of each action with each observed channel at the same step, within episodes, and the slope
+    of the observed value over the action."""
     action, _ = signals.centred(demos.action.astype(np.float64))
     seen, _ = signals.centred(demos.observation.astype(np.float64))
     both, size = action.T @ seen, np.maximum((action**2).sum(axis=0), TINY)[:, None]
@@ -154,7 +154,7 @@ def _values(demos: Demonstrations, signals: Signals) -> tuple[Float[np.ndarray, 
 def _expected(
     link: Link, curve: Float[np.ndarray, "E L"], signals: Signals, lags: Int[np.ndarray, " L"]
 ) -> ExpectedMotion:
-    """What the table says of a link, else the median of the set."""
+    """Return the expectation of a link from the table, or from the median of the set."""
 
     def backwards(lag: int, sign: float) -> tuple[int, float]:
         return (-1 - lag, -sign) if signals.relative else (-2 - lag, sign)
@@ -190,7 +190,7 @@ def _numbers(
 
 
 def _judge(link: Link, expected: ExpectedMotion, numbers: Numbers, lags: Int[np.ndarray, " L"], whole: Fault) -> Judged:
-    """The first fault of each episode, in the order of Fault; that of the whole set where there is one."""
+    """Return the first fault of each episode, in the order of Fault, or the fault of the whole set if there is one."""
     signed = expected.sign * numbers.curve
     best = signed.argmax(axis=1)
     fault = np.zeros(len(best), np.int64)
@@ -198,7 +198,7 @@ def _judge(link: Link, expected: ExpectedMotion, numbers: Numbers, lags: Int[np.
     if ruled:
         seen = numbers.lively & (
             (numbers.motion > 0) | (link.known is not None)
-        )  # stuck where nothing is known: `dead`
+        )  # a stuck channel without a table is reported by `dead`
         for kind, mark in sorted(_marks(expected, numbers, lags, best).items(), reverse=True):
             fault[mark & seen] = kind
         idle = _idle(link, numbers) & (fault != Fault.SCALE)
@@ -211,10 +211,10 @@ def _judge(link: Link, expected: ExpectedMotion, numbers: Numbers, lags: Int[np.
 def _marks(
     expected: ExpectedMotion, numbers: Numbers, lags: Int[np.ndarray, " L"], best: Int[np.ndarray, " E"]
 ) -> dict[Fault, Bool[np.ndarray, " E"]]:
-    """Which episodes show which fault, each by itself. An episode's best lag is lags[best]."""
+    """Return which episodes show each fault, regardless of the others. The best lag of an episode is lags[best]."""
     limits, strength, own = expected.limits, expected.strength, expected.sign * numbers.own
-    vague = 1 - own**2 > PLAIN  # what is explained cannot be explained better by another time
-    left = limits.sharper * (1 - own**2)  # what explains more leaves less than this
+    vague = 1 - own**2 > PLAIN  # motion that is explained cannot be explained better by another lag
+    left = limits.sharper * (1 - own**2)  # a better explanation leaves less than this
     peak = expected.sign * numbers.curve[np.arange(len(best)), best]
     mirrored = np.flatnonzero(lags == expected.backwards[0])
     back = expected.backwards[1] * numbers.curve[:, mirrored].max(axis=1, initial=-1.0) if mirrored.size else 0 * own
@@ -232,7 +232,7 @@ def _marks(
         Fault.UNEXPLAINED: own < limits.weakest * strength,
         Fault.SCALE: ((share < limits.slope[0]) | (share > limits.slope[1])) & (own > limits.weakest * strength),
     }
-    if limits is OF_SET and strength < NEAR_EXACT:  # noise on small commands looks like these
+    if limits is OF_SET and strength < NEAR_EXACT:  # noise on small commands looks like these faults
         del marks[Fault.CHANNEL], marks[Fault.UNEXPLAINED], marks[Fault.SCALE]
     return marks
 
@@ -244,7 +244,7 @@ def _other_lag(
     lively: Bool[np.ndarray, " E"],
     limits: MotionLimits,
 ) -> Bool[np.ndarray, " E"]:
-    """Where another lag explains so much more; a single step further, in few episodes, only where it is plain."""
+    """Return where another lag explains much more; a lag one step off, in few episodes, must do so more clearly."""
     other = (off != 0) & (1 - peak**2 < limits.sharper * (1 - own**2))
     if other[lively].sum() >= FEW * lively.sum():
         return other
@@ -252,7 +252,7 @@ def _other_lag(
 
 
 def _idle(link: Link, numbers: Numbers) -> Bool[np.ndarray, " E"]:
-    """Episodes that moved with commands that hardly changed: for what the table says, else while others moved so."""
+    """Return the episodes that move while commands hardly change, by the table's slope or by the medians of the set."""
     long = numbers.steps >= LEAST_STEPS
     if link.known is not None:
         return long & (link.known.slope * numbers.command < IDLE_COMMANDS * numbers.motion)
@@ -268,7 +268,7 @@ def _whole_set(
     lags: Int[np.ndarray, " L"],
     values: tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]],
 ) -> Fault:
-    """The fault of a set whose link no table knows: one that consistency does not excuse."""
+    """Return the fault of a set whose link has no table; consistency across episodes does not excuse such a fault."""
     if link.known is not None or len(numbers.own) < LEAST_EPISODES:
         return Fault.NONE
     usual = expected.sign * np.median(numbers.curve, axis=0)
@@ -291,7 +291,7 @@ def _misscaled(
     expected: ExpectedMotion,
     values: tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]],
 ) -> bool:
-    """Whether a named channel's numbers are in another unit: what is observed over what was commanded is far from 1."""
+    """Return whether a channel is in another unit than its name suggests: observed over commanded is far from 1."""
     if demos.spec.action[link.action].unit != demos.spec.observation[link.observed].unit:
         return False
     correlation, slope = (array[link.action, link.observed] for array in values)
@@ -303,7 +303,7 @@ def _misscaled(
 def _explain_nothing(
     judged: list[Judged], values: tuple[Float[np.ndarray, "A D"], Float[np.ndarray, "A D"]]
 ) -> tuple[int, ...]:
-    """Action channels, of links without a table, whose changes and values explain no motion and no value observed."""
+    """Return action channels without a table whose changes and values explain no observed motion and no value."""
     return tuple(
         each.link.action
         for each in judged

@@ -1,4 +1,4 @@
-"""The page of a validation report: one HTML file that loads nothing, with histograms drawn as inline SVG."""
+"""HTML page of a validation report: one file that loads nothing, with histograms drawn as inline SVG."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SENTENCES = {
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page for `Report.to_json()`; equal reports give equal text."""
+    """Return the page of `Report.to_json()`; equal reports give equal text."""
     return page.render(
         "demos/validation/page.html.j2", report=report, sentence=sentence, histogram=histogram, track=track, rows=rows
     )
 
 
 def rows(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """A table of columns as a list of rows."""
+    """Return a table of columns as a list of rows."""
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 def sentence(entry: Mapping[str, Any]) -> str:
-    """What one expectation asks, in words."""
+    """Return the condition of one expectation in words."""
     arguments = entry["arguments"]
     where = f" where {entry['where']}" if entry["where"] else ""
     pattern = SENTENCES.get(entry["expectation"])
@@ -52,7 +52,7 @@ def sentence(entry: Mapping[str, Any]) -> str:
 def histogram(
     bins: Mapping[str, Any], *, width: int, height: int, bounds: Sequence[float] = (), ticks: bool = False
 ) -> dict[str, Any]:
-    """Where to draw a histogram's bars, dashed bounds and tick labels, in pixels of a width x height box."""
+    """Return positions of a histogram's bars, dashed bounds and tick labels, in pixels of a width x height box."""
     low, high, counts = bins["low"], bins["high"], bins["counts"]
     if not counts:
         low, high = 0.0, 1.0
@@ -84,7 +84,7 @@ def histogram(
 
 
 def track(row: Mapping[str, Any], *, width: int) -> dict[str, str] | None:
-    """Where a channel's observed range and mean lie within its limits; None without finite limits or values."""
+    """Return positions of a channel's range and mean within its limits; None unless limits and values are finite."""
     low, high = row["low"], row["high"]
     if None in (low, high, row["minimum"], row["maximum"]):
         return None
@@ -103,7 +103,7 @@ def track(row: Mapping[str, Any], *, width: int) -> dict[str, str] | None:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Four to ten multiples of 1, 2 or 5 times a power of ten between low and high."""
+    """Return four to ten multiples of 1, 2 or 5 times a power of ten between low and high."""
     size = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = size * max(factor for factor in (1, 2, 5) if factor * size <= (high - low) / 4)
     return [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,6 +1,6 @@
 """Checks for data that is well formed and wrong: actions against motion, near copies, beginnings and ends, seams.
 
-They are exact about what they measured, and cautious: an error is a contradiction, a mere oddity is advice.
+Measurements are exact, judgements are cautious: an error is a contradiction, a mere oddity is advice.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from vqbet.demos.validation.findings import Finding, Severity, in_episodes, in_s
 from vqbet.demos.validation.measured import Measured
 from vqbet.demos.validation.motion import Fault, Judged
 
-FAINT = 2e-4  # of a channel's range: an action whose deviation is below it was not given by anybody
-SEAM = 4.0  # times the 95th percentile of a channel's moves: half of the channels went further in one step
-FLOOR = 1e-3  # of a channel's whole travel: moves below it are noise
+FAINT = 2e-4  # of a channel's range: an action with a smaller deviation is noise, not a command
+SEAM = 4.0  # times the 95th percentile of a channel's moves: half of the channels moved further in one step
+FLOOR = 1e-3  # of a channel's whole travel: smaller moves are noise
 ALWAYS = 0.95  # a channel that travels in this share of episodes is moved by the task
 TRAVEL, NO_TRAVEL = 0.2, 0.01  # of a channel's whole travel, within an episode
-LEAST_EPISODES = 8  # for what the others do to be a rule
-ENOUGH = 20  # episodes for a likeness of pairs to be more than chance ...
-RESEMBLING = 0.05  # ... and the share of them that is certain
+LEAST_EPISODES = 8  # for the other episodes to be a rule
+ENOUGH = 20  # episodes for which similar pairs are more than chance ...
+RESEMBLING = 0.05  # ... and the share of such pairs that is certain
 
 
 def motion(measured: Measured) -> Iterator[Finding]:
-    """Actions explain the motion of what they move: its channel, direction, lag and size."""
+    """Check that actions explain the motion of what they move: its channel, direction, lag and size."""
     for judged in measured.motion.judged:
         field, say = (
             f"action.{measured.demos.spec.action[judged.link.action].name}",
@@ -58,7 +58,7 @@ def _sentence(measured: Measured, judged: Judged, episode: int) -> str:
 
 
 def _unexplaining(measured: Measured) -> Iterator[Finding]:
-    """Action channels with which nothing observed moves: an error where it is all of them, advice about single ones."""
+    """Yield action channels that no observation follows: an error if all are such, advice for single ones."""
     spec, channels = measured.demos.spec, measured.motion.unexplaining
     severity: Severity = "error" if len(channels) == len(spec.action) else "advice"
     for index in channels:
@@ -68,9 +68,9 @@ def _unexplaining(measured: Measured) -> Iterator[Finding]:
 
 
 def near_copies(measured: Measured) -> Iterator[Finding]:
-    """Episodes shown once, or at most max_duplicates of them nearly repeated: noise added, or played slower.
+    """Check that each episode was shown once, or that at most max_duplicates are near copies: noisy, or slower.
 
-    What merely resembles another, with nothing else near, is chance now and then, but not in a larger part of a set.
+    A mere resemblance to one other episode is sometimes chance, but not in a larger part of a set.
     """
     bound = measured.bounds.max_duplicates
     original, alike = measured.episodes["near_copy_of"], measured.episodes["resembles"]
@@ -86,19 +86,19 @@ def near_copies(measured: Measured) -> Iterator[Finding]:
 
 
 def success_seen(measured: Measured) -> Iterator[Finding]:
-    """A label of success is seen in what was observed, in tasks whose goal can be read off."""
+    """Check that observations show each labelled success, in tasks whose goal can be read off."""
     unseen = measured.episodes["success_unseen"]
     yield from in_episodes("columns.success", unseen, lambda e: "is true, but the observed end shows no success,")
 
 
 def done_at_start(measured: Measured) -> Iterator[Finding]:
-    """No part of the goal is done before the first action, in tasks whose goal can be read off."""
+    """Check that no part of the goal is done before the first action, in tasks whose goal can be read off."""
     done = measured.episodes["done_at_start"]
     yield from in_episodes("observation", done, lambda e: "shows a part of the goal done before the first action,")
 
 
 def motionless(measured: Measured) -> Iterator[Finding]:
-    """In a success everything travels that travels in nearly all episodes; certain where half of it does not."""
+    """Check that a success moves every channel that nearly all episodes move; an error where half of them are still."""
     demos, success = measured.demos, measured.episodes["success"]
     if len(success) < LEAST_EPISODES:
         return
@@ -118,7 +118,7 @@ def _unmoved(episode: int) -> str:
 
 
 def _travel(measured: Measured) -> Float[np.ndarray, "E D"]:
-    """Of each episode and observed channel, largest less smallest value, as a share of the whole set's."""
+    """Return the range of each observed channel in each episode, as a share of its range in the whole set."""
     seen, starts = measured.demos.observation.astype(np.float64), measured.demos.episode_starts
     seen = np.where(np.isfinite(seen), seen, np.nan)
     low, high = np.fmin.reduceat(seen, starts, axis=0), np.fmax.reduceat(seen, starts, axis=0)
@@ -127,7 +127,7 @@ def _travel(measured: Measured) -> Float[np.ndarray, "E D"]:
 
 
 def seams(measured: Measured) -> Iterator[Finding]:
-    """No step at which half of all channels teleport: two recordings glued into one episode.
+    """Check for steps at which half of all channels jump: two recordings joined into one episode.
 
     After steps without any change channels only catch up, which `still` reports.
     """
@@ -152,7 +152,7 @@ def _seams(measured: Measured) -> Bool[np.ndarray, " N"]:
 
 
 def faint(measured: Measured) -> Iterator[Finding]:
-    """An action channel that varies by next to nothing of its range: noise on a command that nobody gave."""
+    """Check for action channels that hardly vary within their range: noise on a command that was never given."""
     channels = measured.channels
     span = channels["high"] - channels["low"]
     limited = (channels["kind"] == "action") & np.isfinite(span) & (channels["deviation"] > 0)

@@ -1,8 +1,8 @@
-"""Which observed channel each action channel moves, and how: from a table, from names, or learned from the set.
+"""Observed channel that each action channel moves, and how: from a table, from names, or learned from the set.
 
-The table is what is known of a task's world. Without one an absolute action channel refers to the observed
-channel of its own name, and a relative one called `<name>_d<axis>` to `<name>_<axis>`. Where no name fits, the observed
-channel whose motion the commands explain best over the episodes is taken.
+The table is the knowledge about a task's world. Without a table, an absolute action channel refers to the observed
+channel of its own name, and a relative one called `<name>_d<axis>` to `<name>_<axis>`. A channel without such a name
+refers to the observed channel whose motion the commands explain best over the episodes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Source = Literal["table", "name", "learned"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Indices of an action channel and of the observed channel that it moves; `known` where a table says how."""
+    """Indices of an action channel and of the observed channel that it moves; `known` is the entry of the table."""
 
     action: int
     observed: int
@@ -34,7 +34,7 @@ class Link:
 
 
 def links(spec: Spec, signals: Signals, lags: Int[np.ndarray, " L"], table: Sequence[Known]) -> list[Link]:
-    """Return a link of each action channel; where the spec has all channels of `table`, of those in it."""
+    """Return one link per entry of `table` where the spec has all of its channels, otherwise one per action channel."""
     seen = [channel.name for channel in spec.observation]
     done = [channel.name for channel in spec.action]
     if table and all(known.action in done and known.observed in seen for known in table):
@@ -58,12 +58,12 @@ def _named(spec: Spec, action: str, seen: Sequence[str]) -> int | None:
 
 
 def _learned(signals: Signals, actions: Sequence[int], lags: Int[np.ndarray, " L"]) -> dict[int, int]:
-    """Of each of `actions` the observed channel whose correlation is largest, and is so in three of four episodes."""
+    """Return, for each of `actions`, the observed channel of largest correlation, reached in three of four episodes."""
     if not actions:
         return {}
     count = len(signals.starts)
     chosen = np.unique(np.linspace(0, count - 1, min(count, LEARNED_FROM)).round().astype(np.int64))
     curves = np.stack([signals.all_pairs(int(episode), np.array(actions), lags) for episode in chosen])
-    low, high = np.quantile(curves, [0.25, 0.75], axis=0)  # of curves with either sign the one nearer to 0 counts
+    low, high = np.quantile(curves, [0.25, 0.75], axis=0)  # for curves of either sign, the quartile nearer to 0 counts
     best = np.maximum(low, -high).max(axis=-1).argmax(axis=-1)  # (actions,)
     return dict(zip(actions, best.tolist(), strict=True))

@@ -1,8 +1,9 @@
-"""Commands against the motion that follows them: per episode and action channel a correlation curve over lags.
+"""Correlation of commands with the motion that follows them, per episode and action channel, over lags.
 
-A command is the action itself where actions are relative, and its change since the step before where they are absolute.
-Motion is the change of an observed channel until the next step. At lag k the command of step t meets the motion of step
-t + k: 0 where a robot obeys within the control step, more where it follows later, below 0 where it moved before.
+A command is the action itself where actions are relative, and its change since the previous step where they are
+absolute. Motion is the change of an observed channel until the next step. Lag k compares the command of step t with the
+motion of step t + k: 0 where a robot obeys within the control step, more where it follows later, below 0 where it moved
+before.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from jaxtyping import Bool, Float, Int
 from vqbet.contract import Demonstrations
 from vqbet.demos.validation import tables
 
-SEARCHED_S = 1.0  # lags up to this long, both ways
-LEAST_LAGS = 6  # steps that are searched at least, both ways
-MOST_LAGS = 40  # steps that are searched at most, both ways
-AT_STOP = 0.002  # of a channel's travel in the set: this close to an end it is there
-TINY = 1e-24  # of squares
+SEARCHED_S = 1.0  # largest lag searched, both ways
+LEAST_LAGS = 6  # least number of steps searched, both ways
+MOST_LAGS = 40  # largest number of steps searched, both ways
+AT_STOP = 0.002  # of a channel's travel in the set: so close to an end of it the channel is at a stop
+TINY = 1e-24  # least sum of squares to divide by
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Commands (N, A) and motions (N, D) of all steps, less their mean over the episode; 0 where there is none."""
+    """Commands (N, A) and motions (N, D) of all steps, minus their mean over the episode; 0 where there is none."""
 
     command: Float[np.ndarray, "N A"]
     command_known: Bool[np.ndarray, "N A"]
@@ -49,11 +50,11 @@ class Signals:
         return cls(*_centred(command, starts, episode), *_centred(motion, starts, episode), starts, episode, relative)
 
     def centred(self, values: Float[np.ndarray, "N C"]) -> tuple[Float[np.ndarray, "N C"], Bool[np.ndarray, "N C"]]:
-        """Values less their mean over the episode, 0 where they are not finite, and where they are."""
+        """Return values minus their mean over the episode, 0 where they are not finite, and where they are finite."""
         return _centred(values, self.starts, self.episode)
 
     def curves(self, pairs: Int[np.ndarray, "P 2"], lags: Int[np.ndarray, " L"]) -> Float[np.ndarray, "E P L"]:
-        """Of each episode the correlation of each pair (action, observed channel) at each lag; 0 for none."""
+        """Return each episode's correlation of each pair (action, observed channel) at each lag; 0 where undefined."""
         found = np.zeros((len(self.starts), len(pairs), len(lags)))
         chosen = self._chosen(pairs)
         for place, lag in enumerate(lags.tolist()):
@@ -64,7 +65,7 @@ class Signals:
     def all_pairs(
         self, episode: int, actions: Int[np.ndarray, " P"], lags: Int[np.ndarray, " L"]
     ) -> Float[np.ndarray, "P D L"]:
-        """Of one episode the correlation of these actions with every observed channel, faded at its ends."""
+        """Return one episode's correlation of these actions with all observed channels, tapered towards its ends."""
         steps = slice(self.starts[episode], (*self.starts, len(self.episode))[episode + 1])
         command, motion = self.command[steps][:, actions], self.motion[steps]
         size = np.sqrt(np.maximum((command**2).sum(axis=0)[:, None] * (motion**2).sum(axis=0), TINY))
@@ -77,7 +78,7 @@ class Signals:
         return found
 
     def across(self, action: int, observed: Int[np.ndarray, " P"], lag: int) -> Float[np.ndarray, "E P"]:
-        """Of each episode the correlation of an action with several observed channels, faded at its ends."""
+        """Return each episode's correlation of an action with observed channels, tapered towards the episode's ends."""
         n = len(self.episode)
         moved = np.zeros((n, len(observed)))
         here, there = slice(max(0, -lag), max(0, n - max(0, lag))), slice(max(0, lag), max(0, n - max(0, -lag)))
@@ -89,7 +90,7 @@ class Signals:
         return product / np.sqrt(np.maximum(squares * np.add.reduceat(command**2, self.starts, axis=0), TINY))
 
     def sums(self, pairs: Int[np.ndarray, "P 2"], lag: int) -> Sums:
-        """Sums over the steps of each episode, at this lag, of each pair (action, observed channel)."""
+        """Return sums over the steps of each episode, at this lag, for each pair (action, observed channel)."""
         return self._chosen(pairs).sums(lag)
 
     def _chosen(self, pairs: Int[np.ndarray, "P 2"]) -> _Chosen:
@@ -106,7 +107,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The signals of P pairs; what is known, as 1 and 0."""
+    """Signals of P pairs; masks of known values are 1 and 0."""
 
     command: Float[np.ndarray, "N P"]
     command_known: Float[np.ndarray, "N P"]
@@ -130,7 +131,7 @@ class _Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums over the steps of each of E episodes, of P pairs: command times motion, squared commands, squared motions.
+    """Sums over the steps of each of E episodes, for P pairs: command times motion, squared commands, squared motions.
 
     steps: how many had both."""
 
@@ -141,13 +142,13 @@ class Sums:
 
 
 def searched(control_hz: float) -> Int[np.ndarray, " L"]:
-    """The lags that are looked at, in control steps."""
+    """Return the lags to search, in control steps."""
     most = int(np.clip(round(SEARCHED_S * control_hz), LEAST_LAGS, MOST_LAGS))
     return np.arange(-most, most + 1)
 
 
 def _stopped(seen: Float[np.ndarray, "N D"], motion: Float[np.ndarray, "N D"]) -> Bool[np.ndarray, "N D"]:
-    """Where a channel stays at an end of its travel: held by a stop, whatever was commanded."""
+    """Return where a channel stays at an end of its travel: a stop holds it, whatever is commanded."""
     low, high = np.fmin.reduce(seen, axis=0), np.fmax.reduce(seen, axis=0)
     margin = AT_STOP * (high - low)
     with np.errstate(invalid="ignore"):

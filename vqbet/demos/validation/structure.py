@@ -1,6 +1,6 @@
-"""Whether the arrays of demonstrations fit together: spec, dtypes, shapes, episode ends, per-episode columns.
+"""Checks that the arrays of demonstrations fit together: spec, dtypes, shapes, episode ends, per-episode columns.
 
-Nothing else can be computed where they do not, so these checks come first and alone.
+These checks run first and alone, because nothing else can be computed from arrays that do not fit together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vqbet.demos.validation.findings import Finding
 
 
 def structure(demos: Demonstrations) -> list[Finding]:
-    """One error for each way in which the arrays do not fit together; everything else needs this to be empty."""
+    """Return one error for each way in which the arrays do not fit together; all other checks require an empty list."""
     found = [*_spec(demos.spec), *_arrays(demos), *_ends(demos)]
     return found or list(_columns(demos))
 

@@ -1,6 +1,6 @@
-"""What validation looks at: a row per episode, a row per channel, and histograms, with no loop over steps.
+"""Summary tables for validation: a row per episode, a row per channel, and histograms, with no loop over steps.
 
-Everything here expects demonstrations whose structure was checked (`vqbet.demos.validation.checks.structure`).
+All functions expect demonstrations whose structure was checked (`vqbet.demos.validation.structure`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from vqbet.contract import Channel, Demonstrations
 
 BINS = 40
-AT_LIMIT = 1e-4  # of a channel's range: this close to a limit is "at" it
+AT_LIMIT = 1e-4  # of a channel's range: this close to a limit counts as "at" the limit
 FULL_TURN = 2 * math.pi
 
 Table = Mapping[str, np.ndarray]
 
 
 def episode_of_step(demos: Demonstrations) -> Int[np.ndarray, " N"]:
-    """The episode that each step belongs to."""
+    """Return the episode that each step belongs to."""
     return np.repeat(np.arange(len(demos.episode_ends)), demos.lengths)
 
 
@@ -34,7 +34,7 @@ def is_first_step(demos: Demonstrations) -> Bool[np.ndarray, " N"]:
 
 
 def nonfinite(demos: Demonstrations) -> Mapping[str, Bool[np.ndarray, "N _"]]:
-    """Where each field holds NaN or an infinity, by name of the field."""
+    """Return where each field holds NaN or an infinity, by name of the field."""
     fields = {"observation": demos.observation, "action": demos.action, "time_s": demos.time_s[:, None]}
     if demos.state is not None:
         fields["state"] = demos.state
@@ -42,26 +42,26 @@ def nonfinite(demos: Demonstrations) -> Mapping[str, Bool[np.ndarray, "N _"]]:
 
 
 def outside(array: Float[np.ndarray, "N C"], channels: tuple[Channel, ...]) -> Bool[np.ndarray, "N C"]:
-    """Where finite values leave their channel's limits. Limits are rounded to float32, as the values were."""
+    """Return where finite values leave their channel's limits. Limits are rounded to float32, as the values were."""
     low, high = _limits(channels)
     return np.isfinite(array) & ((array < low) | (array > high))
 
 
 def saturated(array: Float[np.ndarray, "N C"], channels: tuple[Channel, ...]) -> Bool[np.ndarray, "N C"]:
-    """Where values lie at one of their channel's limits. A channel without finite limits never does."""
+    """Return where values lie at one of their channel's limits; never for a channel without finite limits."""
     low, high = _limits(channels)
     margin = np.where(np.isfinite(high - low), AT_LIMIT * (high - low), 0)
     return np.isfinite(array) & ((array <= low + margin) | (array >= high - margin))
 
 
 def intervals(demos: Demonstrations) -> Float[np.ndarray, " N"]:
-    """Seconds since the step before, NaN where either time is not finite; meaningless at an episode's first step."""
+    """Return seconds since the previous step, NaN unless both times are finite; meaningless at an episode's start."""
     with np.errstate(invalid="ignore"):
         return np.diff(demos.time_s, prepend=demos.time_s[:1])
 
 
 def moves(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
-    """How far each observed channel moved since the step before; 0 at an episode's first step and around NaN.
+    """Return the distance each observed channel moved since the previous step; 0 at an episode's start and around NaN.
 
     An angle over a full turn is measured the short way round.
     """
@@ -70,7 +70,7 @@ def moves(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
 
 
 def changes(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
-    """Change of each observed channel since the step before, signed; NaN at an episode's first step and around NaN.
+    """Return each observed channel's signed change since the previous step; NaN at an episode's start and around NaN.
 
     An angle over a full turn goes the short way round.
     """
@@ -85,7 +85,7 @@ def changes(demos: Demonstrations) -> Float[np.ndarray, "N D"]:
 
 
 def frozen(demos: Demonstrations) -> Bool[np.ndarray, " N"]:
-    """Which steps repeat the step before: same observation, same action, to the bit."""
+    """Return which steps repeat the previous step: same observation, same action, to the bit."""
     still = [(array[1:] == array[:-1]).all(axis=1) for array in (demos.observation, demos.action)]
     same = np.concatenate([[False], still[0] & still[1]])
     same[demos.episode_starts] = False
@@ -93,7 +93,7 @@ def frozen(demos: Demonstrations) -> Bool[np.ndarray, " N"]:
 
 
 def copies(demos: Demonstrations) -> Int[np.ndarray, " E"]:
-    """For each episode the first earlier one with the same observations and actions; -1 for an original."""
+    """Return, per episode, the first earlier one with the same observations and actions; -1 for an original."""
     seen: dict[bytes, int] = {}
     original = np.full(len(demos.episode_ends), -1, np.int64)
     for episode, (start, end) in enumerate(zip(demos.episode_starts, demos.episode_ends, strict=True)):
@@ -106,7 +106,7 @@ def copies(demos: Demonstrations) -> Int[np.ndarray, " E"]:
 
 
 def episodes(demos: Demonstrations) -> Table:
-    """One row per episode. Shares are of its steps; intervals are NaN where an episode has a single step."""
+    """Return one row per episode. Shares are of its steps; intervals are NaN where an episode has a single step."""
     starts, lengths = demos.episode_starts, demos.lengths
     interval, first = intervals(demos), is_first_step(demos)
     shortest = np.minimum.reduceat(np.where(first, np.inf, interval), starts)
@@ -137,7 +137,7 @@ def episodes(demos: Demonstrations) -> Table:
 
 
 def channels(demos: Demonstrations) -> Table:
-    """One row per channel of observation, then of action. Statistics are over finite values, else NaN."""
+    """Return one row per channel of observation, then of action. Statistics are over finite values, else NaN."""
     rows: dict[str, list[Any]] = {}
     fields = (("observation", demos.observation, demos.spec.observation), ("action", demos.action, demos.spec.action))
     for kind, array, names in fields:
@@ -161,7 +161,7 @@ def channels(demos: Demonstrations) -> Table:
 
 
 def histograms(demos: Demonstrations) -> Mapping[str, Mapping[str, Any]]:
-    """Counts in equal bins: of "length" (of episodes) and of each channel ("observation.<name>", "action.<name>")."""
+    """Return counts in equal bins: of "length" (of episodes), "observation.<name>" and "action.<name>" (of values)."""
     found = {"length": _histogram(demos.lengths)}
     for kind, array, names in (
         ("observation", demos.observation, demos.spec.observation),
@@ -173,7 +173,7 @@ def histograms(demos: Demonstrations) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _histogram(values: np.ndarray) -> Mapping[str, Any]:
-    """Whole numbers get bins of whole width, half a number to each side, so that none is counted twice as often."""
+    """Return a histogram. Integers get bins of integer width, shifted by one half: all cover equally many."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
         return {"low": 0.0, "high": 0.0, "counts": []}

@@ -1,8 +1,8 @@
-"""Whether demonstrations are fit for training: exact checks that name episode and field, and Great Expectations.
+"""Validation of demonstrations for training: exact checks that name episode and field, and Great Expectations.
 
-The expectations look at the summary tables with the same bounds and other code, so a hole in one is seen by the other.
-An all-NaN or empty column passes `between` and an infinity passes `not null`: row counts, not-null, ranges and counts
-of values that are not finite are therefore always asked together.
+The expectations test the summary tables with the same bounds and other code, so that a gap in one shows in the other.
+An all-NaN or empty column passes `between`, and an infinity passes `not null`. Therefore row counts, not-null, ranges
+and counts of values that are not finite are always tested together.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from vqbet.demos.validation.structure import structure
 from vqbet.files import atomic
 
 SHOWN = 5  # errors in one exception's message
-CONTEXT = ("batch_id", "column", "condition_parser", "row_condition")  # of an expectation's arguments: said elsewhere
+CONTEXT = ("batch_id", "column", "condition_parser", "row_condition")  # arguments that are reported elsewhere
 DIGITS = 6  # significant digits in a report: the last bits of a sum differ between processors
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What validation found. `errors` block training, `advice` does not.
+    """Result of validation. `errors` block training, `advice` does not.
 
     `tables`: "summary", "episodes", "channels", "histograms"; only "summary" where the structure is broken.
     `gx`: one entry per expectation (table, expectation, arguments, passed, observed), in the suites' order.
@@ -46,7 +46,7 @@ class Report:
     gx: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON: equal demonstrations and bounds give equal bytes; what is not finite becomes null."""
+        """Return plain JSON: equal demonstrations and bounds give equal bytes; non-finite values become null."""
         return {
             "fit": not self.errors,
             "errors": [{**asdict(finding), "remedy": finding.remedy} for finding in self.errors],
@@ -67,7 +67,7 @@ def validate(
     min_success: float,
     waive: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
-    """Check demonstrations against their spec, what is known of their world, and these bounds (see `measured.Bounds`).
+    """Check demonstrations against their spec, the knowledge about their world, and bounds (see `measured.Bounds`).
 
     Raises ConfigError where `waive` names no check, or has no reason.
     """
@@ -103,7 +103,7 @@ def _reasons(waive: Mapping[str, str]) -> dict[str, str]:
 
 
 def raise_for_errors(report: Report, where: str | Path) -> None:
-    """Raise ValidationError with the first few errors and what to do about them; nothing where there is none."""
+    """Raise ValidationError with the first few errors and their remedies, if there are errors."""
     if not report.errors:
         return
     count = len(report.errors)
@@ -141,7 +141,7 @@ def _summary(demos: Demonstrations, bounds: Bounds) -> dict[str, Any]:
 
 
 def _suites(measured: Measured) -> dict[str, list[Any]]:
-    """The expectations of each table; `check` in their meta is the exact check that asks the same."""
+    """Return the expectations of each table; `check` in their meta names the corresponding exact check."""
     from great_expectations import expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
@@ -206,7 +206,7 @@ def _suites(measured: Measured) -> dict[str, list[Any]]:
 
 
 def _expect(measured: Measured) -> list[dict[str, Any]]:
-    """Run the suites in a context that lives in memory, sends nothing and writes nothing."""
+    """Run the suites in an in-memory context that sends nothing and writes nothing."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
     import pandas
@@ -238,7 +238,7 @@ def _expect(measured: Measured) -> list[dict[str, Any]]:
 
 
 def _entries(table: str, results: Sequence[Mapping[str, Any]], *, expected: int) -> list[dict[str, Any]]:
-    """Results in the suite's order, without what changes from run to run (ids, times, tracebacks)."""
+    """Return results in the order of the suite, without ids, times and tracebacks, which change from run to run."""
     entries = []
     for result in sorted(results, key=lambda result: result["expectation_config"]["meta"]["order"]):
         config, observed = result["expectation_config"], result["result"]
@@ -271,7 +271,7 @@ def _unmet(entry: Mapping[str, Any]) -> Finding:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types only; floats to DIGITS significant digits, null where not finite."""
+    """Return JSON types only; floats to DIGITS significant digits, null where not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

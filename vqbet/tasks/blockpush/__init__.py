@@ -1,4 +1,4 @@
-"""BlockPush, with sides fixed or drawn: two blocks are pushed into two targets, as a script demonstrates."""
+"""BlockPush, with sides fixed or drawn: push two blocks into two targets. A script generates the demonstrations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _task(sides: Sides) -> Task:
         world=Code("vqbet.tasks.blockpush.world:BlockPush", layout),
         goal_world=Code("vqbet.tasks.blockpush.world:asking", layout),
         goal=GOAL,
-        mirror=mirror.image if sides == "drawn" else None,  # where sides are fixed, nothing was shown on the other one
+        mirror=mirror.image if sides == "drawn" else None,  # with fixed sides, demonstrations show one side only
         validation=Code("vqbet.tasks.blockpush.validation:knowledge"),
         tracks=_TRACKS,
         score=Score("blocks pushed", top=2),

@@ -1,4 +1,4 @@
-"""The mirror of BlockPush with sides drawn: the line between left and right."""
+"""Mirror symmetry of BlockPush with sides drawn: reflection in the line between left and right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vqbet.coordinates.mirror import Mirrored
 
 
 def image(demos: Demonstrations) -> Mirrored:
-    """Return observation and action with left for right: what points to the side, and every turn, changes its sign."""
+    """Return observation and action with left and right exchanged: sideways components and angles change their sign."""
     return demos.observation * _signs(demos.spec.observation), demos.action * _signs(demos.spec.action)
 
 

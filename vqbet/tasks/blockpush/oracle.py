@@ -1,8 +1,8 @@
-"""The scripted demonstrator of BlockPush: goes behind a block, pushes it into a target, then the other into the other.
+"""Scripted demonstrator of BlockPush: moves behind a block, pushes it into a target, then the other into the other.
 
-Which block is first and where it goes is drawn per episode; given that, every move is a function of what is seen now,
+The first block and its target are drawn per episode. Given these, every move is a function of the current observation,
 plus a little noise that is executed and recorded like the rest. The moves use arithmetic and square roots only, so that
-other processors draw the same lines.
+all processors compute the same trajectories.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NOISE_M = 0.002  # standard deviation of a move, per axis
 JOLT = 5.0  # one move in twenty is this much noisier, so that demonstrations show how to recover
 CLEAR_M = 0.085  # between centres of effector and block: no contact, whatever the block's yaw
 START_M = 0.08  # from a block's centre back to where a push begins
-BEYOND_M = 0.02  # a block is pushed towards a point this far beyond its target's centre, and left alone when it is
-PLACED_M = 0.03  # this close to that point: about in the middle of the target, as far from its rim as can be
+BEYOND_M = 0.02  # how far beyond the centre of its target lies the point that a block is pushed towards
+PLACED_M = 0.03  # a block this close to that point is left alone: about mid-target, as far from its rim as can be
 BATCH = 100  # episodes stepped together
 
 Points = Float[np.ndarray, "B 2"]
@@ -33,9 +33,10 @@ Numbers = Float[np.ndarray, " B"]
 def demonstrations(
     episodes: int, seed: int, progress: Callable[[int, int], None] | None = None, *, sides: Sides = "fixed"
 ) -> Demonstrations:
-    """Play `episodes` episodes, failures included, with modes balanced over every four; progress(done, episodes).
+    """Play and return `episodes` demonstrations, failures included, with modes balanced over every four.
 
     Episode e depends on `sides`, `seed` and e alone. Its world seed is above 2**32, where no evaluation seed can be.
+    progress(done, episodes) is called after every BATCH episodes.
     """
     if episodes < 1:
         raise WorldError(f"blockpush: expected 1 episode or more, got {episodes}")
@@ -48,7 +49,7 @@ def demonstrations(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     step = np.concatenate([np.arange(length) for length in joined["length"]])
     spec = SPECS[sides]
-    # "vqbet.sims" is where the world lay when the first demonstrations were stored: equal ones keep equal bytes.
+    # "vqbet.sims" is the former module of the world, kept so that equal demonstrations have equal bytes.
     words = {"session": "oracle-0", "operator": "oracle", "source": f"vqbet.sims.{spec.task}", "task": spec.task}
     columns = {name: joined[name] if name in joined else np.full(episodes, words[name]) for name in COLUMNS}
     return Demonstrations(
@@ -63,17 +64,17 @@ def demonstrations(
 
 
 def world_seed(seed: int, index: int) -> int:
-    """The seed of demonstration `index` in `BlockPush.reset`."""
+    """Return the seed of demonstration `index` for `BlockPush.reset`."""
     return 2**32 + seed * 2**24 + index
 
 
 def drawn_mode(seed: int, index: int) -> int:
-    """Which of MODES demonstration `index` shows: every four in a row are a random order of all four."""
+    """Return the index into MODES of demonstration `index`; every four in a row are a random order of all four."""
     return int(np.random.default_rng([seed, index // len(MODES)]).permutation(len(MODES))[index % len(MODES)])
 
 
 def moves(observation: Float[np.ndarray, "B 16"], mode: Int[np.ndarray, " B"]) -> Points:
-    """The oracle's move of the effector's target in metres, without noise; mode[b] is an index into MODES."""
+    """Return the oracle's moves of the effector's target in metres, without noise; mode[b] is an index into MODES."""
     seen = np.asarray(observation, np.float64)
     index = np.arange(len(seen))
     blocks = seen[:, :6].reshape(-1, 2, 3)[..., :2]
@@ -83,7 +84,7 @@ def moves(observation: Float[np.ndarray, "B 16"], mode: Int[np.ndarray, " B"]) -
     block, target = np.where(placed, 1 - first, first), np.where(placed, 1 - aim, aim)
     effector, moved, other = seen[:, 6:8], blocks[index, block], blocks[index, 1 - block]
 
-    ahead, _ = _unit(targets[index, target] - moved)  # where the block shall go
+    ahead, _ = _unit(targets[index, target] - moved)  # the direction in which the block shall move
     left = _left(ahead)
     offset = effector - moved
     along, across = _dot(offset, ahead), _dot(offset, left)
@@ -92,13 +93,13 @@ def moves(observation: Float[np.ndarray, "B 16"], mode: Int[np.ndarray, " B"]) -
 
 
 def _push(ahead: Points, across: Numbers) -> Points:
-    """Forward, and sideways back onto the line through block and target; backward while far off that line."""
+    """Return a move forward and sideways back onto the line through block and target; backward while far off it."""
     forward = PUSH_M * np.clip(1 - (across / 0.015) ** 2, -0.6, 1)
     return forward[:, None] * ahead - 0.5 * across[:, None] * _left(ahead)
 
 
 def _approach(effector: Points, block: Points, other: Points, ahead: Points) -> Points:
-    """Towards the point behind the block, around both blocks, slowing down at the end."""
+    """Return a move towards the point behind the block, around both blocks, slowing down at the end."""
     heading, distance = _unit(block - START_M * ahead - effector)
     heading = _around(effector, heading, distance, block)
     heading = _around(effector, heading, distance, other)
@@ -106,9 +107,9 @@ def _approach(effector: Points, block: Points, other: Points, ahead: Points) -> 
 
 
 def _around(effector: Points, heading: Points, distance: Numbers, centre: Points) -> Points:
-    """Turn a heading aside onto the tangent of the circle of CLEAR_M around `centre`; inside it, lead out as well.
+    """Turn a heading aside onto the tangent of the circle of CLEAR_M around `centre`; inside it, also lead out.
 
-    `distance` is how far along `heading` the effector means to go: a circle beyond that is no obstacle.
+    distance: how far along `heading` the effector moves; a circle beyond this is no obstacle.
     """
     inward, away = _unit(centre - effector)
     tangential = np.where(_dot(heading, _left(inward)) >= 0, 1.0, -1.0)[:, None] * _left(inward)
@@ -124,7 +125,7 @@ def _around(effector: Points, heading: Points, distance: Numbers, centre: Points
 
 
 def _play(index: Int[np.ndarray, " E"], seed: int, sides: Sides) -> dict[str, np.ndarray]:
-    """Play the demonstrations named by `index`; their steps one episode after the other, and per-episode columns."""
+    """Play the demonstrations in `index`; return their steps, one episode after the other, and per-episode columns."""
     world = BlockPush(sides=sides)
     seeds = np.array([world_seed(seed, int(episode)) for episode in index])
     mode = np.array([drawn_mode(seed, int(episode)) for episode in index])
@@ -164,11 +165,11 @@ def _length(vector: Points) -> Numbers:
 
 
 def _unit(vector: Points) -> tuple[Points, Numbers]:
-    """Directions and lengths; a zero vector has no direction and gives zeros."""
+    """Return directions and lengths; a zero vector has the direction zero."""
     length = np.maximum(_length(vector), 1e-9)
     return vector / length[:, None], length
 
 
 def _left(vector: Points) -> Points:
-    """Turned by a quarter, counter-clockwise."""
+    """Return the vectors rotated by 90 degrees, counter-clockwise."""
     return np.stack([-vector[:, 1], vector[:, 0]], axis=1)

@@ -1,4 +1,4 @@
-"""How BlockPush looks from above: drawn with OpenCV at three times the size and shrunk, so that edges are smooth."""
+"""Top view of BlockPush, drawn with OpenCV at three times the size and downsampled, so that edges are smooth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 
 SIZE = 320  # pixels
 SCALE = 3
-VIEW_M = 0.36  # half the side of what is seen
+VIEW_M = 0.36  # half the side of the visible area
 TABLE_M = 0.335  # half the side of the table top
 TARGET_HALF_M = 0.05
 SHADOW_M = np.array([0.004, -0.005])
@@ -30,10 +30,11 @@ def draw(
     radii_m: tuple[float, float, float],
     wanted: Int[np.ndarray, " 2"] | None = None,
 ) -> UInt8[np.ndarray, "320 320 3"]:
-    """The scene in RGB: positions as in `blockpush.POSITION`; `path` is what they were until now.
+    """Return the scene as RGB. position: x, y, yaw of block0, likewise of block1, x, y of the effector.
 
+    path: positions so far.
     radii_m: half the side of a block, radius of the effector, and how close a block must be to a target to be in it.
-    wanted: the block asked for in each target, whose colour is then the target's edge.
+    wanted: the block requested in each target, whose colour the target's edge then has.
     """
     half, radius, near = radii_m
     image = np.full((SIZE * SCALE, SIZE * SCALE, 3), FLOOR, np.uint8)
@@ -57,14 +58,14 @@ def draw(
 
 
 def _target(image: np.ndarray, pose: np.ndarray, inner: Colour, edge: Colour) -> None:
-    """An outlined square, tinted inside, with a dot in the middle."""
+    """Draw an outlined square, tinted inside, with a dot in the middle."""
     _square(image, pose, TARGET_HALF_M, edge)
     _square(image, pose, TARGET_HALF_M - 0.004, _pale(inner, 0.82))
     _disc(image, pose[:2], 0.004, edge)
 
 
 def _pixels(points: np.ndarray) -> np.ndarray:
-    """Metres on the table to pixels of the large picture, in 1/16 pixel (OpenCV's shift=4)."""
+    """Return metres on the table as pixels of the large picture, in 1/16 pixel (OpenCV's shift=4)."""
     scale = SIZE * SCALE / (2 * VIEW_M)
     flipped = np.asarray(points, np.float64) * [1, -1]
     return np.rint((flipped + VIEW_M) * scale * 16).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Channels, rate and lengths of BlockPush; the two layouts differ in the task's name alone."""
+"""Channels, rate and lengths of BlockPush; the two layouts differ only in the name of the task."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ same observation, action, success rule and layout, on a square table whose frame
 right and y away from the effector's start. Blocks slide on the table with dry friction; the effector is an upright
 cylinder whose carriage follows its target through a force-limited servo.
 
-Sides "drawn": which block and which target lie on the left is drawn, as published. Sides "fixed": block0 and target0
-always do, an easier task. Asked for a pairing, an episode counts only what is where it was asked to be.
+Sides "drawn": the block and the target on the left are drawn at random, as published. Sides "fixed": block0 and target0
+are always on the left, an easier task. Where a pairing is requested, only blocks in their requested targets count.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ MODEL = f"""
 """
 
 
-PAIRING_STREAM = 2  # what a seed is joined with to draw a pairing, so that its layout stays what it is without
+PAIRING_STREAM = 2  # joined with a seed to draw a pairing, so that layouts are the same with and without pairings
 PAIRINGS = np.array([[0, 1], [1, 0]])  # the targets of block0 and block1
 
-# Columns of a state row: what MuJoCo integrates, what the servo follows, where the targets lie.
+# Columns of a state row: the state of MuJoCo, the target of the servo, the poses of the targets.
 PHYSICS = slice(0, 20)  # position, then velocity: block0 x, y, height, yaw; block1 likewise; effector x, y
 BLOCKS = slice(0, 8)
 EFFECTOR = slice(8, 10)
@@ -78,16 +78,16 @@ SERVO = slice(20, 22)  # effector target x, y
 TARGETS = slice(22, 28)  # target0 x, y, yaw; target1 x, y, yaw
 STATE = 28
 SEEN = [0, 1, 3, 4, 5, 7, 8, 9, 20, 21, 22, 23, 24, 25, 26, 27]  # the observation, before yaws are wrapped
-MODES = ("b0-t0", "b0-t1", "b1-t0", "b1-t1")  # the block that was first, and the target it was first in
+MODES = ("b0-t0", "b0-t1", "b1-t0", "b1-t1")  # the first block to reach a target, and this target
 
 
 class BlockPush:
-    """The world behind `contract.Env`. What a row does depends on that row's state and action alone, bit for bit."""
+    """BlockPush behind `contract.Env`. The result of a row depends on its own state and action alone, bit for bit."""
 
     max_steps = 350
 
     def __init__(self, *, sides: Sides = "fixed", asked: bool = False) -> None:
-        """asked: each episode asks, by its seed, for one of the two PAIRINGS of blocks with targets."""
+        """asked: each episode requests, by its seed, one of the two PAIRINGS of blocks with targets."""
         self.spec = SPECS[sides]
         self.goal: tuple[str, ...] = GOAL if asked else ()
         self._sides = sides
@@ -97,7 +97,7 @@ class BlockPush:
         self._begin(np.empty((0, STATE)), np.zeros(0, np.int64))
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 16"]:
-        """Start E episodes, the layout of each drawn from its seed alone; gives float32 observations."""
+        """Start E episodes and return float32 observations; each layout depends on its seed alone."""
         return self._begin(np.array([layout(int(seed), self._sides) for seed in seeds]).reshape(-1, STATE), seeds)
 
     def restore(
@@ -105,8 +105,8 @@ class BlockPush:
     ) -> Float[np.ndarray, "E 16"]:
         """Start E episodes from recorded states; metrics and steps start anew.
 
-        `seeds` pick the pairings, where they are asked for; without, seeds 0, 1, 2 ... do. Raises WorldError where
-        states or seeds make no sense.
+        `seeds` select the pairings where they are requested; without, seeds 0, 1, 2 ... do. Raises WorldError for
+        invalid states or seeds.
         """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != STATE or not np.isfinite(state).all():
@@ -121,7 +121,7 @@ class BlockPush:
     ) -> tuple[Float[np.ndarray, "B 16"], Bool[np.ndarray, " B"]]:
         """Move the effectors' targets by `action` (metres; a longer move is shortened to MAX_MOVE_M) for 0.1 s.
 
-        Raises WorldError where an action is not finite or misshapen, or a row has ended or does not exist.
+        Raises WorldError for an action that is not finite or has another shape, and a row that has ended or is unknown.
         """
         move, rows = np.asarray(action, np.float64), np.asarray(rows)
         refuse("blockpush", move, rows, channels=2, steps=self._steps, ended=self._ended)
@@ -138,22 +138,22 @@ class BlockPush:
         return self._observe(state), ended
 
     def state(self) -> Float[np.ndarray, "E 28"]:
-        """All that decides what happens next, float64; `restore` takes it."""
+        """Return the complete state of every episode, float64; `restore` accepts it."""
         return self._state.copy()
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """Where the blocks shall be: the centres (m) of the targets asked for; C is 4, or 0 where nothing is asked.
+        """Return where the blocks shall be: centres (m) of the requested targets; C is 4, or 0 without requests.
 
-        In demonstrations the block pushed first ends about there, the second where it was when it came in: at the rim.
+        In demonstrations the block pushed first ends about there. The second ends where it came in, at the rim.
         """
         centres = self._state[:, TARGETS].reshape(-1, 2, 3)[..., :2]  # (E, target, xy)
         wanted = np.take_along_axis(centres, PAIRINGS[self._pairing][..., None], axis=1)  # (E, block, xy)
         return wanted.reshape(-1, 4)[:, : len(self.goal)].astype(np.float32)
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """score: blocks / 2; blocks: most that were in distinct targets at once, where a pairing is asked for: in
-        their own; first_s, both_s: when one and two were, NaN where not yet; mode: which block was in a target first,
-        whatever was asked, and in which."""
+        """Return score: blocks / 2; blocks: most blocks in distinct targets at once, or in their own where a pairing is
+        requested; first_s, both_s: when one and two were, NaN before; mode: the first block to reach a target, and
+        this target, whatever was requested."""
         seconds = np.where(self._when < 0, np.nan, self._when / CONTROL_HZ)
         return {
             "score": self._blocks / 2.0,
@@ -165,7 +165,7 @@ class BlockPush:
         }
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
-        """The table from above, RGB, with the paths of blocks and effector so far."""
+        """Return the table from above, RGB, with the paths of blocks and effector so far."""
         if not 0 <= row < len(self._state):
             raise WorldError(f"blockpush: no episode {row}; there are {len(self._state)}")
         path = self._path[row, : self._steps[row] + 1]
@@ -191,7 +191,7 @@ class BlockPush:
         return self._observe(state)
 
     def _simulate(self, state: np.ndarray) -> np.ndarray:
-        """Positions and velocities (B, 20) one control step later. The solver starts cold, so rows are memoryless."""
+        """Return positions and velocities (B, 20) a control step later. The solver starts cold: rows keep no memory."""
         count = len(state)
         if not count:
             return state[:, PHYSICS]
@@ -201,7 +201,7 @@ class BlockPush:
         return after[:, -1, 1:]
 
     def _judge(self, rows: np.ndarray) -> None:
-        """Note, for these rows, where things are, which blocks are in which targets, and what happened first."""
+        """Record, for these rows, positions, the blocks in each target, and the first events."""
         state, steps = self._state[rows], self._steps[rows]
         self._path[rows, steps] = state[:, SEEN[:8]]
         blocks = state[:, BLOCKS].reshape(-1, 2, 1, 4)[..., :2]  # (B, 2, 1, xy)
@@ -226,12 +226,12 @@ class BlockPush:
 
 
 def asking(demos: Demonstrations, *, sides: Sides = "fixed") -> BlockPush:
-    """Return the world that asks each episode for a pairing, by its seed; it needs nothing from demonstrations."""
+    """Return the world that requests a pairing in each episode, by its seed; demonstrations are not used."""
     return BlockPush(sides=sides, asked=True)
 
 
 def layout(seed: int, sides: Sides = "fixed") -> Float[np.ndarray, " 28"]:
-    """The first state of the episode with this seed: blocks side by side, targets side by side beyond them.
+    """Return the initial state of the episode with this seed: two blocks side by side, two targets beyond them.
 
     The drawn layout is the fixed one, where the blocks may have changed places, and the targets may.
     """
@@ -251,5 +251,5 @@ def layout(seed: int, sides: Sides = "fixed") -> Float[np.ndarray, " 28"]:
 
 
 def pairing(seed: int) -> int:
-    """Which of PAIRINGS the episode with this seed asks for."""
+    """Return the index into PAIRINGS that the episode with this seed requests."""
     return int(np.random.default_rng([seed, PAIRING_STREAM]).integers(len(PAIRINGS)))

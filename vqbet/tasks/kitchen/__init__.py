@@ -1,4 +1,4 @@
-"""Franka Kitchen: a seven-joint arm does four tasks in a kitchen, as people demonstrated."""
+"""Franka Kitchen: a seven-joint arm does four tasks in a kitchen. The demonstrations are by people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TASK = Task(
     goal_world=Code("vqbet.tasks.kitchen.world:asking"),
     replay=Code("vqbet.tasks.kitchen.replay:replay"),
     goal=GOAL,
-    # The servos follow a velocity for one control step, counted from where the arm was seen, noise included.
+    # Servos follow a velocity for one control step, counted from the observed arm position, noise included.
     action_reference=tuple((f"{name}_position", FULL_SPEED / CONTROL_HZ) for name, *_ in ARM),
     validation=Code("vqbet.tasks.kitchen.validation:knowledge"),
 )

@@ -1,4 +1,4 @@
-"""When a task of Franka Kitchen is done, for the four that people demonstrated."""
+"""Completion rule of Franka Kitchen, for the four tasks that people demonstrated."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-# FrankaKitchen-v1's goals, in the order people did them: the positions of a task, by their number in the model, and how
-# close they must come together.
+# FrankaKitchen-v1's goals, in the order in which people did them: target positions of each task by their index in the
+# model. A task is done where the distance from all of them is below NEAR.
 GOALS: Mapping[str, Mapping[int, float]] = {
     "microwave": {22: -0.75},
     "kettle": {23: -0.23, 24: 0.75, 25: 1.62, 26: 0.99, 27: 0.0, 28: 0.0, 29: -0.06},
@@ -17,7 +17,7 @@ GOALS: Mapping[str, Mapping[int, float]] = {
 }
 NEAR = 0.3
 DEMONSTRATED = tuple(GOALS)
-STATE = np.r_[0:9, 18:39, 9:18, 39:59]  # an observed row (arm, then objects) in the model's order
+STATE = np.r_[0:9, 18:39, 9:18, 39:59]  # indices that bring an observed row (arm, then objects) into the model's order
 
 
 def done(state: Float[np.ndarray, "N 59"]) -> Bool[np.ndarray, "N 4"]:

@@ -1,6 +1,6 @@
-"""A picture of the kitchen: the model's own shapes, drawn with numpy and OpenCV. No display, no OpenGL.
+"""Picture of the kitchen: the model's own shapes, drawn with numpy and OpenCV. No display, no OpenGL.
 
-Triangles are seen by a pinhole camera, and in each pixel the nearest one wins. What never moves is drawn once.
+Triangles are projected by a pinhole camera; in each pixel the nearest one is visible. Static shapes are drawn once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 SIDE = 320
 SHARPNESS = 2  # drawn this many times larger, then averaged down
 PIXELS = SIDE * SHARPNESS
-ROUND = 16  # corners of what is round
+ROUND = 16  # corners of a round shape
 
 # FrankaKitchen-v1's own camera, raised a little so that the lamps below cover nothing.
 EYE_M, LOOK_AT_M = np.array([-0.82, -1.20, 3.26]), np.array([-0.2, 0.5, 1.9])
@@ -29,7 +29,7 @@ AMBIENT = 0.5
 Colour = tuple[int, int, int]
 PAPER: Colour = (236, 239, 244)
 ROBOT: Colour = (245, 245, 242)
-PALETTE: Mapping[str, Colour] = {  # by a material's name, or what it ends on
+PALETTE: Mapping[str, Colour] = {  # by the name of a material, or its ending
     "kettle_white": (222, 104, 70),
     "wood": (120, 66, 44),
     "wall_blue": (196, 208, 222),
@@ -42,12 +42,12 @@ PALETTE: Mapping[str, Colour] = {  # by a material's name, or what it ends on
     "block": (196, 198, 196),
     "white": (226, 231, 237),
 }
-LIT: Mapping[str, tuple[str, Colour]] = {  # body -> the task that lights it, and how
+LIT: Mapping[str, tuple[str, Colour]] = {  # body -> the task that lights it, and the colour
     "lightswitchroot": ("light switch", (255, 214, 64)),
     "Burner 2": ("bottom burner", (244, 92, 44)),
     "Burner 4": ("top burner", (244, 92, 44)),
 }
-OUTLINE = 0.62  # how much of its colour a pixel keeps where a shape ends
+OUTLINE = 0.62  # share of its colour that a pixel keeps at the edge of a shape
 INK: Colour = (40, 46, 58)
 LAMP_ON, LAMP_OFF = (46, 164, 79), (204, 209, 217)
 STRIP_PX = 46
@@ -55,7 +55,7 @@ STRIP_PX = 46
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The triangles of every geom that is drawn."""
+    """Triangles of the geoms to draw."""
 
     corners: Float[np.ndarray, "T 3 3"]  # m, in the geom's frame, counter-clockwise seen from outside
     geom: Int[np.ndarray, " T"]
@@ -64,10 +64,10 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What has been drawn so far, pixel by pixel."""
+    """Pixels drawn so far."""
 
-    nearness: Float[np.ndarray, " P"]  # 1 / depth, 0 where nothing is
-    owner: Int[np.ndarray, " P"]  # the geom seen
+    nearness: Float[np.ndarray, " P"]  # 1 / depth, 0 where empty
+    owner: Int[np.ndarray, " P"]  # the visible geom
     colour: UInt8[np.ndarray, "P 3"]
 
     def copy(self) -> Canvas:
@@ -77,7 +77,7 @@ class Canvas:
 def draw(
     model: mujoco.MjModel, position: Float[np.ndarray, " 30"], lamps: Mapping[str, bool]
 ) -> UInt8[np.ndarray, "320 320 3"]:
-    """The kitchen in these joint positions as RGB; `lamps`: each task, and whether it is done."""
+    """Return the kitchen in these joint positions as RGB. lamps: for each task, whether it is done."""
     canvas, moving = _still(model).copy(), _shapes(model, moving=True)
     colour = moving.colour.copy()
     for body, (task, bright) in LIT.items():
@@ -93,7 +93,7 @@ def draw(
 
 @functools.lru_cache(maxsize=2)
 def _still(model: mujoco.MjModel) -> Canvas:
-    """All that is fixed to the world."""
+    """Return a canvas with everything that is fixed to the world."""
     count = PIXELS * PIXELS
     canvas = Canvas(np.zeros(count), np.full(count, -1, np.int32), np.tile(np.array(PAPER, np.uint8), (count, 1)))
     _paint(canvas, _posed(model, model.qpos0), _shapes(model, moving=False))
@@ -106,7 +106,7 @@ def _data(model: mujoco.MjModel) -> mujoco.MjData:
 
 
 def _posed(model: mujoco.MjModel, position: np.ndarray) -> mujoco.MjData:
-    """Where every geom is; good until the next call."""
+    """Return data with the pose of every geom; valid until the next call."""
     data = _data(model)
     data.qpos[:] = position
     mujoco.mj_kinematics(model, data)
@@ -114,7 +114,7 @@ def _posed(model: mujoco.MjModel, position: np.ndarray) -> mujoco.MjData:
 
 
 def _paint(canvas: Canvas, data: mujoco.MjData, shapes: Shapes) -> None:
-    """Draw shapes where they are nearer than what is there."""
+    """Draw shapes where they are nearer than the canvas."""
     frame = data.geom_xmat[shapes.geom].reshape(-1, 3, 3)
     corners = np.einsum("tij,tcj->tci", frame, shapes.corners) + data.geom_xpos[shapes.geom][:, None]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -134,7 +134,7 @@ def _paint(canvas: Canvas, data: mujoco.MjData, shapes: Shapes) -> None:
 
 
 def _projected(points: Float[np.ndarray, "T 3 3"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels right and down, and depth in metres, each (T, 3)."""
+    """Return pixels right and down, and depth in metres, each (T, 3)."""
     forward = (LOOK_AT_M - EYE_M) / np.linalg.norm(LOOK_AT_M - EYE_M)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
@@ -147,9 +147,9 @@ def _projected(points: Float[np.ndarray, "T 3 3"]) -> tuple[np.ndarray, np.ndarr
 def _covered(
     x: Float[np.ndarray, "T 3"], y: Float[np.ndarray, "T 3"], nearness: Float[np.ndarray, "T 3"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triangle, pixel and nearness of every pixel whose centre is in a triangle: line by line, since each is convex."""
+    """Return triangle, pixel and nearness for every pixel whose centre is in a (convex) triangle, line by line."""
     triangle, line = _spread(*(np.clip(edge, 0, PIXELS) for edge in (y.min(axis=1), y.max(axis=1))))
-    # A side from one corner to the next: its points have slope_x * x + slope_y * y = level, and inside it is more.
+    # On the side from one corner to the next, slope_x * x + slope_y * y = level; inside the triangle it is larger.
     following = [1, 2, 0]
     slope_x, slope_y = y - y[:, following], x[:, following] - x
     turned = np.sign(slope_x[:, :1] * slope_y[:, 1:2] - slope_y[:, :1] * slope_x[:, 1:2])
@@ -171,7 +171,7 @@ def _covered(
 
 
 def _spread(low: Float[np.ndarray, " S"], high: Float[np.ndarray, " S"]) -> tuple[np.ndarray, np.ndarray]:
-    """Every whole number n with low <= n + 0.5 < high, and the index of the range it is of."""
+    """Return, for every integer n with low <= n + 0.5 < high, the index of its range and n."""
     first = np.ceil(low - 0.5).astype(np.int64)
     count = np.maximum(np.ceil(high - 0.5).astype(np.int64) - first, 0)
     index = np.repeat(np.arange(len(low)), count)
@@ -179,7 +179,7 @@ def _spread(low: Float[np.ndarray, " S"], high: Float[np.ndarray, " S"]) -> tupl
 
 
 def _plane(x: np.ndarray, y: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """across, down, start (T,) such that across * x + down * y + start is `value` at a triangle's corners."""
+    """Return across, down, start (T,) such that across * x + down * y + start is `value` at a triangle's corners."""
     x1, x2, y1, y2 = x[:, 1] - x[:, 0], x[:, 2] - x[:, 0], y[:, 1] - y[:, 0], y[:, 2] - y[:, 0]
     v1, v2, area = value[:, 1] - value[:, 0], value[:, 2] - value[:, 0], x1 * y2 - y1 * x2
     across, down = (v1 * y2 - y1 * v2) / area, (x1 * v2 - v1 * x2) / area
@@ -195,7 +195,7 @@ def _edges(owner: Int[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
 
 @functools.lru_cache(maxsize=4)
 def _shapes(model: mujoco.MjModel, *, moving: bool) -> Shapes:
-    """Visible geoms of what moves, or of what does not; of the arm the simpler shapes it collides with."""
+    """Return the visible geoms that move, or those that do not; for the arm, the simpler shapes it collides with."""
     corners, owners, colours = [], [], []
     for geom in range(model.ngeom):
         body = model.geom_bodyid[geom]
@@ -222,7 +222,7 @@ def _colour(model: mujoco.MjModel, geom: int) -> Colour:
 
 
 def _surface(model: mujoco.MjModel, geom: int) -> Float[np.ndarray, "T 3 3"]:
-    """The triangles of one geom, in its own frame, m."""
+    """Return the triangles of one geom, in its own frame, m."""
     kind, (radius, half, third) = model.geom_type[geom], model.geom_size[geom]
     if kind == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.geom_dataid[geom]
@@ -242,7 +242,7 @@ def _surface(model: mujoco.MjModel, geom: int) -> Float[np.ndarray, "T 3 3"]:
 
 
 def _revolved(profile: Float[np.ndarray, "R 2"]) -> Float[np.ndarray, "T 3 3"]:
-    """A body of revolution about z; profile: radius and height, from the bottom to the top."""
+    """Return a body of revolution about z. profile: radius and height, from the bottom to the top."""
     turn = np.linspace(0, 2 * np.pi, ROUND + 1)
     radius, height = profile[:, :1], np.broadcast_to(profile[:, 1:], (len(profile), ROUND + 1))
     ring = np.stack([radius * np.cos(turn), radius * np.sin(turn), height], axis=-1)  # (R, ROUND + 1, 3)
@@ -252,7 +252,7 @@ def _revolved(profile: Float[np.ndarray, "R 2"]) -> Float[np.ndarray, "T 3 3"]:
 
 
 def _strip(lamps: Mapping[str, bool]) -> UInt8[np.ndarray, "height 320 3"]:
-    """A lamp and a name for each task, four to a line."""
+    """Return a strip with a lamp and a name for each task, four to a line."""
     strip = np.full((STRIP_PX * SHARPNESS, PIXELS, 3), PAPER, np.uint8)
     for index, (task, done) in enumerate(lamps.items()):
         x, y = (6 + 79 * (index % 4)) * SHARPNESS, (13 + 20 * (index // 4)) * SHARPNESS

@@ -1,7 +1,7 @@
-"""Is this the world the demonstrations were recorded in? Recorded actions from recorded first states must say so.
+"""Replay of recorded actions from recorded first states, to prove that demonstrations were recorded in this world.
 
-An action says how far a joint's servo shall go from where the joint was last seen, so playing actions is a closed loop:
-a difference of a thousandth of a radian at the first touch grows, and a few episodes go wrong. There are three ways.
+An action moves a joint's servo relative to the last observed position of the joint, so a replay is a closed loop: a
+difference of 0.001 rad at the first contact grows, and a few episodes fail. There are three ways of replaying.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vqbet.contract import Demonstrations, WorldError
 from vqbet.tasks.kitchen.world import Kitchen
 
 Way = Literal["targets", "actions", "seed"]
-RECORDED_SEED = 123  # of FrankaKitchen-v1's reset before every published episode: it explains the noise they begin with
-EXACT = 1e-6  # rad and m: what float32 leaves of a joint's position
+RECORDED_SEED = 123  # of FrankaKitchen-v1's reset before every published episode: explains the initial noise
+EXACT = 1e-6  # rad and m: precision of a joint's position in float32
 ARM, KETTLE = slice(0, 9), slice(32, 35)  # positions among the observation's channels
 
 
@@ -31,15 +31,16 @@ def replay(
 ) -> dict[str, np.ndarray]:
     """Play each episode's actions to its end.
 
-    way: "targets", from the recorded first states, each action counted from where the arm was recorded to be, so that
-    the servos follow what they followed then; "actions", from the same states, each action counted from where the arm
-    is; "seed", likewise, but from the world's own start with the recording's seed, and so with its noise.
+    way: "targets" starts from the recorded states and counts each action from the recorded arm position, so that the
+    servos follow the same targets as in the recording. "actions" starts from the same states and counts each action
+    from the current arm position. "seed" does likewise, but starts from the world's own start with the seed of the
+    recording, and so with its noise.
 
-    Gives one array of length E for each of: tasks, mode (how many were done, in which order); arm_rad, kettle_m (the
-    largest difference over the steps between an observed and the recorded joint, for fingers in m, and between
-    positions of the kettle); exact_steps (how many observations of the arm, from the first on, are the recorded ones
-    to within EXACT). progress(step, steps) is called after every step. Raises WorldError where the demonstrations hold
-    no states, are of another spec, or outlast the world.
+    Returns one array of length E for each of: tasks, mode (number of tasks done, and their order); arm_rad, kettle_m
+    (largest difference over the steps between observed and recorded joint positions, for fingers in m, and between
+    positions of the kettle); exact_steps (number of observations of the arm, from the first on, that are within EXACT
+    of the recorded ones). progress(step, steps) is called after every step. Raises WorldError where the demonstrations
+    have no states, have another spec, or outlast the world.
     """
     episodes = np.asarray(episodes, np.int64)
     starts, lengths = demos.episode_starts[episodes], demos.lengths[episodes]

@@ -7,8 +7,8 @@ from vqbet.contract import Channel, Spec
 CONTROL_HZ = 12.5
 FULL_SPEED = 2.0  # rad/s and m/s, of an action of 1
 
-# Name, unit and limits of every position. Limits are the model's stops and some more, since stops are soft and sensors
-# err: 0.1 rad and 0.02 m for the arm, 0.2 rad and 0.1 m for what it moves. The kettle may fall; the floor is 10 m wide.
+# Name, unit and limits of every position. Limits are the model's stops plus a margin for soft stops and sensor noise:
+# 0.1 rad and 0.02 m for the arm, 0.2 rad and 0.1 m for what it moves. The kettle may fall; the floor is 10 m wide.
 ARM = (
     ("robot_joint1", "rad", -3.0, 3.0),
     ("robot_joint2", "rad", -1.87, 1.87),
@@ -38,7 +38,7 @@ FIXTURES = (
 )
 KETTLE = tuple((f"kettle_{axis}", "m", -5.0, 5.0) for axis in "xyz")
 TURN = tuple((f"kettle_q{axis}", "1", -1.1, 1.1) for axis in "wxyz")
-FASTEST = {"rad": 50.0, "m": 20.0}  # per second; ten times what was ever seen
+FASTEST = {"rad": 50.0, "m": 20.0}  # per second; ten times the largest recorded velocity
 
 
 def _spec() -> Spec:

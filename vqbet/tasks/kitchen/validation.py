@@ -1,4 +1,4 @@
-"""What demonstrations of Franka Kitchen are held against: which tasks are done, and how commands move the arm."""
+"""Knowledge for validating Franka Kitchen demonstrations: which tasks are done, and how commands move the arm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STRENGTHS = (0.99, 0.88, 0.98, 0.98, 0.99, 0.71, 1.00)
 
 
 def knowledge() -> Knowledge:
-    """Return the four tasks as a goal, and how joints follow commands; fingers, which meet the kettle, are left out."""
+    """Return the four tasks as a goal, and how joints follow commands, without the fingers, which touch the kettle."""
     return Knowledge(
         goal=Goal(tuple(channel.name for channel in SPEC.observation), lambda seen: done(seen[:, STATE]), kept=True),
         references=tuple(

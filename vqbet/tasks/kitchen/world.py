@@ -1,9 +1,9 @@
-"""Franka Kitchen: a seven-joint arm opens, turns and moves what is in a kitchen. Many episodes at once, on all cores.
+"""Franka Kitchen: a seven-joint arm opens, turns and moves things in a kitchen. Many episodes at once, on all cores.
 
-Model, start, limits, noise and completion rule are asked of gymnasium-robotics' FrankaKitchen-v1 (Relay Policy
-Learning, arXiv 1910.11956; D4RL, arXiv 2004.07219), and an episode agrees with it to the last bit, noise included. What
-is added is the batch: MuJoCo runs outside Python's lock, so rows are stepped by as many threads as there are cores. As
-in VQ-BeT (arXiv 2403.03181) all seven tasks count unless told otherwise, each once, and the score is of four.
+Model, start, limits, noise and completion rule are read from gymnasium-robotics' FrankaKitchen-v1 (Relay Policy
+Learning, arXiv 1910.11956; D4RL, arXiv 2004.07219), and an episode agrees with it to the last bit, noise included. The
+batch is new: MuJoCo runs outside Python's lock, so as many threads as there are cores step the rows. As in VQ-BeT
+(arXiv 2403.03181) all seven tasks count by default, each once, and the score is out of four.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from vqbet.tasks.kitchen.completion import DEMONSTRATED
 from vqbet.tasks.kitchen.spec import CONTROL_HZ, GOAL, SPEC
 
 SUBSTEPS = 40  # of 0.002 s
-ENOUGH = 4  # tasks for a full score: as many as a person did in one demonstration
+ENOUGH = 4  # tasks for a full score: as many as one demonstration shows
 TASKS = ("bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet", "microwave", "kettle")
 
-# Columns of a row: what MuJoCo integrates and, last, what its solver remembers of the substep before.
+# Columns of a row: the state of MuJoCo and, last, the warm start of its solver.
 POSITION, VELOCITY, PHYSICS, ROW = slice(0, 30), slice(30, 59), slice(0, 59), 88
 SEEN = np.r_[0:9, 30:39, 9:30, 39:59]  # the observation's order: of the arm, then of the objects
 STORED = int(mujoco.mjtState.mjSTATE_QPOS | mujoco.mjtState.mjSTATE_QVEL | mujoco.mjtState.mjSTATE_WARMSTART)
-GOAL_STREAM = 1  # what a seed is joined with to draw a goal, so that its noise stays what it is without goals
+GOAL_STREAM = 1  # joined with a seed to draw a goal, so that noise is the same with and without goals
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What gymnasium-robotics says the world is."""
+    """Properties of the world in gymnasium-robotics."""
 
     model: mujoco.MjModel
     start: Float[np.ndarray, " 30"]
     noise: Float[np.ndarray, " 59"]  # half the width of an observation's uniform noise
     speed: Float[np.ndarray, " 9"]  # of an action of 1
-    speeds: Float[np.ndarray, "2 9"]  # smallest and largest that is obeyed
-    reach: Float[np.ndarray, "2 9"]  # smallest and largest joint position that is asked for
-    wanted: Mapping[str, tuple[np.ndarray, np.ndarray]]  # task -> positions that decide it, and what they shall be
-    near: float  # how close they must come, as a Euclidean distance over metres and radians
+    speeds: Float[np.ndarray, "2 9"]  # smallest and largest joint velocity that is commanded
+    reach: Float[np.ndarray, "2 9"]  # smallest and largest joint position that is commanded
+    wanted: Mapping[str, tuple[np.ndarray, np.ndarray]]  # task -> indices of positions, target values
+    near: float  # distance from the targets below which a task is done, Euclidean over metres and radians
 
 
 @functools.cache
 def reference() -> Reference:
-    """FrankaKitchen-v1, built once per process and asked."""
-    with redirect_stderr(StringIO()):  # importing it prints a notice about other worlds
+    """Return the properties of FrankaKitchen-v1, which is built once per process."""
+    with redirect_stderr(StringIO()):  # importing prints a notice about other worlds
         from gymnasium_robotics.envs.franka_kitchen import kitchen_env as source
 
     world = source.KitchenEnv()
@@ -80,7 +80,7 @@ def reference() -> Reference:
 
 
 class Physics:
-    """Control steps of rows that know nothing of one another; `threads` of them at a time."""
+    """Control steps of independent rows, `threads` of them at a time."""
 
     def __init__(self, model: mujoco.MjModel, threads: int) -> None:
         self._model, self._threads = model, threads
@@ -88,7 +88,7 @@ class Physics:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kitchen") if threads > 1 else None
 
     def advance(self, state: Float[np.ndarray, "B 88"], control: Float[np.ndarray, "B 9"]) -> list[int]:
-        """Replace every row of `state` by what it is one control step later; gives the rows that became unstable."""
+        """Advance every row of `state` by one control step, in place; return the rows that became unstable."""
         workers = min(self._threads, len(state))
         self._data += [mujoco.MjData(self._model) for _ in range(workers - len(self._data))]
         waiting, unstable = deque(range(len(state))), deque[int]()
@@ -106,11 +106,11 @@ class Physics:
             for data in self._data[:workers]:
                 work(data)
         else:
-            list(self._pool.map(work, self._data[:workers]))  # the list raises what a thread raised
+            list(self._pool.map(work, self._data[:workers]))  # the list raises the exceptions of the threads
         return sorted(unstable)
 
     def _advance(self, data: mujoco.MjData, state: Float[np.ndarray, " 88"], control: Float[np.ndarray, " 9"]) -> bool:
-        """One row, in place. False where MuJoCo gave up and started the kitchen anew."""
+        """Advance one row in place. Return False where MuJoCo gave up and reset the kitchen."""
         mujoco.mj_setState(self._model, data, state, STORED)
         data.ctrl[:] = control
         mujoco.mj_step(self._model, data, SUBSTEPS)
@@ -122,11 +122,11 @@ class Physics:
 
 
 class Kitchen:
-    """The world behind `contract.Env`.
+    """Franka Kitchen behind `contract.Env`.
 
-    Metrics: "tasks" done, "score" = the share of four (of all, where fewer count), "success" = all of those, "mode" =
+    Metrics: "tasks" done, "score" = their share of four (of all, where fewer count), "success" = full score, "mode" =
     the tasks done in their order, joined by ">", and "<task>_s", when each was done for the first time, NaN where not.
-    A task is done once, whatever becomes of it. Actions are held within [-1, 1].
+    A task stays done, whatever happens to it later. Actions are clipped to [-1, 1].
     """
 
     spec = SPEC
@@ -140,9 +140,9 @@ class Kitchen:
         observation_noise: float = 1.0,
         threads: int = 0,
     ) -> None:
-        """tasks: those that count. goals: configurations of the objects, of which each episode's seed picks one to ask
-        for. observation_noise: times FrankaKitchen-v1's own. threads: 0 for as many as there are cores; what an
-        episode does depends on none of it but its own seed and actions. Raises WorldError."""
+        """tasks: those that count. goals: configurations of the objects; each episode's seed picks one of them as its
+        goal. observation_noise: factor on FrankaKitchen-v1's own. threads: 0 for as many as there are cores; they do
+        not change an episode, which depends on its own seed and actions alone. Raises WorldError."""
         unknown = [task for task in tasks if task not in TASKS]
         if unknown or not tasks or len(set(tasks)) != len(tasks):
             raise WorldError(f"kitchen: tasks: expected different ones of {', '.join(TASKS)}; got {list(tasks)}")
@@ -157,7 +157,7 @@ class Kitchen:
         self._begin(np.zeros((0, ROW)), [], np.zeros(0, np.int64))
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E 59"]:
-        """Start one episode per seed as FrankaKitchen-v1's `reset(seed)` does: one start, a noise of its own."""
+        """Start one episode per seed as FrankaKitchen-v1's `reset(seed)` does: the same start, with its own noise."""
         seeds = _seeds(seeds)
         state = np.zeros((len(seeds), ROW))
         state[:, POSITION] = self._reference.start
@@ -168,7 +168,7 @@ class Kitchen:
     ) -> Float[np.ndarray, "E 59"]:
         """Start one episode per recorded state: 30 positions, then 29 velocities, in the model's order.
 
-        Without seeds nothing is noisy, and the goals are those of seeds 0, 1, 2 ... Raises WorldError for a wrong
+        Without seeds there is no noise, and the goals are those of seeds 0, 1, 2 ... Raises WorldError for another
         shape or a number that is not finite.
         """
         state = np.asarray(state, np.float64)
@@ -183,9 +183,9 @@ class Kitchen:
     def step(
         self, action: Float[np.ndarray, "B 9"], rows: Int[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B 59"], Bool[np.ndarray, " B"]]:
-        """0.08 s for the episodes named by rows, which end after max_steps or when all tasks are done.
+        """Simulate 0.08 s for the episodes in `rows`, which end after max_steps or when all tasks are done.
 
-        Raises WorldError where action or rows make no sense, and where the simulation became unstable.
+        Raises WorldError for invalid actions or rows, and where the simulation became unstable.
         """
         action, rows = np.asarray(action, np.float64), np.asarray(rows)
         refuse("kitchen", action, rows, channels=9, steps=self._steps, ended=self._ended)
@@ -204,22 +204,22 @@ class Kitchen:
         return self._observe(rows), self._ended[rows]
 
     def suppose(self, position: Float[np.ndarray, "B 9"], rows: Int[np.ndarray, " B"]) -> None:
-        """Count the next actions of these episodes from these joint positions instead of those last observed.
+        """Count the next actions of these episodes from these joint positions instead of the last observed ones.
 
-        For replays: the servos then follow what they followed when the positions were recorded.
+        In replays the servos then follow the same targets as when the positions were recorded.
         """
         self._known[rows] = position
 
     def state(self) -> Float[np.ndarray, "E 59"]:
-        """Positions and velocities of every episode; `restore` takes it. The solver's memory is not in it."""
+        """Return positions and velocities of every episode; `restore` accepts them. The solver's memory is left out."""
         return self._state[:, PHYSICS].copy()
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """What each episode asks for: the `goal` channels of one configuration given; none where none were given."""
+        """Return the goal of each episode: the `goal` channels of one given configuration; no columns without goals."""
         return self._goals.copy()
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """score, success, tasks, mode and when each task was done, of every episode, so far."""
+        """Return score, success, tasks, mode and the time at which each task was done, of every episode so far."""
         done = self._when >= 0
         seconds = np.where(done, self._when / CONTROL_HZ, np.nan)
         count, enough = done.sum(axis=1), min(ENOUGH, len(self.tasks))
@@ -233,7 +233,7 @@ class Kitchen:
         }
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
-        """A picture of one episode, RGB: the arm and the kitchen, and below, a lamp for each task."""
+        """Return an RGB picture of one episode: arm and kitchen, and below, a lamp for each task."""
         if not 0 <= row < len(self._state):
             raise WorldError(f"kitchen: no episode {row}; there are {len(self._state)}")
         lamps = dict(zip(self.tasks, (self._when[row] >= 0).tolist(), strict=True))
@@ -245,13 +245,13 @@ class Kitchen:
         self._steps = np.zeros(count, np.int64)
         self._ended = np.zeros(count, np.bool_)
         self._when = np.full((count, len(self.tasks)), -1, np.int64)
-        self._known = np.zeros((count, 9))  # the arm as last observed, noise included: what actions count from
+        self._known = np.zeros((count, 9))  # the arm as last observed, noise included: the reference of actions
         picks = [np.random.default_rng([int(seed), GOAL_STREAM]).integers(len(self._offered)) for seed in seeds]
         self._goals = self._offered[np.array(picks, np.int64)]
         return self._observe(np.arange(count))
 
     def _controlled(self, action: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "B 9"]:
-        """Joint positions for the servos: where the arm was seen, and as far on as the velocities asked for lead."""
+        """Return joint positions for the servos: the observed arm position plus the commanded velocity for one step."""
         speed = np.clip(np.clip(action, -1.0, 1.0) * self._reference.speed, *self._reference.speeds)
         step_s = SUBSTEPS * self._reference.model.opt.timestep
         return np.clip(self._known[rows] + speed * step_s, *self._reference.reach)
@@ -264,7 +264,7 @@ class Kitchen:
         return seen.astype(np.float32)
 
     def _judge(self, rows: np.ndarray) -> None:
-        """Note which tasks are done for the first time: FrankaKitchen-v1's rule, on positions without noise."""
+        """Record which tasks are done for the first time, by FrankaKitchen-v1's rule on positions without noise."""
         position = self._state[rows, POSITION]
         for column, task in enumerate(self.tasks):
             indices, goal = self._reference.wanted[task]
@@ -278,12 +278,12 @@ class Kitchen:
 
 
 def asking(demos: Demonstrations) -> Kitchen:
-    """Return the world that counts what people demonstrated and asks for the ends of their demonstrations."""
+    """Return the world in which the demonstrated tasks count and the goals are the ends of these demonstrations."""
     return Kitchen(tasks=DEMONSTRATED, goals=goal_configurations(demos))
 
 
 def goal_configurations(demos: Demonstrations) -> Float[np.ndarray, "M 21"]:
-    """Where the objects are at the end of each demonstration. Raises WorldError for those of another world."""
+    """Return the positions of the objects at the end of each demonstration. Raises WorldError for another world's."""
     differences = SPEC.differences(demos.spec)
     if differences:
         raise WorldError("kitchen: goals: these demonstrations are of another spec: " + "; ".join(differences))
@@ -305,5 +305,5 @@ def _seeds(seeds: np.ndarray) -> np.ndarray:
 
 
 def _cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

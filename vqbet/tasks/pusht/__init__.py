@@ -1,4 +1,4 @@
-"""Push-T: a finger pushes a T onto its goal, as people demonstrated."""
+"""Push-T: a finger pushes a T onto its goal. The demonstrations are by people."""
 
 from __future__ import annotations
 

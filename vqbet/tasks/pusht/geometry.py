@@ -1,4 +1,4 @@
-"""The plane geometry of Push-T: the T, its goal, its nine keypoints, and how much of the goal it covers.
+"""Plane geometry of Push-T: the T, its goal, its nine keypoints, and the share of the goal that it covers.
 
 Lengths are px of the 512 x 512 window, y points down, angles are radians. The T is the one of gym-pusht: a bar of
 120 x 30 and a stem of 30 x 90 below it, in a frame whose origin is the middle of the bar's outer edge.
@@ -41,24 +41,25 @@ KEYPOINTS_PX = np.array(
 
 
 def placed(points: Float[np.ndarray, "P 2"], pose: Float[np.ndarray, "B 3"]) -> Float[np.ndarray, "B P 2"]:
-    """Points of a body's own frame where the body is at each pose (x px, y px, angle rad)."""
+    """Return points of a body's own frame, placed where the body is at each pose (x px, y px, angle rad)."""
     cosine, sine = np.cos(pose[:, 2, None]), np.sin(pose[:, 2, None])
     x, y = points[:, 0], points[:, 1]
     return np.stack([pose[:, :1] + cosine * x - sine * y, pose[:, 1:2] + sine * x + cosine * y], axis=-1)
 
 
-# Where the keypoints x, y, x, y, ... lie when the T is at its goal. Policies have kept these numbers to 1e-4 px.
+# Keypoints x, y, x, y, ... of the T at its goal. Saved policies contain these numbers, rounded to 1e-4 px.
 GOAL_KEYPOINTS_PX = tuple(placed(KEYPOINTS_PX, GOAL_POSE[None]).round(4).reshape(-1).tolist())
 
 
 def coverage(
     pose: Float[np.ndarray, "B 3"], goal: Float[np.ndarray, " 3"] | Float[np.ndarray, "B 3"] = GOAL_POSE
 ) -> Float[np.ndarray, " B"]:
-    """The share of a goal's area that a block at each pose covers, 0..1; `goal` is one pose for all, or one for each.
+    """Return the share of a goal's area that a block at each pose covers, 0..1.
 
-    In the goal's frame both of its parts are upright rectangles. The area of a polygon inside the rectangle
-    [x0, x1] x [y0, y1] is the sum over its edges of the integral of clamp(y(x), y0, y1) dx for x within [x0, x1]
-    (Green's theorem; exact for any simple polygon), and each of those integrals is elementary.
+    goal: one pose for all blocks, or one for each. In its frame both parts of the goal are upright rectangles. The area
+    of a polygon inside the rectangle [x0, x1] x [y0, y1] is the sum over its edges of the integral of
+    clamp(y(x), y0, y1) dx for x within [x0, x1] (Green's theorem; exact for any simple polygon), and each of these
+    integrals is elementary.
     """
     block = placed(CORNERS_PX.reshape(8, 2), pose) - goal[..., None, :2]  # (B, 8, 2)
     cosine, sine = np.cos(goal[..., 2, None]), np.sin(goal[..., 2, None])
@@ -76,7 +77,7 @@ def coverage(
 
 
 def _mean_clamped(p: np.ndarray, q: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The mean of clamp(y, low, high) where y runs evenly from p to q."""
+    """Return the mean of clamp(y, low, high) for y running evenly from p to q."""
     least, most = np.minimum(p, q), np.maximum(p, q)
     below = np.clip(_ratio(low - least, most - least), 0, 1)
     above = np.clip(_ratio(most - high, most - least), 0, 1)
@@ -85,6 +86,6 @@ def _mean_clamped(p: np.ndarray, q: np.ndarray, low: np.ndarray, high: np.ndarra
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, and 0 where the denominator is 0 or so small that the next product could overflow."""
+    """Return numerator / denominator, or 0 for a denominator that is 0 or so small that products could overflow."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
     return np.divide(numerator, denominator, out=np.zeros(shape), where=np.abs(denominator) > 1e-100)

@@ -1,4 +1,4 @@
-"""The published Push-T demonstrations: 206 episodes by people, 10 Hz, in the replay buffer of Diffusion Policy.
+"""Published Push-T demonstrations: 206 episodes by people, 10 Hz, in the replay buffer of Diffusion Policy.
 
 Chi et al., Diffusion Policy (arXiv 2303.04137), `pusht_cchi_v7_replay.zarr`; the data VQ-BeT trains Push-T on.
 """
@@ -22,16 +22,16 @@ PUBLISHED = {"9ea40ea7a99837c8bb67834b0116cabc1b16c0aa19e4d90ed8057fc1cc659a35":
 
 
 def load(source: Path) -> Demonstrations:
-    """The demonstrations at `source`: the .zarr folder, a folder with it, or a zip of either.
+    """Return the demonstrations at `source`: the .zarr folder, a folder that contains it, or a zip of either.
 
-    observation (N, 20) float32: nine keypoints x, y, then the finger x, y, in px; action (N, 2) float32: where the
-    finger was sent, px; state (N, 5) float64: finger x, y, block x, y, angle. The images are not read.
+    observation (N, 20) float32: nine keypoints x, y, then the finger x, y, in px; action (N, 2) float32: target
+    position of the finger, px; state (N, 5) float64: finger x, y, block x, y, angle. Images are not read.
 
-    The buffer has no labels. `success` says that the last recorded pose of the block is within 15 px and 10 degrees of
-    its goal, which all of the published episodes are (at most 13.7 px and 9.3 degrees away). It is not the 0.95
-    coverage of the world's own success, which people did not aim at: their replayed actions end between 0.86 and 0.97.
+    The buffer has no labels. `success`: the last recorded pose of the block is within 15 px and 10 degrees of its goal,
+    as in all published episodes (at most 13.7 px and 9.3 degrees away). This is not the world's own success, a coverage
+    of 0.95, which people did not aim at: their replayed actions end between 0.86 and 0.97.
 
-    Raises StoreError for anything that is not such a buffer. Values that are not finite are the business of validation.
+    Raises StoreError for anything that is not such a buffer. Validation checks that values are finite.
     """
     arrays = replay_buffer.load(source, FIELDS, max_bytes=MAX_UNPACKED_BYTES)
     ends, state = arrays["episode_ends"], arrays["state"].astype(np.float64)
@@ -48,7 +48,7 @@ def load(source: Path) -> Demonstrations:
 
 
 def arrived(state: Float[np.ndarray, "E 5"]) -> Bool[np.ndarray, " E"]:
-    """Whether the block is within CLOSE_PX and CLOSE_RAD of the goal's pose."""
+    """Return whether the block is within CLOSE_PX and CLOSE_RAD of the goal's pose."""
     distance = np.linalg.norm(state[:, 2:4] - GOAL_POSE[:2], axis=1)
     turn = np.abs((state[:, 4] - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi)
     return (distance <= CLOSE_PX) & (turn <= CLOSE_RAD)

@@ -1,4 +1,4 @@
-"""The mirror of Push-T: the axis of its goal, which is a diagonal of its window."""
+"""Mirror symmetry of Push-T: reflection in the axis of its goal, which is a diagonal of its window."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vqbet.tasks.pusht.geometry import WINDOW_PX
 
 
 def image(demos: Demonstrations) -> Mirrored:
-    """Return observation and action in the mirror. Raises ConfigError for demonstrations without states.
+    """Return the mirror images of observation and action. Raises ConfigError for demonstrations without states.
 
-    There a keypoint is at a place of the T where there is none. Its position follows from all keypoints, since the T is
-    rigid.
+    A keypoint of the image lies at a point of the T that is not observed. Its position follows from all keypoints,
+    since the T is rigid.
     """
     points = demos.observation.astype(np.float64).reshape(len(demos.observation), -1, 2)  # keypoints, then the finger
     found = np.concatenate([_keypoint_weights(demos) @ points[:, :-1], points[:, -1:]], axis=1)
@@ -22,10 +22,10 @@ def image(demos: Demonstrations) -> Mirrored:
 
 
 def _keypoint_weights(demos: Demonstrations) -> Float[np.ndarray, "K K"]:
-    """Return weights of all keypoints whose sum is each one's mirror image on the T, wherever the T is.
+    """Return weights of all keypoints whose sum is the mirror image on the T of each keypoint, wherever the T is.
 
-    Where keypoints are on the T is read off the demonstrations: of each, the median over the steps of its place in the
-    frame of the recorded pose, whose second axis is the T's own axis.
+    The place of a keypoint on the T is taken from the demonstrations: the median over the steps of its position in the
+    frame of the recorded pose, whose second axis is the symmetry axis of the T.
     """
     if demos.state is None:
         raise ConfigError(f"{demos.spec.task}: its demonstrations have no states, without which there is no mirror")
@@ -39,5 +39,5 @@ def _keypoint_weights(demos: Demonstrations) -> Float[np.ndarray, "K K"]:
 
 
 def _over_the_diagonal(points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "*N 2"]:
-    """Mirror points on the diagonal from the lower left to the upper right corner; y points down."""
+    """Return points reflected in the diagonal from the lower left to the upper right corner; y points down."""
     return WINDOW_PX - points[..., ::-1]

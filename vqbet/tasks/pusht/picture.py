@@ -1,4 +1,4 @@
-"""A picture of Push-T, drawn in the plane with OpenCV: no display, the same bytes for the same state."""
+"""Picture of Push-T, drawn in the plane with OpenCV: no display, the same bytes for the same state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vqbet.tasks.pusht.geometry import AGENT_RADIUS_PX, GOAL_POSE, OUTLINE_PX, W
 
 SIDE = 320
 SHARPNESS = 3  # drawn this many times larger, then averaged down
-SHIFT = 4  # OpenCV's binary digits behind the point of a coordinate
+SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 PAPER, TABLE, EDGE = (236, 239, 244), (252, 252, 253), (203, 210, 219)
 GOAL, GOAL_EDGE = (190, 228, 196), (120, 190, 132)
@@ -27,9 +27,9 @@ def draw(
     *,
     goal: Float[np.ndarray, " 3"] = GOAL_POSE,
 ) -> UInt8[np.ndarray, "320 320 3"]:
-    """The state (agent x, y, block x, y in px, angle in rad) as RGB, over the T at the pose `goal`.
+    """Return the state (agent x, y, block x, y in px, angle in rad) as RGB, over the T at the pose `goal`.
 
-    A red cross marks `target` where it is finite; the bar at the lower edge shows `covered`, 0..1.
+    A red cross marks `target` where it is finite. The bar at the lower edge shows `covered`, 0..1.
     """
     side = SIDE * SHARPNESS
     picture = np.full((side, side, 3), PAPER, np.uint8)
@@ -65,6 +65,6 @@ def _disc(picture: np.ndarray, centre: np.ndarray, radius_px: float, fill: tuple
 
 
 def _point(position_px: tuple[float, float] | np.ndarray) -> tuple[int, int]:
-    """A position of the window in the picture's fixed-point coordinates."""
+    """Return a position of the window in the picture's fixed-point coordinates."""
     scale = SIDE * SHARPNESS / WINDOW_PX * 2**SHIFT
     return round(float(position_px[0]) * scale), round(float(position_px[1]) * scale)

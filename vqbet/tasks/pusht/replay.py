@@ -1,4 +1,4 @@
-"""Is this the world the demonstrations were recorded in? Recorded actions from recorded first states must say so."""
+"""Replay of recorded actions from recorded first states, to prove that demonstrations were recorded in this world."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def replay(
     episodes: Int[np.ndarray, " E"],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Play each episode's actions open loop from its first state; one array of length E for each of:
+    """Play each episode's actions open loop from its first state, and return one array of length E for each of:
 
-    max_coverage, final_coverage: of the replayed episode, 0..1. deviation_px: the largest distance, over the steps
-    and over finger and block, between a replayed and the recorded position. progress(step, steps) is called after
-    every step. Raises WorldError where the demonstrations hold no states, are of another spec, or outlast the world.
+    max_coverage, final_coverage: of the replayed episode, 0..1. deviation_px: largest distance, over the steps and over
+    finger and block, between a replayed and the recorded position. progress(step, steps) is called after every step.
+    Raises WorldError where the demonstrations have no states, have another spec, or outlast the world.
     """
     episodes = np.asarray(episodes, np.int64)
     starts, lengths = demos.episode_starts[episodes], demos.lengths[episodes]
@@ -32,7 +32,7 @@ def replay(
     for step in range(longest):
         rows = np.flatnonzero(lengths > step)
         env.step(demos.action[starts[rows] + step], rows)
-        rows = np.flatnonzero(lengths > step + 1)  # nothing was recorded behind an episode's last action
+        rows = np.flatnonzero(lengths > step + 1)  # nothing was recorded after an episode's last action
         offset = env.state()[rows, :4] - recorded[starts[rows] + step + 1, :4]
         distance = np.linalg.norm(offset.reshape(-1, 2, 2), axis=2).max(axis=1)
         deviation[rows] = np.maximum(deviation[rows], distance)

@@ -6,7 +6,7 @@ from vqbet.contract import Channel, Spec
 from vqbet.tasks.pusht.geometry import KEYPOINTS_PX, WINDOW_PX
 
 CONTROL_HZ = 10.0
-# Keypoints lie up to 2.8 px outside the T, and walls give way when it is pushed hard (521 px was recorded).
+# Keypoints lie up to 2.8 px outside the T, and walls yield to a hard push (521 px was recorded).
 KEYPOINT_MARGIN_PX = 64.0
 
 _KEYPOINTS = tuple(
@@ -16,7 +16,7 @@ _KEYPOINTS = tuple(
 )
 _AGENT = tuple(Channel(f"agent_{axis}", "px", 0.0, WINDOW_PX) for axis in "xy")
 
-# Observed are the keypoints and then the finger; an action is where the finger shall go.
+# Observation: the keypoints, then the finger. Action: target position of the finger.
 SPEC = Spec(
     task="pusht",
     observation=(*_KEYPOINTS, *_AGENT),

@@ -1,12 +1,12 @@
 """Push-T: a round finger pushes a T over a table until it covers its goal. Many episodes at once.
 
 The physics is gym-pusht's (pymunk, 100 Hz, a PD controller, Diffusion Policy's constants) and agrees with it to the
-last bit; what is faster is all around it: no callbacks, no drawing, and the coverage of all episodes in one
-expression (`vqbet.tasks.pusht.geometry`). Where gym-pusht leaves a choice, this follows VQ-BeT (arXiv 2403.03181): the
+last bit. The speed comes from everything around it: no callbacks, no drawing, and the coverage of all episodes in one
+expression (`vqbet.tasks.pusht.geometry`). Where gym-pusht leaves a choice, VQ-BeT (arXiv 2403.03181) is followed: the
 observation is nine keypoints and the finger, and an episode always lasts `max_steps`, whatever is covered.
 
-With `goal_poses` every episode asks for one of them instead of the one goal of gym-pusht: VQ-BeT's goal-conditioned
-Push-T, whose goals are poses that demonstrations pass through (`demonstrated_poses`).
+With `goal_poses` every episode requests one of them instead of the one goal of gym-pusht. This is VQ-BeT's
+goal-conditioned Push-T, whose goals are poses that demonstrations pass through (`demonstrated_poses`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ SUBSTEPS = 10
 STIFFNESS, DAMPING = 100.0, 20.0  # of the PD controller that moves the finger
 SUCCESS_COVERAGE = 0.95
 SEGMENT = 5  # steps: VQ-BeT's goal is the last pose of a random segment of a demonstration
-GOAL_STREAM = 1  # what a seed is joined with to draw a goal, so that its start stays what it is without goals
+GOAL_STREAM = 1  # joined with a seed to draw a goal, so that starts are the same with and without goals
 
 START_PX = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y, upper ends excluded
 WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 
 
 def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
-    """Block poses (x px, y px, angle rad) that end a segment of SEGMENT steps of some demonstration: every goal alike.
+    """Return all block poses (x px, y px, angle rad) that end a segment of SEGMENT steps of a demonstration.
 
-    The first SEGMENT - 1 poses of a demonstration end none. Raises WorldError where the demonstrations are of another
-    world, or there are no states or no poses.
+    The first SEGMENT - 1 poses of a demonstration end no segment. Raises WorldError for demonstrations of another
+    world, without states, or without such poses.
     """
     differences = SPEC.differences(demos.spec)
     if differences:
@@ -56,7 +56,7 @@ def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One episode's physics: four walls, the finger (kinematic) and the block, as gym-pusht builds them."""
+    """Physics of one episode: four walls, the finger (kinematic) and the block, as gym-pusht builds them."""
 
     space: pymunk.Space
     agent: pymunk.Body
@@ -73,10 +73,10 @@ class Table:
         return cls(space, agent, block)
 
     def draw_start(self, seed: int) -> None:
-        """The start that gym-pusht's `reset(seed)` draws, its order of assignments and settling substep included.
+        """Set the start that gym-pusht's `reset(seed)` draws, its order of assignments and settling substep included.
 
-        There the position is set before the angle. That turns the block about its centre of gravity, so where it
-        starts is not the position drawn; `place` is for putting it where it was.
+        There the position is set before the angle, which then turns the block about its centre of gravity. So the block
+        does not start at the drawn position. Use `place` to restore a recorded state.
         """
         generator, _ = seeding.np_random(seed)
         agent_x, agent_y, block_x, block_y = (float(generator.integers(*range_px)) for range_px in START_PX)
@@ -86,7 +86,7 @@ class Table:
         self.space.step(SUBSTEP_S)
 
     def place(self, agent_x: float, agent_y: float, block_x: float, block_y: float, angle: float) -> None:
-        """Exactly this state, at rest: the angle first (it moves the block), and no physics afterwards."""
+        """Set exactly this state, at rest: the angle first (it moves the block), and no physics afterwards."""
         self.block.angle = angle
         self.block.position = block_x, block_y
         self.agent.position = agent_x, agent_y
@@ -96,27 +96,27 @@ class Table:
             self.space.reindex_shapes_for_body(body)
 
     def advance(self, velocities: list[tuple[float, float]]) -> None:
-        """One substep for each velocity of the finger, px/s."""
+        """Simulate one substep for each velocity of the finger, px/s."""
         agent, step = self.agent, self.space.step
         for velocity in velocities:
             agent.velocity = velocity
             step(SUBSTEP_S)
 
     def state(self) -> tuple[float, ...]:
-        """agent x, agent y, block x, block y (px) and the block's angle (rad, not wrapped)."""
+        """Return agent x, agent y, block x, block y (px) and the block's angle (rad, not wrapped)."""
         return *self.agent.position, *self.block.position, self.block.angle
 
 
 class PushT:
-    """gym-pusht's world behind `contract.Env`.
+    """Push-T behind `contract.Env`.
 
-    Metrics: "final_coverage" (of the state now), "max_coverage" and "success" (over the states after a step: coverage
-    above 0.95 at least once), "score" = final coverage, which is VQ-BeT's measure. Actions are held within the window.
-    Coverage is of gym-pusht's goal or, with `goal_poses`, of the one among them that the episode asks for.
+    Metrics: "final_coverage" (of the current state), "max_coverage" and "success" (over the states after a step:
+    coverage above 0.95 at least once), "score" = final coverage, which is VQ-BeT's measure. Coverage is of gym-pusht's
+    goal or, with `goal_poses`, of the pose that the episode requests. Actions are clipped to the window.
     """
 
     def __init__(self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None) -> None:
-        """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError where they are no finite poses."""
+        """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError unless they are finite poses."""
         self.spec = SPEC
         self.max_steps = max_steps
         self.goal = () if goal_poses is None else GOAL
@@ -140,8 +140,8 @@ class PushT:
     ) -> Float[np.ndarray, "E 20"]:
         """Start one episode per recorded state (agent x, y, block x, y in px, angle in rad), at rest.
 
-        `seeds` pick the goals, where there are some; without, seeds 0, 1, 2 ... do. Raises WorldError for a wrong
-        shape or a number that is not finite.
+        `seeds` select the goals, if any; without, seeds 0, 1, 2 ... do. Raises WorldError for another shape or a number
+        that is not finite.
         """
         state = np.asarray(state, np.float64)
         if state.ndim != 2 or state.shape[1] != 5 or not np.isfinite(state).all():
@@ -157,7 +157,7 @@ class PushT:
     def step(
         self, action: Float[np.ndarray, "B 2"], rows: Int[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B 20"], Bool[np.ndarray, " B"]]:
-        """A tenth of a second for the episodes named by rows. Raises WorldError where action or rows make no sense."""
+        """Simulate 0.1 s for the episodes in `rows`. Raises WorldError for invalid actions or rows."""
         action, rows = np.asarray(action, np.float64), np.asarray(rows)
         refuse("pusht", action, rows, channels=2, steps=self._steps, ended=self._steps >= self.max_steps)
         target = np.clip(action, 0.0, WINDOW_PX)
@@ -176,16 +176,16 @@ class PushT:
         return self._observed(rows), self._steps[rows] >= self.max_steps
 
     def state(self) -> Float[np.ndarray, "E 5"]:
-        """agent x, y, block x, y (px) and the block's angle (rad, not wrapped) of every episode."""
+        """Return agent x, y, block x, y (px) and the block's angle (rad, not wrapped) of every episode."""
         return self._state.copy()
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """The keypoints (px) of the pose each episode asks for; C is 18, or 0 where none is asked for."""
+        """Return the keypoints (px) of the pose that each episode requests; C is 18, or 0 without goal poses."""
         keypoints = placed(KEYPOINTS_PX, self._asked).reshape(-1, KEYPOINTS_PX.size)
         return keypoints[:, : len(self.goal)].astype(np.float32)
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """score, success, final_coverage and max_coverage of every episode, so far."""
+        """Return score, success, final_coverage and max_coverage of every episode so far."""
         return {
             "score": np.clip(self._coverage, 0.0, 1.0),
             "success": self._best > SUCCESS_COVERAGE,
@@ -194,7 +194,7 @@ class PushT:
         }
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
-        """A picture of one episode, RGB: goal, block, finger, the target it was last sent to, and the coverage."""
+        """Return an RGB picture of one episode: goal, block, finger, its last target, and the coverage."""
         return draw(self._state[row], self._target[row], self._coverage[row], goal=self._asked[row])
 
     def _start(self, seeds: Int[np.ndarray, " E"]) -> None:
@@ -215,7 +215,7 @@ class PushT:
         return self._observed(rows)
 
     def _picked(self, seeds: Int[np.ndarray, " E"]) -> Int[np.ndarray, " E"]:
-        """Which of the goal poses each seed asks for."""
+        """Return the index of the goal pose that each seed requests."""
         if not self.goal:
             return np.zeros(len(seeds), np.int64)
         count = len(self._goal_poses)
@@ -225,7 +225,7 @@ class PushT:
         return coverage(self._state[rows, 2:], self._asked[rows] if self.goal else GOAL_POSE)
 
     def _controlled(self, target: Float[np.ndarray, "B 2"], rows: Int[np.ndarray, " B"]) -> np.ndarray:
-        """The finger's velocity in each substep, (B, SUBSTEPS, 2) px/s.
+        """Return the finger's velocity in each substep, (B, SUBSTEPS, 2) px/s.
 
         Nothing pushes a kinematic body, so its whole motion is known before the physics runs.
         """
@@ -244,7 +244,7 @@ class PushT:
 
 
 def asking(demos: Demonstrations) -> PushT:
-    """Return the world that asks for poses that these demonstrations pass through."""
+    """Return the world whose goals are poses that these demonstrations pass through."""
     return PushT(goal_poses=demonstrated_poses(demos))
 
 
