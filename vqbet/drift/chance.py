@@ -1,10 +1,10 @@
 """Permutation test of a difference between two versions: whole episodes are dealt to both versions at random.
 
 The unit is the episode, as the steps of an episode depend on each other: a test over steps would report a drift for
-every second seed of the same process. The distinct episodes of both versions are shuffled over their places (in the old version,
-in the new one, in both), which keeps the number of shared episodes. A changed recording is only exchanged with its
-former self, so that a small offset in all recordings is detected despite their variety. Without drift every deal is
-equally likely, so the test is exact (Phipson and Smyth, arXiv 1603.05766, for the p-value).
+every second seed of the same process. The distinct episodes of both versions are shuffled over their places (in the
+old version, in the new one, in both), which keeps the number of shared episodes. A changed recording is only exchanged
+with its former self, so that a small offset in all recordings is detected despite their variety. Without drift every
+deal is equally likely, so the test is exact (Phipson and Smyth, arXiv 1603.05766, for the p-value).
 """
 
 from __future__ import annotations

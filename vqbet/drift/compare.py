@@ -29,7 +29,8 @@ class Limits:
     """Largest accepted drift.
 
     max_shift limits the `distance` of a channel in standard deviations, max_divergence the `divergence` of a layer in
-    bits, max_tail the `ratio` of a channel's p99 reconstruction error."""
+    bits, max_tail the `ratio` of a channel's p99 reconstruction error.
+    """
 
     max_shift: float
     max_divergence: float
@@ -41,7 +42,8 @@ class Exceeded:
     """One exceeded threshold.
 
     what: the channel or layer above it. asks: what must be trained again, the "tokenizer", or for observations, which
-    the tokenizer does not use, only the "policy"."""
+    the tokenizer does not use, only the "policy".
+    """
 
     threshold: str
     what: str

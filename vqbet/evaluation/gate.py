@@ -276,7 +276,7 @@ def _no_slice_worse(look: Look, slices: Slices) -> Check:
 
 
 def _modes_check(plan: Plan, candidate: Arm) -> Check:
-    """Return the check of the modes, a count without an interval. Modes may be missing until the last look."""
+    """Return the check of the modes, a count without an interval. Missing modes fail only at the last look."""
     visited, last = float(_modes(candidate)), len(candidate) == plan.most
     state: State = "passed" if visited >= plan.min_modes else "failed" if last else "undecided"
     return Check("modes", state, visited, visited, visited, float(plan.min_modes), plan.most)

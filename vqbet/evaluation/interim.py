@@ -74,6 +74,6 @@ def _chance(plan: Plan, episodes: int) -> float:
 
 @lru_cache(maxsize=64)
 def _boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """Return boundaries that spend alpha in proportion to the squared share of episodes (Kim & DeMets 1987)."""
+    """Return boundaries that spend alpha with the squared share of episodes (Kim & DeMets 1987, Biometrika 74)."""
     shares = [look / looks[-1] for look in looks]
     return tuple(statistics.boundaries(shares, [alpha * share**2 for share in shares]))

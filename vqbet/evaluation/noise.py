@@ -34,7 +34,7 @@ class Disturbed:
     def __init__(
         self, env: Env, *, observation_noise: float, action_noise: float, demos: Demonstrations | None = None
     ) -> None:
-        """Noise: standard deviations as fractions of half a channel's range, >= 0. Raises WorldError otherwise."""
+        """Noise is a fraction of half a channel's range. Raises WorldError unless it is finite and >= 0."""
         for name, value in (("observation_noise", observation_noise), ("action_noise", action_noise)):
             if not (np.isfinite(value) and value >= 0):
                 raise WorldError(f"disturbed: {name}: expected a finite number >= 0, got {value}")

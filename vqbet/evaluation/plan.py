@@ -56,7 +56,7 @@ class Plan:
     first_seed, first_seed + 1, ..., the same for all arms, and their seeds assign them to `slices`.
 
     question: "better", by any amount, or "not_worse", by `margin` or more, than the champion. margin: also the smallest
-    improvement of interest; for "better", excluding it fails the check. alpha: probability of promoting a policy that
+    improvement of interest; "better" fails once a larger one is excluded. alpha: probability of promoting a policy that
     is just not good enough. power: probability of detecting an improvement by the margin.
 
     looks: episodes per arm at each interim look, ascending; the last is the maximum. stopping: error control over the

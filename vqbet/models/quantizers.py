@@ -34,7 +34,8 @@ class Quantizer(Protocol):
     def __call__(self, latent: Float[Tensor, "B L"]) -> tuple[Float[Tensor, "B L"], Int[Tensor, "B Q"], Tensor]:
         """Return the quantised numbers (straight-through gradient to `latent`), their codes, and the commitment loss.
 
-        In training mode the quantiser learns from `latent`."""
+        In training mode the quantiser learns from `latent`.
+        """
 
     def encode(self, latent: Float[Tensor, "B L"]) -> Int[Tensor, "B Q"]: ...
 
@@ -202,7 +203,8 @@ class ScalarQuantizer(nn.Module):
 class Wanted:
     """Arguments of a quantiser, of which each kind takes those it needs.
 
-    layers Q of codes K, latent L, size H A of a chunk; for moving averages, decay and the use that revives a code."""
+    layers Q of codes K, latent L, size H A of a chunk; for moving averages, decay and the use that revives a code.
+    """
 
     layers: int
     codes: int

@@ -52,7 +52,8 @@ class Spaces(nn.Module):
     ) -> Spaces:
         """Fit to the ranges of the demonstrations.
 
-        goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores."""
+        goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores.
+        """
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
         seen, spec = demos.observation, demos.spec

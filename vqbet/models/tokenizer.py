@@ -169,7 +169,8 @@ class Tokenizer(nn.Module):
         """Return the tokenizer of these `arguments` and `components`, exactly.
 
         Older arguments, without a kind or of kind "vq", mean residual. Raises BundleError where tensors do not fit, or
-        for an unknown kind."""
+        for an unknown kind.
+        """
         shape = {name: value for name, value in arguments.items() if name != "channels"}
         shape["kind"] = "residual" if shape.get("kind", "vq") == "vq" else shape["kind"]
         if shape["kind"] not in QUANTIZERS:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
-    """Return p-values adjusted for multiple testing (Holm 1979, Scand. J. of Statistics 6)."""
+    """Return p-values adjusted to control the family-wise error rate (Holm 1979, Scand. J. of Statistics 6)."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

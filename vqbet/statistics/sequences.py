@@ -20,7 +20,7 @@ from vqbet.contract import GateError
 from vqbet.statistics.means import Interval, expect_scores, expect_share
 
 HORIZONS = (1.0, 1 / 4, 1 / 16)  # fractions of the most episodes; a third of the wealth is bet optimally for each
-LARGEST_BET = 0.5  # share of the wealth; a whole bet could be lost in one episode (c in the paper)
+LARGEST_BET = 0.5  # share of the wealth; all of it could be lost in one episode (c in the paper)
 GRID = 2001  # points of the density of a random walk between two looks
 REACH = 8.0  # standard deviations below zero where the density is cut off
 

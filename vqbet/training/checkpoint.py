@@ -68,7 +68,8 @@ def lock(folder: Path) -> Iterator[None]:
 def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint of the training `key`, then remove all others.
 
-    Raises TrainingError where writing fails; the previous checkpoint then remains."""
+    Raises TrainingError where writing fails; the previous checkpoint then remains.
+    """
     final = folder / f"step-{checkpoint.step:010d}"
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
     try:

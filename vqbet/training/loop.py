@@ -109,7 +109,8 @@ def train(
 def clock() -> float:
     """Return seconds for comparing trainings: elapsed time on a GPU, on CPUs the process time per thread.
 
-    The latter does not depend on other work of the machine."""
+    The latter does not depend on other work of the machine.
+    """
     return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
-DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # weight matrices; not embeddings, positions, norms, codebooks
+DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # their weights decay; embeddings, positions, norms, codebooks do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Recipe:
 
     `batch` counts the windows of all processes; `min_lr` is the final fraction of `lr`; `clip` bounds the gradient norm
     (0: off); `ema` is the decay per step of the averaged weights (0: off). `precision` "bf16" computes products in
-    bfloat16 and keeps weights in float32."""
+    bfloat16 and keeps weights in float32.
+    """
 
     steps: int
     batch: int
