@@ -1,7 +1,8 @@
-"""How a new version of demonstrations differs from the one a champion was trained on, and whether by more than chance.
+"""Drift between a new version of demonstrations and the version a champion was trained on, tested against chance.
 
-`episodes` came and went; `shift` of each channel; `coding`, what the champion's tokenizer makes of both; `chance`, what
-episodes dealt out at random would show; `report` and `page` say it. numpy in and out, no model is known here.
+`episodes`: shared, added and removed episodes. `shift`: the shift of each channel. `coding`: codes and reconstruction
+errors of the champion's tokenizer. `chance`: permutation tests over episodes. `compare`: the report; `page`: its HTML.
+numpy in and out, without any model.
 """
 
 from vqbet.drift.coding import Coded

@@ -1,11 +1,10 @@
-"""How often chance alone would give a difference this large: whole episodes dealt out anew to both versions.
+"""Permutation test of a difference between two versions: whole episodes are dealt to both versions at random.
 
-Steps of an episode follow from one another, so the unit is the episode, never the step: a test over steps would call
-every other seed of the same process a drift. The distinct episodes of both versions are shuffled over the places they
-hold (in the old version, in the new one, in both), which keeps how many the versions share; a recording that was
-changed may only change places with its former self, so that a small offset in all of them is seen behind all their
-variety. Where nothing drifted, every such deal is equally likely, so the test is exact (Phipson and Smyth, arXiv
-1603.05766, for the p-value).
+The unit is the episode, as the steps of an episode depend on each other: a test over steps would report a drift for
+every second seed of the same process. The distinct episodes of both versions are shuffled over their places (in the
+old version, in the new one, in both), which keeps the number of shared episodes. A changed recording is only exchanged
+with its former self, so that a small offset in all recordings is detected despite their variety. Without drift every
+deal is equally likely, so the test is exact (Phipson and Smyth, arXiv 1603.05766, for the p-value).
 """
 
 from __future__ import annotations
@@ -20,35 +19,36 @@ from jaxtyping import Float, Int
 from vqbet.drift.episodes import Pool
 from vqbet.statistics.multiple import holm
 
-ALPHA = 0.05  # over everything that is tested in one comparison
-LEAST = 1999  # deals, at least
-PER_TEST = 40  # deals for each test: the smallest p-value times the number of tests stays below ALPHA
+ALPHA = 0.05  # over all tests of one comparison
+LEAST = 1999  # minimum number of deals
+PER_TEST = 40  # deals per test: the smallest p-value times the number of tests stays below ALPHA
 BATCH = 100
-EXACT_STEPS = 2**24  # float32 counts without rounding below this
+EXACT_STEPS = 2**24  # float32 counts exactly below this
 
-# (P, B) counts of the old and of the new version -> (P,), the larger the further apart
+# (P, B) counts of the old and of the new version -> (P,) differences, larger for versions further apart
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A difference that depends on how many values of each episode fall into each of B bins."""
+    """A difference as a function of the counts of each episode's values in B bins."""
 
-    counts: Int[np.ndarray, "U B"]  # of the distinct episodes, in the pool's order
+    counts: Int[np.ndarray, "U B"]  # per distinct episode, in the order of the pool
     statistic: Statistic
 
 
 def counted(bins: Int[np.ndarray, " M"], owner: Int[np.ndarray, " M"], episodes: int, width: int) -> np.ndarray:
-    """How many values of each episode fall into each bin, (episodes, width); owner names the episode of each value."""
+    """Return counts (episodes, width) of each episode's values in each bin; owner: the episode of each value."""
     return np.bincount(owner * width + bins, minlength=episodes * width).reshape(episodes, width)
 
 
 def p_values(
     measures: Sequence[Measure], pool: Pool, *, seed: int = 0, progress: Progress | None = None
 ) -> Float[np.ndarray, " M"]:
-    """The share of deals that differ at least as much as what was found, for each measure, corrected by Holm's method
-    over all of them: where nothing drifted, any of them is below ALPHA in at most that share of comparisons.
+    """Return for each measure the share of deals that differ at least as much as observed, corrected by Holm's method.
+
+    Without drift, any of the p-values is below ALPHA in at most a share ALPHA of comparisons.
     """
     deals = max(LEAST, PER_TEST * len(measures) - 1)
     generator = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def p_values(
 
 
 def tellable(pool: Pool, tests: int) -> bool:
-    """Whether there are enough different deals for a p-value below ALPHA after correction for that many tests."""
+    """Return whether enough deals differ for a p-value below ALPHA after correction for `tests` tests."""
     free = _free(pool)
     _, sizes = np.unique(np.stack([pool.old, pool.new])[:, free], axis=1, return_counts=True)
     shuffles = math.lgamma(len(free) + 1) - sum(math.lgamma(size + 1) for size in sizes)
@@ -74,12 +74,12 @@ def tellable(pool: Pool, tests: int) -> bool:
 
 
 def _free(pool: Pool) -> Int[np.ndarray, " F"]:
-    """The episodes that are no pair's."""
+    """Return the episodes that are in no pair."""
     return np.setdiff1d(np.arange(len(pool.first)), pool.pairs)
 
 
 def _orders(pool: Pool, deals: int, generator: np.random.Generator) -> Int[np.ndarray, "P U"]:
-    """For each deal and place, the episode whose membership in the versions it takes over."""
+    """Return, for each deal and place, the episode whose membership in the versions it takes over."""
     free, (before, after) = _free(pool), pool.pairs.T
     order = np.tile(np.arange(len(pool.first)), (deals, 1))
     order[:, free] = generator.permuted(order[:, free], axis=1)

@@ -1,7 +1,7 @@
-"""What the champion's tokenizer makes of both versions: which codes it uses, and how well chunks survive it.
+"""Codes and reconstruction errors of the champion's tokenizer on both versions.
 
-Divergence is that of Jensen and Shannon (Lin 1991, IEEE Trans. Inf. Theory 37, 145) in bits: 0 where a layer's codes
-are used alike, 1 where no code is used by both versions.
+Divergence is the Jensen-Shannon divergence (Lin 1991, IEEE Trans. Inf. Theory 37, 145) in bits: 0 where both versions
+use a layer's codes equally, 1 where they share no code.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vqbet.drift.chance import Measure, counted
 from vqbet.drift.episodes import Pool
 from vqbet.drift.shift import below
 
-TAIL = 0.99  # of the errors
-LEAST_ERROR = 0.001  # of a channel's deviation: errors below it count as this much, so that no ratio is infinite
-CURVE = np.concatenate([np.arange(0.02, 0.9, 0.02), 1 - np.geomspace(0.1, 0.001, 31)])  # levels of an error's picture
-EDGES = 1 - np.geomspace(1.0, 1e-4, 129)  # levels at which errors are told apart when chance is asked
+TAIL = 0.99  # quantile of the errors
+LEAST_ERROR = 0.001  # of a channel's deviation: smaller errors count as this, so that no ratio is infinite
+CURVE = np.concatenate([np.arange(0.02, 0.9, 0.02), 1 - np.geomspace(0.1, 0.001, 31)])  # quantile levels of the plot
+EDGES = 1 - np.geomspace(1.0, 1e-4, 129)  # quantile levels that bound the bins of errors in the permutation test
 
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """The M chunks of a version, one or more, that lie whole within their episode, encoded and decoded again.
+    """The M >= 1 chunks of a version that lie completely within their episode, encoded and decoded.
 
-    channels: of the actions as the tokenizer sees them, which need not be those that were recorded (`demos.views`).
+    channels: of the tokenizer's actions, which can differ from the recorded ones (`demos.views`).
     """
 
     codes: Int[np.ndarray, "M Q"]
@@ -39,7 +39,7 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class CodebookLayer:
-    """How one quantiser layer's codes are used; shares are of the chunks."""
+    """Usage of the codes of one quantiser layer; old and new are shares of the chunks."""
 
     layer: int
     divergence: float  # bits
@@ -51,7 +51,7 @@ class CodebookLayer:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The reconstruction error of one action channel, in its unit. ratio: of the p99 of the new version to the old."""
+    """Reconstruction error of one action channel, in its unit. ratio: p99 of the new version over that of the old."""
 
     channel: Channel
     scale: float  # the old version's deviation of the channel, see `shift.deviation`
@@ -69,7 +69,7 @@ class Tail:
 
 
 def layers(old: Coded, new: Coded) -> list[CodebookLayer]:
-    """The use of every layer's codes by both versions."""
+    """Return the usage of every layer's codes by both versions."""
     found = []
     for layer in range(old.codes.shape[1]):
         before, after = (np.bincount(coded.codes[:, layer], minlength=coded.size) for coded in (old, new))
@@ -87,7 +87,7 @@ def layers(old: Coded, new: Coded) -> list[CodebookLayer]:
 
 
 def tails(old: Coded, new: Coded) -> list[Tail]:
-    """The error of every action channel on both versions; the old one's deviation is the unit."""
+    """Return the error of every action channel on both versions."""
     found = []
     for index, channel in enumerate(old.channels):
         before, after = (coded.error[..., index].reshape(-1).astype(np.float64) for coded in (old, new))
@@ -111,9 +111,9 @@ def tails(old: Coded, new: Coded) -> list[Tail]:
 
 
 def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int]) -> list[Measure]:
-    """For each of `layers`, then of `tails`, its number as a function of the episodes' counts.
+    """Return a measure for the divergence of each of `layers`, then one for the ratio of each of `tails`.
 
-    episodes: of the old and the new version.
+    episodes: number of episodes of the old and the new version.
     """
     owner, total = np.concatenate([old.owner, new.owner + episodes[0]]), sum(episodes)
     codes = np.concatenate([old.codes, new.codes])
@@ -128,19 +128,19 @@ def measures(old: Coded, new: Coded, pool: Pool, episodes: tuple[int, int]) -> l
 
 
 def divergence(old: Float[np.ndarray, "P K"], new: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
-    """Between two distributions over K codes, given as counts, in bits."""
+    """Jensen-Shannon divergence, in bits, of two distributions over K codes, given as counts."""
     shares = [counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0) for counts in (old, new)]
     middle = (shares[0] + shares[1]) / 2
     return np.maximum(_entropy(middle) - (_entropy(shares[0]) + _entropy(shares[1])) / 2, 0.0)
 
 
 def _entropy(shares: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
-    """In bits."""
+    """Entropy in bits."""
     return -(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum(axis=1)
 
 
 def _tail(errors: np.ndarray, owner: np.ndarray, episodes: int, pool: Pool, least: float) -> Measure:
-    """The ratio of the p99 of both versions; within a bin the p99 is the bin's upper edge."""
+    """Return the measure of the ratio of both p99; a p99 is the upper edge of its bin."""
     edges = np.unique(np.quantile(errors, np.concatenate([EDGES, [1.0]]), method="nearest"))
     bins = np.searchsorted(edges, errors, side="left")
     upper = np.maximum(edges.astype(np.float64), least)

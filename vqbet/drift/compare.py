@@ -1,7 +1,7 @@
-"""The comparison as a whole: what differs, what of it is more than chance, and what that asks for.
+"""The comparison of two versions: their differences, which of them exceed chance, and the conclusion.
 
-A threshold is exceeded by what is larger than it and more than chance. Where the versions have too few episodes for
-chance to be told, size alone decides: a drift is not let through for want of evidence.
+A difference exceeds its threshold if it is larger than the threshold and significant. Where the versions have too few
+episodes for significance, size alone decides: a lack of evidence must not hide a drift.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from vqbet.drift.shift import Shift
 
 SCHEMA_VERSION = 1
 NAMED = 4  # channels or layers in one sentence
-DIGITS = 6  # significant ones that are written: what is beyond differs from processor to processor
+DIGITS = 6  # significant digits that are written; further digits differ between processors
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest drift that is let pass: `distance` of a channel in standard deviations, `divergence` of a layer in
-    bits, `ratio` of a channel's p99 reconstruction error."""
+    """Largest accepted drift.
+
+    max_shift limits the `distance` of a channel in standard deviations, max_divergence the `divergence` of a layer in
+    bits, max_tail the `ratio` of a channel's p99 reconstruction error.
+    """
 
     max_shift: float
     max_divergence: float
@@ -36,8 +39,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """One threshold that was exceeded, and by what. asks: for a new "tokenizer", or a new "policy" alone, since the
-    tokenizer never sees observations."""
+    """One exceeded threshold.
+
+    what: the channel or layer above it. asks: what must be trained again, the "tokenizer", or for observations, which
+    the tokenizer does not use, only the "policy".
+    """
 
     threshold: str
     what: str
@@ -48,7 +54,7 @@ class Exceeded:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Everything that was compared. p: by name of channel, "layer <q>", and "tail of <channel>", after correction."""
+    """Result of a comparison. p: corrected p-values by channel name, "layer <q>", and "tail of <channel>"."""
 
     task: str
     episodes: tuple[int, int]  # of the old and the new version
@@ -58,18 +64,18 @@ class DriftReport:
     layers: list[CodebookLayer]
     tails: list[Tail]
     p: Mapping[str, float]
-    tellable: bool  # whether there were episodes enough for chance to be told
+    tellable: bool  # whether there were enough episodes for a significant p-value
     limits: Limits
 
     @property
     def exceeded(self) -> list[Exceeded]:
-        """Thresholds that were exceeded, those that ask for a tokenizer first, the farthest channel first."""
+        """Exceeded thresholds, those that ask for a tokenizer first, then by the distance of the channel."""
         found = [each for each in self._over() if self.more_than_chance(each.what) or not self.tellable]
         return sorted(found, key=lambda each: each.asks != "tokenizer")
 
     @property
     def conclusion(self) -> str:
-        """One sentence."""
+        """The conclusion in one sentence."""
         exceeded = self.exceeded
         asks = {each.asks for each in exceeded}
         if "tokenizer" in asks:
@@ -82,11 +88,11 @@ class DriftReport:
         return self.p[name] <= ALPHA
 
     def ranked(self) -> list[Shift]:
-        """The channels, the one that moved most first."""
+        """Return the channels by descending distance."""
         return sorted(self.shifts, key=lambda each: -each.distance)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-clean; equal versions in equal order give equal content."""
+        """Return JSON-clean content, equal for equal versions in equal order."""
         value = {
             "schema": SCHEMA_VERSION,
             "task": self.task,
@@ -113,7 +119,7 @@ class DriftReport:
         return {key: _rounded(item) for key, item in value.items()}
 
     def _over(self) -> Iterator[Exceeded]:
-        """Everything that is above its threshold, by chance or not."""
+        """Yield every difference above its threshold, significant or not."""
         limits = self.limits
         for each in self.ranked():
             if each.distance > limits.max_shift:
@@ -138,8 +144,8 @@ def compare(
 ) -> DriftReport:
     """Compare `new` with `old`, both `coded` by the tokenizer of the policy that was trained on `old`.
 
-    The deals of episodes are drawn from a fixed seed, and neither version's order of episodes changes a number. Raises
-    StoreError where the specs differ, ValidationError where a number is not finite; both name what and where.
+    Deals of episodes use a fixed seed, and the order of episodes in either version changes no number. Raises StoreError
+    where the specs differ, ValidationError where a number is not finite; both name what and where.
     """
     refuse_unlike(old, new, where)
     differ = episodes.difference(old, new)
@@ -164,7 +170,7 @@ def compare(
 
 
 def refuse_unlike(old: Demonstrations, new: Demonstrations, where: Sequence[str]) -> None:
-    """Raise what `compare` raises, before anything was encoded; the message names the channel."""
+    """Raise the errors of `compare` before anything is encoded; the message names the channel."""
     if found := list(_named(old, new)):
         raise StoreError(
             f"{where[1]} cannot be compared with {where[0]}, their specs differ: {'; '.join(found)} (here: {where[0]}, "
@@ -175,7 +181,7 @@ def refuse_unlike(old: Demonstrations, new: Demonstrations, where: Sequence[str]
 
 
 def _refuse_nonfinite(demos: Demonstrations, where: str) -> None:
-    """Raise ValidationError, naming episode, step and channel of the first number that is none."""
+    """Raise ValidationError, naming episode, step and channel of the first non-finite number."""
     for side, array, channels in (
         ("observation", demos.observation, demos.spec.observation),
         ("action", demos.action, demos.spec.action),
@@ -191,7 +197,7 @@ def _refuse_nonfinite(demos: Demonstrations, where: str) -> None:
 
 
 def _named(old: Demonstrations, new: Demonstrations) -> Iterator[str]:
-    """The differences of two specs; where their numbers of channels differ, the names that only one of them has."""
+    """Yield the differences of two specs; where the numbers of channels differ, with the names unique to each."""
     for sentence in old.spec.differences(new.spec):
         side = sentence.split(":")[0]
         if side in ("observation", "action"):
@@ -203,7 +209,7 @@ def _named(old: Demonstrations, new: Demonstrations) -> Iterator[str]:
 
 
 def _sentence(exceeded: Sequence[Exceeded]) -> str:
-    """Which thresholds, their limits and what lies above them."""
+    """Return a sentence of the exceeded thresholds, their limits and the values above them."""
     found = []
     for threshold in dict.fromkeys(each.threshold for each in exceeded):
         over = [each for each in exceeded if each.threshold == threshold]
@@ -222,14 +228,14 @@ def _tail(each: Tail) -> str:
 
 
 def _ranges(numbers: np.ndarray) -> list[str]:
-    """Episode numbers as "3" and "7-12"."""
+    """Format episode numbers as "3" and "7-12"."""
     ordered = np.sort(numbers)
     runs = np.split(ordered, np.flatnonzero(np.diff(ordered) > 1) + 1) if len(ordered) else []
     return [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, arrays as lists and a channel as its unit."""
+    """Return the fields of a dataclass, arrays as lists and a channel as its unit."""
     fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
     if "channel" in fields:
         fields["unit"] = fields.pop("channel").unit

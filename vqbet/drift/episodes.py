@@ -1,4 +1,4 @@
-"""Which episodes two versions share. An episode is its observations and actions: order and labels make it no other."""
+"""Episodes shared by two versions. Observations and actions identify an episode; order and labels do not matter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNSEEDED = -1
 
 @dataclass(frozen=True, slots=True)
 class EpisodeDifference:
-    """Episode numbers in the old and in the new store. An episode that is there twice counts twice.
+    """Episode numbers in the old and in the new store. An episode that occurs twice counts twice.
 
-    changed: the same recording by its labels (see `label`), with other numbers in it. What is neither kept nor changed
-    was removed or added.
+    changed: the same recording by its labels (`_labels`), with other observations or actions. Episodes that are neither
+    kept nor changed are removed or added.
     """
 
     kept: Int[np.ndarray, "K 2"]  # old, new
@@ -31,11 +31,10 @@ class EpisodeDifference:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Every distinct episode of both versions once, in an order that depends on contents alone.
+    """The U distinct episodes of both versions, in an order that depends on contents alone.
 
-    first: its number among the old episodes followed by the new ones. old, new: how often each version holds it.
-    pairs: places in this pool of recordings that were changed, before and after; where a version holds one of the two
-    more than once, they are no pair here.
+    first: number of the episode among the old episodes followed by the new ones. old, new: its count in each version.
+    pairs: places in this pool of changed recordings, before and after; only those where each of the two occurs once.
     """
 
     first: Int[np.ndarray, " U"]
@@ -45,7 +44,7 @@ class Pool:
 
 
 def difference(old: Demonstrations, new: Demonstrations) -> EpisodeDifference:
-    """Pair episodes of equal content first, and what is left by label, in the order of the stores."""
+    """Pair episodes by equal content first, then the rest by label, in the order of the stores."""
     before, after = contents(old), contents(new)
     kept, rest_old, rest_new = _paired(before, after, range(len(before)), range(len(after)))
     changed, removed, added = _paired(_labels(old), _labels(new), rest_old, rest_new)
@@ -58,7 +57,7 @@ def difference(old: Demonstrations, new: Demonstrations) -> EpisodeDifference:
 
 
 def pool(old: Demonstrations, new: Demonstrations, changed: Int[np.ndarray, "M 2"]) -> Pool:
-    """The distinct episodes of both versions; changed: of their `difference`."""
+    """Return the distinct episodes of both versions; changed: from their `difference`."""
     before = contents(old)
     distinct, first, inverse = np.unique([*before, *contents(new)], return_index=True, return_inverse=True)
     counts = [np.bincount(part, minlength=len(distinct)) for part in np.split(inverse, [len(before)])]
@@ -68,7 +67,7 @@ def pool(old: Demonstrations, new: Demonstrations, changed: Int[np.ndarray, "M 2
 
 
 def contents(demos: Demonstrations) -> list[str]:
-    """A digest of the observations and actions of every episode."""
+    """Return a digest of the observations and actions of every episode."""
     found = []
     for start, end in zip(demos.episode_starts, demos.episode_ends, strict=True):
         content = hashlib.blake2b(f"{end - start}:".encode(), digest_size=16)
@@ -79,10 +78,10 @@ def contents(demos: Demonstrations) -> list[str]:
 
 
 def _labels(demos: Demonstrations) -> list[Hashable]:
-    """What names a recording whatever is in it: session, source and seed.
+    """Return the identity of each recording, independent of its content: session, source and seed.
 
-    Recordings without a seed are told apart by their place among those of the same session and source: where one of
-    them is left out and another one edited, the edited one counts as removed and added.
+    Recordings without a seed are distinguished by their place among those of the same session and source: if one of
+    them is removed and another one edited, the edited one counts as removed and added.
     """
     columns = (demos.columns[name].tolist() for name in ("session", "source", "seed"))
     seen: Counter[Hashable] = Counter()
@@ -96,7 +95,7 @@ def _labels(demos: Demonstrations) -> list[Hashable]:
 def _paired(
     before: Sequence[Hashable], after: Sequence[Hashable], old: Sequence[int], new: Sequence[int]
 ) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Pairs of equal keys among these numbers, the first with the first; then the numbers left over on either side."""
+    """Return pairs of numbers with equal keys, first with first, and the numbers left over on either side."""
     waiting: dict[Hashable, list[int]] = defaultdict(list)
     for number in reversed(new):
         waiting[after[number]].append(number)

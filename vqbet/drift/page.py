@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file that loads nothing, drawn as inline SVG from the content of drift.json."""
+"""The page of a comparison: one self-contained HTML file with inline SVG, from the content of drift.json."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vqbet.pages.page import number
 
 DOTS = 30  # channels in the dot plot
 WORST = 6  # channels with histograms
-LEAST_SHARE = 0.001  # of the errors: where the picture of a tail ends
+LEAST_SHARE = 0.001  # of the errors: lower end of the plot of a tail
 
 Json = Mapping[str, Any]
 
 
 def render(report: Json) -> str:
-    """The page for the content of drift.json; equal content gives equal text."""
+    """Return the page for the content of drift.json; equal content returns equal text."""
     ranked = sorted(report["shifts"], key=lambda each: -each["distance"])
     return page.render(
         "drift/page.html.j2",
@@ -34,7 +34,7 @@ def render(report: Json) -> str:
 
 
 def badge(report: Json) -> tuple[str, str]:
-    """Class and words of the page's one-look answer."""
+    """Return CSS class and text of the page's badge."""
     asks = {each["asks"] for each in report["exceeded"]}
     if "tokenizer" in asks:
         return "bad", "NEW TOKENIZER NEEDED"
@@ -42,7 +42,7 @@ def badge(report: Json) -> tuple[str, str]:
 
 
 def checks(report: Json) -> list[dict[str, Any]]:
-    """The largest of each kind beside its threshold; of what exceeds it, where anything does."""
+    """Return, per threshold, the largest value: among those that exceed the threshold, if any."""
     kinds = (
         ("max_shift", "standard deviations", report["shifts"], "distance", lambda each: each["name"]),
         ("max_divergence", "bits", report["layers"], "divergence", lambda each: f"layer {each['layer']}"),
@@ -68,7 +68,7 @@ def checks(report: Json) -> list[dict[str, Any]]:
 
 
 def dots(shifts: Sequence[Json], report: Json) -> dict[str, Any]:
-    """Where to draw each channel's distance and mean shift, the threshold and the axis, in pixels."""
+    """Return pixel positions of each channel's distance and mean shift, the threshold and the axis."""
     limit, exceeded = report["limits"]["max_shift"], {each["what"] for each in report["exceeded"]}
     left, width, row = 250, 780, 22
     top = max([limit * 1.25, *(each["distance"] for each in shifts)])
@@ -99,7 +99,7 @@ def dots(shifts: Sequence[Json], report: Json) -> dict[str, Any]:
 
 
 def bars(old: Sequence[float], new: Sequence[float], width: int, height: int) -> dict[str, Any]:
-    """Shares of both versions in equal steps of the x axis: the old ones as areas, the new ones as a line of steps."""
+    """Return shares of both versions in equal steps of the x axis: the old as bars, the new as a step line."""
     top = max(*old, *new, 1e-12)
     step = width / len(old)
     rests = [height - height * share / top for share in new]
@@ -123,7 +123,7 @@ def bars(old: Sequence[float], new: Sequence[float], width: int, height: int) ->
 
 
 def tail(each: Json, levels: Sequence[float]) -> dict[str, Any]:
-    """The share of errors above each size, both versions: size over the deviation across, share as a logarithm up."""
+    """Return curves of the share of errors above each size for both versions: x size, y share on a log scale."""
     width, height = 440, 200
     right = max(each["old_curve"][-1], each["new_curve"][-1], 1e-12)
     decades = -math.log10(LEAST_SHARE)
@@ -146,7 +146,7 @@ def tail(each: Json, levels: Sequence[float]) -> dict[str, Any]:
 
 
 def _marks(top: float) -> list[float]:
-    """Round numbers from 0 up to `top`, at most six of them."""
+    """Return at most six round numbers from 0 up to `top`."""
     size = 10.0 ** math.floor(math.log10(top))
     step = next(size * factor for factor in (0.2, 0.5, 1.0, 2.0) if top / (size * factor) <= 5)
     return [step * place for place in range(math.floor(top / step) + 1)]

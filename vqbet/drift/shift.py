@@ -1,8 +1,9 @@
-"""How far each channel of observation and action moved between two versions, in the old version's standard deviations.
+"""Shift of each observation and action channel between two versions, in standard deviations of the old version.
 
-The distance is Wasserstein's first: the mean way its values must go to become the other version's. Unlike that of
-Kolmogorov and Smirnov it says how far, not only how many, and goes on growing where two ranges no longer meet; it is
-never below the shift of the mean, and sees changes of spread and shape that leave the mean alone.
+The distance is the first Wasserstein distance: the mean distance that values move to become those of the other version.
+Unlike the Kolmogorov-Smirnov distance it measures how far values move, not only how many, and keeps growing when the
+ranges no longer overlap. It is never below the shift of the mean, and detects changes of spread and shape at an equal
+mean.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from vqbet.contract import Channel, Demonstrations
 from vqbet.drift.chance import Measure, counted
 from vqbet.drift.episodes import Pool
 
-KNOTS = 129  # where the two distributions are compared when chance is asked: at every 128th of all values
+KNOTS = 129  # points of comparison in the permutation test: at every 128th of all values
 BARS = 40  # of a histogram
-STILL = 0.001  # of a channel's physical range: a deviation below this is a sensor's noise, and no unit to measure in
+STILL = 0.001  # of a channel's physical range: a smaller deviation is sensor noise and no unit of measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """One channel. distance and mean_shift are in units of the old standard deviation, or of STILL of the channel's
-    physical range where that is larger; spread is the new version's such unit over the old one's.
+    """Shift of one channel.
+
+    distance and mean_shift are in units of `scale`: the old standard deviation, or STILL of the channel's physical
+    range where larger. spread is the new version's unit over the old version's.
     """
 
     side: str  # "observation" or "action"
@@ -33,7 +36,7 @@ class Shift:
     new_mean: float
     old_std: float
     new_std: float
-    scale: float  # that unit, in the channel's own
+    scale: float  # in the channel's unit
     distance: float
     mean_shift: float
     spread: float
@@ -48,25 +51,25 @@ class Shift:
 
 
 def shifts(old: Demonstrations, new: Demonstrations) -> list[Shift]:
-    """Every channel of the observation, then of the action."""
+    """Return the shift of every observation channel, then of every action channel."""
     return [_shift(side, channel, *values) for side, channel, *values in _channels(old, new)]
 
 
 def measures(old: Demonstrations, new: Demonstrations, pool: Pool) -> list[Measure]:
-    """For each of `shifts`, Wasserstein's distance at KNOTS of the values, as a function of the episodes' counts."""
+    """Return, for each of `shifts`, the measure of the Wasserstein distance at KNOTS of the values."""
     owner = owners(old, new)
     episodes = len(old.episode_ends) + len(new.episode_ends)
     return [_measure(np.concatenate(values), owner, episodes, pool) for _, _, *values in _channels(old, new)]
 
 
 def owners(old: Demonstrations, new: Demonstrations) -> Int[np.ndarray, " M"]:
-    """The episode of each step of both versions, the new ones numbered after the old ones."""
+    """Return the episode of each step of both versions; new episodes are numbered after the old ones."""
     lengths = np.concatenate([old.lengths, new.lengths])
     return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def deviation(values: np.ndarray, channel: Channel) -> float:
-    """The unit of a channel's changes, in its own unit: see `Shift`; 1 where channel and range are both a point."""
+    """Return the `scale` of a `Shift`, in the channel's unit; 1 where both deviation and range are 0."""
     found = max(float(values.std(dtype=np.float64)), STILL * (channel.high - channel.low))
     return found if found > 0 else 1.0
 
@@ -122,5 +125,5 @@ def _measure(values: np.ndarray, owner: np.ndarray, episodes: int, pool: Pool) -
 
 
 def below(counts: Float[np.ndarray, "P B"]) -> Float[np.ndarray, "P B"]:
-    """The share of values up to each bin; all of nothing is nothing."""
+    """Return the share of values up to each bin; 0 where there are no values."""
     return np.cumsum(counts, axis=1) / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)

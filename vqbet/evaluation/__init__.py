@@ -1,1 +1,1 @@
-"""Rollouts, records, statistics and the gate. Knows policies and worlds only through the contract; no torch."""
+"""Rollouts, records and the gate. Uses policies and worlds only through the contract; no torch."""

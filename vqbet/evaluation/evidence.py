@@ -1,11 +1,11 @@
-"""The evidence of one verdict: all that it was read from and all that it speaks of, in a folder named by its hash.
+"""The evidence of one verdict: its inputs, its result and its context, in a folder named by its hash.
 
     <id>/manifest.json   name, sha256 and size of every other file; its own sha256 is the id
-         plan.json  records.jsonl  verdict.json        what the verdict is recomputed from
-         facts.json                                    data, digests, code, environment: what else is to be known
+         plan.json  records.jsonl  verdict.json        the verdict and the inputs to recompute it
+         facts.json                                    data, digests, code, environment
          films/                                        some of the episodes
 
-Whoever has the folder needs nothing else to recompute the verdict, and one byte changed anywhere is detected.
+The folder suffices to recompute the verdict, and a change of any byte is detected.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MEND = "evidence holds plain files only: fetch it again (vqbet evidence fetch)"
 
 
 def pack(store: Path, files: Mapping[str, Path], facts: Mapping[str, Any]) -> str:
-    """Copy `files` (name in the folder -> where it is) into a new folder of `store`; gives its id.
+    """Copy `files` (name in the folder -> source) into a new folder of `store` and return its id.
 
-    A verdict that was packed before keeps its folder: gives that id. Raises GateError where something is missing, or
-    where the files do not give the verdict.
+    A verdict that was packed before keeps its folder and id. Raises GateError where a file is missing, or the files do
+    not reproduce the verdict.
     """
     for folder in folders(store):
         if (folder / "verdict.json").read_bytes() == files["verdict.json"].read_bytes():
@@ -50,12 +50,12 @@ def pack(store: Path, files: Mapping[str, Path], facts: Mapping[str, Any]) -> st
 
 
 def folders(store: Path) -> list[Path]:
-    """The evidence there is, in the order of its ids."""
+    """Return all evidence folders of `store`, in the order of their ids."""
     return sorted(path for path in store.glob("*") if len(path.name) == 64) if store.is_dir() else []
 
 
 def find(store: Path, prefix: str) -> Path:
-    """The folder whose id begins with `prefix`. Raises GateError where there is none, or more than one."""
+    """Return the folder whose id begins with `prefix`. Raises GateError where there is none, or more than one."""
     found = [folder for folder in folders(store) if folder.name.startswith(prefix)]
     if len(found) != 1:
         told = reading.short(prefix)
@@ -65,7 +65,7 @@ def find(store: Path, prefix: str) -> Path:
 
 
 def replay(folder: Path, expected: str = "") -> Verdict:
-    """Check every byte, then decide again and compare. `expected`: the id, unless the folder is named by it.
+    """Verify every byte, then decide again and compare. `expected`: the id, where the folder has another name.
 
     Raises GateError naming the file that is missing, added or changed.
     """
@@ -74,7 +74,7 @@ def replay(folder: Path, expected: str = "") -> Verdict:
 
 
 def verify(folder: Path, expected: str = "") -> None:
-    """Check every byte. Raises as `replay`, which also decides again."""
+    """Verify every byte, without deciding again. Raises as `replay`."""
     expected = expected or folder.name
     path = folder / MANIFEST
     content = _bytes(path)

@@ -1,19 +1,19 @@
-"""From a plan and episode records to a verdict. Nothing else is read, so a verdict can be replayed byte for byte.
+"""The promotion gate: a verdict from a plan and episode records alone, so that it can be replayed byte for byte.
 
     NOT_COMPARABLE  the records do not answer the plan's question: other plan, world, machine, digest or seeds
     PROMOTE         every check passed
     REJECT          a check failed
     HOLD            no check failed and one is undecided; `more_episodes` says how many more would decide
 
-Checks: the score above the floor, enough modes visited, better than each baseline, in no slice worse, and, where there
-is a champion, better than it or not worse by the margin, as the plan asks. "Above" and "better" mean that the lower end
-of the interval is; a check has failed where its upper end shows that it cannot pass: for "better", where no improvement
-by the margin is possible any more. A certain improvement is promoted however small.
+Checks: score above the floor, enough modes visited, better than each baseline, worse in no slice, and, where there is a
+champion, better than the champion or not worse by the margin, as the plan asks. "Above" and "better" refer to the lower
+end of the interval. A check fails where the upper end excludes passing: for "better", where it excludes an improvement
+by the margin. A certain improvement is promoted, however small.
 
-Error rates: the intervals at all of the plan's looks together err with probability `plan.level` at each end, and all
-checks must pass. The levels of all attempts on a candidate add up to alpha: with that chance at most it is promoted
-undeservedly. Where few pairs differ no distribution is normal: "better" also needs the exact test of an exchange.
-The records end with the first look that decides: whoever plays on in the hope of another verdict gets none.
+Error rates: over all looks of the plan, each end of an interval errs with probability `plan.level`, and all checks must
+pass. The levels of all attempts on a candidate add up to alpha, which bounds the chance of a wrong promotion. Where few
+pairs differ, the normal approximation fails: "better" also needs the exact test of an exchange. The records end with
+the first look that decides: playing on for another verdict yields NOT_COMPARABLE.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vqbet.files import atomic, canonical
 from vqbet.statistics import Interval, Pairs
 from vqbet.statistics.multiple import holm
 
-DIGITS = 6  # of every number in a verdict, so that the last bits of a processor's arithmetic do not show
+DIGITS = 6  # of every number in a verdict, to hide rounding differences between processors
 
 Outcome = Literal["PROMOTE", "REJECT", "HOLD", "NOT_COMPARABLE"]
 State = Literal["passed", "failed", "undecided"]
@@ -56,7 +56,7 @@ class Check:
     high: float
     limit: float
     needed: int | None  # episodes, those played included, that would decide at the observed rates; None: unknown
-    chance: float | None = None  # the p-value of the exact test, where there is one
+    chance: float | None = None  # p-value of the exact test, if any
 
     @property
     def passed(self) -> bool:
@@ -70,7 +70,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer, and everything it rests on."""
+    """The outcome of a plan, with all checks and numbers that led to it."""
 
     outcome: Outcome
     reason: str
@@ -80,12 +80,12 @@ class Verdict:
     episodes: int  # of each arm
     more_episodes: int  # 0 unless HOLD, and where no number would decide
     checks: tuple[Check, ...] = ()
-    looked: tuple[Check, ...] = ()  # what was asked of the champion (the floor, where there is none) at each look
+    looked: tuple[Check, ...] = ()  # at each look, the check against the champion, or of the floor without a champion
     numbers: Mapping[str, Mapping[str, float]] | None = None  # per arm; None where NOT_COMPARABLE
-    comparison: Mapping[str, float] | None = None  # with the champion, by other methods; None where there is none
-    slices: Slices | None = None  # the same by slice
-    attempt: int = 1  # how often a verdict about the candidate was sought, this time included
-    level: float = 0.0  # the share of alpha that this attempt had
+    comparison: Mapping[str, float] | None = None  # with the champion, by other methods; None without a champion
+    slices: Slices | None = None  # score and comparison by slice
+    attempt: int = 1  # number of attempts on the candidate, this one included
+    level: float = 0.0  # the share of alpha of this attempt
     version: int = GATE_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -97,10 +97,10 @@ class Verdict:
 
 
 def decide(plan: Plan, arms: Arms) -> Verdict:
-    """The verdict at the last look that the records reach. `arms`: by name, "candidate", "champion" and baselines.
+    """Return the verdict at the last look that the records reach. `arms`: by name, "candidate", "champion", baselines.
 
     Without a champion only the absolute checks are made, and the reason says so. Raises GateError where a record is
-    not valid in itself or the plan is of another version of these rules.
+    invalid or the plan is of another version of these rules.
     """
     if plan.version != GATE_VERSION:
         raise GateError(f"the plan is of gate version {plan.version}, this is {GATE_VERSION}; make a new plan")
@@ -132,7 +132,7 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
 
 
 def by_policy(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
-    """Records by the policy that played them, in order."""
+    """Group records by policy, in order."""
     found: dict[str, list[EpisodeRecord]] = {}
     for record in episodes:
         found.setdefault(record.policy, []).append(record)
@@ -140,15 +140,15 @@ def by_policy(episodes: Arm) -> dict[str, list[EpisodeRecord]]:
 
 
 def write(path: Path, verdict: Verdict) -> None:
-    """Raises GateError where the file cannot be written."""
+    """Write the verdict as canonical JSON. Raises GateError where the file cannot be written."""
     atomic.write(path, canonical.document(verdict.to_json()), GateError)
 
 
 def replay(folder: Path) -> Verdict:
-    """Decide again from plan.json and records.jsonl, and compare with the verdict.json that lies beside them.
+    """Decide again from plan.json and records.jsonl of a folder, and compare with its verdict.json.
 
-    Where nothing was played there are no records. Raises GateError where plan or verdict are missing or something is
-    damaged, or where the verdict's bytes differ.
+    Without played episodes there are no records. Raises GateError where plan or verdict are missing, a file is damaged,
+    or the verdict's bytes differ.
     """
     plan, played = Plan.read(folder / "plan.json"), folder / "records.jsonl"
     verdict = decide(plan, by_policy(records.read(played)) if played.exists() else {})
@@ -162,13 +162,13 @@ def replay(folder: Path) -> Verdict:
 
 
 def _nothing(plan: Plan, reason: str) -> Verdict:
-    """A verdict that says why there is none."""
+    """Return a verdict NOT_COMPARABLE for this reason."""
     said, level = (plan.sha256, plan.candidate, plan.champion), _rounded(plan.level)
     return Verdict("NOT_COMPARABLE", reason, *said, 0, 0, attempt=plan.attempt, level=level)
 
 
 def _incomparable(plan: Plan, arms: Arms) -> str:
-    """Why these records do not answer the plan's question; empty where they do."""
+    """Return the reason why these records do not answer the plan's question; empty where they do."""
     if plan.candidate == plan.champion:
         return f"candidate and champion are the same policy, digest {plan.candidate}"
     names = ("candidate", *(("champion",) if plan.champion else ()), *plan.baselines)
@@ -203,7 +203,7 @@ def _foreign(plan: Plan, name: str, digest: str, arm: Arm) -> str:
 
 
 def _seeds(plan: Plan, arm: Arm) -> str:
-    """An arm's seeds are the plan's first ones, each once, up to one of its looks."""
+    """Return a problem unless an arm's seeds are the plan's first ones, each once, up to one of its looks."""
     seeds = Counter(record.seed for record in arm)
     upto = next((look for look in plan.looks if look >= len(seeds)), plan.most)
     wanted = set(range(plan.first_seed, plan.first_seed + upto))
@@ -239,7 +239,7 @@ def _checks(look: Look, arms: Arms, slices: Slices) -> list[Check]:
 def _check(
     name: str, interval: Interval, *, limit: float, hopeless: float, needed: int | None, chance: float | None = None
 ) -> Check:
-    """Passed where the interval lies above `limit`, failed where it lies below `hopeless`."""
+    """Return a check: passed where the interval lies above `limit`, failed where it lies below `hopeless`."""
     value, low, high = (_rounded(number) for number in (interval.estimate, interval.low, interval.high))
     state: State = "passed" if low > limit else "failed" if high < hopeless else "undecided"
     return Check(name, state, value, low, high, _rounded(limit), needed, chance)
@@ -265,9 +265,9 @@ def _not_worse(look: Look, mine: np.ndarray, theirs: np.ndarray) -> Check:
 
 
 def _no_slice_worse(look: Look, slices: Slices) -> Check:
-    """Fails where the candidate is shown to be worse in some slice, over all of them at this look (Holm).
+    """Return a check that fails where the candidate is shown to be worse in any slice at this look (Holm).
 
-    Where the plan asks for "not_worse": worse by more than the margin.
+    For the question "not_worse": worse by more than the margin.
     """
     name, worst = min(slices.items(), key=lambda item: item[1]["worse_p"])
     state: State = "failed" if worst["worse_p"] <= look.chance else "passed"
@@ -276,20 +276,20 @@ def _no_slice_worse(look: Look, slices: Slices) -> Check:
 
 
 def _modes_check(plan: Plan, candidate: Arm) -> Check:
-    """How many modes were visited is counted, not estimated. Those that are missing may come until the last look."""
+    """Return the check of the modes, a count without an interval. Missing modes fail only at the last look."""
     visited, last = float(_modes(candidate)), len(candidate) == plan.most
     state: State = "passed" if visited >= plan.min_modes else "failed" if last else "undecided"
     return Check("modes", state, visited, visited, visited, float(plan.min_modes), plan.most)
 
 
 def _question(checks: Sequence[Check]) -> Check:
-    """What the plan asks of the champion; without one, the floor."""
+    """Return the check against the champion; without a champion, that of the floor."""
     asked = [check for check in checks if check.name.endswith("than champion")]
     return asked[0] if asked else checks[0]
 
 
 def _outcome(look: Look, checks: Sequence[Check]) -> tuple[Outcome, str, int]:
-    """Outcome, reason and how many more episodes."""
+    """Return outcome, reason and the number of further episodes needed."""
     plan, episodes = look.plan, look.episodes
     first = "no champion yet, so only absolute floors were checked"
     against = "against the champion, same seeds" if plan.champion else first
@@ -320,7 +320,7 @@ def _numbers(look: Look, arm: Arm) -> dict[str, float]:
 
 
 def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
-    """Candidate and champion by methods that the verdict does not rest on, at 95 %, as if this was the only look."""
+    """Compare candidate and champion by methods that do not affect the verdict, at 95 %, as if at a single look."""
     mine, theirs = (_values("success", arm) for arm in (candidate, champion))
     pairs = Pairs.count(mine > 0, theirs > 0)
     exact = statistics.clopper_pearson(int(mine.sum()), len(mine))
@@ -350,7 +350,7 @@ def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
 
 
 def _by_itself(comparison: Mapping[str, float] | None) -> str:
-    """How much of the difference another training would make, where that is known."""
+    """Return a clause on the spread of scores between trainings, where known; else an empty string."""
     if comparison is None or "trainings" not in comparison:
         return ""
     return (
@@ -361,7 +361,7 @@ def _by_itself(comparison: Mapping[str, float] | None) -> str:
 
 
 def _tables(plan: Plan, candidate: Arm, champion: Arm) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Successes and failures of both, by slice."""
+    """Return successes and failures of both, by slice."""
     found = []
     for part in plan.slices:
         rows = [[record.success for record in arm if record.slice == part.name] for arm in (candidate, champion)]
@@ -370,9 +370,9 @@ def _tables(plan: Plan, candidate: Arm, champion: Arm) -> list[tuple[tuple[int, 
 
 
 def _slices(plan: Plan, arms: Arms) -> dict[str, dict[str, float]]:
-    """By slice: the candidate's mean, and where there is a champion the difference and the p-value of "worse" (Holm).
+    """Return by slice the candidate's mean and, with a champion, the difference and the p-value of "worse" (Holm).
 
-    Intervals at 95 %, as if each slice had been the only one.
+    Intervals at 95 %, as if each slice were the only one.
     """
     found, worse, allowed = {}, list[float](), plan.margin if plan.question == "not_worse" else 0.0
     for part in plan.slices:
@@ -397,7 +397,7 @@ def _rounded(number: float) -> float:
 
 
 def _values(metric: str, arm: Arm) -> Float[np.ndarray, " E"]:
-    """One metric, in the order of the records, which is that of the seeds."""
+    """Return one metric in the order of the records, which is the order of the seeds."""
     return np.array([float(getattr(record, metric)) for record in arm])
 
 

@@ -1,4 +1,4 @@
-"""What a verdict looks like: where the looks stood, how each seed went, what the plan could have found. Inline SVG."""
+"""Figures of a verdict as inline SVG: the interval at each look, the outcome of each seed, the power of the plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = 50  # seeds in a row of the grid
 
 
 def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str) -> str:
-    """The interval at each look, against what it must exceed."""
+    """Draw the interval at each look, and the limit that the interval must exceed."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str) -> str:
 
 
 def outcomes(plan: Plan, arms: Mapping[str, Sequence[EpisodeRecord]], *, name: str) -> str:
-    """Every seed a square: the candidate's score, or where there is a champion what it is above the champion's."""
+    """Draw each seed as a square: the candidate's score, or its difference from the champion's score, if any."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -75,7 +75,7 @@ def outcomes(plan: Plan, arms: Mapping[str, Sequence[EpisodeRecord]], *, name: s
 
 
 def power(plan: Plan, comparison: Mapping[str, float], *, name: str) -> str:
-    """The probability of the answer sought, over the true difference, at each look; by the spread that was observed."""
+    """Draw the power at each look over the true difference, for the observed spread of differences."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -104,7 +104,7 @@ def power(plan: Plan, comparison: Mapping[str, float], *, name: str) -> str:
 
 
 def _lines(axes: Axes, plan: Plan) -> None:
-    """Where the plan says what should happen: at no difference, at the margin, error rate and power."""
+    """Draw the plan's reference lines: no difference, the margin, error rate and power."""
     for place in (0.0, plan.margin if plan.question == "better" else -plan.margin):
         axes.axvline(place, color=INK, linewidth=0.8, linestyle="--")
     for height in (plan.level, plan.power):

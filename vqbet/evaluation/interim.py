@@ -1,7 +1,7 @@
-"""One look at the episodes played so far: the intervals and chances of error that the plan allows there.
+"""An interim look at the episodes played so far: the intervals and error rates that the plan allows there.
 
-However often the plan looks, each end of all its intervals together errs with probability `plan.level` at most, which
-is the attempt's share of alpha.
+Over all looks of the plan together, each end of an interval errs with probability `plan.level` at most, the attempt's
+share of alpha.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Look:
 
     @property
     def chance(self) -> float:
-        """The probability with which one end of an interval may err at this look; for "anytime", all of the level."""
+        """The error probability of one end of an interval at this look; for "anytime", the whole level."""
         if self.plan.stopping == "anytime":
             return self.plan.level
         return _chance(self.plan, self.episodes)
 
     @property
     def draws(self) -> int:
-        """How many exchanges an exact test must try, so that a p-value as small as `chance` can be found."""
+        """The number of exchanges an exact test must draw to resolve a p-value as small as `chance`."""
         return min(max(FEWEST_DRAWS, math.ceil(10 / self.chance)), MOST_DRAWS)
 
     def interval(self, values: Float[np.ndarray, " E"]) -> Interval:
@@ -52,9 +52,9 @@ class Look:
         return Interval(*(2 * end - 1 for end in (found.estimate, found.low, found.high)))
 
     def needed(self, values: Float[np.ndarray, " E"], *, above: float, below: float) -> int | None:
-        """Return the episodes, these included, with which the interval would lie above or below at the observed rates.
+        """Return the episodes, these included, at which the interval would lie above or below, at the observed rates.
 
-        None where no number would. A bettor's wealth grows by the same factor with each episode.
+        None where no number suffices. For "anytime", assumes that a bettor's wealth grows by a constant factor.
         """
         plan = self.plan
         if plan.stopping != "anytime":
@@ -74,6 +74,6 @@ def _chance(plan: Plan, episodes: int) -> float:
 
 @lru_cache(maxsize=64)
 def _boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """Alpha is spent with the squared share of the episodes (Kim & DeMets 1987, Biometrika 74)."""
+    """Return boundaries that spend alpha with the squared share of episodes (Kim & DeMets 1987, Biometrika 74)."""
     shares = [look / looks[-1] for look in looks]
     return tuple(statistics.boundaries(shares, [alpha * share**2 for share in shares]))

@@ -1,7 +1,7 @@
-"""Any world, seen less well and obeyed less exactly: how much a policy depends on neither happening.
+"""Gaussian noise on the observations and actions of any world, to measure a policy's robustness.
 
-Noise is Gaussian and white: new at every step. Its unit for a channel is half the range that the channel has, so that
-0.01 is 0.01 of what a policy whose inputs and outputs are normalised to -1..1 works with.
+The noise is white: new at every step. Its unit is half of a channel's range, so 0.01 is 0.01 in the units of a policy
+whose inputs and outputs are normalised to -1..1.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vqbet.contract import Channel, Demonstrations, Env, WorldError
 
-NOISE_STREAM = 3  # what a seed is joined with to draw noise, so that starts and goals stay what they are without
+NOISE_STREAM = 3  # joined with a seed to draw noise, so that starts and goals are the same as without noise
 
 
 @final
 class Disturbed:
-    """`env` behind noise; what it counts, shows and asks for is untouched. With 0 and 0 it is exactly `env`.
+    """`env` with noise on observations and actions; metrics, pictures and goals are unchanged. Equals `env` at 0 and 0.
 
-    The noise of an episode depends on its seed, the step and the channel alone, and is drawn whatever its strength:
-    twice as strong is the same noise doubled. Executed actions are held within the channels' limits; observations are
-    not, as sensors may err beyond what is possible.
+    The noise of an episode depends on its seed, the step and the channel alone, and is drawn at any strength: doubling
+    the strength doubles the same noise. Executed actions are clipped to the channels' limits; observations are not, as
+    sensors can err beyond physical limits.
 
-    A channel's range is that between its limits. They are a fair unit where they say where things go: 0.01 is 2.6 px of
-    the finger and 3.2 px of a keypoint in Push-T, 3.3 mm and 1.8 degrees in BlockPush (0.3 mm of an action). Where they
-    only say what is impossible (Franka Kitchen: 50 rad/s), give `demos`: the range is then that of what they show, and
-    a channel in which they show no change has no noise.
+    By default a channel's range is that between its limits. The unit is fair where the limits describe typical values:
+    0.01 is 2.6 px of the finger and 3.2 px of a keypoint in Push-T, 3.3 mm and 1.8 degrees in BlockPush (0.3 mm of an
+    action). Where limits only exclude the impossible (Franka Kitchen: 50 rad/s), pass `demos`: the range is then that
+    of the demonstrations, and a channel that is constant in them has no noise.
     """
 
     def __init__(
         self, env: Env, *, observation_noise: float, action_noise: float, demos: Demonstrations | None = None
     ) -> None:
-        """Standard deviations, as fractions of half a channel's range. Raises WorldError where they are none."""
+        """Noise is a fraction of half a channel's range. Raises WorldError unless it is finite and >= 0."""
         for name, value in (("observation_noise", observation_noise), ("action_noise", action_noise)):
             if not (np.isfinite(value) and value >= 0):
                 raise WorldError(f"disturbed: {name}: expected a finite number >= 0, got {value}")
@@ -56,7 +56,7 @@ class Disturbed:
     def step(
         self, action: Float[np.ndarray, "B A"], rows: Int[np.ndarray, " B"]
     ) -> tuple[Float[np.ndarray, "B D"], Bool[np.ndarray, " B"]]:
-        """Raises WorldError where an action is not finite or misshapen, or a row does not exist, and as `env` does."""
+        """Step `env` with noise. Raises as `env`, and WorldError on a non-finite or misshapen action or unknown row."""
         rows, actions = np.asarray(rows), len(self.spec.action)
         if np.shape(action) != (len(rows), actions) or not np.isfinite(action).all():
             raise WorldError(
@@ -79,25 +79,25 @@ class Disturbed:
         return self._env.render(row)
 
     def _drawn(self, rows: Int[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B count"]:
-        """The next standard normal numbers of these episodes."""
+        """Return the next standard normal numbers of these episodes."""
         drawn = [self._generators[row].standard_normal(count) for row in rows.tolist()]
         return np.array(drawn).reshape(-1, count)
 
     def _missed(self, action: Float[np.ndarray, "B A"], noise: Float[np.ndarray, "B A"]) -> np.ndarray:
-        """What is executed instead of `action`."""
+        """Return the noisy action to execute."""
         if not self._done.any():
             return action
         return np.clip(action + self._done * noise, *self._limits).astype(np.float32)
 
     def _blurred(self, observation: Float[np.ndarray, "B D"], noise: Float[np.ndarray, "B D"]) -> np.ndarray:
-        """What is seen instead of `observation`."""
+        """Return the noisy observation."""
         if not self._seen.any():
             return observation
         return (observation + self._seen * noise).astype(np.float32)
 
 
 def _half_ranges(channels: Sequence[Channel], shown: Float[np.ndarray, "N C"] | None) -> Float[np.ndarray, " C"]:
-    """Half the range of each channel, of its limits or of the values shown."""
+    """Return half the range of each channel: of the values shown, or of its limits."""
     if shown is not None:
         return (shown.max(axis=0) - shown.min(axis=0)).astype(np.float64) / 2
     half = np.array([(channel.high - channel.low) / 2 for channel in channels])

@@ -1,4 +1,4 @@
-"""What a verdict will be read from, fixed before the first episode and named, by its hash, in every record."""
+"""The plan of a comparison, fixed before the first episode. Every record names the hash of its plan."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vqbet.contract import GateError, Spec
 from vqbet.evaluation import records
 from vqbet.files import atomic, canonical
 
-GATE_VERSION = 3  # of the rules in gate.py; raised whenever the same records could give another verdict
-GOLDEN_RATIO = 0.6180339887498949  # of the circle between one seed and the next: all prefixes are spread evenly
-SPENT = 0.75  # of the error rate that earlier attempts left over; docs/decisions/0012
-MOST_ATTEMPTS = 6  # the share of a seventh is below the smallest p-value that 99,999 exchanges can show
+GATE_VERSION = 3  # of the rules in gate.py; raised whenever the same records could lead to another verdict
+GOLDEN_RATIO = 0.6180339887498949  # of a circle, from each seed to the next: all prefixes are spread evenly
+SPENT = 0.75  # the share that an attempt takes of the alpha left by earlier attempts; docs/decisions/0012
+MOST_ATTEMPTS = 6  # a seventh attempt's level is below the smallest p-value that 99,999 exchanges can resolve
 
 Question = Literal["better", "not_worse"]
 Metric = Literal["score", "success"]
@@ -23,13 +23,13 @@ Stopping = Literal["fixed", "group_sequential", "anytime"]
 
 
 def spec_sha256(spec: Spec) -> str:
-    """The sha256 of a spec's canonical JSON."""
+    """Return the sha256 of a spec's canonical JSON."""
     return canonical.digest(spec.to_json())
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Conditions under which a share of the episodes is played, and reported on its own.
+    """Conditions of a share of the episodes, which is reported separately.
 
     Noise: standard deviations, as fractions of half of each channel's range (`evaluation.noise`).
     """
@@ -50,24 +50,23 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A comparison, before it is made. Raises GateError where a value makes no sense.
+    """The plan of a comparison. Raises GateError for an invalid value.
 
     candidate, champion: digests of the two policies; champion is empty where there is none yet. Episodes have the seeds
-    first_seed, first_seed + 1, ..., the same for all arms, and belong to `slices` by their seed.
+    first_seed, first_seed + 1, ..., the same for all arms, and their seeds assign them to `slices`.
 
-    question: must the candidate be shown to be "better" than the champion, by however little, or "not_worse" by
-    `margin` or more. margin is also the smallest improvement worth having: where a larger one is excluded, asking for
-    "better" ends. alpha: the probability with which a policy is promoted that is just not good enough; power: the
-    probability with which an improvement by the margin should be found.
+    question: "better", by any amount, or "not_worse", by `margin` or more, than the champion. margin: also the smallest
+    improvement of interest; "better" fails once a larger one is excluded. alpha: probability of promoting a policy that
+    is just not good enough. power: probability of detecting an improvement by the margin.
 
-    looks: after how many episodes of each arm a verdict is sought, ascending; the last is the most that are played.
-    stopping: how looking more than once is paid for: "fixed" allows one look, "group_sequential" spends alpha over the
-    looks, "anytime" bets. attempt: how often a verdict about this candidate is sought, this time included; each
-    attempt has a share of alpha, see `level`. floor: what the candidate must score above in any case; min_modes: how
-    many modes its episodes must visit. retrained: mean scores of earlier trainings of the candidate's recipe, so that
-    the verdict can say how much of a difference is only the luck of training again; they decide nothing. reserved:
-    seeds of other purposes, name -> (first, end), which no episode may have. machine: where all arms are played; empty
-    in the gate's own plans, which evidence and seal complete, so that no output of a stage depends on who made it.
+    looks: episodes per arm at each interim look, ascending; the last is the maximum. stopping: error control over the
+    looks: "fixed" allows one look, "group_sequential" spends alpha over the looks, "anytime" bets. attempt: number of
+    this attempt on the candidate, from 1; each attempt has a share of alpha, see `level`. floor: the score that the
+    candidate must exceed in any case. min_modes: modes that its episodes must visit. retrained: mean scores of earlier
+    trainings of the candidate's recipe; they put a difference beside the spread between trainings and do not affect the
+    outcome. reserved: seeds of other purposes, name -> (first, end), forbidden here. machine: the machine that plays
+    all arms; empty in the gate's own plans, which evidence and seal complete, so that a stage's output does not depend
+    on the machine.
     """
 
     task: str
@@ -126,15 +125,15 @@ class Plan:
 
     @property
     def level(self) -> float:
-        """The share of alpha that this attempt may spend; over all attempts the shares add up to alpha.
+        """The share of alpha that this attempt may spend; the shares of all attempts add up to alpha.
 
-        Seeking verdicts on fresh seeds until one says PROMOTE is then wrong with probability alpha at most.
+        Repeating attempts on fresh seeds until one says PROMOTE is then wrong with probability alpha at most.
         """
         return self.alpha * SPENT * (1 - SPENT) ** (self.attempt - 1)
 
     @property
     def repeated(self) -> str:
-        """A clause for the verdict's reason about what earlier attempts leave of alpha; empty for the first attempt."""
+        """A clause for the verdict's reason: the alpha left by earlier attempts; empty for the first attempt."""
         if self.attempt == 1:
             return ""
         return (
@@ -146,7 +145,7 @@ class Plan:
         return range(self.first_seed, self.first_seed + self.most)
 
     def slice_of(self, seed: int) -> Slice:
-        """The slice that a seed belongs to; of any run of consecutive seeds each slice has very nearly its share."""
+        """Return the slice of a seed. Each slice has very nearly its share of any run of consecutive seeds."""
         place, upto = (seed - self.first_seed + 1) * GOLDEN_RATIO % 1.0, 0.0
         for part in self.slices:
             upto += part.share
@@ -170,7 +169,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "plan") -> Plan:
-        """The inverse of `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
+        """Return the plan of a `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
         _expect_fields(value, cls, where)
         for name in ("baselines", "looks", "retrained", "slices"):
             if not isinstance(value[name], list):
@@ -194,23 +193,23 @@ class Plan:
             raise GateError(f"{where}: {error}") from error
 
     def asks(self, other: Plan) -> bool:
-        """Whether `other` would play the same episodes and read them by the same rules, attempt for attempt.
+        """Return whether `other` plays the same episodes under the same rules and attempt.
 
-        Scores of other trainings decide nothing, so they make no other plan.
+        `retrained` is ignored, as it does not affect the outcome.
         """
         return replace(self, retrained=()) == replace(other, retrained=())
 
     def write(self, path: Path) -> None:
-        """Raises GateError where the file cannot be written."""
+        """Write the plan as canonical JSON. Raises GateError where the file cannot be written."""
         atomic.write(path, canonical.document(self.to_json()), GateError)
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """Raises GateError naming the file where it is not a plan."""
+        """Read a plan. Raises GateError naming the file where it is not a plan."""
         return cls.from_json(records.parse(records.load(path), str(path)), str(path))
 
     def _reserved(self) -> None:
-        """The seeds of every purpose, this one's included, have none in common."""
+        """Raise GateError where the seeds of two purposes overlap, the gate's own included."""
         ranges = {**self.reserved, "gate": (self.first_seed, self.first_seed + self.most)}
         for name, (first, end) in ranges.items():
             whole = type(first) is int and type(end) is int

@@ -1,8 +1,8 @@
-"""Play many episodes on all cores, in shards of a fixed size: the records are the same however many cores there are.
+"""Episodes played on all cores in shards of a fixed size, with the same records for any number of cores.
 
-How many episodes a policy is asked about at once decides how its numbers are rounded, and contact makes another episode
-of a last bit; so who plays together follows from the assignment alone. A worker is given names and seeds, never
-policies: the `Players` that it is given read them, and check their digests.
+Batch size changes floating-point rounding, and contact dynamics turn a one-bit difference into a different episode; so
+the assignment alone determines the batches. A worker receives names and seeds, never policies: its `Players` read the
+policies and check their digests.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from vqbet.evaluation import rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import Label, Play
 
-SHARD = 100  # episodes that one process plays together; fewer cost the vectorised worlds more than they spread
+SHARD = 100  # episodes that one process plays together; smaller shards slow vectorised worlds more than they spread
 REPORT_S = 0.2
-LOOK_S = 2.0  # of the first shard, after which its speed is believed
-START_S = 4.0  # until a new process has imported torch and read what it plays with
+LOOK_S = 2.0  # of the first shard, before its speed is trusted
+START_S = 4.0  # for a new process to import torch and read policy and world
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-Report = Callable[[int, int], None]  # control steps done, of at most
-Bar = Callable[[str], AbstractContextManager[Advance]]  # by its title
+Report = Callable[[int, int], None]  # (control steps done, maximum)
+Bar = Callable[[str], AbstractContextManager[Advance]]  # from a title
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """One policy in one world under one condition: an episode for each seed.
 
-    bundle: where the policy is, its digest the label's; None for the baseline that the label names. film: which of the
-    seeds to film.
+    bundle: folder of the policy with the label's digest; None for the baseline that the label names. film: seeds to
+    film.
     """
 
     label: Label
@@ -52,22 +52,22 @@ class Assignment:
     film: Sequence[int] = ()
 
     def shards(self) -> list[Assignment]:
-        """What is played together: SHARD seeds each, in their order."""
+        """Return parts of SHARD seeds each, in order, that are played together."""
         parts = [self.seeds[first : first + SHARD] for first in range(0, len(self.seeds), SHARD)]
         return [replace(self, seeds=part, film=[seed for seed in self.film if seed in part]) for part in parts]
 
 
 class Players(Protocol):
-    """Whoever reads policies and worlds, and plays. Pickled into every process, without what it has read."""
+    """Reads policies and worlds, and plays. Pickled into every process, without the policies and worlds it has read."""
 
     def play(self, assignment: Assignment, report: Report) -> Play:
-        """Play all its episodes together. Raises VqbetError where policy or world cannot be had."""
+        """Play all episodes of the assignment together. Raises VqbetError where policy or world is unavailable."""
 
 
 class RolloutPool:
-    """A context: its processes are started when there is so much left to play that they gain time, and end with it.
+    """Context of worker processes, started once enough episodes remain for them to save time, and ended on exit.
 
-    How many there are: $VQBET_WORKERS, else one for each core this process may use.
+    Their number is $VQBET_WORKERS, or else the number of cores available to this process.
     """
 
     def __init__(self, players: Players) -> None:
@@ -83,7 +83,7 @@ class RolloutPool:
             self._pool.end()
 
     def play(self, title: str, assignments: Sequence[Assignment], bar: Bar) -> list[Play]:
-        """Play every assignment's episodes, under one bar. Raises as the players, and WorldError as `rollout.play`."""
+        """Play the episodes of all assignments, under one bar. Raises as the players, and as `rollout.play`."""
         parts = [assignment.shards() for assignment in assignments]
         shards = [shard for part in parts for shard in part]
         began = time.perf_counter()
@@ -97,7 +97,7 @@ class RolloutPool:
         return [rollout.join(list(islice(found, len(part))), seconds) for part in parts]
 
     def _play_here(self, shards: Sequence[Assignment], progress: _Progress) -> list[Play]:
-        """The shards up to the one whose speed shows that processes gain time; what was played of that one is lost."""
+        """Play shards here until their speed shows that processes save time; the shard in progress is discarded."""
         played: list[Play] = []
         began = time.perf_counter()
 
@@ -121,7 +121,7 @@ class RolloutPool:
 
 
 class _Progress:
-    """Episodes done, as fractions of shards that play at the same time. A shard that begins again moves no bar back."""
+    """Episodes done, as fractions of concurrent shards. A restarted shard does not move the bar back."""
 
     def __init__(self, advance: Advance, sizes: Sequence[int]) -> None:
         self.total = sum(sizes)
@@ -138,7 +138,7 @@ class _Progress:
 
 
 class _Workers:
-    """Processes that play shards. Spawned, for a fork would copy the locks of torch's threads."""
+    """Processes that play shards. Spawned, because a fork would copy the locks of torch's threads."""
 
     def __init__(self, players: Players, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -148,8 +148,8 @@ class _Workers:
         self._processes = ProcessPoolExecutor(count, mp_context=context, initializer=_enter, initargs=given)
 
     def play(self, shards: Sequence[Assignment], progress: _Progress, first: int) -> list[Play]:
-        """`first`: the number of the first shard in the bar."""
-        with _environment(ONE_THREAD):  # what a child's BLAS reads while it is imported
+        """Play shards; `first` is the number of the first one in the bar."""
+        with _environment(ONE_THREAD):  # read by a child's BLAS on import
             waiting = {self._processes.submit(_play, at, shard): at for at, shard in enumerate(shards, first)}
         found: dict[int, Play] = {}
         while waiting:
@@ -174,11 +174,11 @@ class _Workers:
 
 
 class _Stopped(Exception):
-    """Nobody waits any more for what is being played of this shard."""
+    """Ends a shard whose result is no longer needed."""
 
 
 def _enter(parent: int, players: Players, reports: Any, stop: Any) -> None:
-    """In a new process: Ctrl-C is the parent's to answer, and the parent's death is ours."""
+    """Initialise a new process: ignore Ctrl-C, which the parent handles, and die with the parent."""
     global _players, _reports, _stop
     processes.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""Episode records on disk: JSON lines, one canonical line per episode, read back strictly.
+"""Episode records on disk: JSON lines, one canonical line per episode, read strictly.
 
-Canonical: keys sorted, no spaces, ASCII, finite numbers only. A file that was not written by `write` is refused.
+Canonical: sorted keys, no spaces, ASCII, finite numbers only. Files not written by `write` are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from vqbet.contract import EpisodeRecord, GateError
 from vqbet.files import atomic, canonical, reading
 
-MAX_BYTES = 256 * 2**20  # a record is about 400 bytes: far more episodes than anyone evaluates at once
+MAX_BYTES = 256 * 2**20  # a record is about 400 bytes, so this is far more episodes than any evaluation has
 
 KINDS: Mapping[str, type] = {
     "world": str,
@@ -33,17 +33,17 @@ KINDS: Mapping[str, type] = {
 
 
 def parse(text: str, where: str) -> Any:
-    """JSON without duplicate keys, NaN or infinity. Raises GateError naming `where`."""
+    """Parse JSON without duplicate keys, NaN or infinity. Raises GateError naming `where`."""
     return reading.parse(text, where, GateError)
 
 
 def load(path: Path) -> str:
-    """The text of a UTF-8 file of at most MAX_BYTES. Raises GateError where there is none."""
+    """Return the text of a UTF-8 file of at most MAX_BYTES. Raises GateError where there is none."""
     return reading.load(path, GateError, most=MAX_BYTES)
 
 
 def write(path: Path, records: Sequence[EpisodeRecord]) -> None:
-    """Write records in the order given. Raises GateError where one is not valid or an episode appears twice."""
+    """Write records in the given order. Raises GateError where one is invalid or an episode appears twice."""
     seen: dict[tuple[str, str, int], int] = {}
     lines = []
     for number, record in enumerate(records, start=1):
@@ -55,7 +55,7 @@ def write(path: Path, records: Sequence[EpisodeRecord]) -> None:
 
 
 def read(path: Path) -> list[EpisodeRecord]:
-    """The records of a file. Raises GateError naming file, line and field of the first thing that is wrong."""
+    """Read the records of a file. Raises GateError naming file, line and field of the first error."""
     text = load(path)
     if not text:
         raise GateError(f"{path}: expected one record per line, got an empty file")
@@ -74,7 +74,7 @@ def read(path: Path) -> list[EpisodeRecord]:
 
 
 def check(record: EpisodeRecord, where: str) -> None:
-    """Raises GateError naming `where` and the field unless every value has its type and lies within its bounds."""
+    """Raise GateError naming `where` and the field unless every value has its type and lies within its bounds."""
     for name, kind in KINDS.items():
         value = getattr(record, name)
         if not isinstance(value, Mapping) if kind is dict else type(value) is not kind:

@@ -1,7 +1,7 @@
-"""The report of one task as a single HTML page, made from files that other stages left; it loads only its films.
+"""The report of one task: a single HTML page, made from the outputs of other stages, that loads only its films.
 
-Equal files give an equal page. What a stage did not leave (no films, no champion) is left out; what a verdict rests on
-must be there.
+Equal files produce an equal page. Optional outputs (films, champion) may be missing; the records of the
+evaluation and the verdict with its inputs must exist.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ DRAWN = 150  # episodes in a chart of trajectories
 
 @dataclass(frozen=True, slots=True)
 class ReportInputs:
-    """Where the files are, and what they cannot say themselves.
+    """Inputs of the report.
 
     artifacts: the task's folder, with evaluation/, gate/, metrics/, plots/, health.json, policy/bundle.json and
-    validation/. tracks: what to draw as trajectories, title -> names of two observation channels. facts: more rows
-    for the provenance, such as the data version.
+    validation/. tracks: trajectories to draw, title -> names of two observation channels. facts: additional rows of the
+    provenance, such as the data version.
     """
 
     artifacts: Path
@@ -48,7 +48,7 @@ class ReportInputs:
 
 
 def write(folder: Path, *, task: str, inputs: ReportInputs) -> Path:
-    """Write folder/index.html and give its path. Raises GateError naming the file that is missing or damaged."""
+    """Write folder/index.html and return its path. Raises GateError naming the file that is missing or damaged."""
     with reading.sentences(f"{inputs.artifacts}: verdict, health or bundle", GateError, MEND):
         text = _text(folder, task, inputs)
     target = folder / "index.html"
@@ -100,7 +100,7 @@ def _optional(path: Path) -> Any:
 
 
 def _curves(path: Path) -> dict[str, list[float]]:
-    """The columns of a CSV file with a column "step"; empty where there is no file. Raises GateError."""
+    """Return the columns of a CSV file with a column "step"; empty where there is no file. Raises GateError."""
     if not path.is_file():
         return {}
     rows = list(csv.DictReader(records.load(path).splitlines()))
@@ -113,7 +113,7 @@ def _curves(path: Path) -> dict[str, list[float]]:
 
 
 def _arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the comparison: candidate, champion, baselines in the order of their score."""
+    """Return the rows of the comparison: candidate, champion, then baselines by descending score."""
     numbers = verdict["numbers"] or {}
     first = ("candidate", "champion")
     others = sorted(set(numbers) - set(first), key=lambda name: (-numbers[name]["score"], name))
@@ -121,7 +121,7 @@ def _arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _modes(candidate: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
-    """How often each mode was visited, and how those episodes went."""
+    """Return count, share and mean score of each mode's episodes."""
     names = sorted({record.mode for record in candidate}, key=lambda mode: (mode == "", mode))
     found = []
     for name in names if any(names) else []:
@@ -132,7 +132,7 @@ def _modes(candidate: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
 
 
 def _means(candidate: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """The mean of each metric of this world, over the episodes that have it."""
+    """Return the mean of each metric of this world, over the episodes that have the metric."""
     values: dict[str, list[float]] = {}
     for record in candidate:
         for name, value in record.metrics.items():
@@ -141,7 +141,7 @@ def _means(candidate: Sequence[EpisodeRecord]) -> dict[str, float]:
 
 
 def _films(source: Path, folder: Path, candidate: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
-    """Films named seed-<seed>.webm by relative path; the strip of pictures beside each is put into the page."""
+    """Return films seed-<seed>.webm by relative path, each with its strip of pictures to embed in the page."""
     found = []
     for record in sorted(candidate, key=lambda record: record.seed):
         film, strip = source / f"seed-{record.seed}.webm", source / f"seed-{record.seed}.png"
@@ -155,7 +155,7 @@ def _films(source: Path, folder: Path, candidate: Sequence[EpisodeRecord]) -> li
 def _gate_pictures(
     plan: Plan, verdict: Mapping[str, Any], judged: Mapping[str, Sequence[EpisodeRecord]]
 ) -> dict[str, str]:
-    """What the gate saw, by caption; nothing where the records could not be compared."""
+    """Return the figures of the gate by caption; none where the records could not be compared."""
     if not verdict["looked"]:
         return {}
     rivals = "the candidate's score above the champion's" if plan.champion else "the candidate's score"
@@ -175,7 +175,7 @@ def _gate_pictures(
 
 
 def _worst(source: Path, folder: Path, judged: Mapping[str, Sequence[EpisodeRecord]]) -> list[dict[str, Any]]:
-    """The candidate's worst episodes beside the champion's: films named <policy>-<seed>.webm."""
+    """Return films <policy>-<seed>.webm of the candidate's worst episodes and of the champion on the same seeds."""
     found = []
     for film in sorted(source.glob("*.webm"), key=lambda film: (film.stem.split("-")[1], film.stem)):
         policy, seed = film.stem.split("-")
@@ -191,7 +191,7 @@ def _trajectories(
     bundle: Mapping[str, Any],
     candidate: Sequence[EpisodeRecord],
 ) -> str:
-    """Paths of the first DRAWN episodes by mode, or by success where the world has no modes. Raises GateError."""
+    """Draw paths of the first DRAWN episodes by mode, or by success in a world without modes. Raises GateError."""
     stacked, ends = source / "paths.npy", source / "path_ends.npy"
     if not (tracks and bundle and stacked.is_file() and ends.is_file()):
         return ""
@@ -224,7 +224,7 @@ def _usage(health: Mapping[str, Any] | None) -> str:
 def _provenance(
     plan: Plan, verdict: Mapping[str, Any], bundle: Mapping[str, Any], facts: Mapping[str, str]
 ) -> dict[str, str]:
-    """What exactly this page speaks of."""
+    """Return the rows of the provenance: digests, plan, seeds, machine, code and facts."""
     made = bundle.get("provenance", {})
     named = {f"{name} digest" if len(str(made[name])) == 64 else name: made[name] for name in sorted(made)}
     return {

@@ -1,7 +1,7 @@
-"""Play a policy in a world: all episodes at once, one policy call per step, only the running ones.
+"""Rollouts of a policy in a world: all episodes at once, one policy call per step for the running ones.
 
-What comes back is in two parts: records, which hold nothing that depends on the machine's speed, and the rest
-(pictures, paths, times), which is for people to look at.
+The result has two parts: records, which do not depend on the machine's speed, and data for people (pictures, paths,
+times).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vqbet.contract import Env, EpisodeRecord, Policy, WorldError
 
-MAX_FRAMES = 180  # per film: frames are skipped evenly so that the longest episode has no more
-MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels that is 42 MB
-UNPLANNED = "0" * 64  # in the place of a plan's sha256: these records count for no verdict
+MAX_FRAMES = 180  # per film: frames are skipped evenly to fit the longest episode
+MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels they take 42 MB
+UNPLANNED = "0" * 64  # instead of a plan's sha256: these records count for no verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What all records of a rollout say alike; see `EpisodeRecord`."""
+    """Fields that all records of a rollout share; see `EpisodeRecord`."""
 
     world: str
     policy: str
@@ -35,7 +35,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """Pictures of one episode, `fps` per second of the world's time; the last one shows how it ended."""
+    """Pictures of one episode, `fps` per second of simulated time; the last one shows the final state."""
 
     frames: list[UInt8[np.ndarray, "height width 3"]]
     fps: float
@@ -43,9 +43,9 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast it went, on this machine, this time."""
+    """Speed of a rollout on this machine."""
 
-    act_s: Float[np.ndarray, " calls"]  # each policy call, for all episodes running then
+    act_s: Float[np.ndarray, " calls"]  # of each policy call, for all running episodes
     steps: int  # of all episodes
     seconds: float  # everything included
 
@@ -59,7 +59,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What a rollout gives. `paths[e]` are the T observations of episode e, for the first MAX_PATHS episodes."""
+    """Result of a rollout. `paths[e]` are the T observations of episode e, for the first MAX_PATHS episodes."""
 
     records: list[EpisodeRecord]
     films: Mapping[int, Film]
@@ -76,10 +76,10 @@ def play(
     progress: Callable[[int, int], None] | None = None,
     film: Sequence[int] = (),
 ) -> Play:
-    """Play one episode per seed to its end; films the rows named in `film` (positions in `seeds`).
+    """Play one episode per seed to its end, and film the rows in `film` (positions in `seeds`).
 
     `progress` is called with control steps done and env.max_steps. Raises WorldError where the specs differ, or where
-    world or policy give something of the wrong shape or type or not finite: the message names seed and step.
+    world or policy return a wrong shape, a wrong type or a non-finite number; the message names seed and step.
     """
     numbers = _numbers(seeds, film)
     differences = env.spec.differences(policy.spec)
@@ -124,7 +124,7 @@ def play(
 
 
 def join(parts: Sequence[Play], seconds: float) -> Play:
-    """Rollouts of one policy as if they were one, in this order; `seconds`: how long they took, side by side or not."""
+    """Join rollouts of one policy in this order; `seconds`: elapsed time of all, concurrent or not."""
     firsts = np.cumsum([0] + [len(part.records) for part in parts]).tolist()
     films = {first + row: film for first, part in zip(firsts, parts, strict=False) for row, film in part.films.items()}
     timing = Timing(
@@ -136,7 +136,7 @@ def join(parts: Sequence[Play], seconds: float) -> Play:
 
 @dataclass(slots=True)
 class _Episodes:
-    """The state of a rollout: which rows still run, and what has been seen."""
+    """State of a rollout: the running rows and the observations so far."""
 
     env: Env
     policy: Policy
@@ -160,7 +160,7 @@ class _Episodes:
         self._picture(self.rows, ended=np.zeros(count, bool))
 
     def step(self) -> None:
-        """One policy call and one control step for the running rows."""
+        """Take one policy call and one control step for the running rows."""
         began = time.perf_counter()
         action = self.policy.act(self.observation, self.rows.copy())
         self.act_s.append(time.perf_counter() - began)
@@ -174,7 +174,7 @@ class _Episodes:
         self.rows, self.observation = self.rows[~ended], self.observation[~ended]
 
     def paths(self) -> list[Float[np.ndarray, "T D"]]:
-        """The observations of each kept episode, in time."""
+        """Return the observations of each kept episode, in order of time."""
         rows = np.concatenate([rows for rows, _ in self._kept])
         observations = np.concatenate([observation for _, observation in self._kept])
         by_row = observations[np.argsort(rows, kind="stable")]
@@ -204,7 +204,7 @@ class _Episodes:
         return ended
 
     def _check(self, what: str, value: Float[np.ndarray, "B C"], channels: int) -> None:
-        """Raises WorldError unless value is a finite float array of one row per running episode."""
+        """Raise WorldError unless value is a finite float array of one row per running episode."""
         expected = (len(self.rows), channels)
         if not isinstance(value, np.ndarray) or value.shape != expected or value.dtype.kind != "f":
             got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -231,7 +231,7 @@ def _numbers(seeds: Sequence[int] | Int[np.ndarray, " E"], film: Sequence[int]) 
 
 
 def _metrics(env: Env, seeds: Int[np.ndarray, " E"]) -> dict[str, np.ndarray]:
-    """The world's metrics. Raises WorldError where one is missing, of another length or type, or out of bounds."""
+    """Return the world's metrics. Raises WorldError on a missing metric, wrong length or type, or invalid score."""
     metrics = {name: np.asarray(values) for name, values in env.metrics().items()}
     missing = {"score", "success"} - set(metrics)
     if missing:
@@ -250,6 +250,6 @@ def _metrics(env: Env, seeds: Int[np.ndarray, " E"]) -> dict[str, np.ndarray]:
 
 
 def _others(metrics: Mapping[str, np.ndarray], row: int) -> dict[str, float]:
-    """The metrics without a field of their own; NaN (when did it happen? it did not) is left out."""
+    """Return the metrics without a field of their own, except NaN (the time of an event that did not occur)."""
     values = {name: float(metrics[name][row]) for name in sorted(metrics) if name not in ("score", "success", "mode")}
     return {name: value for name, value in values.items() if not math.isnan(value)}

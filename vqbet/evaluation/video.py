@@ -1,6 +1,6 @@
-"""Films of episodes as files a browser shows: WebM (VP8) and PNG. The same frames give the same bytes.
+"""Films of episodes as files for a browser: WebM (VP8) and PNG. Equal frames produce equal bytes.
 
-OpenCV encodes; it comes with the `sims` extra and is imported only when a picture is written.
+OpenCV, from the `sims` extra, encodes; it is imported only when a picture is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 
 
 def write(path: Path, frames: Sequence[Picture], fps: float) -> None:
-    """Write RGB frames of one size as a WebM film. A side of odd length is padded by one pixel, as VP8 wants even ones.
+    """Write RGB frames of one size as a WebM film. A side of odd length is padded by one pixel, as VP8 needs even ones.
 
     Raises WorldError where there are no frames, they are not pictures of one size, or the file cannot be written.
     """
@@ -45,7 +45,7 @@ def write_png(path: Path, picture: Picture) -> None:
 
 
 def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
-    """Frames of one size side by side, `columns` to a row, white where the last row is not full."""
+    """Return frames of one size side by side, `columns` per row; the rest of the last row is white."""
     height, width = _checked(frames)
     if columns < 1:
         raise WorldError(f"columns: expected at least 1, got {columns}")
@@ -58,7 +58,7 @@ def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
 
 
 def _encode(frames: Sequence[Picture], fps: float) -> list[bytes]:
-    """VP8 frames, by way of an AVI file: OpenCV gives encoded frames only when it reads them back."""
+    """Return VP8 frames by way of an AVI file: OpenCV returns encoded frames only when reading."""
     cv2 = _cv2()
     height, width = frames[0].shape[:2]
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def _encode(frames: Sequence[Picture], fps: float) -> list[bytes]:
 
 
 def _checked(frames: Sequence[Picture]) -> tuple[int, int]:
-    """Height and width. Raises WorldError unless all frames are RGB pictures of that size."""
+    """Return height and width. Raises WorldError unless all frames are RGB pictures of one size."""
     if not frames:
         raise WorldError("expected at least one frame, got none")
     shape = frames[0].shape

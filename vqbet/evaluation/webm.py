@@ -1,6 +1,6 @@
-"""A WebM file around VP8 frames: EBML elements as in RFC 8794, Matroska's as in RFC 9559, with no random ids or dates.
+"""WebM container for VP8 frames: EBML elements of RFC 8794 and Matroska's of RFC 9559, without random ids or dates.
 
-The same frames give the same bytes, which general-purpose writers do not promise: they draw a track id at random.
+Equal frames produce equal bytes, unlike with general-purpose writers, which draw a random track id.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ MAX_CLUSTER_MS = 32_767  # a block's time within its cluster is an int16
 
 
 def mux(packets: Sequence[bytes], *, width: int, height: int, fps: float) -> bytes:
-    """The bytes of a file that shows `packets` (one VP8 frame each, the first a key frame) at `fps` frames per second.
+    """Return the bytes of a file of `packets` (one VP8 frame each, the first a key frame) at `fps` frames per second.
 
-    Raises WorldError where the first is no key frame, or key frames are too far apart.
+    Raises WorldError where the first is not a key frame, or key frames are too far apart.
     """
     if not packets or not _is_key(packets[0]):
         raise WorldError("a video must begin with a key frame")
@@ -73,7 +73,7 @@ def _cluster(packets: Sequence[bytes], times_ms: Sequence[int]) -> bytes:
 
 
 def _cues(times_ms: Sequence[int], clusters: Sequence[bytes], head: int) -> bytes:
-    """The index by which players seek; its own length, which is constant, is part of every position in it."""
+    """Return the index for seeking. Its positions include the length of the index, which is constant."""
     size = len(_cue_table(times_ms, [0] * len(clusters)))
     positions, at = [], head + size
     for cluster in clusters:
@@ -91,16 +91,16 @@ def _cue_table(times_ms: Sequence[int], positions: Sequence[int]) -> bytes:
 
 
 def _is_key(packet: bytes) -> bool:
-    """The first bit of a VP8 frame is 0 in key frames (RFC 6386, section 9.1)."""
+    """Return whether the first bit of a VP8 frame is 0, as in key frames (RFC 6386, section 9.1)."""
     return len(packet) > 0 and not packet[0] & 1
 
 
 def _element(identifier: str, *parts: bytes) -> bytes:
-    """Id, size (always in its 8-byte form), content."""
+    """Return id, size (always in 8-byte form) and content."""
     content = b"".join(parts)
     return bytes.fromhex(identifier) + struct.pack(">Q", len(content) | 1 << 56) + content
 
 
 def _uint(identifier: str, value: int) -> bytes:
-    """An unsigned integer, always in 8 bytes."""
+    """Return an element of an unsigned integer, always in 8 bytes."""
     return _element(identifier, struct.pack(">Q", value))

@@ -1,7 +1,6 @@
-"""The networks: an MLP, a minGPT-style decoder, and how a module's tensors leave and enter a bundle.
+"""An MLP, a minGPT-style decoder, and the conversion of a module's tensors to and from the arrays of a bundle.
 
-The decoder is GPT-2's (Radford et al. 2019) without its vocabulary: pre-LayerNorm, causal, learned positions and
-tanh-GELU.
+The decoder is GPT-2 (Radford et al. 2019) without a vocabulary: pre-LayerNorm, causal, learned positions and tanh-GELU.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ GoalAs = Literal["tokens", "features"]
 
 
 class MLP(nn.Sequential):
-    """inputs -> hidden -> hidden -> outputs with ReLU between; orthogonal weights, zero biases.
+    """Multi-layer perceptron inputs -> hidden -> hidden -> outputs with ReLU, orthogonal weights and zero biases.
 
-    hidden 0: one linear layer, inputs -> outputs. `forward` does what Sequential's would, with ReLU in place.
+    hidden 0: one linear layer, inputs -> outputs. `forward` equals that of nn.Sequential, with in-place ReLU.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
@@ -48,7 +47,7 @@ class MLP(nn.Sequential):
         return F.linear(self.hidden(x), weight, bias)
 
     def hidden(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... hidden"]:
-        """What the last product is given."""
+        """Return the input of the last linear layer."""
         for weight, bias in self.products[:-1]:
             x = F.linear(x, weight, bias).relu_()
         return x
@@ -65,14 +64,14 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
-        if x.shape[1] == 1:  # which looks at itself alone
+        if x.shape[1] == 1:  # a single position attends only to itself
             return self._single(x)
         q, k, v = self._split(self.qkv(x), 3)
         y = attended(q, k, v, causal=True)
         return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
 
     def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
-        """What `forward` gives at the last position, without the queries of the others."""
+        """Return the last position of `forward`; the queries of the others are not computed."""
         if x.shape[1] == 1:
             return self._single(x)
         width = x.shape[2]
@@ -97,10 +96,10 @@ def attended(
     *,
     causal: bool = False,
 ) -> Float[Tensor, "B heads T w"]:
-    """Scaled dot-product attention, of each position to all or, where `causal`, to those up to it.
+    """Scaled dot-product attention; `causal` restricts each position to itself and those before it.
 
-    Up to SHORT positions are trained on a CPU by products of matrices: forward and backward of 512 windows of 5 take
-    8 ms on one core and 5 on two, where PyTorch's own kernel takes 10 and, its threads waiting for one another, 25.
+    On a CPU, up to SHORT positions are trained by plain matrix products: forward and backward of 512 windows of 5 take
+    8 ms on one core and 5 ms on two. PyTorch's kernel takes 10 ms, and 25 ms on two, as its threads wait on each other.
     """
     if k.shape[2] > SHORT or q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -112,7 +111,7 @@ def attended(
 
 
 class Block(nn.Module):
-    """Attention and a four times wider MLP, each behind a LayerNorm and added to the residual stream."""
+    """Attention and an MLP of four times the width, each after a LayerNorm and added to the residual stream."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -127,7 +126,7 @@ class Block(nn.Module):
         return self._mlp(x + self.attention(self.norm_attention(x)))
 
     def last(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B 1 W"]:
-        """What `forward` gives at the last position, causal."""
+        """Return the last position of the causal `forward`."""
         return self._mlp(x[:, -1:] + self.attention.last(self.norm_attention(x)))
 
     def _mlp(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
@@ -137,7 +136,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """window T observations; depth, heads and width of a causal transformer; goal_steps G goals (0: unconditional)."""
+    """Dimensions of a `Decoder`: window of T observations, depth, heads, width, goal_steps G (0: unconditional)."""
 
     window: int
     depth: int
@@ -148,11 +147,11 @@ class DecoderShape:
 
 
 class Decoder(nn.Module):
-    """A causal transformer over G goal vectors and T <= window observation vectors; a feature vector for each of the T.
+    """Causal transformer over G goal vectors and T <= window observation vectors; returns features of the T.
 
-    goal_as "tokens": goals come before the observations, so all observations see them (VQ-BeT, section 3.4).
-    "features": every observation is joined with all of them, so there are T tokens, not G + T. Weights N(0, 0.02),
-    those that end on the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
+    goal_as "tokens": goals precede the observations, so every observation attends to them (VQ-BeT, section 3.4).
+    "features": all goals are joined to each observation, so there are T tokens, not G + T. Weights are N(0, 0.02),
+    those that project onto the residual stream N(0, 0.02 / sqrt(2 depth)), biases zero (GPT-2).
     """
 
     def __init__(self, inputs: int, shape: DecoderShape, *, goal_inputs: int = 0, goal_as: GoalAs = "tokens") -> None:
@@ -185,9 +184,9 @@ class Decoder(nn.Module):
     def last(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B W"]:
-        """The features of the last observation alone: the last block computes one position instead of T.
+        """Return the features of the last observation; the last block computes one position instead of T.
 
-        Without gradients and dropout it takes the short way of `newest`, which is equal up to rounding.
+        Without gradients and dropout they come from the faster `newest`, which is equal up to rounding.
         """
         x = self._tokens(observation, goal)
         if not self.training and not torch.is_grad_enabled():
@@ -195,23 +194,23 @@ class Decoder(nn.Module):
         x = self.dropout(x)
         for block in self.blocks[:-1]:
             x = block(x)
-        return self.norm(self.blocks[-1].last(x))[:, 0]  # type: ignore[operator]  # which nn.Module cannot know
+        return self.norm(self.blocks[-1].last(x))[:, 0]  # type: ignore[operator]  # nn.Module does not declare it
 
     def _tokens(self, observation: Tensor, goal: Tensor | None) -> Float[Tensor, "B G+T W"]:
         x = self.embed(observation)
         if self.goal_tokens:
             x = torch.cat([self.embed_goal(goal), x], dim=1)
-        elif self.conditional:  # a linear layer of both, joined, is the sum of one of each
-            x = x + self.embed_goal(goal.flatten(1))[:, None]  # type: ignore[union-attr]  # it has one, so it is given
+        elif self.conditional:  # a linear layer over a concatenation is the sum of one linear layer per part
+            x = x + self.embed_goal(goal.flatten(1))[:, None]  # type: ignore[union-attr]  # conditional: never None
         return x + self.position[: x.shape[1]]
 
 
 def newest(x: Float[Tensor, "B T W"], blocks: Sequence[tuple[Tensor, ...]], *, heads: int) -> Float[Tensor, "B 1 W"]:
-    """What blocks of these parameters make of the last position, causal and without dropout; x is used up.
+    """Return the last position after causal blocks without dropout. Overwrites x.
 
-    blocks: of each, weight and bias of norm, qkv, out, norm_mlp, expand and contract, in this order. A function of
-    tensors because at width 120 and batch 1 what it costs to call modules and to look up their parameters is as much as
-    the products: 0.9 and 0.5 ms on one core.
+    blocks: for each block, weight and bias of norm, qkv, out, norm_mlp, expand and contract, in this order. Takes
+    tensors instead of modules: at width 120 and batch 1, calling modules and looking up their parameters costs as much
+    as the products (0.9 and 0.5 ms on one core).
     """
     batch, length, width = x.shape
     for block in blocks:
@@ -219,7 +218,7 @@ def newest(x: Float[Tensor, "B T W"], blocks: Sequence[tuple[Tensor, ...]], *, h
             block
         )
         seen = torch.layer_norm(x, (width,), norm, shift)
-        if length == 1:  # it sees nothing but itself
+        if length == 1:  # a single position attends only to itself
             y = F.linear(seen, qkv[2 * width :], qkv_bias[2 * width :])
         else:
             q, k, v = F.linear(seen, qkv, qkv_bias).view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
@@ -240,7 +239,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def tensors(module: nn.Module, *, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Parameters and buffers as arrays of their own, by name; `without` names submodules that go elsewhere."""
+    """Return copies of parameters and buffers as arrays, by name, except those of the submodules in `without`."""
     return {
         name: value.detach().cpu().numpy().copy()
         for name, value in module.state_dict().items()
@@ -251,7 +250,7 @@ def tensors(module: nn.Module, *, without: tuple[str, ...] = ()) -> dict[str, np
 def restore(
     module: nn.Module, values: Mapping[str, np.ndarray], *, component: str, without: tuple[str, ...] = ()
 ) -> None:
-    """The inverse of `tensors`. Raises BundleError, naming component and tensor, where the two do not fit exactly."""
+    """Load the arrays of `tensors` into `module`. Raises BundleError, naming component and tensor, on any mismatch."""
     own = {name: value for name, value in module.state_dict().items() if name.split(".")[0] not in without}
     if missing := sorted(own.keys() - values.keys()):
         raise BundleError(f"{component}: tensor {missing[0]!r} is missing ({len(missing)} missing in all)")

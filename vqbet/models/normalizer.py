@@ -1,6 +1,6 @@
-"""Min-max normalisation per channel: what a model's numbers mean in physical units.
+"""Min-max normalisation per channel, the map between physical units and a model's numbers.
 
-Fitted once, on the demonstrations a model is trained on, and kept with its weights; loading a model never fits again.
+A normaliser is fitted once, on the training demonstrations, and saved with the weights; loading a model never refits.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from vqbet.contract import BundleError, Channel, TrainingError
 from vqbet.models.nets import restore, tensors
 
 STILL = (
-    0.002  # of a channel's physical range; in Franka Kitchen what stands still is below 0.0009, what moves above 0.0036
+    0.002  # of the physical range; in Franka Kitchen, channels at rest span less than 0.0009, moving ones over 0.0036
 )
 
 
 @final
 class Normalizer(nn.Module):
-    """An affine map of each of C channels from [low, high] to [-1, 1], float32.
+    """Affine map of each of C channels from [low, high] to [-1, 1], float32.
 
-    A channel that never changed in the data normalises to 0, whatever comes, and un-normalises to its constant: a
-    model has learnt nothing about other values of it.
+    A channel that is constant in the data normalises to 0 for any value and un-normalises to the constant: a model has
+    learnt nothing about other values.
     """
 
     low: Float[Tensor, " C"]
     high: Float[Tensor, " C"]
-    half_range: Float[Tensor, " C"]  # physical units per normalised unit; 0 for a channel that never changed
+    half_range: Float[Tensor, " C"]  # physical units per normalised unit; 0 for a constant channel
     middle: Float[Tensor, " C"]  # of the range, in physical units
-    scale: Float[Tensor, " C"]  # normalised units per physical unit; 0 likewise
+    scale: Float[Tensor, " C"]  # normalised units per physical unit; 0 for a constant channel
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,11 +49,11 @@ class Normalizer(nn.Module):
     def fit(
         cls, data: Float[np.ndarray, "... C"], channels: Sequence[Channel] = (), *, unseen: Sequence[str] = ()
     ) -> Normalizer:
-        """The smallest and the largest of each channel. Raises TrainingError on empty or non-finite data.
+        """Fit to the minimum and maximum of each channel. Raises TrainingError on empty or non-finite data.
 
-        A channel that moved over less than STILL of the physical range that `channels` give it has shown its sensor's
-        noise and nothing else; it counts as constant, since stretched to [-1, 1] the first real motion would be huge.
-        So does a channel whose name fits a pattern of `unseen`; TrainingError where a pattern fits none.
+        A channel that spans less than STILL of its physical range in `channels` shows only sensor noise. It counts as
+        constant: stretched to [-1, 1], the first real motion would be huge. A channel whose name matches a pattern of
+        `unseen` counts as constant too; TrainingError where a pattern matches none.
         """
         flat = np.asarray(data, np.float32).reshape(-1, data.shape[-1])
         if not len(flat):
@@ -83,7 +83,7 @@ class Normalizer(nn.Module):
         return value * self.half_range + self.middle
 
     def _derive(self, _missing_and_unexpected: object = None) -> None:
-        """Once what follows from low and high, not at every action."""
+        """Compute half_range, middle and scale from low and high, once instead of at every action."""
         half = (self.high - self.low) / 2
         resolution = 4 * torch.finfo(torch.float32).eps * torch.maximum(self.low.abs(), self.high.abs())
         half = torch.where(half > resolution, half, torch.zeros_like(half))
@@ -102,7 +102,7 @@ def _hidden(channels: Sequence[Channel], unseen: Sequence[str]) -> Bool[np.ndarr
 
 
 def packed(**normalizers: Normalizer | None) -> dict[str, np.ndarray]:
-    """Statistics of several normalisers as one component: "<name>.low" and "<name>.high" of those that are not None."""
+    """Return "<name>.low" and "<name>.high" of all normalisers that are not None, as one component."""
     return {
         f"{name}.{key}": value
         for name, normalizer in normalizers.items()
@@ -112,7 +112,7 @@ def packed(**normalizers: Normalizer | None) -> dict[str, np.ndarray]:
 
 
 def unpack(values: Mapping[str, np.ndarray], **normalizers: Normalizer | None) -> None:
-    """The inverse of `packed`. Raises BundleError where the component holds anything else than these statistics."""
+    """Load the statistics of `packed`. Raises BundleError where the component holds anything else."""
     present = {name: normalizer for name, normalizer in normalizers.items() if normalizer is not None}
     if unknown := sorted(key for key in values if key.split(".")[0] not in present):
         raise BundleError(f"normalizer: unknown tensor {unknown[0]!r}")

@@ -1,4 +1,4 @@
-"""The prior: a GPT over observations that predicts, at each of them, the codes of the chunk that follows and an offset.
+"""The prior: a GPT over observations that predicts codes and an offset of the chunk that follows each observation.
 
 Sections 3.3 and 3.4 of VQ-BeT (arXiv 2403.03181). A chunk is decode(codes) + offset(codes), in normalised units.
 """
@@ -21,18 +21,18 @@ from vqbet.models.nets import MLP, Decoder, DecoderShape, GoalAs, restore, tenso
 from vqbet.models.normalizer import Normalizer, packed, unpack
 from vqbet.models.tokenizer import Tokenizer
 
-TABLE = 4096  # combinations of codes, up to which all are decoded beforehand
-APART = ("tokenizer", "normalizer", "goal")  # what is not in the component "prior"
-Choose = Callable[[int | slice, Tensor], Tensor]  # (layers, logits (N, K)) -> codes (N,): of each row, its layers
+TABLE = 4096  # up to this many combinations of codes, all are decoded in advance
+APART = ("tokenizer", "normalizer", "goal")  # submodules that are not in the component "prior"
+Choose = Callable[[int | slice, Tensor], Tensor]  # (the layers of a row of codes, logits (N, K)) -> codes (N,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorShape(DecoderShape):
-    """The decoder's shape, with future observations for goals, and head_hidden: width of both heads' two hidden layers.
+    """Dimensions of the decoder, whose goals are future observations, and of the two heads.
 
-    head_hidden 0: heads of one linear layer, as BeT's. sequential: each layer's code is predicted from the codes of the
-    layers before it, instead of independently. offset: whether there is an offset head. goal_as: how goals are told,
-    see `Decoder`.
+    head_hidden: width of each head's two hidden layers; 0: one linear layer, as in BeT. sequential: predict each
+    layer's code from the codes of the previous layers, instead of independently. offset: add an offset head. goal_as:
+    input of the goals, see `Decoder`.
     """
 
     head_hidden: int
@@ -43,12 +43,12 @@ class PriorShape(DecoderShape):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised; the defaults are the paper's PushT values for actions in [-1, 1].
+    """Weights and options of the training loss; the defaults are the paper's PushT values for actions in [-1, 1].
 
-    offset_target: the codes whose offset is trained: "sampled" from the prediction (the authors' code), or the "true"
-    codes of the chunk (BeT). observation_noise, goal_noise: standard deviation of what is added to observations and to
-    goals in training, in normalised units. supervise: at which of a window's positions a chunk is asked for: "all", as
-    in the paper, or the "last", which is the one that acts; heads then cost 1 / T.
+    offset_target: the codes whose offset is trained, "sampled" from the prediction (the authors' code) or the "true"
+    codes of the chunk (BeT). observation_noise, goal_noise: standard deviation of the Gaussian noise on observations
+    and goals in training, in normalised units. supervise: the positions of a window whose chunks are predicted, "all"
+    as in the paper, or only the "last", the one used for acting; the heads then cost 1 / T.
     """
 
     focal_gamma: float = 2.0
@@ -62,7 +62,7 @@ class Objective:
 
 
 class CodeHead(nn.Module):
-    """Features -> the logits of each layer's code: one MLP for all layers, or in sequential mode one for each."""
+    """Features -> logits of each layer's code: one MLP for all layers, or one per layer in sequential mode."""
 
     def __init__(self, shape: PriorShape, *, layers: int, codes: int) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class CodeHead(nn.Module):
         self.heads = nn.ModuleList(_head(shape, outputs, given=given) for given, outputs in sizes)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M Q K"]:
-        """Logits of every layer, in sequential mode given the true `codes` of the layers before it."""
+        """Return the logits of every layer, in sequential mode given the true `codes` of the previous layers."""
         if not self.sequential:
             return rearrange(self.heads[0](features), "m (q k) -> m q k", k=self.codes)
         return torch.stack([self._logits(features, codes, layer) for layer in range(self.layers)], dim=1)
 
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
-        """Codes as `choose` takes them from the logits: all layers at once, in sequential mode one after the other."""
+        """Return the codes that `choose` draws from the logits: all layers at once, or in turn in sequential mode."""
         if not self.sequential:
             logits = self.heads[0](features).view(-1, self.codes)
             return choose(slice(self.layers), logits).view(-1, self.layers)
@@ -95,8 +95,8 @@ class CodeHead(nn.Module):
 class OffsetHead(nn.Module):
     """Features and codes -> an offset of the chunk: one vector per layer's code, summed over layers.
 
-    A row costs Q K H A hidden multiply-adds in the last layer, of which the chosen codes need 1 / K. `FEW` rows fetch
-    the weights of their codes only, Q H A hidden numbers each; beyond that, one product with all weights is faster.
+    In the last layer a row costs Q K H A hidden multiply-adds, of which the chosen codes need 1 / K. Up to `FEW` rows
+    fetch only their codes' weights, Q H A hidden numbers each; for more rows, one product with all weights is faster.
     """
 
     FEW = 4
@@ -127,11 +127,11 @@ class OffsetHead(nn.Module):
 
 @final
 class Prior(nn.Module):
-    """Observations in physical units -> features -> codes and offsets. The tokenizer it holds is frozen from then on.
+    """Observations in physical units -> features -> codes and offsets. Freezes the tokenizer.
 
-    Hence `decoded`: what it makes of every combination of codes, where there are few enough (None: there are not).
-    `goal` normalises the C goal channels; None where it is unconditional. Raises TrainingError where the tokenizer was
-    never trained, or goal and goal_steps do not agree.
+    `decoded` holds the chunk of every combination of codes; None where there are more than TABLE. `goal` normalises the
+    C goal channels; None for an unconditional prior. Raises TrainingError where the tokenizer was never trained, or
+    goal and goal_steps do not agree.
     """
 
     decoded: Float[Tensor, "K ... H A"] | None
@@ -174,24 +174,24 @@ class Prior(nn.Module):
     def last(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B W"]:
-        """The features of the newest observation alone."""
+        """Return the features of the newest observation."""
         return self.decoder.last(self.normalizer.normalize(observation), self._wanted(goal))
 
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         return self.code_head.draw(features, choose)
 
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
-        """The actions of the given codes, in normalised units."""
+        """Return the actions of the given codes, in normalised units."""
         decoded = self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
         return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Focal loss of the codes and L1 of the chunk at every position whose chunk is complete.
+        """Return focal loss of the codes plus L1 loss of the chunk, at every position with a complete chunk; metrics.
 
-        batch, as `Windows` gathers it: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
-        (B, T+H-1), and "goal" (B, G, C) where there is one. Sums are divided by the positions asked for, so the loss of
-        a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled codes,
-        noise. No shape depends on what the batch holds.
+        batch, as gathered by `Windows`: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
+        (B, T+H-1), and "goal" (B, G, C) if conditional. Sums are divided by the number of supervised positions, so the
+        loss of a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled
+        codes, noise. No shape depends on the values in the batch.
         """
         length, goal = self.tokenizer.shape.chunk, self.objective
         observation = torch.as_tensor(batch["observation"])
@@ -204,7 +204,7 @@ class Prior(nn.Module):
         weight = weight[:, -asked:].flatten().to(features.dtype)
         count = weight.sum().clamp_min(1)
 
-        with torch.autocast(target.device.type, enabled=False):  # a code is exact or wrong
+        with torch.autocast(target.device.type, enabled=False):  # a rounded input can have another code
             codes = self.tokenizer.encode(target)
         logits = self.code_head(features, codes).float()
         focal = weight @ _focal(logits, codes, goal.focal_gamma) / len(weight)  # (Q,)
@@ -223,14 +223,14 @@ class Prior(nn.Module):
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside the tensors and the tokenizer; JSON-clean."""
+        """Return the `arguments` of `from_components`; JSON-clean."""
         channels = {"channels": self.normalizer.channels}
         if self.goal is not None:
             channels["goal_channels"] = self.goal.channels
         return {**asdict(self.shape), **channels}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """Tensors of "prior" and, under observation.* and goal.*, of "normalizer"."""
+        """Return the tensors of "prior" and of "normalizer" (observation.* and goal.*)."""
         statistics = packed(observation=self.normalizer, goal=self.goal)
         return {"prior": tensors(self, without=APART), "normalizer": statistics}
 
@@ -242,7 +242,7 @@ class Prior(nn.Module):
         *,
         tokenizer: Tokenizer,
     ) -> Prior:
-        """The exact inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        """Return the exact prior of `arguments` and `components`. Raises BundleError where tensors do not fit."""
         shape = {name: value for name, value in arguments.items() if not name.endswith("channels")}
         goal = Normalizer(arguments["goal_channels"]) if "goal_channels" in arguments else None
         prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal)
@@ -254,7 +254,7 @@ class Prior(nn.Module):
         return None if self.goal is None or goal is None else self.goal.normalize(goal)
 
     def _trained_on(self, observation: Float[Tensor, "B T D"], goal: Any) -> Float[Tensor, "B _ W"]:
-        """The features of the positions that are supervised, with what training does to observations."""
+        """Return the features of the supervised positions; in training mode with noise on observations and goals."""
         goal = None if goal is None else torch.as_tensor(goal)
         if self.training and self.objective.observation_noise:
             noise = self.objective.observation_noise * self.normalizer.half_range
@@ -279,9 +279,9 @@ class Prior(nn.Module):
 
 
 def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
-    """A draw from softmax(logits) for each row, by inverting its cumulative distribution at `uniform` in [0, 1).
+    """Return a draw from softmax(logits) per row, by inverting the cumulative distribution at `uniform` in [0, 1).
 
-    Probabilities are counted in units of 2^-48: sums of integers are exact, and the same in whatever order a GPU adds.
+    Probabilities are integers in units of 2^-48: sums of integers are exact, in whatever order a GPU adds.
     """
     cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
     threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
@@ -289,13 +289,13 @@ def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tens
 
 
 def _focal(logits: Float[Tensor, "M Q K"], codes: Int[Tensor, "M Q"], gamma: float) -> Float[Tensor, "M Q"]:
-    """(1 - p)^gamma * -log p of the true code (Lin et al. 2017, equation 4)."""
+    """Focal loss (1 - p)^gamma * -log p of the true code (Lin et al. 2017, equation 4)."""
     log_p = logits.log_softmax(2).gather(2, codes[:, :, None])[:, :, 0]
     return -((1 - log_p.exp()) ** gamma) * log_p
 
 
 def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
-    """At [k, ..., l] the chunk of codes (k, ..., l); None where there are more than TABLE."""
+    """Return the chunk of codes (k, ..., l) at [k, ..., l]; None where there are more than TABLE combinations."""
     codes, layers = tokenizer.shape.codes, tokenizer.shape.layers
     if codes**layers > TABLE:
         return None
@@ -305,7 +305,7 @@ def _table(tokenizer: Tokenizer) -> Float[Tensor, "K ... H A"] | None:
 
 
 def _head(shape: PriorShape, outputs: int, *, given: int = 0) -> MLP:
-    """A head over features, joined with `given` other numbers."""
+    """Return a head over features concatenated with `given` other numbers."""
     head = MLP(shape.width + given, shape.head_hidden, outputs)
     with torch.no_grad():
         for parameter in head[-1].parameters():

@@ -1,7 +1,7 @@
-"""The quantisers: L numbers of a chunk <-> Q codes of K classes each. Residual VQ, k-means bins, FSQ.
+"""Quantisers: L numbers of a chunk <-> Q codes of K classes each. Residual VQ, k-means bins, FSQ.
 
-All three give and take the same codes, so that a prior can be compared over any of them. Whether the numbers are a
-network's or the chunk's own is each one's to say (`networks`).
+All three have the same form of codes, so that priors over any of them can be compared. `networks` says whether the L
+numbers are the output of an encoder or the chunk itself.
 """
 
 from __future__ import annotations
@@ -15,42 +15,44 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-KMEANS_ITERATIONS = 25  # where training goes on from the centres
-BINS_ITERATIONS = 100  # where the centres are all there is; BeT's code takes 50, most data stand still before
-FSQ_MARGIN = 1e-3  # the paper's eps: how far tanh may go beyond the outermost levels
-FSQ_SPREAD = 0.75  # levels; at 0.5 two values that are equally frequent round to the same level
+KMEANS_ITERATIONS = 25  # for centres that training improves
+BINS_ITERATIONS = 100  # for centres that are final; BeT's code takes 50, and most data converge earlier
+FSQ_MARGIN = 1e-3  # the paper's eps: the reach of tanh beyond the outermost levels
+FSQ_SPREAD = 0.75  # levels; at 0.5 two equally frequent values round to the same level
 
 
 class Quantizer(Protocol):
-    """What a tokenizer asks of a quantiser, whatever its kind.
+    """Interface of a quantiser to the tokenizer.
 
-    width: L, how many numbers of a chunk go in and come out. networks: whether an encoder and a decoder belong around
-    it; without them L is the size of a chunk, and there is nothing to train once `initialise` has run.
+    width: L, the count of numbers per chunk, in and out. networks: True where an encoder and a decoder surround the
+    quantiser; otherwise L is the size of a chunk, and nothing is trained after `initialise`.
     """
 
     width: int
     networks: bool
 
     def __call__(self, latent: Float[Tensor, "B L"]) -> tuple[Float[Tensor, "B L"], Int[Tensor, "B Q"], Tensor]:
-        """The quantised numbers with the gradient of the given ones (straight-through), their codes, and the commitment
-        loss; in training mode it learns from what it sees."""
+        """Return the quantised numbers (straight-through gradient to `latent`), their codes, and the commitment loss.
+
+        In training mode the quantiser learns from `latent`.
+        """
 
     def encode(self, latent: Float[Tensor, "B L"]) -> Int[Tensor, "B Q"]: ...
 
     def decode(self, codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]: ...
 
     def initialise(self, latent: Float[Tensor, "N L"], generator: torch.Generator) -> None:
-        """Start from data, once, before the first step."""
+        """Initialise from data, once, before the first step."""
 
 
 @final
 class ResidualQuantizer(nn.Module):
-    """Q codebooks of K codes in L dimensions; each layer quantises what the layers before it left over.
+    """Q codebooks of K codes in L dimensions; each layer quantises the residual of the previous layers.
 
     Section 3.2 of VQ-BeT (arXiv 2403.03181), codebooks by moving averages (VQ-VAE, arXiv 1711.00937, appendix A.1). One
-    layer is plain VQ. `usage[q, k]` is the moving average of the share of a batch that code k of layer q received,
-    `mass[q, k]` that of the sum of those vectors over the batch's size; a code is their ratio, so both start and decay
-    together.
+    layer is plain VQ. `usage[q, k]` is the moving average of the share of a batch assigned to code k of layer q.
+    `mass[q, k]` is that of the sum of the assigned vectors over the batch size. A code is mass over usage, so both
+    start and decay together.
     """
 
     networks = True
@@ -81,9 +83,9 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, residuals: Sequence[Float[Tensor, "B L"]], codes: Int[Tensor, "B Q"]) -> None:
-        """One step of the moving averages; codes below `revive_below` vectors a batch restart at random residuals.
+        """Update the moving averages; codes with less than `revive_below` vectors a batch restart at random residuals.
 
-        Draws from torch's global generator, and only where a code is dead.
+        Draws from torch's global generator only where a code is dead.
         """
         batch = len(codes)
         for layer, (residual, chosen) in enumerate(zip(residuals, codes.T, strict=True)):
@@ -101,7 +103,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latent: Float[Tensor, "N L"], generator: torch.Generator) -> None:
-        """k-means of each layer's residuals, with the counts that belong to them."""
+        """Initialise centres and counts of each layer by k-means of its residuals."""
         layers, codes = self.usage.shape
         centres, counts = residual_kmeans(latent, layers, codes, generator, KMEANS_ITERATIONS)
         self.codebooks.copy_(centres)
@@ -111,10 +113,10 @@ class ResidualQuantizer(nn.Module):
 
 @final
 class KMeansQuantizer(nn.Module):
-    """Bins of the chunks themselves, without networks: the centres that k-means finds in them.
+    """Bins of the chunks themselves, without networks: k-means centres.
 
-    Behavior Transformers (arXiv 2206.11251, section 3.1) has one layer, over single actions. Here layers after the
-    first are k-means of what the layers before them left over.
+    Behavior Transformers (arXiv 2206.11251, section 3.1) has one layer, over single actions. Here each layer after the
+    first is k-means of the residual of the previous layers.
     """
 
     networks = False
@@ -146,9 +148,9 @@ class ScalarQuantizer(nn.Module):
     """Finite scalar quantisation: each of Q numbers is bounded and rounded to one of K levels (arXiv 2309.15505).
 
     No codebook and no commitment loss. A code is the index of a level, from 0 to K - 1; level k stands for the number
-    (k - K // 2) / (K // 2). The appendix of the paper shifts tanh so that 0 falls onto a level where K is even; with
-    K = 2 that would be an outermost one, where tanh is flat, so there 0 stays between the two. `mean` and `scale` are
-    not in the paper: until `initialise` they change nothing, and after it few levels do not collapse into one.
+    (k - K // 2) / (K // 2). For even K the appendix of the paper shifts tanh so that 0 falls onto a level. With K = 2
+    this would be an outermost level, where tanh is flat, so 0 stays between the two. `mean` and `scale` are not in the
+    paper: they have no effect before `initialise`, and after it they keep a few levels from collapsing into one.
     """
 
     networks = True
@@ -178,10 +180,10 @@ class ScalarQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latent: Float[Tensor, "N Q"], generator: torch.Generator) -> None:
-        """Centre each number, and spread one whose deviation is below FSQ_SPREAD levels as far as that.
+        """Centre each number, and scale a deviation below FSQ_SPREAD levels up to FSQ_SPREAD.
 
-        An untrained encoder's numbers are small. Where all of them round to the level at 0, the decoder gets nothing
-        but zeros, at which every ReLU of a new network is dead, and it never learns.
+        An untrained encoder's numbers are small. Where all of them round to the level at 0, the decoder receives only
+        zeros, at which every ReLU of a new network is dead, and never learns.
         """
         deviation = latent.std(0, correction=0)
         varies = deviation > 1e-6
@@ -189,18 +191,20 @@ class ScalarQuantizer(nn.Module):
         self.scale.copy_(torch.where(varies, FSQ_SPREAD / (self.reach * deviation), 1).clamp_min(1))
 
     def _bounded(self, latent: Float[Tensor, "B Q"]) -> Float[Tensor, "B Q"]:
-        """Between -(K // 2) and (K - 1) // 2, and a little beyond."""
+        """Return numbers between -(K // 2) and (K - 1) // 2, or slightly beyond."""
         return ((latent - self.mean) * self.scale + self.shift).tanh() * self.reach - self.offset
 
     def _indices(self, bounded: Float[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
-        """Levels, counted from 0. Where K is above 1000 the margin is more than half a level, hence the bounds."""
+        """Return levels, counted from 0. For K above 1000 the margin exceeds half a level, hence the clamp."""
         return (bounded.detach().round().long() + self.levels // 2).clamp(0, self.levels - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What quantisers are built from: Q layers of K codes, L latent numbers, the H A numbers of a chunk, and for moving
-    averages their decay and the use below which a code is revived. Each kind takes what it needs."""
+    """Arguments of a quantiser, of which each kind takes those it needs.
+
+    layers Q of codes K, latent L, size H A of a chunk; for moving averages, decay and the use that revives a code.
+    """
 
     layers: int
     codes: int
@@ -230,7 +234,7 @@ QUANTIZERS: Mapping[str, Callable[[Wanted], Quantizer]] = {
 def nearest(
     codebooks: Float[Tensor, "Q K L"], latent: Float[Tensor, "B L"]
 ) -> tuple[Int[Tensor, "B Q"], list[Float[Tensor, "B L"]], list[Float[Tensor, "B L"]]]:
-    """The nearest code of each layer (Euclidean), what each layer saw, and the vector it chose."""
+    """Return each layer's nearest code (Euclidean), its residual, and the vector of the code."""
     codes: list[Tensor] = []
     residuals: list[Tensor] = []
     vectors: list[Tensor] = []
@@ -245,14 +249,14 @@ def nearest(
 
 
 def looked_up(codebooks: Float[Tensor, "Q K L"], codes: Int[Tensor, "B Q"]) -> Float[Tensor, "B L"]:
-    """The sum over layers of the vectors that the codes stand for."""
+    """Return the sum over layers of the codes' vectors."""
     return _sum([codebook.index_select(0, chosen) for codebook, chosen in zip(codebooks, codes.T, strict=True)])
 
 
 def residual_kmeans(
     points: Float[Tensor, "N L"], layers: int, codes: int, generator: torch.Generator, iterations: int
 ) -> tuple[Float[Tensor, "Q K L"], Float[Tensor, "Q K"]]:
-    """k-means of the points, then of what the nearest centres leave over, and so on: centres and counts by layer."""
+    """Return centres and counts by layer: k-means of the points, then of their residuals, and so on."""
     centres, counts = [], []
     for _ in range(layers):
         found, held = kmeans(points, codes, generator, iterations)
@@ -265,11 +269,11 @@ def residual_kmeans(
 def kmeans(
     points: Float[Tensor, "N L"], count: int, generator: torch.Generator, iterations: int = KMEANS_ITERATIONS
 ) -> tuple[Float[Tensor, "K L"], Float[Tensor, " K"]]:
-    """Lloyd's k-means from a k-means++ start (Arthur & Vassilvitskii 2007): centres and how many points each holds.
+    """Lloyd's k-means from a k-means++ start (Arthur & Vassilvitskii 2007); returns centres and their point counts.
 
-    Ends where the centres stand still, or after so many iterations. A centre that lost all its points moves to the
-    point farthest from its own centre. Where there are fewer distinct points than centres, the spare ones coincide with
-    others and hold no points.
+    Ends when the centres stop moving, or after `iterations`. A centre that lost all its points moves to the point
+    farthest from its own centre. With fewer distinct points than centres, the spare centres coincide with others and
+    hold no points.
     """
     centres = _spread(points, count, generator)
     for _ in range(iterations):
@@ -289,8 +293,8 @@ def kmeans(
 
 
 def _spread(points: Float[Tensor, "N L"], count: int, generator: torch.Generator) -> Float[Tensor, "K L"]:
-    """The k-means++ start: each centre is a point, drawn in proportion to its squared distance to those before it."""
-    apart = torch.empty_like(points)  # used again: fresh memory of this size costs more than the arithmetic
+    """k-means++ start: each centre is a point drawn in proportion to its squared distance to the centres before it."""
+    apart = torch.empty_like(points)  # reused: fresh memory of this size costs more than the arithmetic
     centres = points[torch.randint(len(points), (1,), generator=generator)]
     distance = torch.sub(points, centres[0], out=apart).square_().sum(1)
     while len(centres) < count:

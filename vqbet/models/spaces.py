@@ -1,4 +1,4 @@
-"""What goes into a baseline and what comes out of it, in normalised units: observations, goals, chunks of actions."""
+"""Inputs and outputs of a baseline in normalised units: observations, goals, chunks of actions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vqbet.models.nets import restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 
 Model = TypeVar("Model", bound=nn.Module)
-APART = ("spaces",)  # what of a policy is not in its component "model"
+APART = ("spaces",)  # submodules that are not in the component "model"
 
 
 @final
 class Spaces(nn.Module):
     """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
 
-    observation_noise, goal_noise: standard deviation of what is added to observations and to goals in training, in
+    observation_noise, goal_noise: standard deviation of the Gaussian noise on observations and goals in training, in
     normalised units.
     """
 
@@ -50,8 +50,10 @@ class Spaces(nn.Module):
         observation_noise: float = 0.0,
         goal_noise: float = 0.0,
     ) -> Spaces:
-        """The ranges of the demonstrations; `goal` names the observation channels that make a goal, and patterns of
-        `unseen` those that the policy does not look at."""
+        """Fit to the ranges of the demonstrations.
+
+        goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores.
+        """
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
         seen, spec = demos.observation, demos.spec
@@ -62,18 +64,18 @@ class Spaces(nn.Module):
 
     @property
     def channels(self) -> tuple[int, int, int]:
-        """D, A and C, as `acting.Planner` has them."""
+        """D, A and C, as in `policies.actor.Planner`."""
         return self.observation.channels, self.action.channels, self.goal.channels if self.goal is not None else 0
 
     def seen(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None]:
-        """Observation and goal, normalised; the goal is None where the policy takes none."""
+        """Return observation and goal, normalised; the goal is None where the policy takes none."""
         wanted = None if self.goal is None or goal is None else self.goal.normalize(goal)
         return self.observation.normalize(observation), wanted
 
     def expect_goal(self, policy: str, goal_steps: int) -> None:
-        """Raises TrainingError unless there are goal channels where `goal_steps` is above 0, and none where it is 0."""
+        """Raise TrainingError unless there are goal channels exactly where `goal_steps` is above 0."""
         if (self.goal is None) != (goal_steps == 0):
             raise TrainingError(
                 f"{policy}: goal_steps {goal_steps} and {self.channels[2]} goal channels must come together: "
@@ -83,11 +85,11 @@ class Spaces(nn.Module):
     def supervised(
         self, batch: Mapping[str, Any], chunk: int, goal_steps: int
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None, Float[Tensor, "B T H A"], Float[Tensor, "B T"]]:
-        """Observations, goals and each position's chunk, normalised, and a weight: 1 where it was recorded whole.
+        """Return normalised observations, goals, each position's chunk, and its weight: 1 where complete, else 0.
 
-        batch, as `Windows` and `GoalWindows` gather it: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
-        (B, T+H-1), and "goal" (B, G, C). Without goal_steps a goal in the batch is left aside, so that the same windows
-        serve both. Raises TrainingError where the batch has not the goal that the policy takes.
+        batch, as gathered by `Windows` and `GoalWindows`: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
+        (B, T+H-1), and "goal" (B, G, C). Without goal_steps a goal in the batch is ignored, so that the same windows
+        serve both. Raises TrainingError where the batch lacks the goal that the policy takes.
         """
         goal = batch.get("goal")
         expected, got = (goal_steps, self.channels[2]), tuple(np.shape(() if goal is None else goal)[1:])
@@ -108,16 +110,16 @@ class Spaces(nn.Module):
         return observation, goal, target, weight
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside the tensors; JSON-clean."""
+        """Return the `arguments` of `from_components`; JSON-clean."""
         return {"channels": list(self.channels)}
 
     def components(self) -> dict[str, np.ndarray]:
-        """The tensors of the component "normalizer"."""
+        """Return the tensors of the component "normalizer"."""
         return packed(observation=self.observation, action=self.action, goal=self.goal)
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> Spaces:
-        """The inverse of `arguments` and `components`. Raises BundleError where tensors do not fit."""
+        """Return the spaces of these `arguments` and `components`. Raises BundleError where tensors do not fit."""
         observation, action, goal = arguments["channels"]
         spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
         unpack(values, observation=spaces.observation, action=spaces.action, goal=spaces.goal)
@@ -125,12 +127,12 @@ class Spaces(nn.Module):
 
 
 def _disturbed(values: Float[Tensor, "... D"], normalizer: Normalizer, noise: float) -> Float[Tensor, "... D"]:
-    """Normalised values with noise on the channels that move in the demonstrations."""
+    """Return normalised values with Gaussian noise on the channels that vary in the demonstrations."""
     return values + noise * (normalizer.half_range > 0).to(values.dtype) * torch.randn_like(values)
 
 
 def parts(policy: nn.Module, spaces: Spaces) -> dict[str, dict[str, np.ndarray]]:
-    """The tensors of a policy with `spaces`, by component: "model" and "normalizer"."""
+    """Return the tensors of a policy with `spaces`, by component: "model" and "normalizer"."""
     return {"model": tensors(policy, without=APART), "normalizer": spaces.components()}
 
 
@@ -140,7 +142,7 @@ def rebuilt(
     arguments: Mapping[str, Any],
     components: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Model:
-    """The policy that `make` builds, with the tensors of `parts`. Raises BundleError naming what does not fit."""
+    """Return the policy that `make` builds, with the tensors of `parts`. Raises BundleError naming any mismatch."""
     if missing := {"model", "normalizer"} - components.keys():
         raise BundleError(f"{name} policy: components missing: {', '.join(sorted(missing))}")
     try:

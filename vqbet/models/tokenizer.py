@@ -1,7 +1,7 @@
-"""The tokenizer turns a chunk of H actions into Q codes and back: a quantiser, with an encoder and a decoder around it.
+"""The tokenizer converts a chunk of H actions into Q codes and back: a quantiser between an encoder and a decoder.
 
-With the residual quantiser that is section 3.2 of VQ-BeT (arXiv 2403.03181); here codebooks start from k-means on data
-and dead codes are revived, which the authors' code leaves out. `vqbet.models.quantizers` has those to compare it with.
+With the residual quantiser this is section 3.2 of VQ-BeT (arXiv 2403.03181). Unlike in the authors' code, codebooks
+start from k-means on data and dead codes are revived. The other kinds in `vqbet.models.quantizers` are for comparison.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from vqbet.models.normalizer import Normalizer
 from vqbet.models.quantizers import QUANTIZERS, Wanted
 
 KMEANS_POINTS = 16384
-SHOWN = 5  # channels of one limit in a sentence
+SHOWN = 5  # channels named per limit in a message
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerShape:
     """chunk H actions, Q layers of K codes, L latent dimensions, width of the hidden layers, kind of the quantiser.
 
-    What layers and codes are depends on the kind (`quantizers`): "residual" (one layer is plain VQ), "kmeans", which
-    has neither latent nor hidden, or "fsq", whose latent dimensions are its Q layers, with K levels each.
+    The meaning of layers and codes depends on the kind (`quantizers`): "residual" (one layer is plain VQ), "kmeans",
+    which uses neither latent nor hidden, or "fsq", whose latent dimensions are its Q layers, with K levels each.
     """
 
     chunk: int
@@ -43,12 +43,12 @@ class TokenizerShape:
 
 @final
 class Tokenizer(nn.Module):
-    """Chunks of actions <-> codes, in normalised units; the normaliser of the actions travels with it.
+    """Chunks of actions <-> codes, in normalised units. Holds the normaliser of the actions.
 
     Raises ValueError for a kind that is not in QUANTIZERS.
     """
 
-    single_process = True  # k-means and revived codes would differ from process to process
+    single_process = True  # k-means and revived codes would differ between processes
     trained_steps: Int[Tensor, ""]
 
     def __init__(
@@ -78,13 +78,13 @@ class Tokenizer(nn.Module):
 
     @property
     def trainable(self) -> bool:
-        """Whether there is anything to train after `initialise`."""
+        """True where anything is trained after `initialise`."""
         return self.quantizer.networks
 
     def initialise(self, chunks: Float[np.ndarray, "N H A"], generator: torch.Generator) -> None:
-        """Start the quantiser from chunks in physical units; once, before the first training step.
+        """Initialise the quantiser from chunks in physical units; once, before the first training step.
 
-        Where nothing is trainable this is all the training there is, and counts as one step.
+        Where nothing is trainable this is the whole training, and counts as one step.
         """
         picked = torch.randperm(len(chunks), generator=generator)[:KMEANS_POINTS]
         with torch.no_grad():
@@ -93,11 +93,11 @@ class Tokenizer(nn.Module):
             self.trained_steps.fill_(1)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction L1 and commitment of each window's last chunk, where it is complete; in training mode
-        the codebooks move.
+        """Return reconstruction L1 plus commitment loss of each window's last chunk, where complete; metrics.
 
-        batch: "action" (B, T+H-1, A) in physical units and "valid" (B, T+H-1), as `Windows` gathers them. Over an epoch
-        of windows every chunk comes once. Raises TrainingError where a batch holds no complete chunk.
+        batch, as gathered by `Windows`: "action" (B, T+H-1, A) in physical units and "valid" (B, T+H-1). An epoch of
+        windows holds every chunk once. In training mode the codebooks are updated. Raises TrainingError where a batch
+        holds no complete chunk.
         """
         length = self.shape.chunk
         complete = torch.as_tensor(batch["valid"])[:, -length:].all(1)
@@ -127,9 +127,9 @@ class Tokenizer(nn.Module):
         return self._rebuild(self.quantizer.decode(codes))
 
     def health(self, chunks: Float[np.ndarray, "N H A"]) -> dict[str, Any]:
-        """How well chunks in physical units survive encode and decode, and how the codes are used; JSON-clean.
+        """Return reconstruction errors of chunks in physical units and the usage of the codes; JSON-clean.
 
-        Errors are absolute and per channel; `*_over_std` divides by the standard deviation of the channel.
+        Errors are absolute and per channel; `*_over_std` is divided by the standard deviation of the channel.
         """
         rebuilt, codes = [], []
         for part in self._normalize(chunks).split(16384):
@@ -156,7 +156,7 @@ class Tokenizer(nn.Module):
         }
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside the tensors; JSON-clean."""
+        """Return the `arguments` of `from_components`; JSON-clean."""
         return {**asdict(self.shape), "channels": self.normalizer.channels}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
@@ -166,8 +166,11 @@ class Tokenizer(nn.Module):
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> Tokenizer:
-        """The exact inverse of `arguments` and `components`; arguments of before, without a kind or of kind "vq",
-        mean residual. Raises BundleError where tensors do not fit, or for a kind that this code does not know."""
+        """Return the tokenizer of these `arguments` and `components`, exactly.
+
+        Older arguments, without a kind or of kind "vq", mean residual. Raises BundleError where tensors do not fit, or
+        for an unknown kind.
+        """
         shape = {name: value for name, value in arguments.items() if name != "channels"}
         shape["kind"] = "residual" if shape.get("kind", "vq") == "vq" else shape["kind"]
         if shape["kind"] not in QUANTIZERS:
@@ -190,10 +193,10 @@ class Tokenizer(nn.Module):
 def check_health(
     health: Mapping[str, Any], channels: Sequence[str], *, max_mean_error: float, max_p99_error: float, min_used: float
 ) -> None:
-    """Raises TrainingError, one line with every way in which a tokenizer is unfit for a prior.
+    """Raise TrainingError, in one line, with every reason why the tokenizer of this `health` is unfit for a prior.
 
-    channels: the names of the action channels. The errors are limits on `*_over_std` of every channel, `min_used` on
-    the share of codes used in every layer.
+    channels: names of the action channels. max_*_error limits `*_over_std` of every channel, `min_used` the share of
+    codes used in every layer.
     """
     found = []
     if health["trained_steps"] == 0:

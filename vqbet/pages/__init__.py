@@ -1,1 +1,1 @@
-"""HTML pages that load nothing, and the figures on them."""
+"""Self-contained HTML pages and their figures."""

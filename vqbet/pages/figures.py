@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no date, no random id, ink in the page's own text colour. Equal input gives equal text."""
+"""Charts as inline SVG without dates or random ids, in the page's text colour. Equal input returns equal text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the page's text colour until the SVG is written
+INK = "#010203"  # placeholder of the page's text colour until the SVG is written
 COLOURS = ("#3f83c9", "#e0812f", "#3fa06a", "#a866b5", "#c8a72b", "#cf5a5a", "#5bb0b0", "#8c7460")
 UNDECIDED = "#98a1ad"
 POINTS = 60  # of one path in a chart
@@ -39,7 +39,7 @@ STYLE: dict[Any, Any] = {
 
 
 def curves(rows: Mapping[str, Sequence[float]], *, name: str) -> str:
-    """One small chart per metric of a training over its steps; a logarithmic axis where a metric spans decades."""
+    """Draw one small chart per metric over the steps of a training, with a log axis where a metric spans decades."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -60,7 +60,7 @@ def curves(rows: Mapping[str, Sequence[float]], *, name: str) -> str:
 
 
 def code_usage(usage: Float[np.ndarray, "Q K"], *, name: str) -> str:
-    """A heat map of how often each code of each layer is used, as a multiple of its even share."""
+    """Draw a heat map of the usage of each code of each layer, relative to uniform usage."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def code_usage(usage: Float[np.ndarray, "Q K"], *, name: str) -> str:
 def trajectories(
     panels: Mapping[str, Sequence[Float[np.ndarray, "T 2"]]], groups: Sequence[str], *, unit: str, name: str
 ) -> str:
-    """One panel per tracked thing, one line per episode, coloured by the episode's group, a dot where it ended."""
+    """Draw one panel per track and one line per episode, coloured by the episode's group, with a dot at its end."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -122,18 +122,18 @@ def trajectories(
 
 
 def _thinned(path: Float[np.ndarray, "T 2"]) -> Float[np.ndarray, "T2 2"]:
-    """At most POINTS points of a path, its first and its last among them: the page stays small."""
+    """Return at most POINTS points of a path, first and last included, to keep the page small."""
     return path[np.linspace(0, len(path) - 1, min(len(path), POINTS)).round().astype(int)]
 
 
 def grid(axes: Axes) -> None:
-    """Faint lines and small numbers."""
+    """Add faint grid lines and small tick labels."""
     axes.grid(color=INK, alpha=0.12, linewidth=0.5)
     axes.tick_params(length=2, width=0.5, labelsize=8)
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure's <svg> element alone. `name` keeps its ids apart from those of the page's other figures."""
+    """Return the <svg> element of a figure. `name` distinguishes its ids from those of other figures on the page."""
     from matplotlib import rc_context
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Pages for people: one HTML file that loads nothing, from a template of this package; see page.css."""
+"""Rendering of self-contained HTML pages from the templates of this package; see page.css."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def render(template: str, **content: Any) -> str:
-    """The page of `template`, by its path in the package, with `content` under its names; functions are content too.
+    """Render `template`, a path in the package, with `content` as its variables; functions are allowed.
 
-    What comes from elsewhere is escaped. Filters: `number`, `thousands`. Equal content gives equal text. Raises
-    ValueError where the content lacks a part that the template looks into.
+    Content is escaped. Filters: `number`, `thousands`. Equal content returns equal text. Raises ValueError where the
+    content lacks a part that the template reads.
     """
     from jinja2 import Environment, FileSystemLoader, UndefinedError
 
@@ -31,5 +31,5 @@ def render(template: str, **content: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not finite."""
+    """Format a number with four significant digits, None (not finite) as a dash."""
     return "–" if value is None else f"{value:.4g}"

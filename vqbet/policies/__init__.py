@@ -1,6 +1,6 @@
-"""Policy kinds: which class a bundle's `kind` names, and a bundle on disk as a policy that acts.
+"""Policy kinds: the class of each `kind`, and loading a bundle from disk as a policy that acts.
 
-`bundle` itself imports no policy, so that training depends on none.
+`vqbet.bundle` imports no policy, so that training depends on none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLICIES: Kinds = {"vqbet": _vqbet}
 def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) -> tuple[Actor, Bundle]:
     """Read a bundle and build its policy, ready to act.
 
-    kinds: a constructor by kind; the comparison passes its own table. Raises BundleError where the bundle is damaged,
+    kinds: constructors by kind; the comparison passes its own table. Raises BundleError where the bundle is damaged,
     its kind is not in `kinds`, or this code cannot build it.
     """
     bundle = read(folder, digest)
@@ -51,7 +51,7 @@ def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) ->
 def build(
     kind: str, spec: Spec, arguments: Mapping[str, Any], components: Components, *, kinds: Kinds = POLICIES
 ) -> Actor:
-    """Return the policy of this kind, ready to act. Raises BundleError where its parts do not fit together."""
+    """Return the policy of this kind, ready to act. Raises BundleError where the parts do not fit together."""
     rest = {name: value for name, value in arguments.items() if name not in ("execute", *TERMS)}
     try:
         execute, terms = arguments["execute"], understood(arguments)

@@ -1,4 +1,4 @@
-"""How a model acts: a history of observations per episode, its goal, its own random numbers, chunks executed.
+"""Acting with a model: per episode, a history of observations, a goal, random numbers, and chunks to execute.
 
 Section 3.4 of VQ-BeT (arXiv 2403.03181); the same for VQ-BeT and every baseline. numpy in and out.
 """
@@ -19,7 +19,7 @@ from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
-TERMS = ("goal", "reference", "absolute")  # what of an actor's arguments says what its planner's numbers mean
+TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
 GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )  # SplitMix64
@@ -27,7 +27,7 @@ N11, N27, N30, N31 = (np.uint64(c) for c in (11, 27, 30, 31))
 
 
 class Undecided(ArithmeticError):
-    """A plan that is none: numbers that are not finite. row: of the plan's batch, the first of them."""
+    """A plan with non-finite numbers. row: the first such row of the plan's batch."""
 
     def __init__(self, row: int) -> None:
         super().__init__(f"row {row} is not finite")
@@ -35,10 +35,10 @@ class Undecided(ArithmeticError):
 
 
 class Planner(Protocol):
-    """What acting needs of a trained model.
+    """Interface of a trained model to `Actor`.
 
-    channels: how many of observation (D), action (A) and goal (C; 0: it takes none). goal_steps G. draws: how many
-    uniform random numbers a plan takes. tags Q: how many numbers name the behaviour a chunk belongs to, 0 for none.
+    channels: number of observation channels (D), action channels (A) and goal channels (C; 0: no goal). goal_steps: G.
+    draws: uniform random numbers per plan. tags: Q, the numbers that identify the behaviour of a chunk; 0: none.
     """
 
     window: int
@@ -54,31 +54,31 @@ class Planner(Protocol):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B draws"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
-        """The next H actions in physical units, and their tags. A function of its arguments alone; float64 uniforms.
+        """Return the next H actions in physical units, and their tags. A pure function; `uniform` is float64.
 
-        Raises Undecided where the numbers that an action is drawn by are not finite.
+        Raises Undecided where the numbers that determine an action are not finite.
         """
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside tensors; JSON-clean."""
+        """Return the `arguments` of `from_components`; JSON-clean."""
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """Every tensor, by component and name."""
+        """Return every tensor, by component and name."""
 
 
 @final
 class Actor:
-    """A `contract.Policy` around a planner. The same observations, goals and seeds give the same actions, bit for bit.
+    """A `contract.Policy` around a planner. Equal observations, goals and seeds return equal actions, bit for bit.
 
-    execute "first": plan at every step, take the chunk's first action. "chunk": take all H actions, then plan again.
-    "average": plan at every step, take the mean of what the last H chunks say about this step, over those with the
-    same tags as the newest; chunks of other tags are other behaviours, and their mean is none.
+    execute "first": plan at every step, execute the chunk's first action. "chunk": execute all H actions, then plan
+    again. "average": plan at every step, execute the mean of the last H chunks' actions for this step, over the chunks
+    with the same tags as the newest. Chunks with other tags are other behaviours, and a mean of both would be neither.
 
-    reference: where the goal's points lie in the planner's frame; where there are any, the planner sees observations
-    and goals moved and turned into it, and its chunks are brought back (`vqbet.coordinates.goal_frame`).
+    reference: positions of the goal's points in the planner's frame. If set, observations and goals are transformed
+    into this frame, and chunks are transformed back (`vqbet.coordinates.goal_frame`).
 
-    absolute: where the commands of the spec count from; where there are any, the planner plans the positions that they
-    lead to, and each step's command is the one that leads there from what is observed then (`action_reference`).
+    absolute: the observed channels that the spec's commands are relative to. If set, the planner predicts target
+    positions, and each command leads from the current observation to its target (`action_reference`).
 
     Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference,
     absolute and planner disagree.
@@ -127,7 +127,7 @@ class Actor:
         self._start(np.zeros(0, np.int64), np.zeros((0, len(self.goal)), np.float32))
 
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
-        """Raises WorldError where the goals are not those of this policy."""
+        """Start episodes. Raises WorldError where the goals do not fit this policy."""
         expected = (len(seeds), len(self.goal))
         if goals is None:
             goals = np.zeros((len(seeds), 0), np.float32)
@@ -139,7 +139,7 @@ class Actor:
         self._start(np.array(seeds, np.int64), goals.astype(np.float32))
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
-        """Raises WorldError where the observation has another shape or is not finite, or the policy's answer is not."""
+        """Return the next actions. Raises WorldError on a misshapen or non-finite observation or a non-finite plan."""
         self._observe(observation, rows)
         age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
         fresh = rows[age == 0]
@@ -152,11 +152,11 @@ class Actor:
         return np.clip(action, self._low, self._high)
 
     def arguments(self) -> dict[str, Any]:
-        """What `policies.build` needs beside spec and tensors; JSON-clean."""
+        """Return the `arguments` of `policies.build`; JSON-clean."""
         return {"execute": self.execute, **self.terms(), **self.planner.arguments()}
 
     def terms(self) -> dict[str, Any]:
-        """`goal`, and `reference` and `absolute` where there are any, as `understood` takes them; JSON-clean."""
+        """Return `goal`, and `reference` and `absolute` unless empty, as input of `understood`; JSON-clean."""
         counted = [list(each) for each in self.absolute]
         given = {"reference": list(self.reference), "absolute": counted}
         return {"goal": list(self.goal), **{name: value for name, value in given.items() if value}}
@@ -168,11 +168,11 @@ class Actor:
         episodes, chunk = len(seeds), self.planner.chunk
         self._motion = goal_frame.onto(goals, np.array(self.reference)) if self.reference else None
         self._seeds, self._goals = seeds, goals if self._motion is None else self._motion.there(goals)
-        self._steps = np.zeros(episodes, np.int64)  # actions given so far
+        self._steps = np.zeros(episodes, np.int64)  # actions returned so far
         self._history = np.zeros((episodes, self.planner.window, len(self.spec.observation)), np.float32)
         kept = chunk if self.execute == "average" else 1
         self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
-        self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # the last one: 0 where planned
+        self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # last column: 0 where planned
 
     def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
         expected = (len(rows), len(self.spec.observation))
@@ -193,7 +193,7 @@ class Actor:
 
     @torch.inference_mode()
     def _plan(self, rows: Int[np.ndarray, " B"]) -> None:
-        """Put a new chunk before the older ones of these episodes."""
+        """Insert a new chunk before the older ones of these episodes."""
         goal = None
         if self.goal:
             goal = torch.from_numpy(np.repeat(self._goals[rows][:, None], self.planner.goal_steps, axis=1))
@@ -217,15 +217,15 @@ class Actor:
 
     def _average(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         ages = np.arange(self._chunks.shape[1])
-        overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): what the chunk of each age says about now
+        overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): each chunk's action for the current step
         agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
         return (overlapping * agree).sum(1) / agree.sum(1)
 
 
 def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:
-    """The logits, M / rows of them for each row of a plan. Raises Undecided where one is not finite.
+    """Return the logits, M / rows of them per row of a plan. Raises Undecided where one is not finite.
 
-    One sum tells in microseconds, and can be infinite where all logits are finite: then each is looked at.
+    Checking one sum takes microseconds. The sum can be infinite although all logits are finite; then each is checked.
     """
     if not math.isfinite(logits.sum().item()) and not (finite := logits.isfinite().all(1)).all():
         raise Undecided(int(finite.logical_not().nonzero()[0]) * rows // len(logits))
@@ -233,7 +233,7 @@ def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """An actor's keyword arguments from what `Actor.terms` gave. Raises KeyError, TypeError or ValueError."""
+    """Return an actor's keyword arguments from `Actor.terms`. Raises KeyError, TypeError or ValueError."""
     return {
         "goal": tuple(terms["goal"]),
         "reference": tuple(float(number) for number in terms.get("reference", ())),
@@ -242,9 +242,9 @@ def understood(terms: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: int) -> Float[np.ndarray, "B count"]:
-    """`count` numbers in [0, 1) for each row, functions of that row's seed and step alone.
+    """Return `count` numbers in [0, 1) per row, a function of the row's seed and step alone.
 
-    SplitMix64 (Steele, Lea & Flood 2014) over a counter: no state, so rows cannot influence one another.
+    SplitMix64 (Steele, Lea & Flood 2014) over a counter has no state, so rows cannot influence one another.
     """
     seed, step = seeds.astype(np.uint64)[:, None], steps.astype(np.uint64)[:, None]
     index = np.arange(count, dtype=np.uint64)
@@ -252,7 +252,7 @@ def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: 
 
 
 def normals(uniform: Float[Tensor, "B count"]) -> Float[Tensor, "B count"]:
-    """Standard normal float32 numbers from uniform float64 ones in [0, 1), by inverting the distribution."""
+    """Return standard normal float32 numbers from uniform float64 ones in [0, 1), by inverting the distribution."""
     return torch.special.ndtri(uniform.clamp_min(2.0**-54)).float()
 
 

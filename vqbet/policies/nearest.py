@@ -1,4 +1,4 @@
-"""The baseline that remembers: the demonstration that began most alike, played again without looking."""
+"""Baseline that replays, open loop, the demonstration with the most similar first observation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ UNCHOSEN = -1
 
 
 class NearestDemonstration:
-    """Open-loop replay. Each episode takes the demonstration whose first observation is nearest to its own.
+    """Open-loop replay of the demonstration whose first observation is nearest to the episode's.
 
-    Distance: Euclidean, each channel over its standard deviation among the demonstrations' first observations;
-    channels that begin the same in all are left out. After the last action, absolute ones are held, relative ones zero.
+    Distance: Euclidean, each channel divided by its standard deviation over the demonstrations' first observations;
+    channels equal in all of them are ignored. After the last action, absolute actions are held, relative ones are zero.
     """
 
     def __init__(self, demos: Demonstrations) -> None:

@@ -1,4 +1,4 @@
-"""The baseline that does nothing: what a world scores by itself."""
+"""Baseline that does nothing: the score of a world by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vqbet.contract import Spec, WorldError
 
 
 class NoOp:
-    """Stays where it is: zero where actions are relative, the observed channel of the same name where absolute."""
+    """Holds still: zero for relative actions, the observed channel of the same name for absolute ones."""
 
     def __init__(self, spec: Spec) -> None:
         """Raises WorldError where an absolute action names a channel that is not observed."""
@@ -18,7 +18,7 @@ class NoOp:
         self._channels = [] if spec.action_kind == "relative" else _observed(spec)
 
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
-        """Nothing is remembered and nothing is random."""
+        """Do nothing: there is no state and no randomness."""
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         if self.spec.action_kind == "relative":
@@ -27,7 +27,7 @@ class NoOp:
 
 
 def _observed(spec: Spec) -> list[int]:
-    """For each action channel, the position of the observation channel of the same name."""
+    """Return, for each action channel, the position of the observation channel of the same name."""
     places = {channel.name: place for place, channel in enumerate(spec.observation)}
     missing = [channel.name for channel in spec.action if channel.name not in places]
     if missing:

@@ -22,9 +22,9 @@ from vqbet.policies.actor import decided
 
 @final
 class VQBeT:
-    """An `acting.Planner`: temperature divides the logits before a draw; argmax takes the likeliest codes instead.
+    """A `policies.actor.Planner`: temperature divides the logits before sampling; argmax takes the likeliest codes.
 
-    Raises BundleError for a temperature below LEAST_TEMPERATURE, or none.
+    Raises BundleError unless temperature is a finite number of LEAST_TEMPERATURE or more and argmax a bool.
     """
 
     def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False) -> None:
@@ -48,7 +48,7 @@ class VQBeT:
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B Q"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
-        """Chunks in physical units, and their codes."""
+        """Return chunks in physical units, and their codes."""
         features = self.prior.last(observation, goal)
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class VQBeT:
         }
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """The tensors of "tokenizer", "prior" and "normalizer" (observation.*, action.*, perhaps goal.*)."""
+        """Return the tensors of "tokenizer", "prior" and "normalizer" (observation.*, action.*, goal.* if any)."""
         tokenizer, prior = self.prior.tokenizer.components(), self.prior.components()
         statistics = {f"action.{name}": value for name, value in tokenizer["normalizer"].items()}
         return {
@@ -77,7 +77,7 @@ class VQBeT:
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]) -> VQBeT:
-        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+        """Return the exact policy of `arguments` and `components`. Raises BundleError naming any mismatch."""
         if missing := {"tokenizer", "prior", "normalizer"} - components.keys():
             raise BundleError(f"vqbet policy: components missing: {', '.join(sorted(missing))}")
         statistics = components["normalizer"]

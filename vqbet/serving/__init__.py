@@ -1,1 +1,1 @@
-"""Acting where a robot is: a verified bundle, numpy and torch, and nothing that trains, stores or registers."""
+"""Acting on a robot: a verified bundle, numpy and torch, without training, storage or registry code."""

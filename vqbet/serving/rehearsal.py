@@ -1,8 +1,8 @@
-"""Can this bundle be served? A clean process must return, on recorded observations, the actions returned here.
+"""Rehearsal of serving: a clean process must return the same actions on recorded observations as this process.
 
 The clean process is `python -m vqbet.serving.rehearsal <bundle folder> <digest> <recorded.npz> <acted.npz>`.
 recorded: observation (N, D) float32, ends (E,) int64, seeds (E,) int64, goal (E, C) float32 where C may be 0.
-acted: action (N, A) float32, seconds (N,) of each call, foreign: names of modules that acting has no use for.
+acted: action (N, A) float32, seconds (N,) per call, foreign: names of imported modules that acting must not need.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from vqbet.contract import Demonstrations, GateError, VqbetError
 from vqbet.environment.threads import one_thread
 from vqbet.serving.session import Session
 
-EPISODES, STEPS = 3, 100  # of the demonstrations, from their beginnings
+EPISODES, STEPS = 3, 100  # the first demonstrations, and the first steps of each
 TIMEOUT_S = 300.0
 FOREIGN = ("mlflow", "prefect", "dvc", "zarr", "great_expectations", "boto3", "accelerate")
-WARM = 3  # calls before the clock counts: the first ones load kernels
+WARM = 3  # untimed first calls, which load kernels
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A rehearsal that went well. latency_ms: the 99th percentile of a call, batch 1, one thread."""
+    """Result of a successful rehearsal. latency_ms: the 99th percentile of a call, batch 1, one thread."""
 
     digest: str
     machine: str
@@ -44,11 +44,11 @@ class Rehearsal:
 
 
 def rehearse(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: float) -> Rehearsal:
-    """Rehearse the bundle in a clean process. Raises GateError, saying what is wrong, unless it can be served.
+    """Rehearse the bundle in a clean process. Raises GateError, with the reason, unless the bundle can be served.
 
-    Refused: a bundle that does not load or is not the one of this digest, modules in the process that acting has no use
-    for, actions that are not finite, outside the spec's limits, or not bit for bit those of this process, and calls of
-    which one in a hundred takes longer than budget_ms.
+    Reasons: the bundle does not load or has another digest; the process imports FOREIGN modules; actions are not
+    finite, outside the spec's limits, or not bit for bit those of this process; the 99th percentile of a call exceeds
+    budget_ms.
     """
     session = Session(folder, digest)
     recorded = _recorded(demos, session.goal)
@@ -71,7 +71,7 @@ def rehearse(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: flo
 
 
 def main(folder: str, digest: str, recorded: str, acted: str) -> None:
-    """Act in the clean process."""
+    """Act on the recorded episodes in the clean process, and save the actions."""
     with np.load(recorded, allow_pickle=False) as file:
         episodes = {name: file[name] for name in ("observation", "ends", "seeds", "goal")}
     actions, seconds = _act(Session(Path(folder), digest), episodes)
@@ -80,7 +80,7 @@ def main(folder: str, digest: str, recorded: str, acted: str) -> None:
 
 
 def _act(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Actions and seconds of every call, on one thread."""
+    """Return actions and seconds of every call, on one thread."""
     actions, seconds = [], []
     starts = np.concatenate([[0], recorded["ends"][:-1]])
     with one_thread():
@@ -97,7 +97,7 @@ def _act(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray,
 
 
 def _recorded(demos: Demonstrations, goal: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The beginnings of the first demonstrations; the goal of each is what it showed at its end."""
+    """Return the first steps of the first demonstrations; the goal of each is its last observation."""
     names = [channel.name for channel in demos.spec.observation]
     starts, ends = demos.episode_starts[:EPISODES], demos.episode_ends[:EPISODES]
     kept = [slice(first, min(first + STEPS, end)) for first, end in zip(starts, ends, strict=True)]
@@ -110,7 +110,7 @@ def _recorded(demos: Demonstrations, goal: tuple[str, ...]) -> dict[str, np.ndar
 
 
 def _elsewhere(folder: Path, digest: str, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Actions, seconds and foreign modules of a process that has nothing of this one's."""
+    """Return actions, seconds and foreign modules of a clean process."""
     with tempfile.TemporaryDirectory() as scratch:
         given, acted = Path(scratch) / "recorded.npz", Path(scratch) / "acted.npz"
         np.savez(given, allow_pickle=False, **recorded)
@@ -131,7 +131,7 @@ def _elsewhere(folder: Path, digest: str, recorded: dict[str, np.ndarray]) -> tu
 
 
 def _first(what: str, session: Session, wrong: np.ndarray) -> str:
-    """Names the first value that is wrong; empty where none is."""
+    """Return a clause that names the first wrong value; empty where there is none."""
     places = np.argwhere(wrong)
     if not len(places):
         return ""

@@ -1,4 +1,4 @@
-"""One policy, one episode at a time, as a robot has it."""
+"""One policy, one episode at a time, for a robot."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vqbet.contract import Channel, Spec, WorldError
 from vqbet.files import reading
 
 ROW = np.zeros(1, np.int64)
-# How far beyond its limits a value may lie, as a share of the channel's range: a sensor errs, and the gate's noise
-# (0.005 of half a range, rarely more than 0.02) is not held within limits. A wrong unit is 57 times off or more.
+# Tolerance beyond a channel's limits, as a share of its range: sensors err, and the gate's noise (0.005 of half a
+# range, rarely more than 0.02) is not clipped to the limits. A wrong unit is off by a factor of 57 or more.
 SLACK = 0.25
 
 
 @final
 class Session:
-    """A bundle that was verified and built; `start` an episode, then one `act` per control step.
+    """A verified bundle, ready to act: `start` an episode, then call `act` once per control step.
 
-    Raises BundleError where the folder does not hold exactly the bundle of this digest (None: any bundle that is as
-    its own manifest says), or this code cannot play it.
+    Raises BundleError where the folder does not hold exactly the bundle of this digest (None: any bundle that matches
+    its own manifest), or this code cannot play it.
     """
 
     def __init__(self, folder: Path, digest: str | None) -> None:
@@ -44,9 +44,9 @@ class Session:
         return self._policy.goal
 
     def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None) -> None:
-        """Begin an episode; nothing of the one before is left.
+        """Start an episode; no state of the previous one remains.
 
-        Raises WorldError for a goal of another policy or beyond its channels' limits, and for a seed that is none.
+        Raises WorldError for a goal of another policy or beyond its channels' limits, and for an invalid seed.
         """
         if not (isinstance(seed, (int, np.integer)) and 0 <= seed < 2**63):
             raise WorldError(f"seed: expected a whole number from 0 to 2^63 - 1, got {reading.short(seed)}")
@@ -56,10 +56,10 @@ class Session:
         self._started = True
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
-        """The action of this control step in physical units.
+        """Return the action of this control step in physical units.
 
-        Raises WorldError for what is no array of D finite numbers, or one beyond its channel's limits by more than
-        SLACK of its range, naming channel and value; the episode is then as it was before the call.
+        Raises WorldError, naming channel and value, unless the observation is an array of D finite numbers, within
+        SLACK of their channels' limits; the state of the episode is then unchanged.
         """
         if not self._started:
             call = "start(seed, goal)" if self.goal else "start(seed)"
@@ -69,7 +69,7 @@ class Session:
 
 
 class _Limits:
-    """What an array of one number per channel must be: real, of that shape, and within the channels' limits."""
+    """Check of an array of one number per channel: real, of this shape, and within the channels' limits and SLACK."""
 
     def __init__(self, name: str, channels: Sequence[Channel]) -> None:
         self.name, self.channels, self.shape = name, channels, (len(channels),)
@@ -82,7 +82,7 @@ class _Limits:
             raise WorldError(f"{self.name}: expected a numpy array of {self.shape[0]} real numbers, got {found}")
         if value.shape != self.shape:
             raise WorldError(f"{self.name}: expected shape {self.shape}, got {value.shape}")
-        if not ((value >= self.low) & (value <= self.high)).all():  # NaN is neither
+        if not ((value >= self.low) & (value <= self.high)).all():  # also true for NaN
             place = int(np.argmin((value >= self.low) & (value <= self.high)))
             channel = self.channels[place]
             raise WorldError(

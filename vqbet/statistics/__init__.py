@@ -1,6 +1,6 @@
-"""What episodes prove: intervals, paired comparisons, rules for stopping, sample sizes.
+"""Statistics of episodes: confidence intervals, paired comparisons, stopping rules, sample sizes.
 
-`means` of scores and proportions, `pairs` of successes, `sequences` that may be looked at while they grow, `power`.
+`means`: scores and proportions. `pairs`: paired successes. `sequences`: repeated looks. `power`: sample sizes.
 """
 
 from vqbet.statistics.means import (

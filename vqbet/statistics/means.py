@@ -1,12 +1,12 @@
-"""Intervals for what episodes score, and how many episodes would decide.
+"""Confidence intervals of mean scores, and the number of episodes that would decide.
 
-One statistic serves proportions, scores in 0..1 and paired differences (mapped to 0..1). To ask whether a mean can be m
-take the likeliest distribution on 0..1 whose mean is m: it has weights on what was observed and, where that alone is
-too unlikely, on 0 or 1 (empirical likelihood, Owen 1988, Biometrika 75, with the ends, which are known). z is the
-observed mean's distance from m over its standard error under that distribution. For successes this is Wilson's
-statistic (1927, JASA 22); for pairs of successes, Tango's (1998, Statistics in Medicine 17, 891-908). For anything else
-it takes an outcome for possible that was not seen. Student's t does not: a policy that loses half of an episode, on
-average, in 3 % of 50, it calls no worse than it is in 32 of 100 runs, where it should in 5.
+One statistic serves proportions, scores in 0..1 and paired differences (mapped to 0..1). To test a mean m, take the
+likeliest distribution on 0..1 whose mean is m. It has weights on the observed values and, where these alone are too
+unlikely, on 0 or 1 (empirical likelihood, Owen 1988, Biometrika 75, with the known ends). z is the distance of the
+observed mean from m over its standard error under this distribution. For successes this is Wilson's statistic (1927,
+JASA 22); for pairs of successes, Tango's (1998, Statistics in Medicine 17, 891-908). In all other cases it allows for
+an outcome that was not observed. Student's t does not and is anti-conservative: for a policy that loses 0.5 on average
+in 3 % of 50 episodes, its 95 % bound misses the truth in 32 % of runs instead of 5 %.
 
 Values are counted first, so that results do not depend on the order of episodes.
 """
@@ -25,9 +25,9 @@ from scipy import optimize, stats
 
 from vqbet.contract import GateError
 
-MAX_EPISODES = 10**7  # beyond this, episodes_to_decide says that none will
-CLOSEST = 1e-12  # to an end of 0..1 that a mean is tried
-EXACT = 1e-13  # of a root
+MAX_EPISODES = 10**7  # beyond this, episodes_to_decide returns None
+CLOSEST = 1e-12  # least distance of a tested mean from 0 and 1
+EXACT = 1e-13  # tolerance of a root
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Interval:
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of a proportion. Raises GateError unless 0 <= successes <= episodes > 0."""
+    """Return the Wilson score interval of a proportion. Raises GateError unless 0 <= successes <= episodes > 0."""
     _expect_counts(successes, episodes)
     expect_share("confidence", confidence)
     found = stats.binomtest(successes, episodes).proportion_ci(confidence, method="wilson")
@@ -48,7 +48,7 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> Interval:
 
 
 def clopper_pearson(successes: int, episodes: int, confidence: float = 0.95) -> Interval:
-    """The exact interval of a proportion, never too short and so wider (Clopper & Pearson 1934, Biometrika 26).
+    """Return the exact, conservative interval of a proportion (Clopper & Pearson 1934, Biometrika 26).
 
     Raises GateError as `wilson`.
     """
@@ -59,7 +59,7 @@ def clopper_pearson(successes: int, episodes: int, confidence: float = 0.95) -> 
 
 
 def mean_interval(scores: Float[np.ndarray, " E"], confidence: float = 0.95) -> Interval:
-    """The interval of the mean of scores in 0..1 (see the module). Raises GateError where one lies outside."""
+    """Return the interval of the mean of scores in 0..1 (see the module). Raises GateError where one lies outside."""
     expect_share("confidence", confidence)
     sample = Sample.of(scores)
     limit = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -71,9 +71,9 @@ def mean_interval(scores: Float[np.ndarray, " E"], confidence: float = 0.95) -> 
 def paired_difference(
     candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"], confidence: float = 0.95
 ) -> Interval:
-    """The interval of mean(candidate - champion), scores in 0..1, element e of both from the same initial condition.
+    """Return the interval of mean(candidate - champion): scores in 0..1, paired by initial condition.
 
-    Of successes it is Tango's. Raises GateError where the lengths differ or a score lies outside 0..1.
+    For successes it is Tango's. Raises GateError where the lengths differ or a score lies outside 0..1.
     """
     interval = mean_interval(halves(candidate, champion), confidence)
     return Interval(2 * interval.estimate - 1, 2 * interval.low - 1, 2 * interval.high - 1)
@@ -82,15 +82,15 @@ def paired_difference(
 def episodes_to_decide(
     scores: Float[np.ndarray, " E"], *, above: float, below: float, confidence: float = 0.95
 ) -> int | None:
-    """The number of episodes (these included) at which the interval would lie above `above` or below `below`.
+    """Return the number of episodes (these included) at which the interval would lie above `above` or below `below`.
 
-    Assumes that every value comes as often as observed, so that about half of the time a little more is needed. None
-    where no number up to MAX_EPISODES would do, as for a mean that equals both. Raises GateError as `mean_interval`.
+    Assumes every value at its observed frequency, so about half of the time a few more are needed. None where no number
+    up to MAX_EPISODES suffices, as for a mean that equals both. Raises GateError as `mean_interval`.
     """
     expect_share("confidence", confidence)
     sample = Sample.of(scores)
     limit = NormalDist().inv_cdf((1 + confidence) / 2)
-    # z grows with the root of the number of episodes: the distribution it is taken under stays the same
+    # z grows with the square root of the number of episodes, as its distribution stays the same
     ratios = [limit / z for z in (sample.z(above), -sample.z(below)) if z > 0]
     if not ratios:
         return None
@@ -99,14 +99,14 @@ def episodes_to_decide(
 
 
 def mode_entropy(modes: Iterable[str]) -> float:
-    """Shannon entropy, in bits, of the modes that episodes ended in; undecided ones (empty) are left out."""
+    """Shannon entropy, in bits, of the modes that episodes ended in; undecided modes (empty) are left out."""
     counts = Counter(mode for mode in modes if mode)
     total = sum(counts.values())
     return math.fsum(count / total * math.log2(total / count) for count in counts.values())
 
 
 def halves(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
-    """Differences in -1..1 mapped to 0..1. Raises GateError as `paired_difference`."""
+    """Return differences in -1..1, mapped to 0..1. Raises GateError as `paired_difference`."""
     one, two = expect_scores(candidate), expect_scores(champion)
     if one.shape != two.shape:
         raise GateError(f"expected pairs, got {len(one)} scores of the candidate and {len(two)} of the champion")
@@ -114,7 +114,7 @@ def halves(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"]
 
 
 def expect_scores(values: Float[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
-    """As float64. Raises GateError unless there is one score or more and all are in 0..1."""
+    """Return scores as float64. Raises GateError unless there is one score or more and all are in 0..1."""
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or not len(scores):
         raise GateError(f"expected one score per episode, got an array of shape {scores.shape}")
@@ -125,14 +125,14 @@ def expect_scores(values: Float[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:
 
 
 def expect_share(name: str, value: float) -> None:
-    """Raises GateError unless 0 < value < 1."""
+    """Raise GateError unless 0 < value < 1."""
     if not 0 < value < 1:
         raise GateError(f"expected a {name} between 0 and 1, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Scores, counted: `values` ascending and how often each came."""
+    """Distinct scores in ascending order and their counts."""
 
     values: Float[np.ndarray, " V"]
     counts: Float[np.ndarray, " V"]
@@ -141,13 +141,13 @@ class Sample:
 
     @classmethod
     def of(cls, scores: Float[np.ndarray, " E"]) -> Sample:
-        """Raises GateError as `expect_scores`."""
+        """Count scores. Raises GateError as `expect_scores`."""
         scores = expect_scores(scores)
         values, counts = np.unique(scores, return_counts=True)
         return cls(values, counts.astype(np.float64), len(scores), math.fsum(scores) / len(scores))
 
     def z(self, mean: float) -> float:
-        """(observed mean - mean) over its standard error if `mean` were true; see the module."""
+        """Return (observed mean - mean) over its standard error if `mean` were true; see the module."""
         away = self.mean - mean
         variance = self._variance(mean)
         if variance > 0:
@@ -155,9 +155,9 @@ class Sample:
         return math.copysign(math.inf, away) if away else 0.0
 
     def _variance(self, mean: float) -> float:
-        """Of the likeliest distribution with this mean: weights 1 / (E (1 + tilt (x - mean))) and the rest on an end.
+        """Variance of the likeliest distribution with this mean: weights 1 / (E (1 + tilt (x - mean))), rest on an end.
 
-        The tilt solves sum (x - mean) / (1 + tilt (x - mean)) = 0, between the two at which 0 or 1 has all the odds.
+        The tilt solves sum (x - mean) / (1 + tilt (x - mean)) = 0, between its bounds 1 / (mean - 1) and 1 / mean.
         """
         away = self.values - mean
         least = -1 / (1 - mean) if mean < 1 else -math.inf
@@ -183,7 +183,7 @@ class Sample:
 
 
 def _end(crossing: Callable[[float], float], outermost: float, estimate: float) -> float:
-    """Where `crossing` is zero between an end of 0..1 and the estimate; the end where it is not."""
+    """Return the zero of `crossing` between an end of 0..1 and the estimate; the end where there is none."""
     if abs(outermost - estimate) <= CLOSEST or crossing(outermost) * crossing(estimate) > 0:
         return outermost
     return float(optimize.brentq(crossing, outermost, estimate, xtol=EXACT))

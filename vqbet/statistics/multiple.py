@@ -1,4 +1,4 @@
-"""Several tests at once. Ours: the library collects garbage at every call, four fifths of what a comparison takes."""
+"""Multiple testing, not by statsmodels: its garbage collection at every call takes four fifths of a comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 
 def holm(p: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
-    """p-values, adjusted so that all below alpha may be believed at once (Holm 1979, Scand. J. of Statistics 6)."""
+    """Return p-values adjusted to control the family-wise error rate (Holm 1979, Scand. J. of Statistics 6)."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

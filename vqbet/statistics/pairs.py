@@ -1,7 +1,7 @@
-"""Two policies that succeed or fail on the same initial conditions: tests, intervals, slices.
+"""Successes of two policies on the same initial conditions: tests, intervals, slices.
 
-Of E pairs, `gained` are those that only the candidate solved, `lost` those that only the champion did; the others say
-nothing about which is better. The difference of success rates is (gained - lost) / E.
+Of E pairs, `gained` were solved by the candidate only, `lost` by the champion only; the others do not tell which policy
+is better. The difference of success rates is (gained - lost) / E.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy import stats
 from vqbet.contract import GateError
 from vqbet.statistics.means import Interval
 
-BLOCK = 1 << 20  # pairs times ways to exchange them that are held at once: about 20 MB
-SAME = 100 * np.finfo(np.float64).eps  # of a sum: two that are closer differ by rounding only
+BLOCK = 1 << 20  # pairs times ways to exchange them held in memory at once: about 20 MB
+SAME = 100 * np.finfo(np.float64).eps  # relative: sums that are closer differ by rounding only
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Pairs:
 
     @classmethod
     def count(cls, candidate: Bool[np.ndarray, " E"], champion: Bool[np.ndarray, " E"]) -> Pairs:
-        """Successes by initial condition. Raises GateError where the lengths differ."""
+        """Count successes, paired by initial condition. Raises GateError where the lengths differ."""
         if candidate.shape != champion.shape:
             raise GateError(f"expected pairs, got {candidate.shape} successes of one and {champion.shape} of the other")
         return cls(len(candidate), int((candidate & ~champion).sum()), int((champion & ~candidate).sum()))
@@ -49,9 +49,9 @@ class Pairs:
 
 
 def mcnemar(pairs: Pairs) -> float:
-    """The one-sided exact p-value of "the candidate is not better" (McNemar 1947, Psychometrika 12).
+    """Return the one-sided exact p-value of "the candidate is not better" (McNemar 1947, Psychometrika 12).
 
-    Of the pairs in which they differ, as many are gained as heads fall with a fair coin.
+    Under this hypothesis each pair in which the policies differ is gained or lost like the toss of a fair coin.
     """
     differing = pairs.gained + pairs.lost
     return float(stats.binom.sf(pairs.gained - 1, differing, 0.5)) if differing else 1.0
@@ -60,12 +60,12 @@ def mcnemar(pairs: Pairs) -> float:
 def tango_zs(
     episodes: int, gained: Int[np.ndarray, " N"], lost: Int[np.ndarray, " N"], difference: float
 ) -> Float[np.ndarray, " N"]:
-    """Standard errors by which observed differences lie above `difference`, estimated as if that were true.
+    """Return by how many standard errors, as if `difference` were true, observed differences lie above it.
 
-    Infinite where what was observed is impossible then. Tango's interval is the differences of which this is small: for
-    successes, `means.paired_difference`.
+    Infinite where `difference` makes the observation impossible. Tango's interval holds the differences with a small z:
+    for successes, `means.paired_difference`.
 
-    q, the likeliest share of lost pairs where that of gained ones is q + difference, is the larger root of
+    q, the likeliest share of lost pairs if that of gained pairs is q + difference, is the larger root of
     2 E q^2 + b q + c (Tango 1998, equation 8; b and c from setting the derivative of the log-likelihood to zero).
     """
     b = (2 * episodes - gained + lost) * difference - gained - lost
@@ -78,11 +78,11 @@ def tango_zs(
 
 
 def stratified(tables: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
-    """The one-sided p-value of "in no slice does the candidate succeed more often", for episodes that are not paired.
+    """Return the one-sided p-value of "the candidate succeeds more often in no slice", for unpaired episodes.
 
-    Of each slice: (successes, failures) of the candidate, then of the champion. Cochran (1954) and Mantel and Haenszel
-    (1959), with continuity correction. With one pair a slice this is McNemar's test, without its exactness. A slice in
-    which all succeed or all fail says nothing; where all slices are so, the p-value is 1.
+    tables: per slice, (successes, failures) of the candidate, then of the champion. Cochran (1954) and Mantel and
+    Haenszel (1959), with continuity correction. With one pair per slice this is an inexact McNemar test. Slices in
+    which all succeed or all fail carry no information; the p-value is 1 if all slices are like that.
     """
     arrays = [np.array(table, dtype=np.float64) for table in tables]
     telling = [table for table in arrays if (table.sum(axis=0) > 0).all() and (table.sum(axis=1) > 0).all()]
@@ -97,8 +97,8 @@ def stratified(tables: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> flo
 def _mantel_haenszel(tables: Float[np.ndarray, "S 2 2"]) -> float:
     """Return the two-sided p-value of "the odds are equal in every table", with continuity correction.
 
-    The chi-square of Mantel and Haenszel (1959): the successes of the first row, less what the margins let expect,
-    over the hypergeometric variance.
+    The chi-square of Mantel and Haenszel (1959): the squared excess of the first row's successes over their expectation
+    given the margins, divided by the hypergeometric variance.
     """
     mine, theirs = tables.sum(axis=2).T
     won, lost = tables.sum(axis=1).T
@@ -109,10 +109,10 @@ def _mantel_haenszel(tables: Float[np.ndarray, "S 2 2"]) -> float:
 
 
 def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"], *, draws: int = 9999) -> float:
-    """The one-sided p-value of "which is which makes no difference": exact for policies that are equally good.
+    """Return the one-sided p-value of "exchanging the policies makes no difference": exact for equally good policies.
 
-    The share of all ways to exchange candidate and champion in each pair that give a difference as large; for successes
-    `mcnemar`. Where there are more than `draws` ways, so many of them, always the same ones.
+    It is the share of all ways to exchange candidate and champion within pairs whose difference is as large; for
+    successes it is `mcnemar`. Of more than `draws` ways, `draws` are tried, always the same.
     """
     pairs = [candidate, champion]
     if set(np.unique(pairs)) <= {0.0, 1.0}:
@@ -125,8 +125,8 @@ def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E
     if 2 ** len(differing) <= draws:
         ways = (np.arange(2 ** len(differing))[:, None] >> np.arange(len(differing)) & 1).astype(np.int8)
         return float(np.mean(_sums(differing, ways) >= least))
-    above, random = 1, np.random.PCG64(0)  # 1: as they were played
-    block = max(2, BLOCK // len(differing) // 2 * 2)  # even: the generator has two draws in a word
+    above, random = 1, np.random.PCG64(0)  # 1: the observed order counts as one way
+    block = max(2, BLOCK // len(differing) // 2 * 2)  # even: each word of the generator holds two draws
     for first in range(0, draws, block):
         sums = _sums(differing, _drawn(random, block, len(differing)))
         above += int(np.count_nonzero(sums[: draws - first] >= least))
@@ -134,13 +134,13 @@ def exchange(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E
 
 
 def _drawn(random: np.random.PCG64, ways: int, pairs: int) -> Int[np.ndarray, "W P"]:
-    """Draw ways to exchange pairs: 1 keeps a pair, 0 exchanges it, the lowest bit of each 32 of the generator."""
+    """Draw ways to exchange pairs, 1 to keep and 0 to exchange, from the lowest bit of every 32 of the generator."""
     words = random.random_raw((ways * pairs + 1) // 2).astype("<u8", copy=False)
     return (words.view(np.int8)[::4][: ways * pairs] & 1).reshape(ways, pairs)
 
 
 def _sums(differing: Float[np.ndarray, " P"], kept: Int[np.ndarray, "W P"]) -> Float[np.ndarray, " W"]:
-    """Return the sum of each way. Pairs are added one after the other, so that no processor's arithmetic shows."""
+    """Return the sum of each way. Pairs are added one after another, so that results are equal on all processors."""
     signs = np.ascontiguousarray(kept.T) * np.int8(2) - np.int8(1)
     return (signs * differing[:, None]).sum(axis=0)
 
@@ -153,10 +153,10 @@ def bootstrap_difference(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The bootstrap interval of the mean difference of paired scores, bias-corrected and accelerated (Efron 1987).
+    """Return the BCa bootstrap interval of the mean difference of paired scores (Efron 1987).
 
-    A second opinion beside `paired_difference`: it assumes nothing of the scores but sees only what was observed, so it
-    has no width where all pairs agree and is too short where few differ. The same seed gives the same interval.
+    A second opinion beside `paired_difference`. It assumes nothing about the scores but uses only observed values, so
+    its width is zero where all pairs agree and too small where few differ. The same seed returns the same interval.
     """
     difference = candidate - champion
     estimate = math.fsum(difference) / len(difference)

@@ -1,4 +1,4 @@
-"""How many episodes an answer needs, and how much of a difference is only the luck of training again."""
+"""Sample sizes and power of a comparison, and the spread of scores between trainings of one recipe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vqbet.contract import GateError
 from vqbet.statistics.means import expect_share
 from vqbet.statistics.pairs import tango_zs
 
-MAX_PAIRS = 4000  # beyond which exact enumeration would take more than a second
-UNLIKELY = 1e-12  # counts that come more rarely are left out
+MAX_PAIRS = 4000  # beyond this, exact enumeration takes more than a second
+UNLIKELY = 1e-12  # counts with a smaller probability are left out
 
 
 def pairs_power(episodes: int, *, gained: float, lost: float, limit: float, alpha: float) -> float:
-    """The probability that so many pairs show a difference of success rates above `limit`; exact, by enumeration.
+    """Return the probability that `episodes` pairs show a difference of success rates above `limit`, by enumeration.
 
-    gained, lost: the true shares of pairs that only the candidate and only the champion solve. Shown is what Tango's z
-    shows at one-sided `alpha`. Raises GateError where these are no shares, or there are more than MAX_PAIRS episodes.
+    gained, lost: the true shares of pairs that only the candidate and only the champion solve. Tango's z at one-sided
+    `alpha` decides. Raises GateError where these are not shares, or there are more than MAX_PAIRS episodes.
     """
     _expect_pairs(episodes, gained, lost, alpha)
     differing = np.arange(episodes + 1)
@@ -36,7 +36,7 @@ def pairs_power(episodes: int, *, gained: float, lost: float, limit: float, alph
 
 
 def pairs_needed(power: float, *, gained: float, lost: float, limit: float, alpha: float) -> int | None:
-    """The fewest pairs with which `pairs_power` is `power` or more, within one of each hundred. None: too many.
+    """Return the fewest pairs, within 1 %, with a `pairs_power` of `power` or more; None: more than MAX_PAIRS.
 
     Raises GateError as `pairs_power`, or where the true difference is not above the limit.
     """
@@ -61,9 +61,9 @@ def pairs_needed(power: float, *, gained: float, lost: float, limit: float, alph
 
 
 def mean_power(episodes: float, *, spread: float, difference: float, limit: float, alpha: float) -> float:
-    """The probability that a mean difference is shown above `limit`, for differences of standard deviation `spread`.
+    """Return the probability that a mean difference is shown above `limit`; differences have deviation `spread`.
 
-    By the normal approximation, for scores that are no successes.
+    Normal approximation, for scores that are not successes.
     """
     expect_share("alpha", alpha)
     if spread <= 0 or episodes <= 0:
@@ -72,7 +72,7 @@ def mean_power(episodes: float, *, spread: float, difference: float, limit: floa
 
 
 def mean_needed(power: float, *, spread: float, difference: float, limit: float, alpha: float) -> int:
-    """Episodes with which `mean_power` is `power`. Raises GateError where the difference is not above the limit."""
+    """Return the episodes for a `mean_power` of `power`. Raises GateError unless the difference is above the limit."""
     expect_share("power", power)
     expect_share("alpha", alpha)
     if difference <= limit:
@@ -83,7 +83,7 @@ def mean_needed(power: float, *, spread: float, difference: float, limit: float,
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """Scores of policies that differ in the training seed only. Raises GateError unless there are two or more."""
+    """Mean scores of policies that differ only in the training seed. Raises GateError for fewer than two."""
 
     scores: tuple[float, ...]
 
@@ -93,13 +93,13 @@ class Retraining:
 
     @property
     def deviation(self) -> float:
-        """The standard deviation between trainings, of as many as there are."""
+        """The sample standard deviation between trainings."""
         return float(np.std(self.scores, ddof=1))
 
     def chance(self, difference: float) -> float:
-        """The probability that two trainings of one recipe differ by `difference` or more, the better one first.
+        """Return the probability that of two trainings the first scores higher by `difference` or more.
 
-        Student's t with one degree of freedom less than trainings: with few of them little is known of their spread.
+        Student's t with one degree of freedom less than trainings: few trainings tell little about their spread.
         """
         if self.deviation == 0:
             return 0.0 if difference > 0 else 1.0

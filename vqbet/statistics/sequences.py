@@ -1,9 +1,9 @@
-"""Looking at episodes while they are played, without being fooled by having looked often.
+"""Sequential inference: interim looks at episodes that keep the error rate, however often one looks.
 
-Two ways. Looks planned beforehand, each with its share of the error rate (`boundaries`: Lan & DeMets 1983, Biometrika
-70). Or a look after every episode: a bettor against "the mean is at most m" starts with 1 and, if that is true, ever
-owns 1 / alpha with a chance of alpha at most (Ville's inequality), whatever the scores' distribution in 0..1
-(`betting_interval`: Waudby-Smith & Ramdas 2024, JRSS B 86, section 4).
+Two methods. Planned looks, each with a share of the error rate (`boundaries`: Lan & DeMets 1983, Biometrika 70). Or a
+look after every episode: a bettor against "the mean is at most m" starts with wealth 1. If the hypothesis is true, the
+wealth ever reaches 1 / alpha with probability alpha at most (Ville's inequality), for any distribution of scores in
+0..1 (`betting_interval`: Waudby-Smith & Ramdas 2024, JRSS B 86, section 4).
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from scipy import optimize, special
 from vqbet.contract import GateError
 from vqbet.statistics.means import Interval, expect_scores, expect_share
 
-HORIZONS = (1.0, 1 / 4, 1 / 16)  # of the most episodes: for each, a third is bet as is best for deciding just there
-LARGEST_BET = 0.5  # of what the bettor has; all of it could be lost to one episode (c in the paper)
+HORIZONS = (1.0, 1 / 4, 1 / 16)  # fractions of the most episodes; a third of the wealth is bet optimally for each
+LARGEST_BET = 0.5  # share of the wealth; all of it could be lost in one episode (c in the paper)
 GRID = 2001  # points of the density of a random walk between two looks
-REACH = 8.0  # standard deviations below zero, beyond which that density is taken to be zero
+REACH = 8.0  # standard deviations below zero where the density is cut off
 
 
 def boundaries(shares: Sequence[float], spent: Sequence[float]) -> list[float]:
-    """Return what a z statistic must exceed at each look; under no difference it ever does with chance `spent[-1]`.
+    """Return the boundary of a z statistic at each look; with no difference, any is crossed with chance `spent[-1]`.
 
-    shares: of the most episodes, those seen at each look; ascending, the last is 1. spent: the error rate that may be
-    spent up to each look, ascending. Looks that are skipped make it conservative, never wrong. Raises GateError where
-    these are not such.
+    shares: fraction of the most episodes at each look, ascending to 1. spent: cumulative error rate at each look,
+    ascending. Skipped looks make the boundaries conservative. Raises GateError where shares or spent break these rules.
     """
     ascending = all(earlier < later for earlier, later in zip([0.0, *shares], shares, strict=False))
     if not shares or not ascending or shares[-1] != 1.0:
@@ -40,7 +39,7 @@ def boundaries(shares: Sequence[float], spent: Sequence[float]) -> list[float]:
     if len(spent) != len(shares) or list(spent) != sorted(set(spent)):
         raise GateError(f"looks: expected an ascending error rate for each of {len(shares)} looks, got {list(spent)}")
     found = [NormalDist().inv_cdf(1 - spent[0])]
-    walk = np.linspace(-REACH, found[0], GRID) * math.sqrt(shares[0])  # z times the root of the share: a random walk
+    walk = np.linspace(-REACH, found[0], GRID) * math.sqrt(shares[0])  # z times the root of the share is a random walk
     density = _normal(walk / math.sqrt(shares[0])) / math.sqrt(shares[0])
     for look in range(1, len(shares)):
         deviation = math.sqrt(shares[look] - shares[look - 1])
@@ -59,10 +58,9 @@ def boundaries(shares: Sequence[float], spent: Sequence[float]) -> list[float]:
 
 
 def log_wealth(scores: Float[np.ndarray, "*R E"], mean: float, *, alpha: float, most: int) -> Float[np.ndarray, "*R E"]:
-    """Log of what a bettor against "the mean is at most `mean`" owns after each episode; scores in 0..1.
+    """Return the log wealth, after each episode, of a bettor against "the mean is at most `mean`"; scores in 0..1.
 
-    A bet is decided before its episode from those before it. most: episodes after which the looking ends at the latest.
-    Falls as `mean` rises.
+    Each bet depends only on earlier episodes. most: the largest number of episodes. The wealth decreases in `mean`.
     """
     seen = np.arange(1, scores.shape[-1] + 1)
     centre = (0.5 + scores.cumsum(axis=-1)) / (seen + 1)
@@ -77,9 +75,9 @@ def log_wealth(scores: Float[np.ndarray, "*R E"], mean: float, *, alpha: float, 
 
 
 def betting_interval(scores: Float[np.ndarray, " E"], *, alpha: float, most: int) -> Interval:
-    """Means in 0..1 that no bettor has refused at any time so far; each end errs with probability alpha at most, ever.
+    """Return the interval of means in 0..1 that no bettor has rejected so far; `scores` in the order of the episodes.
 
-    scores in the order in which they came. Raises GateError where one lies outside 0..1.
+    Each end errs at any time with probability alpha at most. Raises GateError where a score lies outside 0..1.
     """
     scores = expect_scores(scores)
     expect_share("alpha", alpha)

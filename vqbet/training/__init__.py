@@ -1,1 +1,1 @@
-"""The one training loop, its recipe and its checkpoints."""
+"""The training loop, its recipe and its checkpoints."""

@@ -1,8 +1,8 @@
-"""Where a training can be taken up again: one folder, one trainer, whole checkpoints only. safetensors and JSON.
+"""Checkpoints for resuming a training: one folder, one trainer, complete checkpoints only. safetensors and JSON.
 
-A checkpoint is a folder `step-<step>` with tensors.safetensors and state.json, which names the sha256 of the former and
-of its own content. It is written under another name, synced, then renamed; older ones go only after that. Lives outside
-DVC's outs, which are deleted before a stage runs.
+A checkpoint is a folder `step-<step>` with tensors.safetensors and state.json, which holds the sha256 of the former and
+of its own content. It is written under a temporary name, synced and renamed; older checkpoints are removed after that.
+The folder lies outside DVC's outs, which are deleted before a stage runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BEFORE = "make room and start again: training goes on from the checkpoint before
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything a training needs to go on after `step` steps: plain numbers in `state`, the rest in `tensors`."""
+    """Complete state of a training after `step` steps: plain numbers in `state`, the rest in `tensors`."""
 
     step: int
     state: Mapping[str, Any]
@@ -42,9 +42,9 @@ class Checkpoint:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. Raises TrainingError naming the process that already does.
+    """Lock the folder for this process. Raises TrainingError naming the process that holds the lock.
 
-    The lock goes with the process, also when it is killed; the file stays.
+    The lock ends with the process, also when the process is killed; the file stays.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,10 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint of the training `key`, then remove all others. Raises TrainingError where the disk refuses;
-    the checkpoint before is then still there."""
+    """Write a checkpoint of the training `key`, then remove all others.
+
+    Raises TrainingError where writing fails; the previous checkpoint then remains.
+    """
     final = folder / f"step-{checkpoint.step:010d}"
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in checkpoint.tensors.items()}
     try:
@@ -83,7 +85,7 @@ def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
 
 
 def newest(folder: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of the training `key`, if any, and a sentence for each that could not be used."""
+    """Return the newest complete checkpoint of the training `key`, or None, and a sentence for each unusable one."""
     remarks: list[str] = []
     for step in sorted(_steps(folder), reverse=True):
         path = folder / f"step-{step:010d}"
@@ -101,7 +103,7 @@ def newest(folder: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
 
 
 def tidy(folder: Path, keep: int | None) -> None:
-    """Remove every checkpoint but that of step `keep`, and what a killed writer left behind."""
+    """Remove every checkpoint except that of step `keep`, and the leftovers of a killed writer."""
     for step in _steps(folder) - {keep}:
         shutil.rmtree(folder / f"step-{step:010d}", ignore_errors=True)
     for path in folder.glob(".step-*"):
@@ -110,7 +112,7 @@ def tidy(folder: Path, keep: int | None) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove all checkpoints, once what was trained is safely written. Raises TrainingError if a training runs."""
+    """Remove all checkpoints, once the trained model is safely written. Raises TrainingError while a training runs."""
     with lock(folder):
         tidy(folder, keep=None)
 

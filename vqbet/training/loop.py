@@ -1,9 +1,9 @@
-"""The one training loop, under Accelerate: anything with `loss(batch)`, on one process or several.
+"""The training loop, under Accelerate: any model with `loss(batch)`, on one process or several.
 
 The order of windows, the learning rate and the weights after n steps are functions of the recipe alone. A training that
-is stopped at any step and taken up again ends with bitwise the same weights on a CPU (same machine, threads, versions
-and number of processes). AdamW with decoupled weight decay (arXiv 1711.05101), warm-up and cosine (arXiv 1608.03983),
-bias-corrected average of the weights (as Adam's moments, arXiv 1412.6980 section 3).
+is stopped at any step and resumed ends with bitwise the same weights on a CPU (same machine, threads, versions and
+number of processes). AdamW with decoupled weight decay (arXiv 1711.05101), warm-up and cosine (arXiv 1608.03983),
+bias-corrected average of the weights (like Adam's moments, arXiv 1412.6980 section 3).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from vqbet.training import checkpoint
 from vqbet.training.checkpoint import Checkpoint
 from vqbet.training.recipe import Recipe, groups, learning_rate, order
 
-ROWS = 200  # of the history, at most about this many
+ROWS = 200  # approximate maximum in the history
 CHECKPOINT_EVERY_S = 60.0
 PROGRESS_EVERY_S = 0.2
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # those of the authors' VQ-BeT
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # as in the authors' VQ-BeT
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state per parameter
 GO_ON, SAVE, STOP = 0, 1, 2
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,13 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training did. `history` is the same for the same recipe; the other numbers depend on the machine."""
+    """Result of a training. `history` is the same for the same recipe; the other numbers depend on the machine."""
 
     steps: int
-    history: list[dict[str, float]]  # step, lr, loss, then the model's metrics: means over the steps since the last row
+    history: list[dict[str, float]]  # step, lr, and loss and the model's metrics as means since the previous row
     samples_per_s: float
     seconds: float
-    resumed_from: int  # the step it was taken up at; 0: the start
+    resumed_from: int  # step of the checkpoint resumed from; 0: started anew
 
 
 def train(
@@ -67,15 +67,16 @@ def train(
     track: Tracker,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train `model` on `count` windows, or take its training up where a checkpoint in `folder` left it.
+    """Train `model` on `count` windows, or resume from a checkpoint in `folder`.
 
-    `model.loss(batch)` gives the mean loss of a batch and 0-d metrics; all that changes in training must be parameters
-    or buffers. `gather(index (B,) int64)` gives the batch. `fingerprint` names what else the weights depend on (data,
-    params, code): a checkpoint of another fingerprint is removed. Ends with the model on the CPU, in eval mode, holding
-    the averaged weights where the recipe has them; the last checkpoint stays until `checkpoint.clear(folder)`.
+    `model.loss(batch)` returns the mean loss of a batch and 0-d metrics; all state that changes in training must be
+    parameters or buffers. `gather(index (B,) int64)` returns the batch. `fingerprint` names everything else the weights
+    depend on (data, params, code): a checkpoint of another fingerprint is removed. Afterwards the model is on the CPU,
+    in eval mode, with averaged weights where the recipe has them. The last checkpoint stays until
+    `checkpoint.clear(folder)`.
 
     SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Raises TrainingError where
-    the training cannot start, the folder is taken, the disk refuses, or a number is not finite.
+    the training cannot start, the folder is locked, writing fails, or a number is not finite.
     """
     accelerator = _accelerator(model, recipe, count)
     key = _key(model, recipe, count, fingerprint, accelerator)
@@ -106,13 +107,15 @@ def train(
 
 
 def clock() -> float:
-    """Seconds to compare trainings by: on CPUs how long each thread of this process worked, which does not depend on
-    what else the machine does; on a GPU the time that passed."""
+    """Return seconds for comparing trainings: elapsed time on a GPU, on CPUs the process time per thread.
+
+    The latter does not depend on other work of the machine.
+    """
     return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
 
 
 def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float) -> float:
-    """Median duration of a step by `clock`, from about `seconds` of training `model`, which is of no use afterwards."""
+    """Return the median duration of a step by `clock`, from about `seconds` of training. Spoils `model`."""
     run = _Run(model, recipe, _accelerator(model, recipe, count))
     took: list[float] = []
     until = time.monotonic() + seconds
@@ -126,14 +129,14 @@ def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, s
 
 
 def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
-    """The processes and the device, checked against what was asked for."""
+    """Return the Accelerator, after checking seed, batch and number of processes. Raises TrainingError."""
     if count < 1 or recipe.steps < 1 or recipe.batch < 1:
         raise TrainingError(
             f"nothing to train on: {count} windows, {recipe.steps} steps, batch {recipe.batch}; each must be 1 or more"
         )
     if not torch.are_deterministic_algorithms_enabled():
         raise TrainingError("the model was built before the seed was set: call seed_everything(seed), then build it")
-    accelerator = Accelerator(mixed_precision="no")  # its state is one for the process: `_Loss` has the precision
+    accelerator = Accelerator(mixed_precision="no")  # its state is shared process-wide: `_Loss` sets the precision
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise TrainingError(
@@ -148,7 +151,7 @@ def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
 
 
 def _key(model: nn.Module, recipe: Recipe, count: int, fingerprint: str, accelerator: Accelerator) -> str:
-    """The sha256 over everything that must be equal for a checkpoint to be taken up."""
+    """Return the sha256 of everything that must be equal for a checkpoint to be resumed."""
     named = [*model.named_parameters(), *model.named_buffers()]
     facts = {
         "fingerprint": fingerprint,
@@ -163,7 +166,7 @@ def _key(model: nn.Module, recipe: Recipe, count: int, fingerprint: str, acceler
 
 
 def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:
-    """Whether to go on, save, or save and stop; what one process wants, all do."""
+    """Return GO_ON, SAVE or STOP (save and stop): the maximum over all processes."""
     due = accelerator.is_main_process and time.monotonic() - watch.saved > CHECKPOINT_EVERY_S
     mine = STOP if signals.received else SAVE if due else GO_ON
     if accelerator.num_processes == 1:
@@ -174,7 +177,7 @@ def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:
 
 
 class _Loss(nn.Module):
-    """`forward` is `model.loss`, so that wrapping it averages gradients over processes; in bfloat16 where asked."""
+    """`model.loss` as a `forward`, so that wrapping it averages gradients over processes; bfloat16 per the recipe."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         super().__init__()
@@ -182,7 +185,7 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.halved:
-            return self.model.loss(batch)  # type: ignore[operator]  # a method, which nn.Module cannot know
+            return self.model.loss(batch)  # type: ignore[operator]  # nn.Module does not declare it
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, torch.bfloat16):
             loss, metrics = self.model.loss(batch)  # type: ignore[operator]
@@ -190,7 +193,7 @@ class _Loss(nn.Module):
 
 
 class _Run:
-    """All that changes from step to step: weights, buffers, optimiser, averages, random numbers, measurements."""
+    """State that changes from step to step: weights, buffers, optimiser, averages, random numbers, measurements."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
         self.model, self.recipe, self.accelerator = model, recipe, accelerator
@@ -207,13 +210,13 @@ class _Run:
         torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
 
     def windows(self, count: int) -> Int[np.ndarray, " share"]:
-        """This process's share of the next step's windows."""
+        """Return this process's share of the next step's windows."""
         share = self.recipe.batch // self.accelerator.num_processes
         first = share * self.accelerator.process_index
         return order(self.recipe.seed, count, self.recipe.batch, self.step)[first : first + share]
 
     def advance(self, values: Mapping[str, Any]) -> None:
-        """One step of the optimiser, and a row of the history where one is due."""
+        """Take one optimiser step, and add a row to the history where one is due."""
         batch = {name: torch.as_tensor(value).to(self.accelerator.device) for name, value in values.items()}
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
@@ -233,14 +236,14 @@ class _Run:
             self.meter.row(rate)
 
     def finish(self) -> None:
-        """Put the averaged weights into the model."""
+        """Copy the averaged weights into the model; move it to the CPU, in eval mode."""
         with torch.no_grad():
             for weight, average in zip(self.weights, self.average, strict=False):
                 weight.copy_(average / (1 - self.recipe.ema**self.step))
         self.model.to("cpu").eval()
 
     def save(self, folder: Path, key: str) -> None:
-        """A checkpoint, written by the main process. Raises TrainingError instead where a number is not finite."""
+        """Write a checkpoint in the main process. Raises TrainingError, and writes none, on a non-finite number."""
         self.meter.settle()
         tensors = {f"model.{name}": value for name, value in self._values().items()}
         tensors |= {f"average.{name}": value for name, value in zip(self.named, self.average, strict=False)}
@@ -256,7 +259,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def load(self, found: Checkpoint) -> None:
-        """The inverse of `save`. Raises TrainingError where anything is missing, such as the random numbers' state."""
+        """Restore a checkpoint of `save`. Raises TrainingError where anything is missing, such as a random state."""
         device, rank = self.accelerator.device, self.accelerator.process_index
         try:
             with torch.no_grad():
@@ -268,7 +271,7 @@ class _Run:
                 self.optimizer.state[self.named[name]] = {
                     moment: found.tensors[f"adam.{name}.{moment}"].to(device) for moment in MOMENTS
                 }
-            # torch reads the state from the start of the storage, past the offset of a view: hence the clones
+            # torch reads the state from the start of the storage and ignores the offset of a view: hence the clones
             torch.set_rng_state(found.tensors["random.cpu"][rank].clone())
             if device.type == "cuda":
                 torch.cuda.set_rng_state(found.tensors["random.cuda"][rank].clone())
@@ -289,15 +292,15 @@ class _Run:
 
 
 class _Meter:
-    """Means of what the model reports; refuses numbers that are not finite. Reads the device once per row only."""
+    """Means of loss and metrics; refuses non-finite numbers. Reads the device only once per row."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.step = 0
         self.names: list[str] = []
         self.rows: list[dict[str, float]] = []
-        self.fresh: list[Tensor] = []  # one (metrics,) a step, of this process, unread
-        self.settled: list[list[float]] = []  # one row a step since the last row of the history, of all processes
+        self.fresh: list[Tensor] = []  # one (metrics,) per step, of this process, not yet read from the device
+        self.settled: list[list[float]] = []  # per step since the last row of the history, means over all processes
 
     def add(self, step: int, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
         names = ["loss", *metrics]
@@ -307,7 +310,7 @@ class _Meter:
         self.fresh.append(torch.stack([value.detach() for value in (loss, *metrics.values())]))
 
     def settle(self) -> None:
-        """Read what was added. Raises TrainingError naming the first step with a number that is not finite."""
+        """Read the added values. Raises TrainingError naming the first step with a non-finite number."""
         if not self.fresh:
             return
         values = self.accelerator.reduce(torch.stack(self.fresh), "mean").double().cpu().numpy()
@@ -337,7 +340,7 @@ class _Meter:
 
 
 class _Watch:
-    """The clock of this run, and the callers who want to see it move."""
+    """The clock of a run; reports rows and progress to the callers."""
 
     def __init__(self, run: _Run, track: Tracker | None, progress: Progress | None) -> None:
         self.run, self.track, self.progress = run, track, progress
@@ -353,7 +356,7 @@ class _Watch:
         return (self.run.step - self.first) * self.run.recipe.batch / max(self.seconds(), 1e-9)
 
     def tick(self) -> None:
-        """Pass on new rows, and progress a few times a second; a training taken up passes on its earlier rows first."""
+        """Report new rows, and progress a few times a second; a resumed training first reports its earlier rows."""
         rows, steps = self.run.meter.rows, self.run.recipe.steps
         if self.track:
             for row in rows[self.tracked :]:
@@ -367,7 +370,7 @@ class _Watch:
 
 
 class _Signals:
-    """Remembers SIGINT and SIGTERM, so that the running step can finish. In the main thread only, as Python has it."""
+    """Records SIGINT and SIGTERM, so that the running step can finish. Python allows it in the main thread only."""
 
     def __init__(self) -> None:
         self.received: list[int] = []

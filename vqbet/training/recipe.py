@@ -1,4 +1,4 @@
-"""What is fixed before the first step of a training: seeds, the order of windows, the learning rate, what decays."""
+"""Settings fixed before the first step of a training: seeds, order of windows, learning rate, weight decay."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
-DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # owners of matrices; not embeddings, positions, norms, codebooks
+DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # their weights decay; embeddings, positions, norms, codebooks do not
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. `batch` counts windows of all processes together; `min_lr` is the fraction of `lr` at the end;
-    `clip` bounds the gradient's norm (0: off); `ema` is the decay of the averaged weights per step (0: off).
-    `precision` "bf16" computes products in bfloat16 and keeps weights in float32."""
+    """Hyperparameters of a training.
+
+    `batch` counts the windows of all processes; `min_lr` is the final fraction of `lr`; `clip` bounds the gradient norm
+    (0: off); `ema` is the decay per step of the averaged weights (0: off). `precision` "bf16" computes products in
+    bfloat16 and keeps weights in float32.
+    """
 
     steps: int
     batch: int
@@ -47,9 +50,9 @@ def seed_everything(seed: int) -> None:
 
 
 def order(seed: int, count: int, batch: int, step: int) -> Int[np.ndarray, " batch"]:
-    """The windows of one step: the endless row of the epochs' permutations of `count` windows, cut into batches.
+    """Return the windows of one step: successive permutations of `count` windows, one per epoch, cut into batches.
 
-    Each window comes once per epoch, whatever the batch; how many processes share the batch plays no part.
+    Each window occurs once per epoch, for any batch size and number of processes.
     """
     epoch, place = divmod(step * batch, count)
     parts: list[np.ndarray] = []
@@ -69,7 +72,7 @@ def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Of step 0, 1, ...: linear warm-up to lr, then half a cosine down to min_lr * lr at the last step."""
+    """Return the rate of step 0, 1, ...: linear warm-up to lr, then half a cosine to min_lr * lr at the last step."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - 1 - recipe.warmup)
@@ -77,7 +80,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for AdamW: the weight matrices of DECAYED decay, nothing else does."""
+    """Return the parameter groups of AdamW: weight decay applies only to the weights of DECAYED modules."""
     owned = {id(module.weight) for module in model.modules() if isinstance(module, DECAYED)}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
