@@ -136,12 +136,12 @@ def small() -> bytes:
 
 
 def artefacts(rng: random.Random, project: made_project.Made) -> Callable[[], None]:
-    """Make a mutant of one output of a stage; return a function that reads the outputs. The next call restores it."""
+    """Mutate one output of a stage and return a function that reads the outputs. The next call restores the file."""
     project.restore()
     path = rng.choice(project.files)
     before = path.read_bytes()
     path.write_bytes(mutants.of_json(rng, before))
-    whole = path.parent.name in ("tokenizer", "policy") or path.name == "verdict.json"  # covered by a digest or a replay
+    whole = path.parent.name in ("tokenizer", "policy") or path.name == "verdict.json"  # covered by digest or replay
     sealed = whole and path.read_bytes() != before
 
     def act() -> None:

@@ -75,7 +75,7 @@ def fuzz(root: Path, mutants: int, seed: int = 0) -> Tally:
 
 
 def story(root: Path) -> None:
-    """Make and publish a history of three stand-in policies: promotions, an approval, a rollback, a forced promotion."""
+    """Make and publish a history of three stand-ins: promotions, an approval, a rollback, a forced promotion."""
     from vqbet import registry, signing
     from vqbet.commands import publication
 

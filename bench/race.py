@@ -147,7 +147,7 @@ def one_round(
 
 
 def heard(rivals: Rivals, number: int, began: float, tally: Tally) -> list[tuple[str, str]]:
-    """Return the survivors' answers. A process without an answer LATEST_S after `began` counts as late and is killed."""
+    """Return the survivors' answers. A process without one LATEST_S after `began` counts as late and is killed."""
     found, waiting = [], {answers: process for process, answers in rivals.members}
     while waiting and (ready := wait(list(waiting), timeout=max(0.0, began + LATEST_S - time.monotonic()))):
         for answers in ready:

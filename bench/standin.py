@@ -7,9 +7,9 @@ optimisers; no clipping, weight average or dropout. Windows come one by one from
 blocks are our own, so the stand-in lacks any peculiarity of theirs.
 
 The authors' step with its loader takes 772 ms on one thread (2026-11-28, AMD EPYC with AVX-512, see docs/log.md), and
-took 804 (median 865) on two cores of an older processor without AVX-512. The stand-in, with AVX-512 on a machine in
-use, took 969 (991) on one core and 644 (720) on two, best of three runs. Its loader reads 70,000 windows/s, theirs
-27,400 (2026-11-28), so the stand-in lacks about 11 ms of loading per step.
+took 804 (median 865) on two cores of a processor without AVX-512. The stand-in, with AVX-512 on a machine in use, took
+969 (991) on one core and 644 (720) on two, best of three runs. Its loader reads 70,000 windows/s, theirs 27,400
+(2026-11-28), so the stand-in lacks about 11 ms of loading per step.
 """
 
 from __future__ import annotations

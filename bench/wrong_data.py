@@ -39,7 +39,7 @@ def report(demos: Demonstrations, bounds: Mapping[str, Any]) -> validate.Report:
 
 
 def refused(demos: Demonstrations, bounds: Mapping[str, Any]) -> list[str]:
-    """Return the exact checks with an error that names an episode and a field; "(advice)" where there is only advice."""
+    """Return the exact checks with an error that names episode and field; "(advice)" where there is only advice."""
     found = checks.contents(Measured.of(demos, Bounds(**bounds), tasks.of(demos.spec).validation()))
     errors = {each.check for each in found if each.severity == "error" and each.episode is not None and each.field}
     return sorted(errors) or ["(advice)"] * bool(found)

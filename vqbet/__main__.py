@@ -184,7 +184,7 @@ def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the
 
 @app.command()
 def publish(task: Task) -> None:
-    """Publish the hash of the ledger's last entry at promotion.publish, as promotions and rollbacks do automatically."""
+    """Publish the hash of the ledger's last entry at promotion.publish, as promotions and rollbacks already do."""
     from vqbet.commands import release
 
     root, _ = _project(task)
