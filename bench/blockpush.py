@@ -1,8 +1,8 @@
-"""How fast BlockPush steps on one core, and how long a set of demonstrations takes.
+"""Control steps per second of BlockPush on one core, and the time to make a set of demonstrations.
 
     OMP_NUM_THREADS=1 python -m bench.blockpush
 
-Times are of the processor, so that other work on the machine does not count.
+Times are processor times, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STEPS = 30
 
 
 def steps_per_second(episodes: int, repeats: int = 5) -> float:
-    """Control steps per second while every effector pushes a block, oracle not counted; the best of some repeats."""
+    """Return control steps per second while every effector pushes a block, without the oracle; best of `repeats`."""
     world, rows, best = BlockPush(), np.arange(episodes), float("inf")
     mode = rows % 4
     for _ in range(repeats):

@@ -1,7 +1,7 @@
-"""What `vqbet drift` says of versions whose difference is known: other seeds of BlockPush's oracle, and other oracles.
+"""Results of `vqbet drift` for versions with a known difference: other seeds of BlockPush's oracle, and other oracles.
 
-`python -m bench.drift`: the shipped tokenizer trained on the demo's 1000 demonstrations, then each version beside them.
-The largest value of each kind stands in the table; in brackets, that it is no more than chance.
+`python -m bench.drift` trains the shipped tokenizer on the demo's 1000 demonstrations and compares each version with
+them. The table shows the largest value of each kind, in brackets where it is no more than chance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TASK = "blockpush"
 
 @contextmanager
 def oracle(**changes: float) -> Iterator[None]:
-    """BlockPush's demonstrator with other constants."""
+    """Set other constants of BlockPush's oracle inside the block."""
     before = {name: getattr(blockpush_oracle, name) for name in changes}
     for name, value in changes.items():
         setattr(blockpush_oracle, name, value)
@@ -37,7 +37,7 @@ def oracle(**changes: float) -> Iterator[None]:
 
 
 def versions(episodes: int) -> Iterator[tuple[str, Demonstrations]]:
-    """Versions by what is different about them."""
+    """Yield versions of the demonstrations, each with the name of its difference."""
     for seed in (1, 2, 3):
         yield f"seed {seed}", demonstrations(episodes, seed)
     yield "a tenth more episodes", demonstrations(episodes * 11 // 10, 0)
@@ -53,7 +53,7 @@ def versions(episodes: int) -> Iterator[tuple[str, Demonstrations]]:
 
 
 def line(name: str, report: DriftReport) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     kinds = {
         "shift": [(each.distance, each.name) for each in report.shifts],
         "divergence": [(each.divergence, f"layer {each.layer}") for each in report.layers],
@@ -64,7 +64,7 @@ def line(name: str, report: DriftReport) -> str:
         value, what = max(found)
         shown = f"{value:.3g}"
         cells.append(shown if report.more_than_chance(what) else f"({shown})")
-    asks = [each.asks for each in report.exceeded]  # a tokenizer first
+    asks = [each.asks for each in report.exceeded]  # tokenizer first
     return f"| {name} | {' | '.join(cells)} | {asks[0] if asks else '-'} |"
 
 

@@ -1,9 +1,9 @@
-"""Episodes of candidate and champion on all cores, against the bare simulator doing the same actions on all cores.
+"""Speed of playing candidate and champion on all cores, compared with the simulator alone on the same actions.
 
     python -m bench.evaluate <task> [--episodes 500] [--workers 1 2] [--rounds 3] [--shard 100]
 
-In a project that has data/<task>.zarr and artifacts/<task>/policy, which plays both parts. The simulator alone replays
-what the policy did in the same shards, in as many processes; medians over rounds in which the two take turns.
+Needs data/<task>.zarr and artifacts/<task>/policy, which plays both arms. The simulator alone replays the policy's
+actions in the same shards, in the same number of processes. Prints medians over rounds in which the two alternate.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIRST_SEED = 7_000_000
 
 
 class Recorded:
-    """A world that remembers what was done in it."""
+    """World that records the actions taken in it."""
 
     def __init__(self, env: Env) -> None:
         self.env, self.done = env, list[tuple[np.ndarray, np.ndarray]]()
@@ -50,7 +50,7 @@ class Recorded:
 
 
 def alone(demos: Path, job: Assignment) -> tuple[int, float]:
-    """Steps, and the seconds that the simulator took for them without anybody."""
+    """Return the number of steps, and the seconds that the simulator alone needs for them."""
     known = store.read(demos)
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
@@ -65,7 +65,7 @@ def alone(demos: Path, job: Assignment) -> tuple[int, float]:
 
 
 def measured(paths: Paths, jobs: list[Assignment], workers: int, rounds: int) -> np.ndarray:
-    """(rounds, 2) steps per second of an evaluation, processes running, and of the simulator alone; in turns."""
+    """Return (rounds, 2) steps per second, of an evaluation in running processes and of the simulator alone."""
     os.environ[processes.WORKERS] = str(workers)
     shards = [shard for job in jobs for shard in job.shards()]
     found = []
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--shard", type=int, default=rollouts.SHARD)
     options = parser.parse_args()
     os.environ |= rollouts.ONE_THREAD
-    rollouts.SHARD, rollouts.START_S = options.shard, 0.0  # the processes are there when the clock starts
+    rollouts.SHARD, rollouts.START_S = options.shard, 0.0  # processes run before the clock starts
     paths = Paths(environment.prepare(), options.task)
     policy, packed = policies.load(paths.policy)
     world = worlds.name(options.task, asked=bool(policy.goal))

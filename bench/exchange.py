@@ -1,8 +1,8 @@
-"""Seconds and memory of the exact test of an exchange: `python -m bench.exchange`.
+"""Time and memory of the exchange test: `python -m bench.exchange`.
 
-On 2 cores of an AMD EPYC beside other work, 9,999 draws, seconds of the processor: 2,000 episodes 0.2 s and 13 MB,
-20,000 episodes 1.3 to 1.7 s and 14 MB. With scipy's permutation_test, whose p-values are the same to the last bit,
-2,000 episodes took 3.2 s and 1,221 MB; 20,000 took 70 s and 12.4 GB.
+Processor time on 2 cores of an AMD EPYC beside other work, 9,999 draws: 2,000 episodes take 0.2 s and 13 MB, 20,000
+episodes 1.3 to 1.7 s and 14 MB. scipy's permutation_test, with p-values equal to the last bit, took 3.2 s and 1,221 MB
+for 2,000 episodes, 70 s and 12.4 GB for 20,000.
 """
 
 from __future__ import annotations

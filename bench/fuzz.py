@@ -1,11 +1,11 @@
-"""Badly edited files, by the thousand: each ends in a sentence or is accepted for a reason, none in a traceback.
+"""Fuzzer of edited files: each mutant must end in an error message or be valid, none in a traceback.
 
     python -m bench.fuzz [--params 1000] [--artefacts 500] [--references 200] [--seed 0] [--budget-s 0]
 
-params.yaml is read, and used as far as nothing is trained; artefacts go through register, report and summary, with the
-registry replaced by a stand-in; references go to an empty registry in a temporary folder. Prints how often each ended
-how, and the first of every kind of failure; exits with 1 where there was one: a traceback, a hang (10 s of work), or an
-accepted file whose values are not finite and within bounds.
+params.yaml is read, and used for everything short of training. Artefacts go through register, report and summary, with
+a stand-in for the registry. References go to an empty registry in a temporary folder. Prints the number of mutants by
+outcome, and the first failures of each kind. Exits with 1 after a failure: a traceback, a hang (10 s of work), or an
+accepted file whose values are not finite or out of bounds.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from vqbet import config, registry
 from vqbet.contract import VqbetError
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S, WAIT_S = 10.0, 120.0  # of one mutant: of work, and on the clock
-LONGEST, LARGEST = 4000, 1e12  # characters of a sentence; any accepted number
+LIMIT_S, WAIT_S = 10.0, 120.0  # limits of one mutant: processor time, wall-clock time
+LONGEST, LARGEST = 4000, 1e12  # characters of an error message; largest accepted number
 KINDS = ("params", "artefacts", "references")
 Found = dict[str, Counter[str]]
 
 
 class Hang(BaseException):
-    """Longer than LIMIT_S or WAIT_S. Not an Exception, so that nothing takes it for one of its own."""
+    """Raised after LIMIT_S or WAIT_S. Not an Exception, so that `except Exception` does not catch it."""
 
 
 class Wrong(Exception):
-    """Accepted, and should not have been."""
+    """Raised where an invalid file was accepted."""
 
 
 @contextmanager
 def within(work_s: float, wait_s: float) -> Iterator[None]:
-    """Raises Hang from within the block after so much time of the processor, or on the clock. In the main thread.
+    """Raise Hang inside the block after `work_s` of processor time or `wait_s` on the clock. Main thread only.
 
-    Two clocks, since what a mutant costs is work, which other programs on a busy machine do not lengthen.
+    Processor time limits the work of a mutant, which other programs on a busy machine do not lengthen.
     """
 
     def over(number: int, frame: FrameType | None) -> None:
@@ -68,7 +68,7 @@ def within(work_s: float, wait_s: float) -> Iterator[None]:
 
 
 def outcome(act: Callable[[], None]) -> tuple[str, str]:
-    """How a mutant ended, and what of it is worth a look."""
+    """Return the outcome of a mutant, and the details of a failure."""
     try:
         with within(LIMIT_S, WAIT_S):
             act()
@@ -84,7 +84,7 @@ def outcome(act: Callable[[], None]) -> tuple[str, str]:
 
 
 def params(rng: random.Random, folder: Path) -> Callable[[], None]:
-    """A mutant of params.yaml or of the comparison's, and what reads it."""
+    """Make a mutant of params.yaml or of the comparison's parameters; return a function that reads it."""
     whole, own = ROOT / "params.yaml", ROOT / "vqbet" / "comparison" / "params.yaml"
     kind, path = rng.choices(("small", "whole", "own"), (6, 2, 2))[0], folder / "params.yaml"
     path.write_bytes(
@@ -94,7 +94,7 @@ def params(rng: random.Random, folder: Path) -> Callable[[], None]:
 
 
 def used(path: Path) -> None:
-    """Read params.yaml as every command does, and use it as far as nothing is trained. Raises Wrong, VqbetError."""
+    """Read params.yaml as every command does, and use it without training. Raises Wrong, VqbetError."""
     from tests.support.synthetic import synthetic
     from vqbet.stages import gate, prior
 
@@ -108,7 +108,7 @@ def used(path: Path) -> None:
 
 
 def compared(project: Path, own: Path) -> None:
-    """Read the comparison's parameters, and use them as far as nothing is trained. Raises Wrong, VqbetError."""
+    """Read the comparison's parameters, and use them without training. Raises Wrong, VqbetError."""
     from vqbet.comparison import grid, params
 
     chosen = params.read(project, own=own)
@@ -118,7 +118,7 @@ def compared(project: Path, own: Path) -> None:
 
 
 def finite(value: Any, where: str = "") -> None:
-    """Raises Wrong for a number that is not finite or larger than LARGEST, anywhere in a value."""
+    """Raise Wrong if a value contains a number that is not finite or larger than LARGEST."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             finite(part, f"{where}.{key}")
@@ -130,18 +130,18 @@ def finite(value: Any, where: str = "") -> None:
 
 
 def small() -> bytes:
-    """The shipped file with one task, which is read five times as fast."""
+    """Return the shipped params.yaml with one task only, which is read five times as fast."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     return text.split("\npusht:\n", 1)[0].encode()
 
 
 def artefacts(rng: random.Random, project: made_project.Made) -> Callable[[], None]:
-    """A mutant of one file that a stage left, and what reads those files; the file is put back before the next."""
+    """Mutate one output of a stage and return a function that reads the outputs. The next call restores the file."""
     project.restore()
     path = rng.choice(project.files)
     before = path.read_bytes()
     path.write_bytes(mutants.of_json(rng, before))
-    whole = path.parent.name in ("tokenizer", "policy") or path.name == "verdict.json"  # a digest or a replay covers it
+    whole = path.parent.name in ("tokenizer", "policy") or path.name == "verdict.json"  # covered by digest or replay
     sealed = whole and path.read_bytes() != before
 
     def act() -> None:
@@ -153,7 +153,7 @@ def artefacts(rng: random.Random, project: made_project.Made) -> Callable[[], No
 
 
 def references(rng: random.Random, root: Path) -> Callable[[], None]:
-    """An odd word where a version, the beginning of an id, a moment or a stage is expected."""
+    """Return a function that passes an odd word where a version, an id, a time, a stage or a task is expected."""
     from vqbet.commands import release
     from vqbet.stages import runner, verdicts
 
@@ -171,14 +171,14 @@ def references(rng: random.Random, root: Path) -> Callable[[], None]:
 
 
 def run(counts: Mapping[str, int], *, seed: int, budget_s: float, folder: Path) -> tuple[Found, list[str]]:
-    """How often each kind of mutant ended how, and the first of each kind of failure.
+    """Return the outcomes counted by kind of mutant, and the first failures of each kind.
 
-    A kind ends early once its share of the budget is used (0: never), so that a slow machine tries fewer.
+    A kind ends early once its share of the budget is used (0: never), so that a slow machine tries fewer mutants.
     """
     found: Found = {kind: Counter() for kind in counts}
     failures: list[str] = []
     if counts.get("references"):
-        registry.history("blockpush")  # makes the registry, which takes longer than any mutant may
+        registry.history("blockpush")  # creates the registry, which takes longer than LIMIT_S
     with made_project.standing_in(folder) as project:
         makers: dict[str, Callable[[random.Random], Callable[[], None]]] = {
             "params": lambda rng: params(rng, folder),

@@ -1,11 +1,11 @@
-"""Ledgers as somebody could write them who writes both databases: is one believed, or does one end in a traceback?
+"""Fuzzer of ledgers forged by somebody with write access to both databases: none may be accepted or raise a traceback.
 
     python -m bench.fuzz_ledger [--mutants 300] [--seed 0]
 
-A story of promotions, approvals, a rollback and a forced promotion is changed: types, values, order, links that are
-gone, doubled or of another chain. Hashes are recomputed and the registry's head is set, as a careful forger would. Then
-history, audit, show, promote and rollback are asked. Every other mutant is of a signed ledger, whose keys the forger
-does not have. The head of the honest ledger was published as a tag of git.
+Mutates a history of promotions, approvals, a rollback and a forced promotion: types, values, order, links that are
+missing, doubled or from another chain. Hashes are recomputed and the registry's head is set, as a careful forger would.
+Then history, audit, show, promote and rollback are called. Every other mutant is of a signed ledger, whose keys the
+forger does not have. The head of the honest ledger was published as a git tag.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-THOROUGH = 30  # mutants that are shown to every command; the others to history, audit and one of the rest
+THOROUGH = 30  # mutants tried with every command; the others with history, audit and one more
 PROJECT = Path(__file__).resolve().parent.parent
 TASK = "blockpush"
 CHAINS = (TASK, f"{TASK}.approvals")
@@ -43,11 +43,11 @@ Chains = dict[str, Links]
 
 @dataclass
 class Tally:
-    """What happened; the last two must stay empty."""
+    """Counts of outcomes; the last two lists must stay empty."""
 
     mutants: int = 0
-    refused: int = 0  # by history, which every reader follows
-    noticed: int = 0  # by audit alone: well formed, and not what was published
+    refused: int = 0  # by history, which every reader uses
+    noticed: int = 0  # by audit alone: well formed, but not equal to the published head
     tracebacks: list[str] = field(default_factory=list)
     believed: list[str] = field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Tally:
 
 
 def fuzz(root: Path, mutants: int, seed: int = 0) -> Tally:
-    """Change the ledger of a fresh registry `mutants` times. The environment names the registry and its ledger."""
+    """Mutate the ledger of a new registry `mutants` times. The environment names the registry and its ledger."""
     tally, drawn = Tally(), random.Random(seed)
     for signed in (False, True):
         with trusting(root, signed):
@@ -75,7 +75,7 @@ def fuzz(root: Path, mutants: int, seed: int = 0) -> Tally:
 
 
 def story(root: Path) -> None:
-    """Promotions with an approval, a rollback and a forced promotion of three stand-in policies; published."""
+    """Make and publish a history of three stand-ins: promotions, an approval, a rollback, a forced promotion."""
     from vqbet import registry, signing
     from vqbet.commands import publication
 
@@ -102,7 +102,7 @@ def story(root: Path) -> None:
 
 
 def mutant(honest: Chains, drawn: random.Random) -> tuple[Chains, str]:
-    """Another story than the honest one, and its description."""
+    """Return chains that differ from the honest ones, and a description."""
     while True:
         chains = copy.deepcopy(honest)
         name = drawn.choice((TASK, TASK, TASK, CHAINS[1]))
@@ -162,7 +162,7 @@ def empty(chains: Chains, name: str, drawn: random.Random) -> str:
 
 
 def rehashed(links: Links) -> None:
-    """Numbers, hashes of the links before and hashes, as they should be. What JSON does not hold stays as it is."""
+    """Set number, previous hash and hash of every link. Values that JSON cannot represent stay as they are."""
     before = ""
     for number, link in enumerate(links, start=1):
         link |= {"seq": number, "prev": before}
@@ -171,7 +171,7 @@ def rehashed(links: Links) -> None:
 
 
 def judged(tally: Tally, root: Path, what: str, before: set[str], *, signed: bool) -> None:
-    """Ask everybody who reads the ledger, and count."""
+    """Run every reader of the ledger and count the outcomes."""
     from vqbet import registry
 
     tally.mutants += 1
@@ -196,7 +196,7 @@ def judged(tally: Tally, root: Path, what: str, before: set[str], *, signed: boo
 
 
 def refuses(tally: Tally, what: str, act: Callable[[], Any]) -> bool:
-    """Whether it ends in a sentence; a traceback is counted."""
+    """Return whether `act` raises VqbetError; count any other exception as a traceback."""
     from vqbet.contract import VqbetError
 
     try:
@@ -209,7 +209,7 @@ def refuses(tally: Tally, what: str, act: Callable[[], Any]) -> bool:
 
 
 def audited(root: Path, tally: Tally | None = None, what: str = "") -> set[str]:
-    """What an audit finds wrong: names of findings."""
+    """Return the names of an audit's open findings."""
     from vqbet.commands import audit
     from vqbet.stages.progress import Watch
 
@@ -229,7 +229,7 @@ def read(name: str) -> Links:
 
 
 def write(chains: Chains) -> None:
-    """Put the chains into the database, and the head and the champion of the ledger's last link into the registry."""
+    """Write the chains into the database, and head and champion of the ledger's last link into the registry."""
     from vqbet.registry import connection, promotion
 
     with closing(sqlite3.connect(_database())) as database, database:
@@ -251,7 +251,7 @@ def line(link: dict[str, Any]) -> bytes:
 
 
 def registered(count: int) -> list[tuple[int, str]]:
-    """So many versions of a stand-in policy: number and digest."""
+    """Register `count` versions of a stand-in policy; return their numbers and digests."""
     from tests.support.synthetic import synthetic
     from vqbet import registry
 
@@ -268,9 +268,9 @@ def registered(count: int) -> list[tuple[int, str]]:
 
 
 def project(root: Path) -> None:
-    """A git repository with one commit, whose tasks publish as tags; keys beside it."""
+    """Make a git repository with one commit, whose tasks publish as tags; keys lie beside it."""
     root.mkdir(parents=True)
-    params = (PROJECT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]  # the first task is enough
+    params = (PROJECT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]  # the first task only
     params = params.replace("publish: none", "publish: git")
     (root / "params.yaml").write_text(params, encoding="utf-8")
     (root / ".gitignore").write_text(".vqbet/\n")
@@ -282,7 +282,7 @@ def project(root: Path) -> None:
 
 @contextmanager
 def trusting(root: Path, signed: bool) -> Iterator[None]:
-    """With a committed trust file of two people with keys, or without."""
+    """Run the block with a committed trust file of two people with keys if `signed`, else without one."""
     from vqbet import signing
     from vqbet.signing import Holder, Trust
 
@@ -304,13 +304,13 @@ def trusting(root: Path, signed: bool) -> Iterator[None]:
 
 
 def acting(name: str) -> None:
-    """Act with this person's key, where there are keys."""
+    """Use this person's key, if there are keys."""
     if folder := os.environ.get("VQBET_FUZZ_KEYS"):
         os.environ["VQBET_KEY"] = str(Path(folder) / f"{name}.pem")
 
 
 def forget(root: Path) -> None:
-    """Take the story back: the next one begins with nothing published and nobody champion."""
+    """Clear the history, so that the next one begins without published tags and without a champion."""
     write({name: [] for name in CHAINS})
     for tag in _git(root, "tag", "--list").split():
         _git(root, "tag", "--delete", tag)

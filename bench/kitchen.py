@@ -1,10 +1,10 @@
-"""Control steps per second of Franka Kitchen, against gymnasium-robotics' own environment in the same run.
+"""Control steps per second of Franka Kitchen, compared with gymnasium-robotics' own environment in the same run.
 
     python -m bench.kitchen
 
-All play the same actions, a gentle random walk that pushes something, and observe with the world's noise. The best of
-several rounds counts, rounds of the candidates taken in turn. Nearly all of the time is MuJoCo's own: what there is to
-gain is the cores.
+All play the same actions, a gentle random walk that pushes something, and observe with the world's noise. The
+candidates alternate for several rounds; the best round counts. Nearly all of the time is spent in MuJoCo, so only more
+cores can make it faster.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ STEPS, ROUNDS = 40, 3
 
 
 def actions(episodes: int) -> np.ndarray:
-    """(STEPS, episodes, 9) in -1..1, the same for every episode, since a step costs more where more is touched."""
+    """Return actions (STEPS, episodes, 9) in -1..1, equal in all episodes, since contacts make a step slower."""
     walk = np.random.default_rng(0).normal(0, 0.3, (STEPS, 9)).cumsum(axis=0)
     return walk.clip(-1, 1)[:, None].repeat(episodes, axis=1)
 
 
 def pictures() -> float:
-    """Pictures per second."""
+    """Return rendered pictures per second."""
     from vqbet.tasks.kitchen.world import Kitchen
 
     env = Kitchen()

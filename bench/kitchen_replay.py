@@ -1,4 +1,4 @@
-"""Replay every published Franka Kitchen demonstration in our world: is it the one they were recorded in?
+"""Replay of every published Franka Kitchen demonstration, to show that our world equals the recorded one.
 
 python -m bench.kitchen_replay FOLDER    # the folder of kitchen_complete.zarr, or a zip of it
 """

@@ -1,4 +1,4 @@
-"""A project whose graph has run, without any training: what every stage left of one task, and a stand-in registry."""
+"""Project with the outputs of every stage of one task, made without training, and a stand-in registry."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HEALTH = {"usage": [[3, 4], [5, 2]], "mean_error_over_std": [0.1, 0.2], "codes_u
 
 @dataclass
 class Made:
-    """The project at `root`. files: what may be mutated, each given back by `restore`."""
+    """Project at `root`. files: files that may be mutated and that `restore` resets."""
 
     root: Path
     sealed: Attempt
@@ -57,7 +57,7 @@ class Made:
     kept: dict[Path, bytes] = field(default_factory=dict)
 
     def restore(self) -> None:
-        """Every file as it was made, and no verdict packed but the sealed one."""
+        """Reset every file, and remove all packed verdicts except the sealed one."""
         for path, content in self.kept.items():
             if not path.is_file() or path.read_bytes() != content:
                 path.write_bytes(content)
@@ -66,14 +66,14 @@ class Made:
                 shutil.rmtree(folder)
 
     def use(self, changed: Path) -> None:
-        """What reads the files after the graph, in the order in which a person asks; the report where it may matter."""
+        """Run everything that reads the files after the graph; the report only if `changed` may affect it."""
         paths = Paths(self.root, TASK)
         if (
             "report" in changed.parts
             or changed.parent.name in ("gate", "policy", "evaluation")
             or changed == paths.health
         ):
-            report.run(paths, None, Watch())  # type: ignore[arg-type]  # it takes its parameters, and needs none
+            report.run(paths, None, Watch())  # type: ignore[arg-type]  # its parameters are not used
         summary.rows(self.root, TASK, ran=[])
         retraining_history.played(paths, bundle.read(paths.policy))
         release.register(self.root, TASK)
@@ -82,7 +82,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Sealed:
-    """The attempts of a registry that knows one sealed verdict."""
+    """Stand-in for the attempts of a registry with one sealed verdict."""
 
     one: Attempt
 
@@ -95,7 +95,7 @@ class Sealed:
 
 @contextmanager
 def standing_in(root: Path) -> Iterator[Made]:
-    """The project, made at `root`, with a registry that agrees to everything and a git that knows nothing."""
+    """Make the project at `root`; inside the block the registry accepts everything and git has no commit."""
     made = _sealed(root, _made(root))
     stand_ins: dict[str, Any] = {
         "vqbet.registry.check": lambda: None,
@@ -116,7 +116,7 @@ def standing_in(root: Path) -> Iterator[Made]:
 
 
 def _sealed(root: Path, texts: list[Path]) -> Made:
-    """Pack the verdict, and keep what can be mutated as it is."""
+    """Pack the verdict, and keep the content of the files that may be mutated."""
     paths = Paths(root, TASK)
     with patch("vqbet.versions.data_version", lambda root: "0" * 32 + ".dir"):
         proof, verdict = verdicts.pack(root, TASK)
@@ -157,7 +157,7 @@ def _made(root: Path) -> list[Path]:
 
 
 def _policies(paths: Paths, demos: Demonstrations) -> str:
-    """A tokenizer by k-means and a policy that knows nothing, as bundles; gives the policy's digest."""
+    """Write bundles of a k-means tokenizer and an untrained policy; return the policy's digest."""
     torch.manual_seed(0)
     shape = TokenizerShape(chunk=3, layers=2, codes=8, latent=8, hidden=8, kind="kmeans")
     tokenizer = Tokenizer(Normalizer.fit(demos.action, demos.spec.action), shape)

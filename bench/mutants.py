@@ -1,4 +1,4 @@
-"""Files that somebody has edited badly: of a text, one change each, drawn by a seed."""
+"""Random mutations of texts, as by faulty edits of files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Change = Callable[[random.Random, bytes], bytes]
 
 
 def of_yaml(rng: random.Random, text: bytes) -> bytes:
-    """One or two mistakes in a YAML text."""
+    """Return a YAML text with one or two mistakes."""
     changes: list[Change] = [_bytes, _lines, _values, _values, _values, _aliases]
     for _ in range(rng.choice([1, 1, 1, 2])):
         text = rng.choice(changes)(rng, text)
@@ -44,7 +44,7 @@ def of_yaml(rng: random.Random, text: bytes) -> bytes:
 
 
 def of_json(rng: random.Random, text: bytes) -> bytes:
-    """One or two mistakes in a JSON text, or another text in its place."""
+    """Return a JSON text with one or two mistakes, or another text."""
     changes: list[Change] = [_bytes, _lines, _members, _members, _members, _whole]
     for _ in range(rng.choice([1, 1, 1, 2])):
         text = rng.choice(changes)(rng, text)
@@ -52,7 +52,7 @@ def of_json(rng: random.Random, text: bytes) -> bytes:
 
 
 def of_words(rng: random.Random, word: str) -> str:
-    """A word that is nearly the one given, or far from it."""
+    """Return a word with a small or a large change."""
     odd = ["", "@", "/", " ", "\0", "..", "\n", "%", "'", '"', "\\", "ä", "\ud800", "9" * 5000, "x" * 5000, "-", "\t"]
     place = rng.randint(0, len(word))
     cut = rng.randint(place, len(word))
@@ -101,7 +101,7 @@ def _replaced(rng: random.Random, text: bytes, pattern: bytes, new: str) -> byte
 
 
 def _aliases(rng: random.Random, text: bytes) -> bytes:
-    """An alias in the place of a value: of a bomb, of itself, of nothing, or of what is repeated twice only."""
+    """Replace a value by an alias: of a YAML bomb, of itself, of an unknown anchor, or of a harmless value."""
     head, word = rng.choice([(BOMB, "*b11"), (BOMB, "*b3"), ("", "&q [*q]"), ("", "*q"), ("q: &q 1\n", "*q")])
     return head.encode() + _replaced(rng, text, rb"(?<=: )[^\s,{}#][^,}\n#]*", word)
 

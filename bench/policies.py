@@ -1,12 +1,12 @@
-"""Time of an action: every policy at its paper's size, for 1 and for 64 episodes, on 1 and on 2 cores.
+"""Time per action of every policy at its paper's size, for 1 and for 64 episodes, on 1 and on 2 cores.
 
     python -m bench.policies [--threads 1 2] [--batches 1 64] [--rounds 15]
 
-Policies take turns, ACTIONS actions each, round after round, so that what else the machine does hits all alike; each
-finds the caches as the others left them. A call is one that plans: VQ-BeT, BC, BeT and BESO plan at every step,
-Diffusion Policy once for 8 actions (10 denoising steps), so "an action" divides the time of ACTIONS steps by their
-number. Minima say what a policy costs, medians what it cost here. `x` is how many times VQ-BeT's. For a machine that
-others use too: `nice -n -10`, as root.
+Policies alternate, ACTIONS actions each, round after round, so that other load on the machine affects all alike and
+each starts with the caches of the others. "A call" is a call that plans: VQ-BeT, BC, BeT and BESO plan at every step,
+Diffusion Policy once for 8 actions (10 denoising steps). "An action" is the time of ACTIONS steps divided by their
+number. Minima show the cost of a policy, medians its cost under the present load. `x` is the ratio to VQ-BeT's time.
+On a shared machine use `nice -n -10`, as root.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vqbet.models.prior import PriorShape
 from vqbet.models.tokenizer import TokenizerShape
 from vqbet.policies.actor import Actor
 
-ACTIONS = 8  # of each policy in a round: as many as Diffusion Policy executes of a plan
-FEWER = 5  # so many times fewer rounds with more than one episode
+ACTIONS = 8  # of each policy in a round: the actions that Diffusion Policy executes of a plan
+FEWER = 5  # factor by which rounds are fewer with more than one episode
 
 
 def shipped() -> Sized:
-    """VQ-BeT as params.yaml has it for Push-T."""
+    """Return VQ-BeT at its size in params.yaml for Push-T."""
     params = config.task(Path(__file__).resolve().parent.parent / "params.yaml", "pusht")
     code, prior = params.tokenizer, params.prior
     codes = TokenizerShape(code.chunk, code.layers, code.codes, code.latent, code.hidden, code.kind)
@@ -41,7 +41,7 @@ def shipped() -> Sized:
 
 
 def played(actor: Actor, batch: int) -> np.ndarray:
-    """Milliseconds of each of the first ACTIONS actions of `batch` episodes."""
+    """Return the milliseconds of each of the first ACTIONS actions of `batch` episodes."""
     rows, seen, wanted = np.arange(batch), len(actor.spec.observation), len(actor.goal)
     generator = np.random.default_rng(0)
     actor.reset(rows, generator.uniform(-1, 1, (batch, wanted)).astype(np.float32))
@@ -54,7 +54,7 @@ def played(actor: Actor, batch: int) -> np.ndarray:
 
 
 def measured(actors: Mapping[str, Actor], batch: int, rounds: int) -> dict[str, np.ndarray]:
-    """(rounds, ACTIONS) milliseconds of every policy; the first round does not count."""
+    """Return (rounds, ACTIONS) milliseconds of every policy, after one warm-up round."""
     times: dict[str, list[np.ndarray]] = {name: [] for name in actors}
     for _ in range(rounds + 1):
         for name, actor in actors.items():
@@ -80,7 +80,7 @@ def shown(times: Mapping[str, np.ndarray], actors: Mapping[str, Actor]) -> None:
 
 
 def cores(count: int) -> None:
-    """So many threads, on as many cores where the system lets us choose."""
+    """Use `count` threads, on as many cores where the system allows a choice."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(USABLE)[-count:])
     torch.set_num_threads(count)

@@ -1,9 +1,9 @@
-"""Control steps per second of Push-T, against gym-pusht's own environment in the same run.
+"""Control steps per second of Push-T, compared with gym-pusht's own environment in the same run.
 
     python -m bench.pusht
 
-Both play the same actions: half of the time towards the block, so that most of them push. The best of several rounds
-counts, rounds of the candidates taken in turn. One process, one thread.
+Both play the same actions: half of them go towards the block, so that most push. The candidates alternate for several
+rounds; the best round counts. One process, one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STEPS, ROUNDS, BATCHES = 150, 5, (1, 8, 200)
 
 
 def actions(episodes: int) -> np.ndarray:
-    """(STEPS, episodes, 2) px, half of them near the goal, where blocks are, half anywhere."""
+    """Return actions (STEPS, episodes, 2) in px, half of them near the goal, where blocks are, half anywhere."""
     generator = np.random.default_rng(0)
     anywhere = generator.uniform(50, 450, (STEPS, episodes, 2))
     towards = generator.normal(256, 60, (STEPS, episodes, 2)).clip(0, 512)

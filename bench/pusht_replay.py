@@ -1,4 +1,4 @@
-"""Replay every published Push-T demonstration in our world: is it the one they were recorded in?
+"""Replay of every published Push-T demonstration, to show that our world equals the recorded one.
 
 python -m bench.pusht_replay FOLDER    # the folder of pusht_cchi_v7_replay.zarr, or a zip of it
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def missed(demos: Demonstrations) -> tuple[float, float]:
-    """How far from the goal, px, and how much turned, degrees, the T was when a demonstration ended; means."""
+    """Return the mean distance (px) and rotation (degrees) of the T from the goal at the demonstrations' ends."""
     motion = goal_frame.reached(demos, TASK.goal, TASK.goal_frame)
     turned = np.degrees(np.abs(np.arctan2(motion.sine, motion.cosine)))
     return float(np.linalg.norm(motion.start - motion.end, axis=1).mean()), float(turned.mean())

@@ -1,10 +1,10 @@
-"""Many processes promote at the same time and some are killed: is there one champion, and one entry for each effect?
+"""Race of many promoting processes, some of them killed: there must be one champion, and one entry for each effect.
 
     python -m bench.race [--rounds 200] [--processes 16] [--kills 3] [--machines] [--ledger ADDRESS]
 
-In every round each process holds a good verdict about its own candidate and the present champion, so one of them may
-win. `--kills` of them get SIGKILL at random moments. `--machines`: nobody waits for the others' lock, as if each were a
-machine of its own, and only the ledger's compare-and-set is between them.
+In every round each process has a valid verdict on its own candidate and the present champion, so that one of them may
+win. `--kills` of them get SIGKILL at random moments. `--machines`: processes ignore each other's locks, as on separate
+machines, so that only the ledger's compare-and-set protects them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 TASK = "raced"
-LATEST_S = 60.0  # by then everybody has promoted or was refused
+LATEST_S = 60.0  # time limit for all answers of a round
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Tally:
     promoted: int = 0
     refused: int = 0
     killed: int = 0
-    unheard: int = 0  # rounds whose winner was killed after its entry was written; others finished it, or `repair`
-    slowest_s: float = 0.0  # from the order to promote until the answer, of those that were not killed
-    lost: list[str] = field(default_factory=list)  # somebody was told of a promotion that is not in the ledger
+    unheard: int = 0  # rounds whose winner was killed after its entry was written; others or `repair` finished it
+    slowest_s: float = 0.0  # from the order to promote to the answer, of processes that were not killed
+    lost: list[str] = field(default_factory=list)  # a reported promotion is not in the ledger
     doubled: list[str] = field(default_factory=list)  # more than one entry, or more than one winner
-    idle: list[str] = field(default_factory=list)  # nobody won though somebody lived
-    astray: list[str] = field(default_factory=list)  # the alias is not what the ledger says
-    late: list[str] = field(default_factory=list)  # somebody had no answer after LATEST_S
+    idle: list[str] = field(default_factory=list)  # no winner, although a process survived
+    astray: list[str] = field(default_factory=list)  # the alias differs from the ledger
+    late: list[str] = field(default_factory=list)  # a process had no answer after LATEST_S
     refusals: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -51,7 +51,7 @@ class Tally:
 
 
 class Rivals:
-    """Processes with an open registry, one for each candidate; who was killed is replaced."""
+    """Processes with an open registry, one per candidate. Killed ones are replaced."""
 
     def __init__(self, count: int, *, machines: bool) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -81,7 +81,7 @@ class Rivals:
 
 
 def rival(environment: dict[str, str], orders: Connection, machines: bool) -> None:
-    """Promotes whatever it is told to, and says how it went."""
+    """Promote the versions received from `orders`, and send back the outcome."""
     os.environ.update(environment)
     from vqbet import registry
     from vqbet.contract import RegistryError
@@ -103,7 +103,7 @@ def rival(environment: dict[str, str], orders: Connection, machines: bool) -> No
 def race(
     rounds: int, processes: int, kills: int, seed: int = 0, *, machines: bool = False, told: bool = False
 ) -> Tally:
-    """Play so many rounds in the registry that the environment names."""
+    """Run `rounds` rounds in the registry that the environment names. told: print the progress."""
     from vqbet import registry
 
     tally, drawn = Tally(), random.Random(seed)
@@ -134,7 +134,7 @@ def one_round(
     drawn: random.Random,
     tally: Tally,
 ) -> list[tuple[str, str]]:
-    """Everybody promotes, some are killed at moments that are drawn; return the answers of the survivors."""
+    """Let every process promote and kill some at random moments; return the answers of the survivors."""
     began = time.monotonic()
     for (version, digest), (_, orders) in zip(candidates, rivals.members, strict=True):
         evidence = hashlib.sha256(f"{number} {version}".encode()).hexdigest()
@@ -147,7 +147,7 @@ def one_round(
 
 
 def heard(rivals: Rivals, number: int, began: float, tally: Tally) -> list[tuple[str, str]]:
-    """Return the survivors' answers. Whoever has none LATEST_S after `began` is counted as late, and killed."""
+    """Return the survivors' answers. A process without one LATEST_S after `began` counts as late and is killed."""
     found, waiting = [], {answers: process for process, answers in rivals.members}
     while waiting and (ready := wait(list(waiting), timeout=max(0.0, began + LATEST_S - time.monotonic()))):
         for answers in ready:
@@ -196,7 +196,7 @@ def judged(tally: Tally, number: int, before: int, answers: list[tuple[str, str]
 
 
 def registered(count: int) -> list[tuple[int, str]]:
-    """So many versions of a stand-in policy: number and digest."""
+    """Register `count` versions of a stand-in policy; return their numbers and digests."""
     from tests.support.synthetic import synthetic
     from vqbet import registry
 

@@ -1,4 +1,4 @@
-"""What the benches of the worlds have in common: play actions, count control steps per second, compare."""
+"""Helpers of the world benchmarks: play actions, measure control steps per second, compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 
 
 def gymnasium(env: Any, moves: np.ndarray) -> Callable[[], float]:
-    """How fast a gymnasium environment plays `moves` (S, A), each time from the same seed; control steps per second."""
+    """Return a function that plays `moves` (S, A) in a gymnasium environment, from the same seed each time.
+
+    The function returns control steps per second.
+    """
 
     def play() -> float:
         env.reset(seed=0)
@@ -23,7 +26,10 @@ def gymnasium(env: Any, moves: np.ndarray) -> Callable[[], float]:
 
 
 def ours(env: Any, moves: np.ndarray) -> Callable[[], float]:
-    """How fast a `contract.Env` plays `moves` (S, E, A), all episodes together; control steps per second."""
+    """Return a function that plays `moves` (S, E, A) in a `contract.Env`, all episodes together.
+
+    The function returns control steps per second.
+    """
     rows = np.arange(moves.shape[1])
 
     def play() -> float:
@@ -37,7 +43,7 @@ def ours(env: Any, moves: np.ndarray) -> Callable[[], float]:
 
 
 def compare(candidates: Mapping[str, Callable[[], float]], *, rounds: int) -> None:
-    """Print each one's best of several rounds, taken in turn, and how many times as fast as the first it is."""
+    """Print each candidate's best of several alternating rounds, and its ratio to the first candidate."""
     best = dict.fromkeys(candidates, 0.0)
     for _ in range(rounds):
         for name, play in candidates.items():

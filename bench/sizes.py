@@ -1,8 +1,8 @@
-"""Every policy at the size its paper gives it, with random weights, for what the other files of this folder measure.
+"""Every policy at its paper's size, with random weights, for the benchmarks of this folder.
 
-VQ-BeT, MLP-BC and Diffusion Policy as in Push-T (20 numbers in, 2 out); BeT and BESO as in Kitchen and in BlockPush, as
-their authors' code has them, BESO's goals of as many channels as its observation. Of MLP-BC no size was ever published,
-this one is ours. Nothing here is trained: time does not depend on the weights.
+VQ-BeT, MLP-BC and Diffusion Policy have the channels of Push-T (20 in, 2 out). BeT and BESO have those of Kitchen and
+BlockPush, as in their authors' code; BESO's goals have as many channels as its observation. No size of MLP-BC was
+published, so this one is ours. Nothing is trained, since time does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ VQBET = "VQ-BeT"
 CODES = TokenizerShape(chunk=5, layers=2, codes=16, latent=512, hidden=128)
 GPT = PriorShape(
     window=5, depth=6, heads=6, width=120, head_hidden=1024, dropout=0.0, sequential=False
-)  # dropout: 0.1 in their configuration, which their code never turns on
+)  # dropout: 0.1 in the authors' configuration, but never active in their code
 MLP = BehaviorCloningShape(window=5, chunk=5, depth=3, hidden=512, dropout=0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """How to build a model, its channels (observation, action, goal), and how it acts."""
+    """Builder of a model, its numbers of channels (observation, action, goal), and its mode of execution."""
 
     build: Callable[[], Any]
     channels: tuple[int, int, int]
@@ -54,7 +54,7 @@ class Sized:
 
 
 def vqbet(code: TokenizerShape = CODES, shape: PriorShape = GPT, objective: Objective | None = None) -> Prior:
-    """Push-T's channels."""
+    """Return an untrained VQ-BeT with Push-T's channels."""
     torch.manual_seed(0)
     tokenizer = Tokenizer(Normalizer(2), code)
     tokenizer.initialise(_chunks(code.chunk, 2), torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ def bet(observation: int, action: int, shape: BeTShape, *, acting_window: int) -
 
 
 def parameters(actor: Actor) -> int:
-    """Numbers of a policy that were learnt or counted, statistics of its data aside."""
+    """Return the number of learned values of a policy, without the statistics of its data."""
     return sum(
         value.size for name, part in actor.components().items() if name != "normalizer" for value in part.values()
     )

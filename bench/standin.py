@@ -1,14 +1,15 @@
-"""A stand-in for a training step of the authors' VQ-BeT on Push-T, to compare ours with on the same machine.
+"""Stand-in for a training step of the authors' VQ-BeT on Push-T, for a comparison with ours on the same machine.
 
-Written from a description of what their code computes, never from the code: each of the T positions is supervised, and
-goes through the GPT's output layer to 256 features and through both heads of 1024 units; the offset head gives the
-vectors of all Q K codes, from which those of sampled codes are gathered; sampled codes are decoded by the tokenizer's
-network; two AdamW optimisers, no clipping, no average of the weights, no dropout. Windows come one by one from a
-Dataset (`bench.slices`). The GPT's blocks are our own, so what is particular to theirs is not in it.
+Written from a description of the authors' computation, not from their code. Each of the T positions is supervised, and
+passes the GPT's output layer of 256 features and both heads of 1024 units. The offset head returns the vectors of all
+Q K codes, from which those of sampled codes are gathered. The tokenizer's network decodes the sampled codes. Two AdamW
+optimisers; no clipping, weight average or dropout. Windows come one by one from a Dataset (`bench.slices`). The GPT's
+blocks are our own, so the stand-in lacks any peculiarity of theirs.
 
-The authors' step with its loader took 1,232 ms at least (median 1,469) on one core of a processor without AVX-512 and
-804 (865) on two. This one, with AVX-512 and on a machine in use, took 969 (991) on one and 644 (720) on two in the
-best of three runs. Its loader gives 70,000 windows a second, theirs 4,800: those 100 ms a step are not in it.
+The authors' step with its loader takes 772 ms on one thread (2026-11-28, AMD EPYC with AVX-512, see docs/log.md), and
+took 804 (median 865) on two cores of a processor without AVX-512. The stand-in, with AVX-512 on a machine in use, took
+969 (991) on one core and 644 (720) on two, best of three runs. Its loader reads 70,000 windows/s, theirs 27,400
+(2026-11-28), so the stand-in lacks about 11 ms of loading per step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def head(outputs: int) -> nn.Sequential:
 
 
 class StandIn:
-    """`step(batch)` trains once and gives the loss."""
+    """Model whose `step(batch)` makes one training step and returns the loss."""
 
     def __init__(self, tokenizer: Tokenizer, *, observation: int, window: int) -> None:
         self.tokenizer = tokenizer.requires_grad_(False).eval()

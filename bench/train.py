@@ -1,11 +1,11 @@
-"""What the training loop costs beyond the model: samples/s, and milliseconds a step of the same work without the loop.
+"""Overhead of the training loop: samples/s, and milliseconds per step of the same work without the loop.
 
     OMP_NUM_THREADS=1 python -m bench.train
 
-Three loops over the same batches: forward and backward alone; with clipping, AdamW and the average of the weights, by
-hand; and `vqbet.training.loop.train`. Overhead is what the last takes above the second, in percent of it. They take
-turns, a few rounds, and the fastest of each counts. Processor time of this process, so that others on the machine
-matter less.
+Compares three loops over the same batches: forward and backward alone; a handwritten loop that adds clipping, AdamW and
+the weight average; and `vqbet.training.loop.train`. Overhead is the extra time of the third over the second, in
+percent. The loops alternate for a few rounds; the fastest round of each counts. Times are processor times of this
+process, so that other processes matter less.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECIPE = Recipe(steps=1000, batch=256, lr=1e-3, warmup=10, min_lr=0.1, weight_de
 
 
 class Regression(nn.Module):
-    """An MLP of the tokenizer's size for a laptop: 20 numbers in, 10 out."""
+    """MLP of the size of a laptop's tokenizer, with 20 inputs and 10 outputs."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def gatherer() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
 
 
 def bare(model: Regression, gather: Callable[[np.ndarray], dict[str, np.ndarray]], recipe: Recipe, full: bool) -> float:
-    """Seconds of `recipe.steps` steps by hand; with `full`, the optimiser's work too."""
+    """Return the seconds of `recipe.steps` handwritten steps. full: include clipping, optimiser and weight average."""
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(groups(model, recipe.weight_decay), lr=recipe.lr, fused=True)
     average = [torch.zeros_like(weight) for weight in weights]
@@ -75,7 +75,7 @@ def looped(model: Regression, gather: Callable[[np.ndarray], dict[str, np.ndarra
 
 
 def ignore(*anything: object) -> None:
-    """A caller who does not watch."""
+    """Ignore all progress."""
 
 
 def main() -> None:

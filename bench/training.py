@@ -1,12 +1,12 @@
-"""Training steps and samples a second: ours against a stand-in of the authors' VQ-BeT step, and every other policy.
+"""Time per training step and samples/s of our VQ-BeT, a stand-in of the authors' step, and every other policy.
 
     python -m bench.training [--threads 1 2] [--rounds 5]
 
-All at the sizes of `bench.sizes`, 512 windows a step for VQ-BeT and 64 for the others. A step gathers its windows; ours
-clips and averages the weights, as the training loop does. "all" asks for a chunk at every position of the window, as
-the paper does; "last" at the one that acts (`Objective.supervise`); "bf16" computes products in bfloat16
-(`Recipe.precision`). Candidates take turns, a step each; on a machine that others use too, read minima, and ratios
-rather than times. `x` is samples a second over those of the stand-in (`bench.standin`).
+All have the sizes of `bench.sizes`, with 512 windows per step for VQ-BeT and 64 for the others. A step includes
+gathering the windows; our steps clip gradients and average weights, as the training loop does. "all" supervises every
+position of the window, as the paper does; "last" only the position that acts (`Objective.supervise`); "bf16" computes
+products in bfloat16 (`Recipe.precision`). Candidates alternate, one step each. On a shared machine, read minima and
+ratios instead of times. `x` is the ratio of samples/s to the stand-in (`bench.standin`).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from vqbet.models.prior import Objective
 from vqbet.training.recipe import Recipe, groups, order
 
 EPISODES, STANDIN = 570, "authors' step, stand-in"
-OURS, OTHERS = 512, 64  # windows a step
+OURS, OTHERS = 512, 64  # windows per step
 RECIPE = Recipe(steps=1000, batch=OURS, lr=1e-4, warmup=0, min_lr=1.0, weight_decay=0.01, clip=1.0, ema=0.999, seed=0)
 Step = Callable[[], float]
 
 
 def trained(model: nn.Module, windows: Windows | GoalWindows, batch: int, *, bf16: bool = False) -> Step:
-    """A step as `vqbet.training.loop` makes it, without checkpoints and history."""
+    """Return a training step equal to that of `vqbet.training.loop`, without checkpoints and history."""
     weights = [weight for weight in model.train().parameters() if weight.requires_grad]
     average = [torch.zeros_like(weight) for weight in weights]
     optimizer = torch.optim.AdamW(groups(model, RECIPE.weight_decay), lr=RECIPE.lr, fused=True)
-    loss_of: Callable[..., Any] = model.loss  # type: ignore[assignment]  # a method, which nn.Module cannot know
+    loss_of: Callable[..., Any] = model.loss  # type: ignore[assignment]  # nn.Module declares no `loss`
     done = 0
 
     def step() -> float:
@@ -96,7 +96,7 @@ def others() -> dict[str, Step]:
 
 
 def milliseconds(steps: dict[str, Step], rounds: int) -> dict[str, np.ndarray]:
-    """Of every step, `rounds` times in turn, after one that does not count."""
+    """Return the milliseconds of every step in `rounds` alternating rounds, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():

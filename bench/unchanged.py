@@ -1,9 +1,9 @@
-"""Did a change of code change what the product computes? Compare the artifacts of two runs of the graph.
+"""Comparison of the artifacts of two runs of the graph, to show that a change of code changes no result.
 
     python -m bench.unchanged <artifacts before> <artifacts after>
 
 Both are folders artifacts/<task>. Tensors must be equal byte for byte. Episode records, checks and outcome must be
-equal apart from the names of versions, which change with the code: digests, the plan's hash, the machine. Exits with 1
+equal except for the names of versions, which change with the code: digests, the plan's hash, the machine. Exits with 1
 where one differs.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NAMES = {"digest", "plan", "machine", "guard", "video"}  # of versions, and fields that were never filled
+NAMES = {"digest", "plan", "machine", "guard", "video"}  # names of versions, and fields that were never filled
 RECORDS = ("evaluation/records.jsonl", "gate/records.jsonl")
 VERDICT = ("outcome", "reason", "checks", "episodes", "more_episodes")
 
 
 def facts(artifacts: Path) -> dict[str, Any]:
-    """Return what a run computed, by file: hashes of tensors, records and verdicts without names of versions."""
+    """Return the results of a run by file: hashes of tensors, records and verdicts without names of versions."""
     tensors = {
         path.relative_to(artifacts).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(artifacts.rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Valid demonstrations that are few, noisy, slow or nameless: what validation must not refuse."""
+"""Valid demonstrations that are few, noisy, slow or nameless, and that validation must accept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vqbet.contract import Demonstrations
 
 
 def variants(demos: Demonstrations, count: int) -> Iterator[tuple[str, Demonstrations]]:
-    """Valid sets that are small, unusual or noisy, by name."""
+    """Yield `count` valid variants that are small, unusual or noisy, each with its name."""
     random, total = np.random.default_rng(0), len(demos.lengths)
     every = steps(demos)
     for index in range(count):
@@ -24,7 +24,7 @@ def variants(demos: Demonstrations, count: int) -> Iterator[tuple[str, Demonstra
 
 
 def sensor_noise(demos: Demonstrations, random: Random) -> Demonstrations:
-    """A thousandth of what a channel travels, or a float32's last digits, on what is observed."""
+    """Add Gaussian noise of a thousandth of each channel's range to the observations."""
     size = 1e-3 * np.ptp(demos.observation, axis=0)
     low, high = np.array([[c.low, c.high] for c in demos.spec.observation], np.float32).T
     noisy = demos.observation + random.normal(size=demos.observation.shape) * size
@@ -38,13 +38,13 @@ def float_noise(demos: Demonstrations, random: Random) -> Demonstrations:
 
 
 def slower(demos: Demonstrations, random: Random) -> Demonstrations:
-    """Every episode up to a fifth slower."""
+    """Make every episode up to a fifth slower."""
     made = stretched(demos, steps(demos), random.uniform(1.0, 1.2, len(demos.lengths)).tolist())
     return made if made.lengths.max() <= 270 else demos
 
 
 def trimmed(demos: Demonstrations, random: Random) -> Demonstrations:
-    """Up to three steps less at the beginning."""
+    """Drop up to three steps at the beginning of each episode."""
     return taken(demos, [rows[int(random.integers(0, 4)) :] for rows in steps(demos)], range(len(demos.lengths)))
 
 
@@ -55,20 +55,20 @@ def reordered(demos: Demonstrations, random: Random) -> Demonstrations:
 
 
 def action_noise(demos: Demonstrations, random: Random) -> Demonstrations:
-    """A logger that rounds: a 50th of each action channel's deviation."""
+    """Add noise of a 50th of each action channel's standard deviation, as from a logger that rounds."""
     low, high = np.array([[c.low, c.high] for c in demos.spec.action], np.float32).T
     noisy = demos.action + random.normal(size=demos.action.shape) * demos.action.std(axis=0) / 50
     return replace(demos, action=np.clip(noisy.astype(np.float32), low, high))
 
 
 def renamed(demos: Demonstrations, random: Random) -> Demonstrations:
-    """Another task with the same channels: nothing but names and the set itself to go by."""
+    """Rename the task, so that validation can use only channel names and the data itself."""
     spec = replace(demos.spec, task="own")
     return replace(demos, spec=spec, columns={**demos.columns, "task": np.full(len(demos.lengths), "own")})
 
 
 def anonymous(demos: Demonstrations, random: Random) -> Demonstrations:
-    """Another task, whose action channels have names of their own: everything is learned."""
+    """Rename the task and its action channels, so that validation learns everything from the data."""
     own = renamed(demos, random)
     actions = tuple(replace(channel, name=f"command{index}") for index, channel in enumerate(own.spec.action))
     return replace(own, spec=replace(own.spec, action=actions))

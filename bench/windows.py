@@ -1,10 +1,10 @@
-"""How fast windows are gathered on one core, beside copying the same bytes and slicing window by window.
+"""Speed of gathering windows on one core, compared with copying the same bytes and with slicing window by window.
 
     OMP_NUM_THREADS=1 python -m bench.windows [batch ...]
 
-Push-T's size and shape: 26,023 synthetic steps (Push-T has 25,650), D=20, A=2, T=5, H=5. Every epoch visits every
+Uses Push-T's size and shape: 26,023 synthetic steps (Push-T has 25,650), D=20, A=2, T=5, H=5. Every epoch visits every
 window once, in random order, in batches; the best of several epochs is printed. The peer is a Dataset that slices, in a
-DataLoader without workers (`bench.slices`); it gets batches of one size, which hardly matters to it.
+DataLoader without workers (`bench.slices`), with one batch size, which hardly affects its speed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vqbet.demos.windows import Windows
 
 EPISODES, WINDOW, CHUNK, EPOCHS = 570, 5, 5, 9
 PEER_BATCH = 512
-WANTED = 1_000_000  # windows per second on one core
+WANTED = 1_000_000  # target, windows per second on one core
 
 
 def best_s(work: Callable[..., object], *arguments: Any) -> float:
-    """The shortest of several runs, in seconds."""
+    """Return the time of the fastest of several runs, in seconds."""
     durations = []
     for _ in range(EPOCHS):
         start = time.perf_counter()
@@ -47,7 +47,7 @@ def copies(source: np.ndarray, target: np.ndarray, count: int) -> None:
 
 
 def sliced(demos: Demonstrations) -> float:
-    """Windows a second of the peer."""
+    """Return the windows per second of the peer."""
     loader = batches(Slices(demos, window=WINDOW, chunk=CHUNK), PEER_BATCH)
     next(loader)
     return PEER_BATCH / best_s(lambda: next(loader))

@@ -1,11 +1,11 @@
-"""What validation says of wrong data that is well formed, and of valid data that is unusual.
+"""Results of validation on wrong but well-formed data, and on valid but unusual data.
 
-`python -m bench.wrong_data [--pusht FOLDER] [--kitchen FOLDER] [--lerobot FOLDER]`: 47 kinds of wrong data, made from
-240 BlockPush oracle episodes and from the published demonstrations whose folders are named, then the false errors on
-whole sets and on 200 valid variants. A kind counts as refused where an error names an episode and a field.
+`python -m bench.wrong_data [--pusht FOLDER] [--kitchen FOLDER] [--lerobot FOLDER]` validates 47 kinds of wrong data,
+made from 240 BlockPush oracle episodes and from the published demonstrations in the folders, then counts false errors
+on whole sets and on 200 valid variants. A kind counts as refused where an error names an episode and a field.
 
-"by name" and "learned" are BlockPush as a task that no table knows, with its names and without. LeRobot's data is read
-from a folder in its format 2.1, as a task that no table knows.
+"by name" and "learned" are BlockPush as a task outside the table of tasks, with its channel names and without them.
+LeRobot's data is read from a folder in format 2.1, also as a task outside the table.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def report(demos: Demonstrations, bounds: Mapping[str, Any]) -> validate.Report:
 
 
 def refused(demos: Demonstrations, bounds: Mapping[str, Any]) -> list[str]:
-    """The exact checks with an error that names an episode and a field; "(advice)" where there is only advice."""
+    """Return the exact checks with an error that names episode and field; "(advice)" where there is only advice."""
     found = checks.contents(Measured.of(demos, Bounds(**bounds), tasks.of(demos.spec).validation()))
     errors = {each.check for each in found if each.severity == "error" and each.episode is not None and each.field}
     return sorted(errors) or ["(advice)"] * bool(found)
 
 
 def sets(arguments: argparse.Namespace) -> dict[str, Demonstrations]:
-    """Whole sets by task, those that were named."""
+    """Return whole sets by task: BlockPush, and those whose folders are given."""
     found = {
         "blockpush": demonstrations(arguments.episodes, 0),
         "blockpush_drawn": demonstrations(arguments.episodes, 0, sides="drawn"),
@@ -59,7 +59,7 @@ def sets(arguments: argparse.Namespace) -> dict[str, Demonstrations]:
 
 
 def lerobot(folder: Path) -> Demonstrations:
-    """A LeRobot data set of format 2.1, states and actions only, joints in rad; every episode counts as a success."""
+    """Read a LeRobot data set of format 2.1: states and actions only, joints in rad, every episode a success."""
     import pandas
 
     info = json.loads((folder / "meta" / "info.json").read_text())
@@ -104,7 +104,7 @@ def false_alarms(found: Mapping[str, Demonstrations]) -> None:
 
 
 def altered(found: Mapping[str, Demonstrations]) -> dict[str, Demonstrations]:
-    """What wrong data is made from, by the column of the table."""
+    """Return the sets that wrong data is made from, by column of the table."""
     few, random = demonstrations(EPISODES, 0), np.random.default_rng(0)
     own = {"blockpush": few, "by name": renamed(few, random), "learned": anonymous(few, random)}
     return own | {task: demos for task, demos in found.items() if not task.startswith("blockpush")}

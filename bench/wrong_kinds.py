@@ -1,4 +1,4 @@
-"""Kinds of wrong demonstrations that are well formed, each a function of good ones and a generator."""
+"""Kinds of wrong but well-formed demonstrations, each a function of valid ones and a random generator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Callable[[Demonstrations, Random], Demonstrations]
 
 
 def taken(demos: Demonstrations, pieces: Sequence[np.ndarray], episodes: Sequence[int]) -> Demonstrations:
-    """The steps of `pieces` as new episodes at the control rate, each with the columns of one of `episodes`."""
+    """Return the steps of `pieces` as new episodes at the control rate, each with the columns of one of `episodes`."""
     rows, lengths = np.concatenate(pieces), np.array([len(piece) for piece in pieces])
     columns = {name: column[np.asarray(episodes)] for name, column in demos.columns.items()}
     seeds, again = columns["seed"].copy(), np.ones(len(lengths), bool)
@@ -32,17 +32,17 @@ def taken(demos: Demonstrations, pieces: Sequence[np.ndarray], episodes: Sequenc
 
 
 def steps(demos: Demonstrations) -> list[np.ndarray]:
-    """The steps of each episode."""
+    """Return the step indices of each episode."""
     return [np.arange(*span) for span in zip(demos.episode_starts, demos.episode_ends, strict=True)]
 
 
 def cut(change: Callable[[np.ndarray], np.ndarray]) -> Kind:
-    """Every episode's steps through `change`."""
+    """Return a kind that applies `change` to the step indices of every episode."""
     return lambda demos, random: taken(demos, [change(rows) for rows in steps(demos)], range(len(demos.lengths)))
 
 
 def acted(change: Callable[[np.ndarray, Demonstrations, Random], np.ndarray]) -> Kind:
-    """Every episode's actions (T, A) through `change`."""
+    """Return a kind that applies `change` to the actions (T, A) of every episode."""
 
     def kind(demos: Demonstrations, random: Random) -> Demonstrations:
         parts = [change(demos.action[rows].astype(np.float64), demos, random) for rows in steps(demos)]
@@ -52,14 +52,14 @@ def acted(change: Callable[[np.ndarray, Demonstrations, Random], np.ndarray]) ->
 
 
 def seen(change: Callable[[np.ndarray, Demonstrations, Random], np.ndarray]) -> Kind:
-    """All observations (N, D) through `change`."""
+    """Return a kind that applies `change` to all observations (N, D)."""
     return lambda demos, random: replace(
         demos, observation=change(demos.observation.astype(np.float64), demos, random).astype(np.float32)
     )
 
 
 def some(kind: Kind, every: int = 10) -> Kind:
-    """Only every tenth episode as `kind` has it; for kinds that keep episodes' lengths."""
+    """Return a kind that applies `kind`, which must keep lengths, to every tenth episode only."""
 
     def mixed(demos: Demonstrations, random: Random) -> Demonstrations:
         wrong = kind(demos, random)
@@ -75,7 +75,7 @@ def some(kind: Kind, every: int = 10) -> Kind:
 
 
 def mirrored(values: np.ndarray, demos: Demonstrations, columns: slice = slice(None)) -> np.ndarray:
-    """Actions in the other direction: about 0 where they are relative, about the middle of their range elsewhere."""
+    """Return actions mirrored at 0 if they are relative, else at the middle of their range."""
     middle = np.array([(c.low + c.high) / 2 if demos.spec.action_kind == "absolute" else 0 for c in demos.spec.action])
     out = values.copy()
     out[:, columns] = 2 * middle[columns] - values[:, columns]
@@ -83,12 +83,12 @@ def mirrored(values: np.ndarray, demos: Demonstrations, columns: slice = slice(N
 
 
 def shifted(by: int) -> Kind:
-    """Actions that come `by` steps too late (above 0) or too early; the rest is filled with the nearest one."""
+    """Return a kind with actions `by` steps too late (above 0) or too early; gaps are filled with the nearest one."""
     return acted(lambda a, demos, random: a[np.clip(np.arange(len(a)) - by, 0, len(a) - 1)])
 
 
 def elsewhere(demos: Demonstrations, random: Random) -> Demonstrations:
-    """The actions of the episode 7 further on, at the same share of its length."""
+    """Take the actions from the episode 7 places further on, at the same share of its length."""
     every = steps(demos)
     rows = []
     for index, own in enumerate(every):
@@ -98,7 +98,10 @@ def elsewhere(demos: Demonstrations, random: Random) -> Demonstrations:
 
 
 def copies(noise: float, *, half: bool = False, speed: float = 1.0) -> Kind:
-    """Copies of one episode, or every other episode replaced by its neighbour; noise as a share of each range."""
+    """Return a kind with copies of one episode, or, with `half`, every other episode replaced by its neighbour.
+
+    noise: standard deviation as a share of each range.
+    """
 
     def kind(demos: Demonstrations, random: Random) -> Demonstrations:
         every, count = steps(demos), len(demos.lengths)
@@ -118,7 +121,7 @@ def copies(noise: float, *, half: bool = False, speed: float = 1.0) -> Kind:
 
 
 def stretched(demos: Demonstrations, pieces: Sequence[np.ndarray], speeds: Sequence[float]) -> Demonstrations:
-    """Episodes at other speeds: observations in between, relative actions shared out over the steps."""
+    """Return episodes at other speeds: observations interpolated, relative actions divided among the steps."""
     observation, action, lengths = [], [], []
     for rows, speed in zip(pieces, speeds, strict=True):
         place = np.linspace(0, len(rows) - 1, round(len(rows) * speed))
@@ -138,7 +141,7 @@ def stretched(demos: Demonstrations, pieces: Sequence[np.ndarray], speeds: Seque
 
 
 def glued(demos: Demonstrations, random: Random) -> Demonstrations:
-    """Two halves of different episodes in one."""
+    """Join halves of different episodes into one."""
     every = steps(demos)
     after = [*every[1:], every[0]]
     pieces = [
@@ -156,7 +159,7 @@ OBJECTS: Mapping[str, tuple[str, ...]] = {
 
 
 def unmoved(demos: Demonstrations, random: Random) -> Demonstrations:
-    """What the task moves lies where it lay at the first step, in every other episode."""
+    """Keep the task's objects at their first positions in every other episode."""
     mark = np.array(
         [c.name.startswith(OBJECTS.get(demos.spec.task, ("block", "kRight"))) for c in demos.spec.observation]
     )
@@ -172,7 +175,7 @@ def failed(demos: Demonstrations, random: Random) -> Demonstrations:
 
 
 def swapped(values: np.ndarray, demos: Demonstrations, random: Random) -> np.ndarray:
-    """x and y of everything change places; without an x and y, neighbouring channels of one unit."""
+    """Swap x and y of everything; without x and y, swap neighbouring channels of one unit."""
     order = np.arange(values.shape[1])
     names = [channel.name for channel in demos.spec.observation]
     if any(name.endswith("_x") for name in names[:2]):
@@ -184,7 +187,7 @@ def swapped(values: np.ndarray, demos: Demonstrations, random: Random) -> np.nda
 
 
 def saturated(values: np.ndarray, demos: Demonstrations, random: Random) -> np.ndarray:
-    """Commands so large that a third of them is clipped at the limits."""
+    """Scale commands so that a third of them is clipped at the limits."""
     low, high = np.array([[c.low, c.high] for c in demos.spec.action]).T
     middle, reach = (low + high) / 2, np.quantile(np.abs(values - (low + high) / 2), 0.66, axis=0)
     return np.clip(middle + (values - middle) * (high - low) / 2 / np.maximum(reach, 1e-9), low, high)
@@ -219,7 +222,7 @@ def not_a_number(values: np.ndarray, demos: Demonstrations, random: Random) -> n
 
 
 def session(values: np.ndarray, demos: Demonstrations, random: Random) -> np.ndarray:
-    """A camera that was moved between two sessions: the second half of the episodes is offset by 5 % of the range."""
+    """Offset the second half of the episodes by 5 % of the range, as by a camera moved between two sessions."""
     moved = np.repeat(np.arange(len(demos.lengths)) >= len(demos.lengths) // 2, demos.lengths)[:, None]
     low, high = np.array([[c.low, c.high] for c in demos.spec.observation]).T
     return np.clip(values + moved * 0.05 * np.ptp(demos.observation, axis=0), low, high)

@@ -1,7 +1,7 @@
-"""Prefect: when, where and who. No arithmetic; every step is a stage that also runs without Prefect.
+"""Prefect flows: scheduling only. Every step is a stage or a command that also runs without Prefect.
 
-The environment is set before prefect is imported anywhere, so that its home and its silence are the project's. Nor does
-Prefect start a server by itself, which would be open to every web page: see `flows.server`.
+The environment is set before prefect is imported, so that the project's home and log settings apply to it. Prefect may
+not start its own server, which would be open to every web page: see `flows.server`.
 """
 
 import os

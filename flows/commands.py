@@ -1,4 +1,4 @@
-"""`vqbet flow demo|ingest|pipeline|promote|ui`: the flows on the embedded server, started once for all of them."""
+"""Command line of `vqbet flow demo|ingest|pipeline|promote|ui`, on one embedded server per command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blo
 
 @app.command()
 def demo(task: Task = "blockpush") -> None:
-    """Demonstrations, versioned; then the whole pipeline; then one screen that says what came out."""
+    """Ingest a task's demonstrations, run its pipeline and show a summary."""
     _serve()
     from flows import ROOT
     from flows import ingest as ingestion
@@ -43,7 +43,7 @@ def ingest(task: Task, source: Annotated[str, typer.Argument(help="path or URL; 
 
 @app.command()
 def pipeline(task: Task = "blockpush") -> None:
-    """Every stage in the order of the graph, then register and promote."""
+    """Run every stage in the order of the graph, then register and promote."""
     _serve()
     from flows import ROOT
     from flows import pipeline as line
@@ -68,7 +68,7 @@ def promote(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 4200) -> None:
-    """Show flow runs and what they left in Prefect's pages, with its telemetry off, to whoever has its password."""
+    """Show flow runs and their results in Prefect's pages, with a password and telemetry off."""
     from flows import ROOT, server
     from vqbet.contract import ConfigError
 
@@ -80,7 +80,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine
 
 
 def _password(port: int) -> str:
-    """Return the one of the environment, else a new one, shown once and only on a terminal."""
+    """Return the password of the environment, else a new one, shown once and only on a terminal."""
     from flows import server
     from vqbet.contract import ConfigError
 
@@ -101,7 +101,7 @@ def _password(port: int) -> str:
 
 
 def _serve() -> None:
-    """Start the embedded server, or reach the one of $PREFECT_API_URL. To be called before prefect is imported."""
+    """Start the embedded server, or connect to $PREFECT_API_URL. To be called before prefect is imported."""
     _interruptible()
     if not os.environ.get("PREFECT_API_URL"):
         from flows import server
@@ -116,5 +116,5 @@ def _serve() -> None:
 
 
 def _interruptible() -> None:
-    """End on SIGTERM as on Ctrl-C: children first, then the server."""
+    """Handle SIGTERM like Ctrl-C: end children first, then the server."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

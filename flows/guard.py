@@ -1,7 +1,7 @@
-"""Doors of the Prefect server that a flow or `vqbet flow ui` starts, open to its own client and its own pages.
+"""Access checks of the Prefect server that a flow or `vqbet flow ui` starts: only its own client and pages may connect.
 
-Prefect 3.8 checks neither the name under which it is asked (DNS rebinding), nor where a request or a websocket that
-needs no preflight comes from, and lets any page frame its own. The two checks stand before everything of Prefect's.
+Prefect 3.8 checks neither the Host header (DNS rebinding) nor the origin of websockets and of requests without a
+preflight, and allows any page to frame its pages. The two checks here run before all of Prefect's handlers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Prefect's pages keep the password under this name. The part of an address after # is not sent to any server. A wrong
-# password is not kept, so that a foreign page which leads here cannot log anybody out.
+# Prefect's pages keep the password under this name. A browser never sends the part of an address after #. A wrong
+# password is not kept, so that a link from a foreign page cannot log anybody out.
 PAGE = """<!doctype html><meta charset="utf-8"><title>Prefect</title><script>
 const password = btoa(location.hash.slice(1));
 fetch("/api/admin/version", {headers: {Authorization: "Basic " + password}}).then((answer) => {
@@ -28,10 +28,10 @@ fetch("/api/admin/version", {headers: {Authorization: "Basic " + password}}).the
 
 
 class OwnPages:
-    """ASGI middleware: requests that a page of another origin makes are refused, and no page may frame an answer.
+    """ASGI middleware that refuses requests from pages of another origin, and forbids framing of all responses.
 
-    A browser names the origin of every request that can change something, and of every websocket; other programs name
-    none, and have to know the password.
+    A browser sends the origin of every websocket and of every request that can change something. Other programs send
+    none and need the password.
     """
 
     def __init__(self, app: ASGIApp, origin: str) -> None:
@@ -58,7 +58,7 @@ def _unframed(send: Send) -> Send:
 
 
 def close(app: FastAPI, origin: str, *, entrance: str) -> None:
-    """Put both checks before Prefect's `app`, served at `origin`; a page at `entrance` logs a browser in."""
+    """Add both checks to Prefect's `app`, served at `origin`, and a page at `entrance` that logs a browser in."""
     app.router.routes.insert(0, Route(entrance, _enter))
     app.add_middleware(OwnPages, origin=origin)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[str(urlsplit(origin).hostname)])

@@ -1,6 +1,6 @@
-"""Demonstrations into the project: collect, version, push, audit, and compare them with the champion's.
+"""Ingest flow: collect, version, push and audit demonstrations, then compare them with the champion's.
 
-A version counts once it has been audited; how far it has drifted is told, and stops nothing.
+A version is valid once it is audited. Drift is reported and does not fail the flow.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from vqbet.commands import ingest as stage
 
 @task(task_run_name="collect {task_name}")
 def collect(task_name: str, source: str) -> dict[str, Any]:
-    """From a path, a URL or the task's oracle into data/<task>.zarr, validated before it replaces what was there."""
+    """Write demonstrations from a path, a URL or the oracle to data/<task>.zarr, validated before the old ones go."""
     params = config.task(ROOT / "params.yaml", task_name)
     return asdict(stage.collect(ROOT, task_name, params, source, console.watch()))
 
 
 @task(retries=2, retry_delay_seconds=[5, 30])
 def publish() -> dict[str, Any]:
-    """dvc add, push and audit. Retried: a remote can be out of reach for a moment, and pushing twice does no harm."""
+    """Run dvc add, push and audit. Retried, since a remote can be unreachable briefly and pushing twice is harmless."""
     return asdict(stage.publish(ROOT, console.watch()))
 
 
 @task(task_run_name="drift {task_name}")
 def drift(task_name: str) -> dict[str, Any]:
-    """How the new version differs from the champion's. A drift is a result, not a failure."""
+    """Compare the new version with the champion's demonstrations. Drift is a result, not a failure."""
     params = config.task(ROOT / "params.yaml", task_name)
     return asdict(drifting.after_ingest(ROOT, task_name, params.drift, console.watch()))
 
 
 @flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json")
 def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
-    """Bring a task's demonstrations in, give them a version, compare it. Makes nothing that is there already."""
+    """Bring in a task's demonstrations, version them and compare them. Existing results are not made again."""
     collected = collect(task_name, source)
     version = publish()
     create_markdown_artifact(
@@ -55,7 +55,7 @@ def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
 
 
 def _publish(task_name: str, drifted: dict[str, Any]) -> None:
-    """The conclusion and its table into the run page."""
+    """Add the conclusion and its table to the run page."""
     lines = [f"| {name} | {value} |" for name, value in drifted["rows"].items()]
     table = "\n".join(["", "", "| | |", "|---|---|", *lines]) if lines else ""
     create_markdown_artifact(

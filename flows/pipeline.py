@@ -1,4 +1,4 @@
-"""One task from demonstrations to champion: each Prefect task runs one DVC stage, then the registry and the alias."""
+"""Pipeline flow, from demonstrations to champion: one Prefect task per DVC stage, then registry and alias."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vqbet.commands import console, release
 from vqbet.stages import artifacts, runner, sealing
 from vqbet.stages.paths import Paths
 
-SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # of a verdict, what is shown
+SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # fields of a verdict shown
 
 
 def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry only what another try can mend: a stage that was killed (out of memory, a node taken back)."""
+    """Return whether a stage was killed (out of memory, preempted node), the only failure that a retry can fix."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, versions.Killed)
 
 
 @task(task_run_name="{name}@{task_name}", retries=1, retry_delay_seconds=5, retry_condition_fn=_interrupted)
 def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, Any]:
-    """Run one DVC stage of one task; return its metrics, and whether it ran now or was up to date.
+    """Run one DVC stage of one task; return its metrics, and whether the stage ran now or was up to date.
 
-    unchanged: DVC has said so, and need not be asked again. A verdict out of DVC's cache that this registry has not
-    sealed is sought again.
+    unchanged: DVC has already reported the stage as unchanged and is not asked again. If the verdict in DVC's cache is
+    not sealed in this registry, the gate runs again.
     """
     stage, code = f"{name}@{task_name}", [f"code@{task_name}"]
     ran = not unchanged and versions.repro(ROOT, stage, first=code)
@@ -46,7 +46,7 @@ def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, A
 
 @task(task_run_name="register {task_name}")
 def register(task_name: str) -> dict[str, str]:
-    """The tokenizer and the policy into the registry, as the task's candidate."""
+    """Register the tokenizer and the policy as the task's candidate."""
     return release.register(ROOT, task_name)
 
 
@@ -61,11 +61,11 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
 
 @flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json")
 def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
-    """The stages in the order of the graph, then register, then promote. Gives the metrics of every stage."""
-    config.tasks(ROOT / "params.yaml")  # a name that is none is refused before DVC is asked
+    """Run the stages in the order of the graph, register and promote; return the metrics of every stage."""
+    config.tasks(ROOT / "params.yaml")  # checked before DVC is called
     result: dict[str, Any] = {}
     changed = versions.changed(ROOT, [f"{name}@{task_name}" for name in runner.ORDER], first=[f"code@{task_name}"])
-    unchanged = True  # so far: whatever follows a stage that runs is asked about again
+    unchanged = True  # so far; DVC is asked again after a stage that ran
     for name in runner.ORDER:
         unchanged = unchanged and f"{name}@{task_name}" not in changed
         result[name] = run_stage(task_name, name, unchanged)
@@ -78,7 +78,7 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
 
 
 def _publish(task_name: str) -> None:
-    """What a person wants to see in the run page: the verdict in words and where the pictures are."""
+    """Add the verdict and a link to the report to the run page."""
     paths = Paths(ROOT, task_name)
     verdict = artifacts.read_object(paths.gate / "verdict.json", **SPOKEN)
     create_markdown_artifact(

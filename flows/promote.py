@@ -1,4 +1,4 @@
-"""A person's or a schedule's promotion: the same task as at the end of the pipeline, on its own."""
+"""Promotion flow for a person or a schedule: the last task of the pipeline, on its own."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The Prefect server of one project, for its own client and its own pages only, and gone when its parent is.
+"""Prefect server of one project, for its own client and pages only, which ends with its parent process.
 
-`start` replaces the server that Prefect would start by itself, which any web page can steer and which outlives a
-kill -9. The socket is made by the parent, so that nobody else can take the port first and be shown the password.
-The password goes through the child's standard input, and the end of that input is the end of the parent: it comes
-however the parent ends, on Linux and macOS alike.
+`start` replaces the server that Prefect would start by itself, which any web page can control and which survives a
+kill -9 of its parent. The parent makes the socket, so that no other process can take the port and receive the password.
+The password goes through the child's standard input. That input ends when the parent ends, for whatever reason, on
+Linux and macOS.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from vqbet.contract import ConfigError, PipelineError
 
 HOST = "127.0.0.1"
 ENTRANCE = "/enter"  # the page that logs a browser in, see flows.guard
-GRACE_S = 5  # for requests under way and Prefect's services to end, then the process ends without them
+GRACE_S = 5  # time for open requests and Prefect's services to end before the process is ended
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 def start() -> None:
-    """Start the embedded server and make it that of this process; to be called before prefect is imported.
+    """Start the embedded server and point this process's Prefect at it. To be called before prefect is imported.
 
-    Raises PipelineError where no server answers.
+    Raises PipelineError where the server does not answer.
     """
     listener = listen(0)
     port, password = listener.getsockname()[1], new_password()
@@ -40,7 +40,7 @@ def start() -> None:
         stdin=subprocess.PIPE,
         text=True,
         pass_fds=[listener.fileno()],
-        start_new_session=True,  # a terminal's Ctrl-C is for the flow, which has yet to tell the server how it ended
+        start_new_session=True,  # Ctrl-C must reach only the flow, which then reports its end to the server
     )
     atexit.register(_stop, child)
     listener.close()
@@ -52,7 +52,7 @@ def start() -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on this machine only; port 0 is any free one. Raises ConfigError for one in use."""
+    """Return a socket that listens on this machine only; port 0 selects a free one. Raises ConfigError if in use."""
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
@@ -60,19 +60,19 @@ def listen(port: int) -> socket.socket:
 
 
 def new_password() -> str:
-    """Return a password in the form that Prefect asks for, user:password."""
+    """Return a new password in Prefect's form user:password."""
     return f"vqbet:{secrets.token_urlsafe(32)}"
 
 
 def run(listener: socket.socket, password: str, *, pages: bool) -> None:
-    """Serve Prefect's API, and its pages where `pages` says so, in this process until a signal ends it."""
+    """Serve Prefect's API, and its pages if `pages` is True, in this process until a signal ends it."""
     origin = "http://{}:{}".format(*listener.getsockname())
-    os.environ |= {  # under the names that Prefect reads first
+    os.environ |= {  # the variables that take precedence in Prefect
         PASSWORD: password,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
         "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
-        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",  # the pages would ask the default port
+        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",  # else the pages use the default port
     }
     import uvicorn
     from prefect.server.api.server import create_app
@@ -86,7 +86,7 @@ def run(listener: socket.socket, password: str, *, pages: bool) -> None:
 
 
 def _use(address: str, password: str) -> None:
-    """Point this process's Prefect at the server. The stages that a flow starts have no need of the password."""
+    """Point this process's Prefect at the server. Stages started by a flow do not inherit the password."""
     os.environ |= {"PREFECT_API_URL": address, "PREFECT_API_AUTH_STRING": password}
     import prefect.context  # noqa: F401  # reads its settings once
 
@@ -94,7 +94,7 @@ def _use(address: str, password: str) -> None:
 
 
 def _wait(port: int) -> None:
-    """Ask until the first answer: a connection is taken up as soon as the server serves, and cut where it ends."""
+    """Wait for the server's first response: it accepts the connection once it serves, and closes it when it ends."""
     seconds = int(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
     connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
     try:
@@ -121,7 +121,7 @@ def _stop(child: subprocess.Popen[str]) -> None:
 
 
 def _end_with(parent: TextIO) -> None:
-    """Wait for the end of the parent, then end: in order if that takes no longer than GRACE_S."""
+    """Wait until the parent ends, then end this process, gracefully within GRACE_S seconds, else at once."""
     parent.read()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
@@ -129,7 +129,7 @@ def _end_with(parent: TextIO) -> None:
 
 
 def main(descriptor: int) -> None:
-    """Serve on an inherited socket for as long as the parent lives, whose first line is the password."""
+    """Serve on an inherited socket while the parent lives. The password is the first line of standard input."""
     password = sys.stdin.readline().strip()
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
     run(socket.socket(fileno=descriptor), password, pages=False)

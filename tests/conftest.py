@@ -1,4 +1,4 @@
-"""What every test shares: a silent, private environment, and the real demonstrations where they can be had."""
+"""Configuration and fixtures of all tests: a silent, private environment, the published demonstrations, and S3."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from vqbet import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
-os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: spinning threads would be in each other's way
-for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # a test says where and how many, or nothing
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel, where spinning threads would compete
+for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # unset, unless a test sets them
     os.environ.pop(f"VQBET_{name}", None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that the processes which share the tests end together (see Makefile)."""
+    """Put slow tests first, so that the parallel test processes end together (see Makefile)."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
 def real_demos() -> Callable[[str], Path]:
-    """The folder of a task's published demonstrations, in $VQBET_DEMOS, else in ../shared/data.
+    """Return a function from a task to the folder of its published demonstrations, in $VQBET_DEMOS or ../shared/data.
 
-    Missing where $VQBET_DEMOS says they are: a failure. Missing elsewhere: a skip, for they cannot be had by everybody.
+    A missing folder fails the test where $VQBET_DEMOS is set, and skips it otherwise, since not everybody has the data.
     """
 
     def folder(task: str) -> Path:
@@ -48,7 +48,7 @@ def real_demos() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The address of moto's S3 on loopback."""
+    """Yield the address of moto's S3 on loopback."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -59,7 +59,7 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture
 def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    """A new bucket behind a server that can be told to fail; boto3 is pointed at it, and at nothing else."""
+    """Yield a server with a new bucket that can inject faults; boto3 connects only to this server."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "very-secret",

@@ -1,6 +1,6 @@
-"""The one command line, `vqbet`. No logic: reads params.yaml, hands paths and parameters to a room, prints its answer.
+"""The command line `vqbet`. No logic: reads params.yaml, passes paths and parameters to a command, prints the result.
 
-An edge, as flows/ is: the only module of vqbet that may import flows, and only when a flow is asked for.
+An edge like flows/: the only module of vqbet that may import flows, and only for `vqbet flow`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vqbet.commands.project import root as _root
 
 
 class Flows(Manual):
-    """Verbs of `vqbet flow`, from `flows.commands`: imported for them alone, so that no other verb waits for it."""
+    """Verbs of `vqbet flow`, from `flows.commands`, which is imported late, so that no other verb waits for it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         self._load()
@@ -74,7 +74,7 @@ def stage(
     task: Annotated[str, typer.Argument(help="a section of params.yaml; or <stage>@<task> as one word")] = "",
     training: Annotated[int, typer.Option(min=0, max=1000, hidden=True)] = 0,
 ) -> None:
-    """Run one stage of the graph; dvc.yaml calls it with the one word that DVC names the stage by."""
+    """Run one stage of the graph, as dvc.yaml does with DVC's name of the stage."""
     from vqbet.stages import runner
 
     name, task = (name, task) if task else runner.split(name)
@@ -84,7 +84,7 @@ def stage(
 
 @app.command(hidden=True)
 def code(addressed: Annotated[str, typer.Argument(help="a task; or code@<task>, as DVC calls the stage")]) -> None:
-    """Write the hash of the code of each of a task's stages into artifacts/<task>/code.json; dvc.yaml calls it."""
+    """Write the hash of each stage's code into artifacts/<task>/code.json, as dvc.yaml does."""
     from vqbet.commands import code as stage
 
     found = stage.run(_root(), addressed)
@@ -95,9 +95,9 @@ def code(addressed: Annotated[str, typer.Argument(help="a task; or code@<task>, 
 @app.command()
 def retrain(
     task: Task,
-    times: Annotated[int, typer.Option(min=1, max=1000, help="how many trainings; those that are there are kept")] = 3,
+    times: Annotated[int, typer.Option(min=1, max=1000, help="number of trainings; existing ones are kept")] = 3,
 ) -> None:
-    """Train the recipe again with other seeds and play it: how far the score moves by itself. Verdicts then say so."""
+    """Train and evaluate the recipe with other seeds, so that verdicts can state the seed-to-seed variance."""
     from vqbet.commands import retrain as stage
 
     root, params = _project(task)
@@ -106,7 +106,7 @@ def retrain(
 
 @app.command()
 def plan(task: Task) -> None:
-    """What the gate will ask, on which seeds, and how large a difference it can show. Plays nothing."""
+    """Show what the gate will test, on which seeds and with what power, without playing."""
     from vqbet.commands import plan as stage
 
     root, params = _project(task)
@@ -117,7 +117,7 @@ def plan(task: Task) -> None:
 def params(
     task: Annotated[str, typer.Argument(help="a section of params.yaml; none: list them")] = "",
 ) -> None:
-    """Print a task's parameters as its stages see them, defaults included. Example: vqbet params pusht"""
+    """Print a task's parameters as its stages see them, defaults included."""
     from vqbet.commands import params as stage
 
     root = _root()
@@ -129,10 +129,7 @@ def params(
 
 @app.command()
 def check(task: Task) -> None:
-    """Tell everything that is wrong with a task before anything is trained. Exits with 1 where there is something.
-
-    Example: vqbet check pusht
-    """
+    """Report everything that is wrong with a task before anything is trained; exit with 1 if there is anything."""
     from vqbet.commands import check as stage
 
     found = stage.run(_root(), task)
@@ -144,7 +141,7 @@ def check(task: Task) -> None:
 
 @app.command()
 def register(task: Task) -> None:
-    """Put the task's tokenizer and policy, with their verdict, into the model registry as its candidate."""
+    """Register the task's tokenizer and policy, with their verdict, as its candidate."""
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -158,7 +155,7 @@ def promote(
     why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
     force: Annotated[bool, typer.Option("--force", help="without a verdict")] = False,
 ) -> None:
-    """Make a candidate the champion, if a verdict about exactly this pair allows it."""
+    """Make a candidate the champion, if a verdict on exactly this candidate and champion allows it."""
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -171,7 +168,7 @@ def promote(
 
 @app.command()
 def approve(task: Task, why: Annotated[str, typer.Option(help="written down beside your name")]) -> None:
-    """Agree that the task's present verdict may be acted upon; needed where promotion.approvals asks for it."""
+    """Approve the task's present verdict, as promotion.approvals may require before a promotion."""
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -180,7 +177,7 @@ def approve(task: Task, why: Annotated[str, typer.Option(help="written down besi
 
 @app.command()
 def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the ledger")]) -> None:
-    """Make the previous champion the champion again. Needs no verdict, only a reason."""
+    """Make the previous champion the champion again, for a reason and without a verdict."""
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -189,10 +186,7 @@ def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the
 
 @app.command()
 def publish(task: Task) -> None:
-    """Publish the hash of the ledger's last entry outside, where promotion.publish in params.yaml says.
-
-    Promotions and rollbacks do it by themselves.
-    """
+    """Publish the hash of the ledger's last entry at promotion.publish, as promotions and rollbacks already do."""
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -201,7 +195,7 @@ def publish(task: Task) -> None:
 
 @app.command()
 def show(reference: Reference) -> None:
-    """What a registered policy is, from which data, with which verdict."""
+    """Show a registered policy, its data and its verdicts."""
     from vqbet.commands import release
 
     _root()
@@ -213,7 +207,7 @@ def history(
     task: Task,
     at: Annotated[str, typer.Option(help="only who was champion then: 2026-05-01 or 2026-05-01T14:30, UTC")] = "",
 ) -> None:
-    """Who was champion when, and why: the ledger, checked link by link."""
+    """Show who was champion when, and why, from the ledger, checked link by link."""
     from vqbet.commands import release
 
     _project(task)
@@ -229,7 +223,7 @@ def audit(
     task: Task,
     repair: Annotated[bool, typer.Option("--repair", help="finish what a crash left half done")] = False,
 ) -> None:
-    """Check ledger, registry, evidence and bundles against one another. Exits with 1 where something is wrong."""
+    """Check ledger, registry, evidence and bundles against one another; exit with 1 if something is wrong."""
     from vqbet.commands import audit as stage
 
     root, _ = _project(task)
@@ -242,7 +236,7 @@ def audit(
 
 
 @verdict.command("replay")
-def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of its id")]) -> None:
+def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of the verdict's id")]) -> None:
     """Recompute a verdict from its evidence alone, byte for byte."""
     from vqbet.stages import verdicts
 
@@ -251,7 +245,7 @@ def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of its 
 
 @verdict.command("list")
 def verdicts() -> None:
-    """All verdicts whose evidence is here."""
+    """List all verdicts whose evidence is here."""
     from vqbet.stages import verdicts
 
     console.table(verdicts.listing(_root()))
@@ -291,7 +285,7 @@ def rollout(
 def forget(
     yes_really: Annotated[bool, typer.Option("--yes-really", help="delete it; nothing brings it back")] = False,
 ) -> None:
-    """Delete registry, ledger, evidence, approvals and the data remote of this project. Lists them first, and ends."""
+    """List registry, ledger, evidence, approvals and data remote of this project; delete them with --yes-really."""
     from vqbet.commands import forget as stage
 
     root = _root()
@@ -308,10 +302,10 @@ def forget(
 
 @app.command()
 def doctor(
-    vulnerabilities: Annotated[bool, typer.Option("--vulnerabilities", help="of every locked distribution")] = False,
-    licences: Annotated[bool, typer.Option("--licences", help="of every locked distribution")] = False,
+    vulnerabilities: Annotated[bool, typer.Option("--vulnerabilities", help="of all locked distributions")] = False,
+    licences: Annotated[bool, typer.Option("--licences", help="of all locked distributions")] = False,
 ) -> None:
-    """Check this environment. Exits with 1 where something is wrong, with 4 where no index could be asked."""
+    """Check this environment; exit with 1 if something is wrong, with 4 if no package index answers."""
     from vqbet.commands import doctor as stage
 
     root, code = _root(), 0
@@ -328,7 +322,7 @@ def doctor(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine only")] = 5000) -> None:
-    """Show runs and registry in MLflow's pages, with its telemetry off."""
+    """Show runs and registry in MLflow's pages, with telemetry off."""
     from vqbet.commands import pages
 
     _root()
@@ -336,7 +330,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="on this machine
 
 
 def main() -> int:
-    """Run the command line and return its exit code; `vqbet` and `python -m vqbet` are the same."""
+    """Run the command line and return its exit code; the same for `vqbet` and `python -m vqbet`."""
     return console.guarded(lambda: app(prog_name="vqbet", standalone_mode=True))
 
 

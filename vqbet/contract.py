@@ -1,4 +1,4 @@
-"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Depends on numpy only.
+"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Depends on numpy and jaxtyping.
 
 Legend of dimensions, used in every docstring and shape annotation:
 

@@ -1,7 +1,7 @@
-"""docs/params.md: a row for each parameter, from the descriptions in vqbet/config and the defaults in params.yaml.
+"""Generator of docs/params.md: a row per parameter, from the descriptions in vqbet/config and params.yaml's defaults.
 
 python infra/setup/params_page.py            writes the page
-python infra/setup/params_page.py --check    fails where the page is another
+python infra/setup/params_page.py --check    fails if the page is out of date
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TAIL = (Path(__file__).with_name("params_tail.md")).read_text(encoding="utf-8")
 
 
 def fields(kind: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield every parameter of a section, and of the sections within it, with its path; `*` is a name of one's own."""
+    """Yield every parameter of a section and of its inner sections, with its path; `*` stands for a free name."""
     for name, field in kind.model_fields.items():
         here = (*path, field.alias or name)
         inner = section(field.annotation)
@@ -47,7 +47,7 @@ def fields(kind: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def section(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, itself or as the values of a mapping."""
+    """Return the section that a field holds, directly or as the values of a mapping."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -55,7 +55,7 @@ def section(annotation: Any) -> type[BaseModel] | None:
 
 
 def default(path: tuple[str, ...], defaults: Mapping[str, Any]) -> str:
-    """Return the default as a cell of the table; empty where each task says the value itself."""
+    """Return the default as a cell of the table; empty where each task sets the value itself."""
     value: Any = defaults
     for name in path:
         if not isinstance(value, Mapping) or name not in value:

@@ -1,4 +1,4 @@
-"""Replay buffers like the published ones, to read and to break."""
+"""Replay buffers in the published format, valid and with faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(
     *,
     ends: tuple[int, Blosc | None] | None = None,
 ) -> Path:
-    """Zarr v2 in chunks of 50 whole rows; `ends`: how many of the episodes' ends a chunk has room for, their codec."""
+    """Write a Zarr v2 group in chunks of 50 rows. ends: rows per chunk and codec of the array meta/episode_ends."""
     group = zarr.open_group(root, mode="w", zarr_format=2)
     for name, values in arrays.items():
         rows, packed = (50, codec) if name != "meta/episode_ends" else ends or (len(values), codec)
@@ -35,7 +35,7 @@ def write(
 
 
 def edit(field: str, **changes: object) -> Fault:
-    """Other words in an array's metadata."""
+    """Return a fault that changes values in an array's metadata."""
 
     def fault(root: Path) -> None:
         document = root / field / ".zarray"
@@ -45,7 +45,7 @@ def edit(field: str, **changes: object) -> Fault:
 
 
 def within_limits(demos: Demonstrations) -> bool:
-    """Whether every observation and action lies within what its channel is said to reach."""
+    """Return whether every observation and action lies within the limits of its channel."""
     pairs = ((demos.observation, demos.spec.observation), (demos.action, demos.spec.action))
     return all(
         (values.min(axis=0) >= [channel.low for channel in channels]).all()

@@ -1,4 +1,4 @@
-"""A real browser without a window, steered over its debugging protocol, which resolves no name outside this machine."""
+"""Headless browser, controlled over its debugging protocol. It resolves no name outside this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.waiting import until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-FOREIGN = "pages.example"  # a name of somebody else's that leads to this machine, as after DNS rebinding
+FOREIGN = "pages.example"  # a foreign host name that resolves to this machine, as after DNS rebinding
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
@@ -35,12 +35,12 @@ class Page:
         self.sent = 0
 
     def go(self, address: str) -> None:
-        """Open an address and wait until it is there."""
+        """Open an address and wait until the page is loaded."""
         self._do("Page.navigate", url=address)
         until(lambda: self.run("location.href != 'about:blank' && document.readyState == 'complete'"), 60)
 
     def run(self, script: str) -> Any:
-        """The value of an expression, evaluated as a script of the page; promises are waited for."""
+        """Return the value of an expression, evaluated as a script of the page; promises are awaited."""
         done = self._do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
@@ -55,14 +55,14 @@ class Page:
 
 
 class Chromium:
-    """A running browser, found by the port of its debugging protocol."""
+    """Running browser with its debugging protocol at `port`."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     @contextmanager
     def page(self, address: str) -> Iterator[Page]:
-        """A new page that shows an address."""
+        """Yield a new page that shows an address."""
         new = Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
         with urlopen(new, timeout=60) as answer:
             target = json.load(answer)["webSocketDebuggerUrl"]
@@ -73,7 +73,7 @@ class Chromium:
 
 
 def command() -> str:
-    """The path of a browser. None is a skip, for not everybody has one, and a failure where CI=true says otherwise."""
+    """Return the path of a browser. Without one, the test is skipped, or fails where CI=true."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         without = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
@@ -83,7 +83,7 @@ def command() -> str:
 
 @contextmanager
 def started(home: Path) -> Iterator[Chromium]:
-    """A browser with an empty profile in `home`."""
+    """Start a browser with an empty profile in `home`, and end it after the block."""
     argv = [command(), *FLAGS, f"--user-data-dir={home / 'profile'}", "about:blank"]
     with (home / "said").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=said)
@@ -96,6 +96,9 @@ def started(home: Path) -> Iterator[Chromium]:
 
 
 def _port(said: Path) -> int:
-    """The port of the debugging protocol; 0 while there is none. A packaged browser may have folders of its own."""
+    """Return the port of the debugging protocol; 0 before it is open.
+
+    Read from the browser's output, since a packaged browser may keep its profile elsewhere.
+    """
     found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", said.read_text(errors="replace"))
     return int(found[1]) if found else 0

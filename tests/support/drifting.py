@@ -1,4 +1,4 @@
-"""A process that makes demonstrations whose steps hang together, and a tokenizer that is a grid: no training."""
+"""Demonstrations from a random process with correlated steps, and a grid as a tokenizer, without training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = Spec(
 
 
 def process(seed: int, episodes: int = 24) -> Demonstrations:
-    """Each episode has a level of its own, around which its steps wander slowly: deviation 1 in every channel."""
+    """Return demonstrations whose steps vary slowly about a level per episode; standard deviation 1 in each channel."""
     random = np.random.default_rng(seed)
     lengths = random.integers(15, 30, size=episodes)
     level = np.repeat(random.normal(scale=0.8, size=(episodes, D + A)), lengths, axis=0)
@@ -51,7 +51,7 @@ def process(seed: int, episodes: int = 24) -> Demonstrations:
 
 
 def chosen(demos: Demonstrations, episodes: Sequence[int]) -> Demonstrations:
-    """These episodes in this order."""
+    """Return these episodes in this order."""
     rows = [np.arange(demos.episode_starts[episode], demos.episode_ends[episode]) for episode in episodes]
     steps = np.concatenate(rows)
     return replace(
@@ -76,14 +76,14 @@ def joined(one: Demonstrations, two: Demonstrations) -> Demonstrations:
 
 
 def moved(demos: Demonstrations, channel: int, *, by: float = 0.0, times: float = 1.0) -> Demonstrations:
-    """Channels of the observation first, then those of the action, changed at every step."""
+    """Scale and shift one channel at every step. channel: index into observation channels, then action channels."""
     values = np.concatenate([demos.observation, demos.action], axis=1)
     values[:, channel] = values[:, channel] * times + by
     return replace(demos, observation=values[:, :D], action=values[:, D:])
 
 
 def coded(demos: Demonstrations, chunk: int = CHUNK) -> Coded:
-    """Each layer is the place of one action channel's first step on a grid; what the grid misses is the error."""
+    """Encode the first step of each chunk on a grid, one layer per action channel; errors are distances to the grid."""
     left = np.repeat(demos.episode_ends, demos.lengths) - np.arange(len(demos.action))
     starts = np.flatnonzero(left >= chunk)
     chunks = demos.action[starts[:, None] + np.arange(chunk)]

@@ -1,4 +1,4 @@
-"""What a gate leaves behind, made without playing anything."""
+"""Output files of a gate, made without playing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACTS = {"data_version": "d" * 32, "packages": {"torch": "2"}}
 
 
 def made(plan: Plan, arm: Arm, folder: Path) -> dict[str, Path]:
-    """What a gate leaves behind, and a film."""
+    """Write the output files of a gate and a film; return their paths by name."""
     scores = {"candidate": np.linspace(0.6, 1.0, plan.most), "champion": np.full(plan.most, 0.4)}
     arms = {name: arm(plan, name, scores.get(name, np.zeros(plan.most))) for name in ("candidate", "champion", "noop")}
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""A package that brings tasks, as pip installs one: a module beside the folder that says what it is."""
+"""Package that provides tasks, in the form that pip installs: a module and a .dist-info folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def installed(site: Path, name: str, module: str, source: str, **tasks: str) -> None:
-    """Put `module` of the package `name` into the folder `site`; `tasks`: values of its entry points, by task."""
+    """Install `module` of the package `name` into the folder `site`. tasks: values of its entry points, by task."""
     (site / f"{module}.py").write_text(source, encoding="utf-8")
     about = site / f"{name}-1.0.dist-info"
     about.mkdir()

@@ -1,4 +1,4 @@
-"""A project whose gate has judged one policy: everything real, and so small that it takes seconds."""
+"""Project whose gate has judged one policy, with real stages small enough to run in seconds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTIONS = {
 
 @contextmanager
 def judged(root: Path) -> Iterator[Project]:
-    """The project at `root` after its gate, with the registry's address set; one commit, and what ran in dvc.lock."""
+    """Yield the project at `root` after its gate, with one commit and the registry's address set."""
     project = Project(root)
     project.small(sections=SECTIONS)
     project.commit()
@@ -51,7 +51,7 @@ def params(root: Path) -> TaskParams:
 
 
 def forge(folder: Path) -> Verdict:
-    """Give every episode of the candidate a full score, and decide again: records, verdict and plan fit together."""
+    """Set all scores of the candidate to 1 and decide again, so that records, verdict and plan agree."""
     plan, looks = Plan.read(folder / "plan.json"), params(folder.parent.parent.parent).gate.looks
     played = [record for record in records.read(folder / "records.jsonl") if record.seed < plan.first_seed + looks[0]]
     perfect = {"score": 1.0, "success": True}

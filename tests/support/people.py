@@ -1,4 +1,4 @@
-"""People with keys, and a project in git whose committed trust file names them."""
+"""People with keys, and a git project whose committed trust file names them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NAMED = ("-c", "user.name=t", "-c", "user.email=t@localhost")
 
 
 def repository(root: Path, *, publish: str = "none") -> Path:
-    """A git repository with one commit: params.yaml, in which every task publishes as told."""
+    """Make a git repository with one commit of params.yaml, whose tasks publish to `publish`."""
     root.mkdir(parents=True, exist_ok=True)
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]  # its first task is enough
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").partition("\npusht:")[0]  # the first task only
     (root / "params.yaml").write_text(params.replace("publish: none", f"publish: {publish}"), encoding="utf-8")
     (root / ".gitignore").write_text(".vqbet/\n")
     git(root, "init", "--quiet")
@@ -35,7 +35,7 @@ def commit(root: Path) -> None:
 
 
 def person(root: Path, name: str, *roles: str, folder: Path | None = None) -> Path:
-    """The file of a new key whose holder has these roles, in the working copy's trust file; without a role, in none."""
+    """Return the file of a new key. With `roles`, its holder is added to the working copy's trust file."""
     path = (folder or root.parent) / f"{name}.pem"
     key = signing.make(path)
     if roles:

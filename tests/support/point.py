@@ -1,4 +1,4 @@
-"""A world and a policy small enough to reason about, and records made without either."""
+"""World and policy small enough to reason about, and records made without playing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POINT = Spec(
 
 
 class PointMass:
-    """A point that ends its episode within 0.05 m of the origin; seeds decide where it begins."""
+    """World of a point whose episode ends within 0.05 m of the origin. The seed determines the start."""
 
     spec = POINT
     goal: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class PointMass:
 
 
 class Asking(PointMass):
-    """A point that is asked for near another place in each episode; seeds decide which."""
+    """World of a point with a goal position in each episode, determined by the seed."""
 
     goal = ("x", "y")
 
@@ -79,7 +79,10 @@ class Asking(PointMass):
 
 
 class Seeker:
-    """Walks straight to its goal or to the origin, 0.1 m per step at most; remembers what it was asked and told."""
+    """Policy that moves straight to its goal or to the origin, at most 0.1 m per step.
+
+    asked: rows of each call of `act`. told: goals of the last `reset`.
+    """
 
     def __init__(self, spec: Spec = POINT, goal: tuple[str, ...] = ()) -> None:
         self.spec, self.goal = spec, goal
@@ -116,7 +119,7 @@ def plan() -> Plan:
 
 
 def planned() -> Plan:
-    """A plan whose numbers each test may replace."""
+    """Return a plan whose values each test may replace."""
     return Plan(
         task="point",
         world="point",
@@ -149,7 +152,7 @@ def arm() -> Arm:
 
 
 def played(plan: Plan, policy: str, scores: Sequence[float], **fields: Any) -> list[EpisodeRecord]:
-    """Records of one policy under a plan, one per score; modes alternate. Further arguments replace fields."""
+    """Return records of one policy under a plan, one per score; modes alternate. fields: values that replace fields."""
     digest, planned = {"candidate": "c" * 64, "champion": "d" * 64}.get(policy, ""), plan.sha256
     return [
         replace(

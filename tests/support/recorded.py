@@ -1,4 +1,4 @@
-"""Demonstrations recorded in one of the worlds, as short as a test wants them."""
+"""Short demonstrations recorded in one of the worlds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Act = Callable[[np.ndarray], np.ndarray]  # observations (E, D) -> actions (E, A
 
 
 def recorded(env: Env, observation: np.ndarray, act: Act, steps: int) -> Demonstrations:
-    """`steps` steps of every episode that has just begun in `env`; every other one counts as a success."""
+    """Record `steps` steps of every episode that has just begun in `env`; every other episode counts as a success."""
     rows, taken = np.arange(len(observation)), []
     for _ in range(steps):
         action = act(observation).astype(np.float32)

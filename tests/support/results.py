@@ -1,4 +1,4 @@
-"""A result of the comparison, as a cell would have written it."""
+"""Result of the comparison, in the form that a cell writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vqbet.comparison.results import Result
 
 
 def made(score: list[float], **fields: Any) -> Result:
-    """VQ-BeT's on PushT; a success is a score of 1."""
+    """Return a result of VQ-BeT on Push-T; an episode with score 1 is a success. fields: values that replace fields."""
     given: dict[str, Any] = {
         "key": "k" * 64,
         "task": "pusht",

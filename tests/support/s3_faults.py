@@ -1,7 +1,7 @@
-"""What stands between a client and moto's S3: faults on the way, and two things S3 does that moto leaves out.
+"""Proxy between a client and moto's S3 that injects faults and adds two behaviours of S3 that moto lacks.
 
-Moto keeps the checksum that it is told and does not look at the bytes; here a body that has another SHA-256 than its
-header says is refused, as S3 does. Moto decides a conditional put in two steps; here there is one of them at a time.
+Moto stores the checksum of the header without checking the bytes; the proxy refuses a body whose SHA-256 differs from
+its header, as S3 does. Moto decides a conditional put in two steps; the proxy forwards one conditional put at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHECKSUM = "x-amz-checksum-sha256"
 @dataclass(frozen=True)
 class Request:
     method: str
-    path: str  # with its query
+    path: str  # including the query
     headers: dict[str, str]
     body: bytes = field(repr=False)
 
@@ -34,7 +34,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes = b""
-    sent: int | None = None  # bytes of the body after which the connection breaks; None: none breaks
+    sent: int | None = None  # bytes of the body before the connection breaks; None: it does not break
 
 
 Forward = Callable[[Request], Answer]
@@ -42,46 +42,46 @@ Fault = Callable[[Request, Forward], Answer | None]  # None: the connection brea
 
 
 def fails(status: int, code: str) -> Fault:
-    """The server refuses, and does nothing."""
+    """Refuse the request with an error, without forwarding it."""
     body = f"<Error><Code>{code}</Code><Message>AKIDEXAMPLE said no</Message></Error>".encode()
     return lambda request, forward: Answer(status, {"Content-Type": "application/xml"}, body)
 
 
 def lost(request: Request, forward: Forward) -> Answer | None:
-    """The server does it, and the client hears of an error."""
+    """Forward the request, but answer with an error."""
     forward(request)
     return fails(500, "InternalError")(request, forward)
 
 
 def silent(request: Request, forward: Forward) -> None:
-    """The server does it, and the connection breaks before the answer."""
+    """Forward the request, and break the connection before the answer."""
     forward(request)
 
 
 def cut(request: Request, forward: Forward) -> Answer:
-    """The connection breaks in the middle of the answer's body."""
+    """Break the connection in the middle of the answer's body."""
     answer = forward(request)
     return replace(answer, sent=len(answer.body) // 2)
 
 
 def flip_up(request: Request, forward: Forward) -> Answer:
-    """One bit changes on the way to the server."""
+    """Flip one bit on the way to the server."""
     return forward(replace(request, body=_flipped(request.body)))
 
 
 def flip_down(request: Request, forward: Forward) -> Answer:
-    """One bit changes on the way back."""
+    """Flip one bit on the way back."""
     answer = forward(request)
     return replace(answer, body=_flipped(answer.body))
 
 
 def hangs(request: Request, forward: Forward) -> None:
-    """The server takes the request and says nothing for longer than anybody waits in a test."""
+    """Accept the request and do not answer for 10 s, longer than any test waits."""
     threading.Event().wait(10)
 
 
 def after(action: Callable[[], Any]) -> Fault:
-    """Something happens when the request arrives; then it goes its way."""
+    """Return a fault that calls `action` when the request arrives, then forwards it."""
 
     def fault(request: Request, forward: Forward) -> Answer:
         action()
@@ -99,7 +99,7 @@ class _Planned:
 
 
 class Between:
-    """A server on loopback before the one at `address`; `plan` says what shall go wrong, `seen` what came by."""
+    """Proxy on loopback for the server at `address`. `plan` schedules faults; `seen` holds all requests."""
 
     def __init__(self, address: str) -> None:
         self.bucket = f"bucket-{uuid.uuid4().hex[:12]}"
@@ -128,11 +128,11 @@ class Between:
         self._server.server_close()
 
     def plan(self, method: str, part: str, fault: Fault, times: int = 1) -> None:
-        """Let `fault` befall the next `times` requests of `method` whose path contains `part`."""
+        """Apply `fault` to the next `times` requests of `method` whose path contains `part`."""
         self._planned.append(_Planned(method, part, fault, times))
 
     def sent(self, method: str) -> list[str]:
-        """Paths of the requests of a method, in order."""
+        """Return the paths of the requests of a method, in order."""
         return [request.path.partition("?")[0] for request in self.seen if request.method == method]
 
     def answer(self, request: Request) -> Answer | None:
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: a test that fails says enough."""
+        """Log nothing, since a failing test reports enough."""
 
 
 def _flipped(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Bundles that stand for policies, registered, and verdicts about them."""
+"""Registered stand-in bundles for policies, and verdicts about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = Spec(
 
 
 def bundle(folder: Path, content: str) -> str:
-    """A stand-in bundle; gives its digest."""
+    """Write a stand-in bundle and return its digest."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle.json").write_text(content)
     (folder / "policy.safetensors").write_bytes(content.encode() * 3)
@@ -28,7 +28,7 @@ def bundle(folder: Path, content: str) -> str:
 
 
 def registered(folder: Path, *contents: str, name: str = "tiny") -> list[tuple[int, str]]:
-    """One version per content; gives number and digest."""
+    """Register one version per content; return their numbers and digests."""
     found = []
     for content in contents:
         digest = bundle(folder / content, content)
@@ -38,7 +38,7 @@ def registered(folder: Path, *contents: str, name: str = "tiny") -> list[tuple[i
 
 
 def proof(name: str) -> str:
-    """Stands for the id of a verdict's evidence."""
+    """Return a stand-in for the id of a verdict's evidence."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The shipped parameters of a task, so small that its stages take seconds."""
+"""Shipped parameters of a task, reduced so that its stages take seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = {
 
 
 def shrunk(task: str, **changed: dict[str, object]) -> TaskParams:
-    """`changed`: values by section, over those of SMALL."""
+    """Return a task's parameters with the values of SMALL. changed: values by section that take precedence."""
     sections = config.task(PARAMS, task).model_dump(by_alias=True)
     for changes in (SMALL, changed):
         for name, values in changes.items():

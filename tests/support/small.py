@@ -1,4 +1,4 @@
-"""What the tests of several policies share: a small task, windows of it, and what one does with a policy."""
+"""Helpers shared by the tests of several policies: a small task, windows of it, training, acting, bundles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS = np.arange(100, 106)
 GOALS = np.random.default_rng(6).normal(size=(6, C)).astype(np.float32)
 Batch = dict[str, np.ndarray]
 Fault = Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], object]
-FAULTS: list[tuple[Fault, str]] = [  # of the bundle of any policy with a shape and one model
+FAULTS: list[tuple[Fault, str]] = [  # for the bundle of any policy with a shape and one model
     (lambda a, c: c.pop("model"), "components missing: model"),
     (lambda a, c: c.pop("normalizer"), "components missing: normalizer"),
     (lambda a, c: c["model"].update(wing=np.zeros(1)), "model: unknown tensor 'wing'"),
@@ -40,7 +40,7 @@ FAULTS: list[tuple[Fault, str]] = [  # of the bundle of any policy with a shape 
 
 
 def limited(low: float, high: float) -> Spec:
-    """D observed channels o0, o1, ... and A actions between these limits."""
+    """Return a spec with D observation channels o0, o1, ... and A action channels between these limits."""
     return Spec(
         task="fake",
         observation=tuple(Channel(f"o{index}", "m", -3.0, 3.0) for index in range(D)),
@@ -52,17 +52,17 @@ def limited(low: float, high: float) -> Spec:
 
 
 def between(low: float, high: float, channels: int) -> Normalizer:
-    """What has seen these two numbers in every channel."""
+    """Return a normalizer fitted to these two numbers in every channel."""
     return Normalizer.fit(np.array([[low] * channels, [high] * channels], np.float32))
 
 
 def spaces(goal: bool = False, low: float = 0.0, high: float = 500.0) -> Spaces:
-    """Observations reach from -3 to 3, actions from `low` to `high`, goals, where there are any, from -2 to 2."""
+    """Return spaces with observations from -3 to 3, actions from `low` to `high` and, if any, goals from -2 to 2."""
     return Spaces(between(-3.0, 3.0, D), between(low, high, A), between(-2.0, 2.0, C) if goal else None)
 
 
 def windows(count: int = 16, seed: int = 0, *, window: int, chunk: int, low: float = 0.0, high: float = 500.0) -> Batch:
-    """Random windows with goals, all of them recorded whole, as `GoalWindows` gathers them."""
+    """Return random windows with goals, all of them valid, in the form of `GoalWindows`."""
     rng = np.random.default_rng(seed)
     return {
         "observation": rng.normal(size=(count, window, D)).astype(np.float32),
@@ -73,7 +73,7 @@ def windows(count: int = 16, seed: int = 0, *, window: int, chunk: int, low: flo
 
 
 def alike(action: np.ndarray, window: int, goal: np.ndarray | None = None) -> Batch:
-    """Windows with these actions (B, T+H-1, A) and goals, in which all that is observed is the same."""
+    """Return windows with these actions (B, T+H-1, A) and goals, and equal observations."""
     batch = {
         "observation": np.ones((len(action), window, D), np.float32),
         "action": action.astype(np.float32),
@@ -83,12 +83,12 @@ def alike(action: np.ndarray, window: int, goal: np.ndarray | None = None) -> Ba
 
 
 def part(batch: Batch, rows: slice | list[int]) -> Batch:
-    """Some windows of a batch."""
+    """Return some windows of a batch."""
     return {name: value[rows] for name, value in batch.items()}
 
 
 def untold(batch: Batch) -> Batch:
-    """A batch without its goals."""
+    """Return a batch without its goals."""
     return {name: value for name, value in batch.items() if name != "goal"}
 
 
@@ -96,7 +96,7 @@ def untold(batch: Batch) -> Batch:
 
 
 def learn(policy: nn.Module, batch: Batch, steps: int = 300, lr: float = 3e-3) -> dict[str, float]:
-    """So many steps of Adam on one batch, the learning rate falling to 0; the metrics of the last one."""
+    """Train with Adam on one batch, with a learning rate that falls to 0; return the metrics of the last step."""
     optimizer = torch.optim.Adam(policy.train().parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -110,7 +110,7 @@ def learn(policy: nn.Module, batch: Batch, steps: int = 300, lr: float = 3e-3) -
 
 
 def three_steps(policy: nn.Module, source: Windows | GoalWindows, folder: Path) -> Trained:
-    """The start of a training in the loop that trains every policy; what moves, moves along its gradient."""
+    """Train three steps in the loop that trains every policy, without weight decay: only gradients move weights."""
     recipe = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, min_lr=0.1, weight_decay=0.0, clip=1.0, ema=0.9, seed=0)
     return train(
         policy, source.gather, len(source), recipe, folder=folder, fingerprint="test", track=lambda step, metrics: None
@@ -118,7 +118,7 @@ def three_steps(policy: nn.Module, source: Windows | GoalWindows, folder: Path) 
 
 
 def mean_of_halves(policy: nn.Module, batch: Batch) -> Tensor:
-    """The mean of the losses of a batch's first and second half."""
+    """Return the mean of the losses of a batch's first and second half."""
     half = len(batch["valid"]) // 2
     return torch.stack([policy.loss(part(batch, rows))[0] for rows in (slice(half), slice(half, None))]).mean()
 
@@ -127,12 +127,12 @@ def mean_of_halves(policy: nn.Module, batch: Batch) -> Tensor:
 
 
 def draws(policy: nn.Module, count: int) -> Tensor:
-    """The random numbers of a plan for seeds 0, 1, ..., (count, draws)."""
+    """Return the random numbers (count, draws) of a plan for the seeds 0, 1, ..."""
     return torch.from_numpy(uniforms(np.arange(count), np.zeros(count, np.int64), policy.draws))
 
 
 def planned(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Chunks (B, H, A) and tags (B, Q) for these observations, goals and random numbers, by default `draws`."""
+    """Return chunks (B, H, A) and tags (B, Q) for observations, goals and random numbers, by default `draws`."""
     count = len(batch["observation"])
     goal = torch.from_numpy(batch["goal"]) if policy.goal_steps else None
     uniform = draws(policy, count) if uniform is None else uniform
@@ -145,18 +145,18 @@ def planned(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> t
 
 
 def plan(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> np.ndarray:
-    """The chunks of `planned`, of a policy that has no tags."""
+    """Return the chunks of `planned`, for a policy without tags."""
     assert policy.tags == 0
     return planned(policy, batch, uniform)[0]
 
 
 def observations(steps: int = 10, episodes: int = 6, seed: int = 0) -> np.ndarray:
-    """Noise to act on, (steps, episodes, D)."""
+    """Return Gaussian noise as observations (steps, episodes, D)."""
     return np.random.default_rng(seed).normal(size=(steps, episodes, D)).astype(np.float32)
 
 
 def play(policy: Policy, stream: np.ndarray, seeds: np.ndarray = SEEDS, goals: np.ndarray | None = None) -> np.ndarray:
-    """Actions (steps, episodes, A) of episodes that all begin with the first observation."""
+    """Return actions (steps, episodes, A) for a stream of observations, from the first step of every episode."""
     policy.reset(seeds, goals)
     return np.stack([policy.act(observed, np.arange(len(seeds))) for observed in stream])
 
@@ -165,7 +165,7 @@ def play(policy: Policy, stream: np.ndarray, seeds: np.ndarray = SEEDS, goals: n
 
 
 def rebuilt(kind: str, actor: Actor, kinds: Kinds = POLICIES) -> Actor:
-    """What a bundle of this actor is read as: with the same arguments and, bit for bit, the same tensors."""
+    """Return the actor rebuilt from its bundle's content, with equal arguments and bitwise equal tensors."""
     components = actor.components()
     again = build(kind, actor.spec, json.loads(json.dumps(actor.arguments(), allow_nan=False)), components, kinds=kinds)
     assert again.arguments() == actor.arguments()
@@ -177,7 +177,7 @@ def rebuilt(kind: str, actor: Actor, kinds: Kinds = POLICIES) -> Actor:
 
 
 def build_with(fault: Fault, kind: str, actor: Actor, kinds: Kinds = POLICIES) -> None:
-    """Build from what a bundle of this actor would hold, with a fault planted in its arguments or components."""
+    """Build from the content of this actor's bundle, with a fault planted in its arguments or components."""
     arguments = json.loads(json.dumps(actor.arguments()))
     components = {name: dict(tensors) for name, tensors in actor.components().items()}
     fault(arguments, components)

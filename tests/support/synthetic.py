@@ -1,4 +1,4 @@
-"""Synthetic demonstrations for tests: small, smooth, bimodal, and fit for training in every respect."""
+"""Synthetic demonstrations for tests: small, smooth, bimodal, and valid for training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LIMIT = 1.5  # every channel stays within +-1.1
 
 
 def synthetic(episodes: int = 20, seed: int = 0, D: int = 4, A: int = 2) -> Demonstrations:
-    """Episodes that go round an obstacle on its left or on its right, half of them each; equal for an equal seed.
+    """Return episodes that pass an obstacle, half on its left and half on its right; equal for equal seeds.
 
-    The action is the next position (absolute, metres); the first observation channels are the position, the others
-    smooth functions of it that depend on D and A alone. `state` is the position in float64, before noise.
+    The action is the next position (absolute, metres). The first observation channels are the position, the others
+    smooth functions of the position that depend on D and A alone. `state` is the position in float64, before noise.
     """
     random = np.random.default_rng(seed)
     lengths = random.integers(SHORTEST, LONGEST, size=episodes, endpoint=True)
@@ -44,7 +44,7 @@ def synthetic(episodes: int = 20, seed: int = 0, D: int = 4, A: int = 2) -> Demo
 
 
 def synthetic_spec(D: int = 4, A: int = 2) -> Spec:
-    """The spec of `synthetic` demonstrations."""
+    """Return the spec of `synthetic` demonstrations."""
     return Spec(
         task="synthetic",
         observation=tuple(Channel(f"feature_{index}", "m", -LIMIT, LIMIT) for index in range(D)),
@@ -56,7 +56,7 @@ def synthetic_spec(D: int = 4, A: int = 2) -> Spec:
 
 
 def _path(random: np.random.Generator, *, length: int, mode: float, A: int) -> Float[np.ndarray, "length+1 A"]:
-    """Positions from one side of the table to the other, with a bulge to the side that `mode` (+-1) names."""
+    """Return positions from one side of the table to the other, with a bulge to the side given by `mode` (+-1)."""
     progress = np.linspace(0.0, 1.0, length + 1)[:, None]
     ahead = np.arange(A) % 2 == 0
     sideways = ~ahead if A > 1 else ahead

@@ -1,4 +1,4 @@
-"""What every test of a policy begins with and leaves behind."""
+"""Fixture that isolates torch's global state between tests of policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Random numbers that no other test has a part in; and `seed_everything` lasts no longer than the test."""
+    """Seed torch before each test, and undo the deterministic mode of `seed_everything` after it."""
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)

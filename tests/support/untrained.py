@@ -1,4 +1,4 @@
-"""A VQ-BeT that was never trained: small, of the same weights every time, and different from code to code."""
+"""Small untrained VQ-BeT with the same weights every time, whose chunks differ from code to code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vqbet.policies.vqbet import VQBeT
 
 T, H, Q, K = 3, 4, 2, 6
 SPEC = small.limited(-0.8, 0.8)
-OFFSETS = 3.0  # by how much the offset head is scaled, so that chunks differ from code to code
+OFFSETS = 3.0  # scale of the offset head, so that chunks differ from code to code
 
 
 def tokenizer(action: Normalizer, *, chunk: int = H, scale: float = 1.0) -> Tokenizer:
-    """Its codes are those of Gaussian chunks; scale: their standard deviation, in physical units."""
+    """Return a tokenizer with codes of Gaussian chunks. scale: their standard deviation in physical units."""
     made = Tokenizer(action, TokenizerShape(chunk=chunk, layers=Q, codes=K, latent=8, hidden=16))
     chunks = scale * np.random.default_rng(0).normal(size=(300, chunk, action.channels))
     made.initialise(chunks.astype(np.float32), torch.Generator())
@@ -42,7 +42,7 @@ def scaled(prior: Prior) -> Prior:
 def build(
     execute: str = "first", *, sequential: bool = False, goal: int = 0, goal_as: str = "tokens", **settings: object
 ) -> Actor:
-    """A policy of the small task, with so many goal observations; settings: of `VQBeT`."""
+    """Return a policy of the small task with `goal` goal observations. settings: arguments of `VQBeT`."""
     torch.manual_seed(0)
     codes = tokenizer(Normalizer(A))
     shape = PriorShape(
@@ -55,7 +55,10 @@ def build(
 
 
 def planner(spaces: Spaces, *, window: int = 2, chunk: int = 3, head_hidden: int = 16) -> VQBeT:
-    """One that takes the likeliest codes, so that equal scenes are acted in alike; a goal is one observation."""
+    """Return a planner that takes the likeliest codes, so that equal scenes lead to equal actions.
+
+    A goal is one observation.
+    """
     torch.manual_seed(0)
     codes = tokenizer(spaces.action, chunk=chunk, scale=float(spaces.action.half_range.max()) / 2)
     shape = PriorShape(
@@ -74,13 +77,13 @@ def planner(spaces: Spaces, *, window: int = 2, chunk: int = 3, head_hidden: int
 def written(
     folder: Path, demos: Demonstrations, *, goal: tuple[str, ...] = (), execute: str = "chunk", **sizes: int
 ) -> tuple[Actor, str]:
-    """A policy for the demonstrations' task and the digest of its bundle in `folder`; sizes: of `planner`."""
+    """Return a policy for the demonstrations' task and the digest of its bundle in `folder`. sizes: of `planner`."""
     actor = Actor(demos.spec, planner(Spaces.fit(demos, goal), **sizes), execute=execute, goal=goal)
     return actor, packed(folder, actor, actor.components())
 
 
 def packed(folder: Path, actor: Actor, components: dict[str, dict[str, np.ndarray]]) -> str:
-    """The digest of a bundle of the actor with these tensors."""
+    """Write a bundle of the actor with these tensors to `folder` and return its digest."""
     return bundle.write(
         folder, kind="vqbet", spec=actor.spec, arguments=actor.arguments(), components=components, provenance={}
     )

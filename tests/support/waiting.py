@@ -1,4 +1,4 @@
-"""Waiting for what takes as long as the machine is busy."""
+"""Waiting for conditions whose time depends on the load of the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(condition: Callable[[], object], timeout_s: float) -> None:
-    """Wait for a condition; fails where it does not come true in time."""
+    """Wait for a condition, and fail if it is not true within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

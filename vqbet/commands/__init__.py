@@ -1,1 +1,1 @@
-"""What a person or a flow calls beside the graph, one file each."""
+"""Commands that a person or a flow runs beside the graph, one file each."""

@@ -1,4 +1,4 @@
-"""Do ledger, registry, evidence and bundles tell the same story? And what a crash left half done, is finished."""
+"""Consistency check of ledger, registry, evidence and bundles, and repair of what a crash left unfinished."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from vqbet.stages.progress import Watch
 
 @dataclass(frozen=True, slots=True)
 class AuditFinding:
-    """One thing that was looked at. `wrong`: empty where it is as it should be; `mended`: what was done about it.
+    """Result of one check.
 
-    note: what is to be known about it although it is not wrong.
+    what: the subject of the check. wrong: the fault, "" where there is none. mended: the repair made. note: a remark
+    that is not a fault.
     """
 
     what: str
@@ -33,12 +34,12 @@ class AuditFinding:
 
 
 def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[AuditFinding]:
-    """Look at everything that a promotion of `task` rests on; with `repair`, also finish what was left half done.
+    """Check everything behind the promotions of `task`; with `repair`, also finish what a crash left unfinished.
 
-    Files of a champion that the registry has lost or holds changed are put back where the artefacts or DVC's cache have
-    the bundle of that digest. Other content that was changed is only found: restore a copy, or roll the champion back.
-    Every malformed link is a finding of its own, and hides no other. Raises RegistryError where the registry or the
-    journal does not answer.
+    Files of a champion that are missing or changed in the registry are restored if the artefacts or DVC's cache hold
+    the bundle of that digest. Other changed content is only reported: restore a copy, or roll the champion back. Every
+    malformed link is a finding of its own and hides no other. Raises RegistryError where the registry or the journal
+    does not answer.
     """
     registry.check()
     found, entries = _chains(task)
@@ -65,7 +66,7 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[AuditFindi
 
 
 def _chains(task: str) -> tuple[list[AuditFinding], list[LedgerEntry]]:
-    """What is wrong with the links of the task's chains, one finding each, and the entries of the ledger that hold."""
+    """Return a finding for each faulty link of the task's chains, and the valid entries of the ledger."""
     examined = registry.examined_ledger(task)
     found = [AuditFinding(f"ledger, entry {one.number}", one.fault) for one in examined if one.fault] or [
         AuditFinding("ledger")
@@ -78,13 +79,13 @@ def _chains(task: str) -> tuple[list[AuditFinding], list[LedgerEntry]]:
 
 
 def _bereft(task: str) -> str:
-    """Return nothing; raise RegistryError where the registry knows a champion that no ledger explains."""
+    """Return ""; raise RegistryError where the registry has a champion without a ledger entry."""
     registry.refuse_without_ledger(task)
     return ""
 
 
 def _published(root: Path, task: str) -> list[AuditFinding]:
-    """Whether what was published outside still stands in the chains."""
+    """Return findings on whether the chains still contain every published end."""
     try:
         faults, count = publication.compared(root, task)
     except VqbetError as error:
@@ -96,7 +97,7 @@ def _published(root: Path, task: str) -> list[AuditFinding]:
 
 
 def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
-    """A sentence where somebody could have written the ledger who was not to be trusted; empty where nobody could."""
+    """Return a sentence where the ledger may have an untrusted author, "" where every entry is signed."""
     unsigned = registry.signers(task, entries).count(registry.UNSIGNED)
     trust, hint = signing.current(), signing.note()
     if trust is None:
@@ -107,7 +108,7 @@ def _signatures(task: str, entries: Sequence[LedgerEntry]) -> str:
 
 
 def _looked_on(what: str, look: Callable[[], str]) -> AuditFinding:
-    """A finding that is a note, and wrong only where it cannot be had."""
+    """Return a finding with a note; its only fault is an error while the note is made."""
     try:
         return AuditFinding(what, note=look())
     except VqbetError as error:
@@ -128,7 +129,7 @@ def _looked(what: str, check: Callable[[], str], mend: Callable[[], str] | None 
 def _said(check: Callable[[], str]) -> str:
     try:
         return check()
-    except VqbetError as error:  # is what is looked for: one finding must not hide the next
+    except VqbetError as error:  # becomes a finding, so that it does not hide the next one
         return str(error)
 
 
@@ -141,7 +142,7 @@ def _moved(task: str) -> Callable[[], str]:
 
 
 def _bundle(task: str, version: int, digest: str) -> str:
-    """The registry's files of a version that was champion once, byte by byte."""
+    """Check the registry's files of a former or present champion byte by byte; return the fault, or ""."""
     registered = release.unchanged(task, version)
     if registered.digest != digest:
         return f"the ledger says digest {digest[:12]}, the registry {registered.digest[:12]}: the version was replaced"
@@ -149,7 +150,7 @@ def _bundle(task: str, version: int, digest: str) -> str:
 
 
 def _evidence(root: Path, entry: LedgerEntry) -> str:
-    """What a promotion was allowed by: there, unchanged, and about these two policies."""
+    """Check that a promotion's evidence exists, is unchanged and names its two policies; return the fault, or ""."""
     _, verdict = verdicts.found(root, entry.evidence)
     about = (verdict.outcome, verdict.candidate, verdict.champion)
     if about != ("PROMOTE", entry.digest, entry.previous_digest):

@@ -1,4 +1,4 @@
-"""The team's conditions for a promotion, read from the committed params.yaml: an uncommitted edit moves nothing."""
+"""Conditions for a promotion, read from the committed params.yaml, so that an uncommitted edit has no effect."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vqbet.config import TaskParams
 from vqbet.contract import ConfigError, GateError
 from vqbet.evaluation.plan import Plan, Slice
 
-# Fields of a plan that are values of the section `gate`, word for word.
+# Fields of a plan that equal the values of the section `gate`.
 BOUNDS = ("metric", "question", "margin", "alpha", "power", "floor", "min_modes", "stopping")
 PARAMS = "params.yaml"
 
 
 def committed(root: Path, task: str) -> TaskParams:
-    """The task's parameters as the last commit has them; those of the folder where there is no repository or commit.
+    """Return the task's parameters in the last commit, or in the working copy where there is no repository or commit.
 
     Raises ConfigError where the committed file has no such task.
     """
@@ -34,12 +34,12 @@ def committed(root: Path, task: str) -> TaskParams:
 
 
 def approvals(root: Path, task: str) -> int:
-    """How many people must have approved a promotion."""
+    """Return the number of people who must approve a promotion."""
     return committed(root, task).promotion.approvals
 
 
 def check(root: Path, task: str, plan: Plan) -> None:
-    """Raise GateError where the plan's bounds are not those of the committed params.yaml."""
+    """Raise GateError where the plan's bounds differ from the committed params.yaml."""
     asked = committed(root, task).gate
     wanted = {name: getattr(asked, name) for name in BOUNDS}
     wanted |= {"looks": tuple(asked.looks), "baselines": tuple(asked.baselines)}

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a task's parameters, data and world, before anything is trained."""
+"""Check of a task's parameters, data and world before anything is trained: `vqbet check`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NOTHING = "nothing is wrong"
 
 
 def run(root: Path, task: str) -> list[str]:
-    """Return a sentence for everything that is wrong: what would stop the graph, then what it would only waste.
+    """Return a sentence for each fault: first those that would stop the graph, then those that would only waste data.
 
-    Nothing is trained or played. Parameters that cannot be read are all that is told, since the rest follows from them.
+    Nothing is trained or played. Unreadable parameters are the only fault returned, since all else depends on them.
     """
     paths = Paths(root, task)
     try:
@@ -35,7 +35,7 @@ def run(root: Path, task: str) -> list[str]:
 
 
 def _wasted(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[str]:
-    """Yield what of the data would be refused by the limits of validation, or taught to nobody."""
+    """Yield a sentence for data that the limits of validation would refuse, or that training could not use."""
     shortest, longest = int(demos.lengths.min()), int(demos.lengths.max())
     limits, chunk = params.validate_, params.tokenizer.chunk
     if shortest < limits.min_steps:
@@ -51,7 +51,7 @@ def _wasted(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[st
 
 
 def _powerless(root: Path, task: str, params: TaskParams, demos: Demonstrations) -> Iterator[str]:
-    """Yield a sentence where the gate's last look has too little power; a plan that is none was told already."""
+    """Yield a sentence where the gate's last look has too little power. An invalid plan was reported before."""
     with suppress(GateError):
         if sentence := plan.powerless(root, task, plan.made(root, task, params, demos)):
             yield f"{task}.gate.{sentence}"

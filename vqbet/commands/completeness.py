@@ -1,4 +1,4 @@
-"""May data/ be given a new version? Only in a git repository, and only where no store of the present one is missing."""
+"""Check that data/ may get a new version: it needs a git repository, and every store of the present version."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SUFFIX = ".zarr"
 
 
 def check(root: Path, task: str) -> None:
-    """Raise PipelineError where DVC could not version data/, or where its new version would silently lose a store.
+    """Raise PipelineError where DVC could not version data/, or where the new version would silently lose a store.
 
-    A project without DVC is not looked at. The store of `task` itself may be missing, since it is what is brought in.
+    A project without DVC is not checked. The store of `task` itself may be missing, since it is being ingested.
     """
     if not (root / ".dvc").is_dir():
         return
@@ -34,7 +34,7 @@ def check(root: Path, task: str) -> None:
 
 
 def _remedy(missing: list[str]) -> str:
-    """Return how the missing stores come back; a fresh clone has no remote to pull from until somebody gives it one."""
+    """Return the ways to restore the missing stores. A fresh clone has no remote to pull from until one is added."""
     names = [name.removesuffix(SUFFIX) for name in missing]
     scripted = {name for name in names if (task := TASKS.get(name)) and task.oracle}
     ways = [f"make it again with `vqbet ingest {name}`" for name in names if name in scripted]

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress bars, sentences, and errors without a traceback."""
+"""Terminal output: progress bars, sentences, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vqbet.files import atomic
 if TYPE_CHECKING:
     from vqbet.stages.progress import Advance, Watch
 
-QUIET_S = 10.0  # without a terminal, a line at most this often
+QUIET_S = 10.0  # without a terminal, the least time between two lines
 INTERRUPTED = 130
 NO_MEMORY = re.compile("cannot allocate memory|can't allocate memory|CUDA out of memory", re.IGNORECASE)
-SHOWN = ("loss", "reconstruction", "accuracy_0", "accuracy_1", "samples_per_s")  # beside a bar; the rest is in the run
+SHOWN = ("loss", "reconstruction", "accuracy_0", "accuracy_1", "samples_per_s")  # beside a bar; the run has all
 
 
 def say(sentence: str) -> None:
@@ -28,7 +28,7 @@ def say(sentence: str) -> None:
 
 @contextmanager
 def bar(label: str) -> Iterator[Advance]:
-    """A live bar with the numbers beside it on a terminal; a line now and then where there is none."""
+    """Show a live progress bar with numbers on a terminal; elsewhere print at most one line per `QUIET_S` seconds."""
     with _live(label) if sys.stdout.isatty() else _lines(label) as advance:
         yield advance
 
@@ -86,12 +86,12 @@ def _written(numbers: Mapping[str, float]) -> str:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run a command; gives the exit code. What a user can mend is one sentence on stderr, never a traceback."""
+    """Run a command and return its exit code. An error that the user can fix is printed as one sentence on stderr."""
     try:
         command()
     except KeyboardInterrupt:
         return _interrupted()
-    except SystemExit as end:  # the command line's own way out, of Ctrl-C too
+    except SystemExit as end:  # raised by the command line, for Ctrl-C too
         if end.code != INTERRUPTED:
             raise
         return _interrupted()
@@ -110,26 +110,26 @@ def _interrupted() -> int:
 
 
 def _mendable(error: Exception) -> str:
-    """What to tell a user who can mend it; empty where the mistake is ours and the traceback is needed."""
+    """Return the message for an error that the user can fix; "" for a bug, which needs its traceback."""
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
         return "out of memory: close other programs, lower batch or VQBET_WORKERS, or raise `ulimit -v`; run it again"
     if isinstance(error, OSError) and error.errno in (*atomic.FULL, errno.EROFS, errno.EACCES):
         advice = atomic.advice(error) or "give this user write access, then run it again"
         return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
-    from vqbet.contract import VqbetError  # here, since numpy is not for `--help` to wait for
+    from vqbet.contract import VqbetError  # imported late, so that `--help` does not wait for numpy
 
     return str(error) if isinstance(error, VqbetError) else ""
 
 
 def watch() -> Watch:
-    """Bars and sentences on this terminal; numbers go nowhere until a run is opened."""
+    """Return a Watch that shows bars and sentences on this terminal and ignores metrics."""
     from vqbet.stages.progress import Watch
 
     return Watch(bar=bar, say=say)
 
 
 def table(rows: Mapping[str, str]) -> None:
-    """Two columns, aligned."""
+    """Print rows as two aligned columns."""
     width = max((len(name) for name in rows), default=0)
     for name, value in rows.items():
         say(f"  {name:<{width}}  {value}")

@@ -1,5 +1,7 @@
-"""Are today's demonstrations still the ones a registered policy was trained on? A report beside the graph, not a stage
-of it: which version is champion is nothing that DVC could depend on. torch is imported once there is a champion.
+"""Comparison of today's demonstrations with those that a registered policy was trained on.
+
+A report beside the graph, not a stage, since DVC cannot depend on which version is champion. torch is imported only if
+there is a champion.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ SHOWN = 5  # channels in the terminal
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What a person is told; exceeded: whether a threshold was."""
+    """Conclusion and rows for the terminal. exceeded: whether a threshold was exceeded."""
 
     conclusion: str
     exceeded: bool = False
@@ -50,10 +52,10 @@ class Drift:
 
 
 def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) -> Drift:
-    """Compare data/<task>.zarr with what `against` (empty: the champion) was trained on; writes artifacts/<task>/drift.
+    """Compare data/<task>.zarr with the demonstrations of `against` ("": the champion); write artifacts/<task>/drift.
 
-    A task without a champion has nothing to compare, and says so. Raises VqbetError where one of the two versions, the
-    policy or its tokenizer cannot be had, or where the versions' specs differ.
+    For a task without a champion the conclusion says that there is nothing to compare. Raises VqbetError where one of
+    the two versions, the policy or its tokenizer is not available, or where the versions' specs differ.
     """
     version = _against(task, against)
     if version is None:
@@ -84,8 +86,8 @@ def run(root: Path, task: str, limits: DriftParams, against: str, watch: Watch) 
 
 
 def after_ingest(root: Path, task: str, limits: DriftParams, watch: Watch) -> Drift:
-    """The comparison with the champion for those who bring data in: what speaks against it is told, and is no failure
-    of the ingest. Of the very store that the champion was trained on nothing is measured."""
+    """Return the comparison with the champion after an ingest. An error becomes the conclusion and does not fail the
+    ingest. The store that the champion was trained on is not measured."""
     try:
         version = _against(task, "")
         if version is not None and version.tags.get("store") == store.digest(Paths(root, task).store):
@@ -106,7 +108,7 @@ def measured(
     where: tuple[str, str],
     watch: Watch,
 ) -> DriftReport:
-    """Both versions through the tokenizer, in the views of them that it was trained on, then compared."""
+    """Encode both versions with the tokenizer, in the views it was trained on, and compare them."""
     task = old.spec.task
     refuse_unlike(old, new, where)
     both = coded(*trained, old, where[0], watch), coded(*trained, new, where[1], watch)
@@ -122,8 +124,10 @@ def measured(
 
 
 def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, where: str, watch: Watch) -> Coded:
-    """Every complete chunk of the demonstrations, in the wanted views, encoded and decoded. Raises StoreError where
-    there is none."""
+    """Return every complete chunk of the demonstrations, in the wanted views, encoded and decoded.
+
+    Raises StoreError where there is no complete chunk.
+    """
     import torch
 
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
@@ -155,7 +159,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
 
 
 def rows(report: DriftReport) -> dict[str, str]:
-    """Two columns for the terminal."""
+    """Return the report as two columns for the terminal."""
     difference = report.difference
     found = {
         "episodes": f"{len(difference.kept)} kept, {len(difference.added)} added, {len(difference.removed)} removed, "
@@ -186,7 +190,7 @@ def _chance(report: DriftReport, name: str) -> str:
 
 
 def _against(task: str, against: str) -> Version | None:
-    """The version to compare with; None where the task has no champion. Raises RegistryError, ConfigError."""
+    """Return the version to compare with; None where the task has no champion. Raises RegistryError, ConfigError."""
     if not against and registry.empty():
         return None
     registry.check()
@@ -197,8 +201,10 @@ def _against(task: str, against: str) -> Version | None:
 
 
 def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], str]:
-    """The policy's own tokenizer, in which views it saw demonstrations, and the digest of the store that both were
-    trained on. A mirror image tells of drift what its original tells. Raises BundleError."""
+    """Return the policy's tokenizer, the views it was trained on, and the digest of its training store.
+
+    "mirrored" is left out, since a mirror image shows the same drift as its original. Raises BundleError.
+    """
     from vqbet import policies
     from vqbet.policies.vqbet import VQBeT
 
@@ -213,19 +219,19 @@ def _policy(version: Version, folder: Path) -> tuple[Tokenizer, frozenset[str], 
 
 
 def _views(params: Mapping[str, Any]) -> frozenset[str]:
-    """Return the views that a bundle's parameters name; those of before have flags in the section tokenizer instead."""
+    """Return the views that a bundle's parameters name; older bundles have flags in the section tokenizer instead."""
     if "demos" in params:
         return frozenset(params["demos"]["views"])
     return views.flagged(params.get("tokenizer", {}))
 
 
 def _data_dvc(version: Version) -> str:
-    """The md5 of data.dvc that a version was registered with; in versions of before it is tagged data_version."""
+    """Return the md5 of data.dvc that a version was registered with; older versions tag it as data_version."""
     return version.tags.get("data_dvc") or version.tags.get("data_version", "")
 
 
 def _restored(root: Path, version: Version, digest: str, target: Path, watch: Watch) -> Demonstrations:
-    """The store the policy was trained on, from the data version it was registered with."""
+    """Return the policy's training store, restored from the data version that the policy was registered with."""
     where = f"{version.name}/{version.version}"
     md5 = _data_dvc(version)
     if not md5:

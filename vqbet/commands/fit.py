@@ -1,6 +1,6 @@
-"""A policy from demonstrations in memory, in one call: `vqbet.fit`. No project, no registry, no gate.
+"""Training of a policy from demonstrations in memory, in one call: `vqbet.fit`. No project, no registry, no gate.
 
-The same parts in the same order as the stages tokenizer, prior and bundle.
+Uses the same parts in the same order as the stages tokenizer, prior and bundle.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ FROM_ZERO = ("seed", "tokenizer_steps")  # whole numbers that may be 0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Everything that decides a fit. The defaults are the recipe that params.yaml ships for Push-T.
+    """Parameters of `fit`. The defaults are the recipe of params.yaml for Push-T.
 
-    tokenizer_steps: 0 for a fifth of the prior's steps. docs/params.md has a sentence for each of the others.
+    tokenizer_steps: 0 for a fifth of the prior's steps. docs/params.md describes the other fields.
     """
 
     chunk: int
@@ -74,9 +74,9 @@ def fit(
 ) -> FittedPolicy:
     """Train a tokenizer and a prior on demonstrations and return the policy, ready to act.
 
-    chunk: H future actions that are planned at once. steps: of the prior's training. quiet: no progress on the
-    terminal. options: fields of Options. Equal arguments give an equal policy on an equal machine; the caller's random
-    numbers are left as they were.
+    chunk: number H of future actions planned at once. steps: training steps of the prior. quiet: show no progress on
+    the terminal. options: fields of Options. Equal arguments return an equal policy on an equal machine. The caller's
+    random number generators keep their state.
 
     Raises ConfigError for an option that does not exist or has no meaning, StoreError where `demos` is malformed, and
     TrainingError where it holds too little or a number is not finite.
@@ -106,10 +106,10 @@ def fit(
 
 @final
 class FittedPolicy:
-    """The policy that `fit` returns. It acts from the bundle that `save` writes.
+    """Policy returned by `fit`. Acts from the same bundle that `save` writes.
 
-    digest: of that bundle. health: how well chunks of the demonstrations survive the tokenizer, see
-    `Tokenizer.health`. history: the prior's training, a row each of about 200.
+    digest: digest of the bundle. health: reconstruction error and code usage of the tokenizer on the demonstrations,
+    see `Tokenizer.health`. history: curves of the prior's training, about 200 rows.
     """
 
     def __init__(self, folder: Path, *, health: Mapping[str, Any], history: list[dict[str, float]]) -> None:
@@ -127,15 +127,15 @@ class FittedPolicy:
         return self._bundle.spec
 
     def start(self, seed: int) -> None:
-        """Begin an episode; without it, the first `act` is of an episode of seed 0. Raises as `Session.start`."""
+        """Begin an episode. Without a call, `act` begins an episode with seed 0. Raises as `Session.start`."""
         self._session.start(seed)
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
-        """Return the action of this control step in physical units. Raises as `Session.act`."""
+        """Return the action for this control step in physical units. Raises as `Session.act`."""
         return self._session.act(observation)
 
     def save(self, folder: str | Path) -> str:
-        """Write the bundle to `folder`, in place of one that is there, and return its digest. Raises BundleError."""
+        """Write the bundle to `folder`, replacing an existing one, and return its digest. Raises BundleError."""
         packed = self._bundle
         return bundle.write(
             Path(folder),
@@ -171,7 +171,7 @@ def _tokenizer(
 def _prior(
     demos: Demonstrations, tokenizer: Tokenizer, chosen: Options, watch: Watch, scratch: Path
 ) -> tuple[Prior, list[dict[str, float]]]:
-    """Return the trained prior and its history. A code is drawn as often as it was recorded: docs/log.md, Push-T."""
+    """Return the trained prior and its history. Codes are drawn as often as recorded, see docs/log.md, Push-T."""
     prior = Prior(
         tokenizer,
         Normalizer.fit(demos.observation, demos.spec.observation),
@@ -204,7 +204,7 @@ def _prior(
 def _train(
     model: Tokenizer | Prior, windows: Windows, recipe: Recipe, watch: Watch, scratch: Path
 ) -> list[dict[str, float]]:
-    """Train one of the two models and return its history; its checkpoints go with `scratch`."""
+    """Train one of the two models and return its history. Its checkpoints are deleted with `scratch`."""
     name = type(model).__name__.lower()
     with watch.bar(name) as advance:
         trained = loop.train(
@@ -221,7 +221,7 @@ def _train(
 
 
 def _checked(given: Mapping[str, Any]) -> Options:
-    """Return the options. Raises ConfigError for a name that is none, or a value out of bounds."""
+    """Return the options. Raises ConfigError for an unknown name, or a value out of bounds."""
     known = {field.name: field.type for field in fields(Options)}
     if unknown := sorted(given.keys() - known.keys()):
         raise ConfigError(f"{unknown[0]}: no option of fit; there are {', '.join(known)}")
@@ -249,7 +249,7 @@ def _checked(given: Mapping[str, Any]) -> Options:
 
 
 def _refuse_few(demos: Demonstrations, chunks: Float[np.ndarray, "M H A"], chosen: Options) -> None:
-    """Raise TrainingError where there are fewer distinct chunks than codes: codebooks start from them."""
+    """Raise TrainingError where there are fewer distinct chunks than codes, since chunks initialise the codebooks."""
     found = len(np.unique(chunks.reshape(len(chunks), chosen.chunk * demos.action.shape[1]), axis=0))
     if found < chosen.codes:
         raise TrainingError(
@@ -259,7 +259,7 @@ def _refuse_few(demos: Demonstrations, chunks: Float[np.ndarray, "M H A"], chose
 
 
 def _digest(demos: Demonstrations) -> str:
-    """Return the sha256 of what a fit reads, or the store's where the demonstrations come from one."""
+    """Return the store's digest where the demonstrations come from a store, else a sha256 of spec and arrays."""
     if demos.digest:
         return demos.digest
     total = hashlib.sha256(json.dumps(demos.spec.to_json(), sort_keys=True).encode())
@@ -270,7 +270,7 @@ def _digest(demos: Demonstrations) -> str:
 
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """Seed everything within, and leave the caller's random numbers and torch's settings as they were."""
+    """Seed everything inside the block, then restore the caller's random state and torch's settings."""
     deterministic, states = torch.are_deterministic_algorithms_enabled(), (random.getstate(), np.random.get_state())
     with torch.random.fork_rng():
         seed_everything(seed)

@@ -1,4 +1,4 @@
-"""All of .vqbet, listed and deleted: what cannot be made again goes only by `vqbet forget --yes-really`."""
+"""Listing and deletion of .vqbet, much of which cannot be recreated: `vqbet forget --yes-really`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = re.compile(r"//[^/@]*@")
 
 
 def listing(root: Path) -> dict[str, str]:
-    """Return a row for all that .vqbet holds, with its size, and one for each place elsewhere, which is not deleted.
+    """Return a row with the size of each entry of .vqbet, and one for each external place, which is not deleted.
 
     Empty where .vqbet holds no file.
     """
@@ -43,7 +43,7 @@ def listing(root: Path) -> dict[str, str]:
 
 
 def forget(root: Path) -> None:
-    """Delete .vqbet: registry, ledger, evidence, approvals, keys, and the remote of data/. Nothing brings it back.
+    """Delete .vqbet for good: registry, ledger, evidence, approvals, keys, and the remote of data/.
 
     Raises PipelineError where .vqbet is a link, or cannot be deleted.
     """
@@ -58,13 +58,13 @@ def forget(root: Path) -> None:
 
 
 def _elsewhere(home: Path) -> dict[str, str]:
-    """Variables that name a place outside .vqbet."""
+    """Return the environment variables that name a place outside .vqbet, with their values."""
     named = {name: os.environ.get(name, "") for name in ELSEWHERE}
     return {name: place for name, place in named.items() if place and str(home) not in place}
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Return the size in bytes of a file, or of all files of a folder."""
     if path.is_dir() and not path.is_symlink():
         return sum(_size(entry) for entry in path.iterdir())
     return path.lstat().st_size

@@ -1,4 +1,4 @@
-"""Demonstrations into the project: from an importer or the task's own oracle, validated, stored, versioned, audited."""
+"""Ingest of demonstrations from an importer or the task's oracle: validate, store, version, audit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What lies in data/<task>.zarr; made: whether it was written now."""
+    """Summary of data/<task>.zarr. made: whether the store was written by this call."""
 
     episodes: int
     steps: int
@@ -35,11 +35,11 @@ class Collected:
 
 
 def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch) -> Collected:
-    """Put a task's demonstrations into its store, and record their source; a store of the same making is left alone.
+    """Write a task's demonstrations to its store and record their source. A store made by the same recipe is kept.
 
     Raises PipelineError, before anything is done, where data/ cannot be versioned or lacks another task's store;
     ConfigError where the task has neither importer nor oracle; ValidationError where the demonstrations are not fit for
-    training. The store that was there before is then untouched.
+    training. After an error the previous store is untouched.
     """
     paths = Paths(root, task)
     completeness.check(root, task)
@@ -65,7 +65,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
 
 
 def publish(root: Path, watch: Watch) -> versions.DataVersion:
-    """Version data/, push it, and audit what the remote holds against it."""
+    """Version data/, push the version, and compare it with the remote's content."""
     version = versions.add(root)
     watch.say(f"data.dvc {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
     versions.push(root)
@@ -89,7 +89,7 @@ def _demonstrated(oracle: Oracle, task: str, params: TaskParams, watch: Watch) -
 
 
 def _scripted(oracle: Oracle, task: str, params: TaskParams) -> Origin:
-    """The task's oracle as the source of its demonstrations: its code and its parameters."""
+    """Return the origin of demonstrations that the task's oracle makes: its code and its parameters."""
     module, chosen = tasks.module(oracle), params.demos
     return Origin(
         module, "oracle", code_version.digest(module, task), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
@@ -121,7 +121,7 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
 
 
 def _recipe(oracle: Oracle, task: str, params: TaskParams) -> str:
-    """What decides the oracle's demonstrations: its parameters and its code."""
+    """Return a digest of everything that determines the oracle's demonstrations: its parameters and its code."""
     code = code_version.digest(tasks.module(oracle), task)
     return canonical.digest([task, params.demos.model_dump(), code])
 

@@ -1,4 +1,4 @@
-"""`vqbet keys make|show|trust|adopt|list`: the verbs; `vqbet.commands.keys` does what they say."""
+"""Command line of `vqbet keys make|show|trust|adopt|list`; `vqbet.commands.keys` does the work."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trust_key(
     role: Annotated[list[str], typer.Option(help="judge, approve or promote; may be repeated")],
     public_key: Annotated[str, typer.Option(help="as `keys show` prints it; none: of the key in VQBET_KEY")] = "",
 ) -> None:
-    """Let a key judge, approve or promote: writes infra/trust.yaml, which counts once it is committed."""
+    """Allow a key to judge, approve or promote, by an entry in infra/trust.yaml that counts once it is committed."""
     from vqbet.commands import keys as stage
 
     console.table(stage.trust(root(), name, role, public_key))
@@ -47,7 +47,7 @@ def trust_key(
 
 @keys.command("adopt")
 def adopt_keys(task: Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]) -> None:
-    """Accept what a task's chains hold now, unsigned as it is; from then on every link must be signed."""
+    """Accept the unsigned links that a task's chains hold now; every later link must be signed."""
     from vqbet.commands import keys as stage
 
     folder, _ = project(task)
@@ -56,7 +56,7 @@ def adopt_keys(task: Annotated[str, typer.Argument(help="a section of params.yam
 
 @keys.command("list")
 def list_keys() -> None:
-    """Show whom the committed trust file trusts."""
+    """Show the keys in the committed trust file and their roles."""
     from vqbet.commands import keys as stage
 
     root()

@@ -1,4 +1,4 @@
-"""Keys and the trust file, as the command line shows and writes them."""
+"""Signing keys and the trust file: made, shown and edited for the command line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ COMMIT = f"git add {FILE} && git commit -m 'Whom we trust', after somebody looke
 
 
 def make(file: str) -> dict[str, str]:
-    """Make a key in `file`; rows about it. Raises SigningError as `signing.make`."""
+    """Make a key in `file` and return rows about it. Raises SigningError as `signing.make`."""
     path = Path(file).expanduser()
     return _described(signing.make(path)) | {"file": str(path), "use it": f"export VQBET_KEY={path}"}
 
 
 def show() -> dict[str, str]:
-    """Rows about the key that VQBET_KEY names, and the roles it has. Raises SigningError where there is none."""
+    """Return rows about the key in VQBET_KEY and its roles. Raises SigningError where there is none."""
     key = _own()
     trusted = signing.current()
     holder = trusted.holders.get(key.id) if trusted else None
@@ -30,10 +30,10 @@ def show() -> dict[str, str]:
 
 
 def trust(root: Path, name: str, roles: Sequence[str], public: str) -> dict[str, str]:
-    """Write into the working copy's trust file that the holder of a key has these roles, and no others.
+    """Set the roles of a key's holder in the working copy's trust file, replacing earlier roles.
 
-    public: in base64; empty for this process's own key. Raises SigningError for unknown roles, a bad name or key, or a
-    key that is somebody else's.
+    public: public key in base64; "" for this process's own key. Raises SigningError for unknown roles, an invalid name
+    or key, or a key that belongs to somebody else.
     """
     if unknown := sorted(set(roles) - set(ROLES)):
         raise SigningError(f"--role: expected {', '.join(ROLES)}, got {unknown[0][:40]!r}")
@@ -52,10 +52,10 @@ def trust(root: Path, name: str, roles: Sequence[str], public: str) -> dict[str,
 
 
 def adopt(root: Path, task: str) -> dict[str, str]:
-    """Pin the present ends of the task's chains in the working copy's trust file: links after them must be signed.
+    """Pin the present ends of the task's chains in the working copy's trust file; later links must be signed.
 
-    Where a chain is pinned already, what came after must be signed by somebody trusted. Raises RegistryError where it
-    is not, or a chain is broken or empty.
+    Where a chain is already pinned, links after the pin must be signed by a trusted key. Raises RegistryError where
+    they are not, or where a chain is broken or empty.
     """
     counting = signing.current()
     pinned = counting is not None and any(re.match(rf"{re.escape(task)}(\.|$)", name) for name in counting.pins)
@@ -70,7 +70,7 @@ def adopt(root: Path, task: str) -> dict[str, str]:
 
 
 def listing() -> dict[str, str]:
-    """Whom the trust file that counts trusts, with which roles. Raises SigningError where it is malformed."""
+    """Return the holders of the committed trust file and their roles. Raises SigningError where it is malformed."""
     trusted, note = signing.current(), signing.note()
     rows = {"note": note} if note else {}
     if trusted is None:

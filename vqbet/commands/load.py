@@ -1,4 +1,4 @@
-"""A policy by name or by folder, ready to act: `vqbet.load`."""
+"""Loading of a policy by name or by folder, ready to act: `vqbet.load`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ REFERENCE = re.compile(r"[a-z][a-z0-9_]{0,39}(@[a-z]+|/[0-9]+)", re.ASCII)
 
 
 def load(policy: str | PathLike[str], *, digest: str | None = None) -> Session:
-    """Return a session of a registered policy, or of the bundle in a folder; every byte of it is checked.
+    """Return a session of a registered policy, or of the bundle in a folder. Every byte of the bundle is checked.
 
     policy: "<task>@champion", "<task>@candidate" or "<task>/<version>", looked up in the registry of the project
-    around the working directory; anything else is a folder. A folder whose name looks like a reference is named by a
-    Path. digest: of the only bundle that may be loaded.
+    around the working directory; anything else is a folder. Pass a Path for a folder whose name looks like a reference.
+    digest: expected digest of the bundle.
 
-    An episode of seed 0 has begun, so that `act` may follow at once; a policy that takes a goal waits for `start`,
-    which tells it. Raises RegistryError where there is no such version, BundleError where the bundle is not what it
-    claims to be.
+    An episode with seed 0 has begun, so that `act` may follow at once; a policy that takes a goal needs a call of
+    `start` with the goal first. Raises RegistryError where there is no such version, BundleError where the bundle does
+    not match its manifest or `digest`.
     """
     session = _registered(policy, digest) if _is_reference(policy) else _in_folder(Path(policy), digest)
     if not session.goal:
@@ -38,7 +38,7 @@ def _is_reference(policy: str | PathLike[str]) -> bool:
 
 
 def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
-    from vqbet import environment, registry  # here, since a folder needs neither MLflow nor a project
+    from vqbet import environment, registry  # imported late: a folder needs neither MLflow nor a project
 
     environment.prepare()
     registry.check()
@@ -48,7 +48,7 @@ def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
 
 
 def _in_folder(folder: Path, digest: str | None) -> Session:
-    if not os.path.isfile(folder / bundle.MANIFEST):  # no error for a name that no file can have
+    if not os.path.isfile(folder / bundle.MANIFEST):  # False, not an error, for an impossible file name
         raise BundleError(
             f"{reading.short(str(folder))}: no folder that holds {bundle.MANIFEST}; expected one, or a registered "
             "policy such as blockpush@champion, blockpush@candidate or blockpush/3"

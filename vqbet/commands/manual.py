@@ -1,4 +1,4 @@
-"""Pages of `--help`: verbs in sections, in the order of the data's way, and an example below each verb."""
+"""Pages of `--help`: verbs in sections, in the order of the data flow, with an example for each verb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
-OTHER = "Other"  # for a verb that no section names: shown last rather than hidden
+OTHER = "Other"  # section of verbs that no other section names
 
 EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "ingest": ("vqbet ingest blockpush", "vqbet ingest pusht ~/downloads/pusht.zip"),
@@ -57,13 +57,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
 
 
 class Manual(TyperGroup):
-    """Group of verbs whose help lists them by section and whose verbs' help ends with examples.
+    """Group of verbs. Its help lists the verbs by section; the help of each verb ends with examples.
 
-    ctx is Any, since its class is typer's own copy of click or click itself, depending on typer's version.
+    ctx is Any, since its class is click's or that of typer's own copy of click, depending on typer's version.
     """
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the verb of this name, its examples attached; None where there is none."""
+        """Return the verb of this name with its examples; None where there is no such verb."""
         command = super().get_command(ctx, cmd_name)
         lines = EXAMPLES.get(" ".join([*_words(ctx), cmd_name]), ())
         if command is not None and lines:
@@ -72,7 +72,7 @@ class Manual(TyperGroup):
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the verbs that are not hidden, a list for each section."""
+        """Write one list of visible verbs per section."""
         commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         shown = {name: command for name, command in commands.items() if not command.hidden}
         sections = SECTIONS if not _words(ctx) else {"Commands": tuple(shown)}

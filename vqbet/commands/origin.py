@@ -1,10 +1,10 @@
-"""Where demonstrations come from: recorded when they are brought in, looked up when a policy is registered.
+"""Origin of demonstrations: recorded at the ingest, looked up when a policy is registered.
 
     data/<task>.source.json                of an import, versioned with the data: name, format, sha256, address, store
     .vqbet/ingested/<task>/<store>.json    of an import or an oracle, on this machine: path and time too
 
-An address is kept without user, password and query. A record names the digest of the store that was made, so a record
-about another store is never taken for this one's.
+Addresses are stored without user, password and query. A record names the digest of its store, so that it cannot be
+mistaken for the record of another store.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
 UNKNOWN = "unknown: ingested before sources were recorded"
-SHOWN = 300  # characters of one value in a sentence
+SHOWN = 300  # most characters of one value in a sentence
 PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The source of one store. sha256: of an archive's bytes, of a folder as `tree`, of an oracle's code."""
+    """Source of one store. sha256: hash of an archive's bytes, of a folder by `tree`, or of an oracle's code."""
 
     name: str
     format: str
     sha256: str
-    address: str = ""  # where it was downloaded from; empty for what was read from a disk
-    place: str = ""  # a path, or an oracle's parameters; stays on this machine
+    address: str = ""  # URL of a download; "" for a path
+    place: str = ""  # a path, or an oracle's parameters; not versioned
 
     def sentence(self) -> str:
-        """One line for people."""
+        """Return the origin as one line of text."""
         whence = self.address or self.place
         return f"{self.name} ({self.format}), sha256 {self.sha256}" + (f", from {whence}" if whence else "")
 
 
 def imported(source: str, found: Path, format: str, archive: str) -> Origin:
-    """Return the origin of what was imported from `source`, a path or URL.
+    """Return the origin of an import from `source`, a path or URL.
 
-    found: the folder or archive that was read. archive: sha256 of the archive that was downloaded, else empty. Raises
-    StoreError where a file cannot be read.
+    found: the folder or archive that was read. archive: sha256 of the downloaded archive, or "". Raises StoreError
+    where a file cannot be read.
     """
     if archive:
         name, kind = PurePosixPath(unquote(urlsplit(source).path)).name or "archive", "archive"
@@ -75,9 +75,9 @@ def tree(folder: Path) -> str:
 
 
 def keep(paths: Paths, digest: str, origin: Origin, *, versioned: bool) -> None:
-    """Record that the store with `digest` was made from `origin`; a record of the same making keeps its time.
+    """Record that the store with `digest` was made from `origin`. An equal record keeps its time.
 
-    versioned: write data/<task>.source.json too. Otherwise a record of an earlier import is removed from data/.
+    versioned: also write data/<task>.source.json. Otherwise the record of an earlier import is removed from data/.
     """
     record = {"store": digest, **asdict(origin)}
     local = _local(paths, digest)
@@ -91,10 +91,10 @@ def keep(paths: Paths, digest: str, origin: Origin, *, versioned: bool) -> None:
 
 
 def told(paths: Paths, digest: str) -> str:
-    """Return one line about where the store with `digest` came from, for the registry and for people.
+    """Return one line about the origin of the store with `digest`, for the registry and for people.
 
-    The record of this machine is preferred, since it names path and time. A store by an oracle that was made elsewhere
-    is described by its own columns.
+    The record of this machine is preferred, since it names path and time. A store that an oracle made on another
+    machine is described by its own columns.
     """
     for record in (_record(_local(paths, digest)), _record(_versioned(paths))):
         if record and record["store"] == digest:
@@ -105,7 +105,7 @@ def told(paths: Paths, digest: str) -> str:
 
 
 def _by_its_columns(paths: Paths, digest: str) -> str:
-    """A sentence about a store that an oracle says it made; empty for any other, and where it is not here."""
+    """Return a sentence about a local store whose columns name an oracle; "" for any other store."""
     try:
         if store.digest(paths.store) != digest:
             return ""
@@ -127,7 +127,7 @@ def _versioned(paths: Paths) -> Path:
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    """What is recorded there; None where there is no record, or none that can be read."""
+    """Return the record in a file; None where it is missing or unreadable."""
     try:
         value = artifacts.read_json(path)
     except (OSError, ValueError, RecursionError, VqbetError):
@@ -136,7 +136,7 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def _safe(value: object) -> str:
-    """Text that a terminal may be shown: what a file says of itself is not trusted."""
+    """Return printable, shortened text for the terminal, since the content of a file is not trusted."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))[:SHOWN]
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a task as every stage sees them: what the task states, and the defaults for all else."""
+"""Parameters of a task as every stage sees them: the task's own values merged with the defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vqbet import config
 
 
 def run(root: Path, task: str) -> str:
-    """Return the task's section as YAML that could stand in params.yaml. Raises ConfigError as `config.task`."""
+    """Return the task's section as YAML that is valid in params.yaml. Raises ConfigError as `config.task`."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.StringIO()
@@ -19,7 +19,7 @@ def run(root: Path, task: str) -> str:
 
 
 def tasks(root: Path) -> dict[str, str]:
-    """Return every task of params.yaml, and whether the graph builds it. Raises ConfigError as `config.tasks`."""
+    """Return every task of params.yaml and whether the graph builds it. Raises ConfigError as `config.tasks`."""
     path = root / "params.yaml"
     built = config.tasks(path)
     return {name: "built by `dvc repro`" if name in built else "not built" for name in config.sections(path)}

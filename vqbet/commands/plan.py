@@ -1,4 +1,4 @@
-"""Before anything is played: what the gate will do, what it can show, and how many episodes an answer needs."""
+"""Preview of the gate before anything is played: its plan, its power, and the number of episodes that it needs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vqbet.stages.paths import Paths
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
-NOBODY = "0" * 64  # in the place of digests that are not known yet
-SPREAD, DIFFERING = 0.3, 0.2  # assumed where no verdict has shown them
+NOBODY = "0" * 64  # instead of a digest that is not known yet
+SPREAD, DIFFERING = 0.3, 0.2  # assumed where no earlier verdict allows an estimate
 
 
 def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
-    """The plan in words, for a comparison with a champion. Raises GateError where parameters do not fit together."""
+    """Return rows that describe the plan of a comparison with a champion. Raises GateError as `gate.make_plan`."""
     plan = made(root, task, params, store.read(Paths(root, task).store))
     spread, differing, source = _seen(root, task)
     rows = {
@@ -47,14 +47,14 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
 
 
 def made(root: Path, task: str, params: TaskParams, demos: Demonstrations) -> Plan:
-    """Return the plan of the next verdict, about policies not known yet. Raises GateError as `gate.make_plan`."""
+    """Return the plan of the next verdict, with placeholder digests. Raises GateError as `gate.make_plan`."""
     world = worlds.name(task, asked=params.prior.goal_steps > 0)
     digests = {"candidate": NOBODY, "champion": "1" * 64}
     return gate.make_plan(world, params, demos, digests, attempt=_attempt(Paths(root, task)))
 
 
 def powerless(root: Path, task: str, plan: Plan) -> str:
-    """Return a sentence where the last look finds the difference aimed at less often than the plan asks for."""
+    """Return a sentence where the power of the last look is below the plan's; "" otherwise."""
     spread, _, source = _seen(root, task)
     power = _power(plan, plan.most, spread)
     if power >= plan.power:
@@ -76,7 +76,7 @@ def _power(plan: Plan, look: int, spread: float) -> float:
 
 
 def _attempt(paths: Paths) -> int:
-    """The number of the next attempt on the policy that is here; 1 for one that no gate has judged."""
+    """Return the number of the next attempt on the policy in the artefacts; 1 before its first gate."""
     if registry.empty() or not paths.policy.exists():
         return 1
     made = len(registry.Attempts(paths.task).of(bundle.read(paths.policy).digest))
@@ -84,7 +84,7 @@ def _attempt(paths: Paths) -> int:
 
 
 def _trained_again(paths: Paths) -> dict[str, str]:
-    """How far the score of the policy that is here moves by training alone, where that is known."""
+    """Return a row on how much the score varies between trainings of the policy in the artefacts, if known."""
     if not paths.policy.exists():
         return {}
     scores = retraining_history.retrained(paths.root, paths.task, bundle.read(paths.policy))
@@ -101,7 +101,7 @@ def _question(plan: Plan) -> str:
 
 
 def _aim(plan: Plan) -> tuple[float, float]:
-    """The true difference at which the power is asked for, and the limit it must be shown to exceed."""
+    """Return the true difference at which the power is computed, and the limit that the difference must exceed."""
     return (plan.margin, 0.0) if plan.question == "better" else (0.0, -plan.margin)
 
 
@@ -114,7 +114,10 @@ def _by_success(plan: Plan, differing: float) -> str:
 
 
 def _seen(root: Path, task: str) -> tuple[float, float, str]:
-    """Spread of the difference of scores and share of successes that differ, over the verdicts with a champion."""
+    """Return the standard deviation of paired score differences, the share of differing successes, and their source.
+
+    Both are estimated from the verdicts with a champion.
+    """
     found = [verdict for verdict, _ in retraining_history.judged(root, task) if verdict["comparison"]]
     if not found:
         return SPREAD, DIFFERING, "a guess, as no champion was compared yet"

@@ -1,4 +1,4 @@
-"""Play a registered policy in its world, outside any plan: for eyes, not for a verdict."""
+"""Play a registered policy in its world, outside any plan: for inspection, not for a verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vqbet.stages.progress import Watch
 
 
 def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: Watch) -> dict[str, str]:
-    """Fetch, verify, play `episodes` from `seed` on, write one film of them all to `out`."""
+    """Fetch and verify a policy, play `episodes` from `seed` on, and write one film of all of them to `out`."""
     registry.check()
     version = registry.resolve(reference)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The project that a command works on: its folder and its parameters."""
+"""Folder and parameters of the project that a command works on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def root() -> Path:
-    """Return the folder of the project around the working directory, its environment prepared."""
+    """Prepare the environment and return the folder of the project around the working directory."""
     from vqbet import environment
 
     return environment.prepare()
@@ -18,7 +18,7 @@ def root() -> Path:
 
 def project(task: str) -> tuple[Path, TaskParams]:
     """Return the project's folder and the parameters of one task. Raises ConfigError where there is no such task."""
-    from vqbet import config  # here, since `--help` must not wait for pydantic
+    from vqbet import config  # imported late, so that `--help` does not wait for pydantic
 
     folder = root()
     return folder, config.task(folder / "params.yaml", task)

@@ -1,6 +1,6 @@
-"""The ends of a task's chains, published where a writer of the registry cannot take them back, and compared with them.
+"""Publication of the ends of a task's chains where a writer of the registry cannot revoke them, and their comparison.
 
-`promotion.publish` in params.yaml says where: an annotated tag of git, or an object in S3 that is made once.
+`promotion.publish` in params.yaml selects the place: an annotated git tag, or a write-once object in S3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Place = Literal["none", "git", "s3"]
 
 
 def ready(root: Path, place: Place) -> None:
-    """Check, before anything is promoted, that its publication can be made.
+    """Check, before a promotion, that it can be published.
 
     Raises PipelineError or StorageError where git or the bucket refuses, RegistryError where no bucket is configured.
     """
@@ -30,7 +30,7 @@ def ready(root: Path, place: Place) -> None:
 
 
 def publish(root: Path, task: str, place: Place) -> dict[str, str]:
-    """Publish the present ends of the task's chains, once for each entry of the ledger; rows about where they are.
+    """Publish the present ends of the task's chains, once per ledger entry, and return rows about their place.
 
     Raises RegistryError where the ledger is broken, not trusted or empty, or another end was published for this entry.
     """
@@ -53,7 +53,7 @@ def publish(root: Path, task: str, place: Place) -> dict[str, str]:
 
 
 def after(root: Path, task: str, place: Place) -> dict[str, str]:
-    """Publish what was just entered, where the task asks for it. Raises RegistryError saying what is left to do."""
+    """Publish a new entry if the task asks for it. Raises RegistryError, which says what is left to do."""
     if place == "none":
         return {}
     try:
@@ -67,10 +67,10 @@ def after(root: Path, task: str, place: Place) -> dict[str, str]:
 
 
 def compared(root: Path, task: str) -> tuple[list[str], int]:
-    """Return what is wrong between the chains and what was published, and how many ends are published.
+    """Return the faults between the chains and the published ends, and the number of published ends.
 
-    Wrong is a published end that the chains do not have, and a last entry that is not published though it should be.
-    Tags are those of this clone: `git fetch --tags` first. Raises RegistryError, StorageError.
+    Faults are a published end that the chains lack, and a last entry that should be published and is not. Tags are read
+    from this clone; run `git fetch --tags` first. Raises RegistryError, StorageError.
     """
     place = bounds.committed(root, task).promotion.publish
     published = list(_published(root, task))
@@ -84,7 +84,7 @@ def compared(root: Path, task: str) -> tuple[list[str], int]:
 
 
 def _published(root: Path, task: str) -> Iterator[tuple[str, Head]]:
-    """What was published, with its place: tags of this clone, and all versions of objects where there is a bucket."""
+    """Yield published ends with their place: tags of this clone, and all versions of objects in the bucket, if any."""
     for name, message in tags.read(root, f"vqbet/{task}/"):
         yield f"tag {name}", _parsed(task, f"tag {name}", message.encode())
     bucket = storage.configured()

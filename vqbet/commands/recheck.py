@@ -1,9 +1,9 @@
-"""Judged episodes, drawn at random once their records are fixed, played again in a clean process before a promotion.
+"""Replay of a random sample of the gate's episodes in a clean process before a promotion, drawn after their records.
 
     python -m vqbet.commands.recheck <given.json> <played.jsonl>
 
-How many episodes are played together decides how numbers are rounded, so everybody who played together with a drawn
-episode plays again, and every record of them must be the same, bit for bit.
+Batch size changes floating-point rounding, so the whole batch of a drawn episode is played again, and each of its
+records must be equal bit for bit.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from vqbet.stages.paths import Paths
 from vqbet.stages.players import StorePlayers, here
 from vqbet.stages.progress import Advance, Watch
 
-DRAWN = 8  # episodes of candidate and champion together; of each baseline one
+DRAWN = 8  # episodes of candidate and champion together; one of each baseline
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def run(root: Path, task: str, proof: str, watch: Watch) -> str:
-    """Play a random sample of the episodes of the evidence `proof` again; return what was done, in words.
+    """Replay a random sample of the episodes in the evidence `proof`; return a sentence about the replay.
 
-    Returns "" where this machine is of another kind than the one that judged, so that nothing can be compared. Raises
+    Returns "" where this machine is of another kind than the gate's, so that records cannot be compared. Raises
     GateError naming the first record that differs.
     """
     folder, _ = verdicts.found(root, proof)
@@ -62,7 +62,7 @@ def run(root: Path, task: str, proof: str, watch: Watch) -> str:
 
 
 def draw(plan: Plan, judged: list[EpisodeRecord], folders: Mapping[str, Path]) -> list[Assignment]:
-    """The shards that hold the drawn episodes. The operating system's randomness decides, which nobody can foresee."""
+    """Return the shards with the drawn episodes. Uses the operating system's randomness, which cannot be predicted."""
     played = len(rules.by_policy(judged)[CANDIDATE])
     looks = [0, *(look for look in plan.looks if look <= played)]
     shards = [
@@ -80,7 +80,7 @@ def draw(plan: Plan, judged: list[EpisodeRecord], folders: Mapping[str, Path]) -
 
 
 def compare(judged: list[EpisodeRecord], again: list[EpisodeRecord], where: str) -> None:
-    """Raise GateError unless each record that was played again is one of those that were judged."""
+    """Raise GateError unless each replayed record equals one of the gate's records."""
     known = {(record.policy, record.seed): record for record in judged}
     for record in again:
         before = known.get((record.policy, record.seed))
@@ -95,7 +95,7 @@ def compare(judged: list[EpisodeRecord], again: list[EpisodeRecord], where: str)
 
 
 def _bundles(task: str, plan: Plan, scratch: Path) -> dict[str, Path]:
-    """Candidate and champion as the registry has them, by arm. Raises RegistryError where one is not there."""
+    """Download candidate and champion; return their folders by arm. Raises RegistryError where one is missing."""
     found = {}
     for name, digest in ((CANDIDATE, plan.candidate), (CHAMPION, plan.champion)):
         if digest:
@@ -105,7 +105,7 @@ def _bundles(task: str, plan: Plan, scratch: Path) -> dict[str, Path]:
 
 
 def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
-    """The demonstrations that the gate had: the present ones where they are the same, else out of their version."""
+    """Return the store that the gate used: the present one if its digest is equal, else restored from its version."""
     facts, present = _facts(folder), Paths(root, task).store
     if present.is_dir() and store.digest(present) == facts["store"]:
         return present
@@ -119,7 +119,7 @@ def _store(root: Path, task: str, folder: Path, scratch: Path) -> Path:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """Return the evidence's facts beside the verdict. Raises GateError where they are no object."""
+    """Return the facts in the evidence. Raises GateError where they are not a JSON object."""
     path = folder / verdicts.FACTS
     found = records.parse(records.load(path), str(path))
     if not isinstance(found, dict):
@@ -128,7 +128,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _elsewhere(drawn: list[Assignment], demos: Path, scratch: Path, advance: Advance) -> list[EpisodeRecord]:
-    """The records of these jobs, played by a process that has nothing of this one's."""
+    """Return the records of these jobs, played in a process that shares no state with this one."""
     given, played = scratch / "given.json", scratch / "played.jsonl"
     artifacts.write_json(given, {"store": str(demos.resolve()), "jobs": [_written(job) for job in drawn]})
     own = ("PATH", processes.WORKERS)
@@ -154,7 +154,7 @@ def _elsewhere(drawn: list[Assignment], demos: Path, scratch: Path, advance: Adv
 
 
 def main(given: str, played: str) -> None:
-    """Play in the clean process, and tell the parent how far it is."""
+    """Play in the clean process and report the progress to the parent."""
     processes.die_with_parent()
     asked = artifacts.read_json(Path(given))
     with RolloutPool(StorePlayers(Path(asked["store"]))) as pool:

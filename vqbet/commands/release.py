@@ -1,4 +1,4 @@
-"""From files to the registry and the champion alias: what the flow does after the graph, and a person by hand."""
+"""Registration, promotion and rollback of policies: run by the flow after the graph, or by hand."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vqbet.stages.progress import Watch
 
 
 def register(root: Path, task: str) -> dict[str, str]:
-    """Tokenizer and policy as registered models; the policy becomes the candidate. Doing it again changes nothing.
+    """Register tokenizer and policy as models; the policy becomes the candidate. A second call changes nothing.
 
-    The artefacts must be those that dvc.lock names, and the verdict the one that the gate sealed. Where a bucket is
-    configured it gets the evidence too; "stored" says where. The champion keeps the verdict that made it one. Raises
-    PipelineError or GateError naming what was changed.
+    The artefacts must match dvc.lock, and the verdict must be sealed by the gate. If a bucket is configured, the
+    evidence is stored there too, at the address in "stored". The champion keeps the verdict of its promotion. Raises
+    PipelineError or GateError naming the file that was changed.
     """
     paths = Paths(root, task)
     registry.check()
@@ -76,8 +76,9 @@ def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> i
 def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) -> dict[str, str]:
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it.
 
-    What is promoted was sealed by a gate under the bounds of the committed params.yaml, is what dvc.lock names, and a
-    random sample of its episodes plays again as recorded. Raises PipelineError, GateError or RegistryError otherwise.
+    The verdict must be sealed by a gate under the bounds of the committed params.yaml, the artefacts must match
+    dvc.lock, and a replayed random sample of the episodes must equal its records. Raises PipelineError, GateError or
+    RegistryError otherwise.
     """
     registry.check()
     asked = bounds.committed(root, task).promotion
@@ -99,7 +100,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
 
 
 def _as_made(root: Path, task: str) -> None:
-    """Raise PipelineError where outputs of evaluation and gate are not those that dvc.lock says the graph made."""
+    """Raise PipelineError where outputs of evaluation and gate differ from dvc.lock."""
     if changed := versions.unmade(root, [f"evaluate@{task}", f"gate@{task}"]):
         others = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise PipelineError(
@@ -109,7 +110,7 @@ def _as_made(root: Path, task: str) -> None:
 
 
 def _vouched(task: str, proof: str) -> str:
-    """Return who signed a verdict that this kind of machine cannot play again. Raise GateError for nobody."""
+    """Return who signed a verdict that this kind of machine cannot replay. Raises GateError for an unsigned one."""
     signer = registry.Attempts(task).judge(proof)
     if signer == registry.UNSIGNED:
         raise GateError(
@@ -121,7 +122,7 @@ def _vouched(task: str, proof: str) -> str:
 
 
 def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
-    """Agree, as this user and for promotion.approval_hours, that the verdict in the artefacts may be acted upon."""
+    """Approve the verdict in the artefacts, as this user and for promotion.approval_hours."""
     registry.check()
     proof, verdict = sealing.sealed(root, task)
     asked = bounds.committed(root, task).promotion
@@ -142,7 +143,7 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
 
 
 def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
-    """Make `candidate` the champion without a verdict; the ledger says so for ever."""
+    """Make `candidate` the champion without a verdict, which the ledger records permanently."""
     registry.check()
     version = _version(task, candidate)
     unchanged(task, version)
@@ -152,7 +153,7 @@ def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
 
 
 def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
-    """The champion before this one, again."""
+    """Make the previous champion the champion again."""
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
@@ -162,22 +163,23 @@ def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
 
 
 def publish(root: Path, task: str) -> dict[str, str]:
-    """Publish the ends of the task's chains where promotion.publish says. Raises RegistryError where that is none."""
+    """Publish the ends of the task's chains at promotion.publish. Raises RegistryError where that is "none"."""
     registry.check()
     return publication.publish(root, task, bounds.committed(root, task).promotion.publish)
 
 
 def show(reference: str) -> dict[str, str]:
-    """Describe a registered policy: its data, its verdict, and every verdict that was sought about it."""
+    """Return rows about a registered policy: its data, its verdict, and every attempt at a verdict."""
     registry.check()
     rows = registry.show(reference)
     return rows | sealing.sought(rows["model"].split("/")[0], rows["digest"])
 
 
 def history(task: str, at: str = "") -> list[dict[str, str]]:
-    """The ledger of a task, oldest first, its chain checked; `at`: only the entry that held at that moment.
+    """Return the ledger of a task, oldest entry first, after a check of its chain.
 
-    at: ISO 8601, UTC where it names no offset; a date means its last second. Raises ConfigError for anything else.
+    at: return only the entry in force at this time, in ISO 8601, UTC if without offset; a date means its last second.
+    Raises ConfigError for any other text.
     """
     entries = registry.history(task)
     if not entries:
@@ -204,7 +206,7 @@ def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
 
 
 def unchanged(task: str, version: int) -> Version:
-    """The version. Raises BundleError, naming the component, where the registry's files are not those registered."""
+    """Return the version. Raises BundleError, naming the component, where the registry's files have changed."""
     registered = registry.resolve(f"{task}/{version}")
     with tempfile.TemporaryDirectory() as folder:
         bundle.read(registry.download(registered, Path(folder) / "bundle"), registered.digest)
@@ -216,7 +218,10 @@ def _signer(entry: LedgerEntry) -> str:
 
 
 def _trainers(root: Path, task: str) -> set[str]:
-    """Who trained the policy in the artefacts, its tokenizer or its prior. Raises RegistryError where no run says."""
+    """Return who trained the policy in the artefacts, its tokenizer and its prior.
+
+    Raises RegistryError where no run names the trainer of a part.
+    """
     policy = bundle.read(Paths(root, task).policy)
     found = registry.trainers(task, policy.digest)
     for part in ("tokenizer", "prior"):

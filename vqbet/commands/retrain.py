@@ -1,4 +1,4 @@
-"""The recipe trained again with other seeds, and played: how far its score moves by itself."""
+"""Training and evaluation of the same recipe with other seeds, to measure seed-to-seed variance of the score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = ("tokenizer", "prior", "bundle", "evaluate")
 
 
 def run(root: Path, task: str, params: TaskParams, times: int, watch: Watch) -> dict[str, str]:
-    """Trainings 1 to `times` where they are not there yet, and what they scored on the seeds of `evaluate`."""
+    """Make the trainings 1 to `times` that do not exist yet; return their scores on the seeds of `evaluate`."""
     rows, scores = {}, []
     for training in range(1, times + 1):
         paths, chosen = Paths(root, task, training), params.reseeded(training)
@@ -38,7 +38,7 @@ def run(root: Path, task: str, params: TaskParams, times: int, watch: Watch) -> 
 
 
 def _there(paths: Paths, chosen: TaskParams) -> bool:
-    """Whether this training of these parameters on these demonstrations was made and played to its end."""
+    """Return whether this training, with these parameters and demonstrations, was finished and evaluated."""
     if not (paths.evaluation / "records.jsonl").exists():
         return False
     policy = bundle.read(paths.policy)

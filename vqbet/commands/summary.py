@@ -1,4 +1,4 @@
-"""The closing screen: what came out of a run of the graph, from the files it left."""
+"""Summary of a run of the graph, made from its output files and shown at the end of a flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = {  # of each stage's metrics
 
 
 def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
-    """Two columns for the terminal; `ran` names the stages that were run now rather than found unchanged."""
+    """Return two columns for the terminal. ran: names of the stages that were run now, not found unchanged."""
     paths = Paths(root, task)
     found = {name: artifacts.read_metrics(paths.metrics(name), *SHOWN.get(name, ())) for name in runner.ORDER}
     verdict = artifacts.read_object(paths.gate / "verdict.json", outcome=str, reason=str)
@@ -52,7 +52,7 @@ def _tokenizer(metrics: dict[str, Any]) -> str:
 
 
 def _scores(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
-    """The score in the task's own words, and what it shows beside it."""
+    """Return the score under the task's own name and scale, and the metrics that the task shows beside it."""
     words = task.score if task else Score()
     mean, low, high = (words.top * metrics[name] for name in ("score", "score_low", "score_high"))
     value = f"{mean:.3f} ({low:.3f} to {high:.3f})"
@@ -68,7 +68,7 @@ def _seconds(paths: Paths) -> str:
 
 
 def _compared(root: Path, name: str) -> str:
-    """Whether the file is what the repository's last commit holds, byte for byte."""
+    """Return, in brackets, whether the file equals that of the last commit byte for byte."""
     same = versions.as_committed(root, name)
     if same is None:
         return " (not committed yet)"

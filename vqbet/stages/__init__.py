@@ -1,6 +1,6 @@
-"""The stages of dvc.yaml, each in a file of its name, and beside them what runs them and what several of them need.
+"""Stages of dvc.yaml, each in a file of its name, with their runner and shared helpers.
 
-A stage takes parameters and paths, leaves artefacts, and returns a flat dictionary of metrics.
+A stage takes parameters and paths, writes artefacts, and returns a flat dictionary of metrics.
 
-The only rooms that know several parts. A stage depends on the code that its file runs, by one hash: see code_version.
+Only this package and `commands` combine several parts. One hash per stage covers the code it runs: see code_version.
 """

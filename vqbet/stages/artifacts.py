@@ -1,4 +1,4 @@
-"""The small files a stage writes: JSON and CSV, whole or not at all, with the same bytes for the same content."""
+"""Small JSON and CSV files that stages write: atomically, and with the same bytes for the same content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vqbet.contract import PipelineError
 from vqbet.files import atomic, canonical, reading
 
 MOST_BYTES = 16 * 2**20  # the largest has some kilobytes
-MOST = 1e300  # of a metric
+MOST = 1e300  # largest value of a metric
 MEND = "run the stage that writes it again: dvc repro"
 
 
@@ -22,12 +22,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Strict JSON: no key twice, no NaN. Raises PipelineError where there is none, or the file was damaged."""
+    """Return the value of a strict JSON file: no duplicate keys, no NaN.
+
+    Raises PipelineError where the file is missing or damaged.
+    """
     return reading.parse(reading.load(path, PipelineError, most=MOST_BYTES), str(path), PipelineError)
 
 
 def read_object(path: Path, **kinds: type) -> dict[str, Any]:
-    """A JSON object that has at least these keys, with values of these types. Raises as `read_json`."""
+    """Return a JSON object that has at least these keys, with values of these types. Raises as `read_json`."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise PipelineError(f"{path}: expected an object, got {reading.short(value)}; {MEND}")
@@ -41,7 +44,7 @@ def read_object(path: Path, **kinds: type) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, *needed: str) -> dict[str, float]:
-    """A JSON object of finite numbers that has at least the keys `needed`. Raises as `read_json`."""
+    """Return a JSON object of finite numbers that has at least the keys `needed`. Raises as `read_json`."""
     value = read_object(path)
     for key in needed:
         if key not in value:
@@ -54,7 +57,7 @@ def read_metrics(path: Path, *needed: str) -> dict[str, float]:
 
 
 def read_number(path: Path) -> float:
-    """One finite number >= 0. Raises as `read_json`."""
+    """Return one finite number >= 0 from a JSON file. Raises as `read_json`."""
     value = read_json(path)
     if type(value) not in (int, float) or not 0 <= value <= MOST:
         raise PipelineError(f"{path}: expected a finite number >= 0, got {reading.short(value)}; remove the file")

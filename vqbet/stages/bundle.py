@@ -1,4 +1,4 @@
-"""Stage: tokenizer, prior and the rule of execution become one executable policy with one digest."""
+"""Stage: pack tokenizer, prior and the rule of execution into one executable policy with one digest."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
 
 
 def acting(prior: Prior, chosen: BundleParams, spec: Spec, terms: Mapping[str, Any]) -> Actor:
-    """The policy of a trained prior; terms: as `Actor.terms` has them, among others."""
+    """Return the policy of a trained prior. terms: a mapping that contains `Actor.terms`; other keys are ignored."""
     planner = VQBeT(prior, temperature=chosen.temperature, argmax=chosen.argmax)
     return Actor(spec, planner, execute=chosen.execute, **understood(terms))

@@ -1,10 +1,10 @@
-"""One text for a Python file, the same for every file that does the same by the look of its syntax tree.
+"""Canonical text of a Python file, equal for files whose syntax trees differ only in parts that have no effect.
 
 Left out: comments, layout, docstrings and other statements that are only a constant, `pass`, imports under
 `if TYPE_CHECKING:`. Counted: everything else, names and annotations included.
 
-Python 3.11 to 3.13 give equal texts: fields of a node that are empty are left out, as every field is that a later
-version added, and the parts of an f-string, which versions cut in other places, are joined.
+Python 3.11 to 3.13 produce equal texts. Empty fields of a node are left out, which includes every field that a later
+version added; adjacent parts of an f-string, which each version splits differently, are joined.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def text(tree: ast.Module) -> str:
 
 
 def for_types_only(statement: ast.stmt) -> bool:
-    """Return whether this is an `if TYPE_CHECKING:`, whose body never runs."""
+    """Return whether the statement is an `if TYPE_CHECKING:`, whose body never runs."""
     if not isinstance(statement, ast.If):
         return False
     test = statement.test
@@ -45,7 +45,7 @@ def _form(value: object) -> str:
 
 
 def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that do something."""
+    """Yield the statements that have an effect."""
     for statement in statements:
         if isinstance(statement, ast.If) and for_types_only(statement):
             yield from _effective(statement.orelse)
@@ -56,7 +56,7 @@ def _effective(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _joined(parts: Iterable[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string with no two texts side by side, and none that is empty."""
+    """Return the parts of an f-string with adjacent texts joined and empty ones removed."""
     found, text = list[ast.expr](), ""
     for part in parts:
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -68,5 +68,5 @@ def _joined(parts: Iterable[ast.expr]) -> list[ast.expr]:
 
 
 def _constant(value: object) -> str:
-    """In ASCII: which characters `repr` shows as they are depends on the version of Python."""
+    """Return a constant in ASCII, since the characters that `repr` escapes depend on the version of Python."""
     return hex(value) if type(value) is int else ascii(value)

@@ -1,7 +1,7 @@
-"""What one Python file adds to the version of the code: the hash of its canonical source, and what it names.
+"""Facts of one Python file for the version of the code: the hash of its canonical source, and the names it uses.
 
-Facts follow from the file's bytes alone, so a folder can keep them: to parse a hundred files takes longer than the rest
-of a run of the graph in which nothing changed.
+Facts depend on the file's bytes alone, so they are cached in a file: parsing a hundred sources takes longer than the
+rest of a run of the graph in which nothing changed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 from vqbet.stages import canonical_source
 
 MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?::\w+)?")  # as `python -m` and entry points name one
-FIELDS = frozenset({"importer", "oracle", "replay", "world", "goal_world", "validation"})  # of a task: code it names
+FIELDS = frozenset({"importer", "oracle", "replay", "world", "goal_world", "validation"})  # of a task, naming code
 FILE = re.compile(r"[\w./-]{1,200}\.\w{1,8}")
-MOST = 2000  # files whose facts are kept; beyond, those that were not asked for are dropped
+MOST = 2000  # files whose facts are kept; beyond that, facts that were not used are dropped
 VERSION = hashlib.sha256(Path(__file__).read_bytes() + Path(canonical_source.__file__).read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything about one file that the version of code rests on.
+    """Properties of one file that determine the version of the code.
 
-    imports: module, name in it or "", dots before the module. texts: a constant that may name a file or a module, and
-    the field of a task that it is the value of, or "". fields: those of FIELDS that the file may read from a task.
+    imports: module, name in the module or "", dots before the module. texts: a constant that may name a file or a
+    module, and the field of a task whose value the constant is, or "". fields: members of FIELDS that the file may read
+    from a task.
     """
 
     sha256: str  # of the canonical source
@@ -53,13 +54,13 @@ class Facts:
                 words |= {node.value} & FIELDS
                 texts |= {(node.value, field)} if MODULE.fullmatch(node.value) or FILE.fullmatch(node.value) else set()
         if any(f"{module}.{name}.".startswith("vqbet.tasks.") for module, name, _ in imports):
-            fields |= words  # as `getattr` is given one
+            fields |= words  # a field may be read by `getattr`
         sha256 = hashlib.sha256(canonical_source.text(tree).encode()).hexdigest()
         return cls(sha256, tuple(sorted(imports)), tuple(sorted(texts)), tuple(sorted(fields)))
 
 
 class Kept:
-    """Facts by the bytes of a file, kept in `path` from one process to the next. A damaged `path` is none."""
+    """Cache of facts by a file's bytes, stored in `path` between processes. A damaged `path` counts as empty."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._facts, self._used = path, dict[str, Facts](), set[str]()
@@ -71,7 +72,7 @@ class Kept:
                 self._facts = known if found["version"] == VERSION else {}
 
     def of(self, content: bytes, *, whole: bool) -> Facts:
-        """Return the facts of a file; of what a package runs when it is passed through, where it does not run whole."""
+        """Return the facts of a file. whole: False takes only the part that runs on import, see `passed`."""
         key = f"{hashlib.sha256(content).hexdigest()} {'whole' if whole else 'passed'}"
         self._used.add(key)
         if key not in self._facts:
@@ -80,7 +81,7 @@ class Kept:
         return self._facts[key]
 
     def save(self) -> None:
-        """Write what was learned. Where the folder is missing or closed, nothing is kept."""
+        """Write the cache. Does nothing where the folder is missing or not writable."""
         if self._path is None or not self._new:
             return
         kept = self._facts if len(self._facts) <= MOST else {key: self._facts[key] for key in self._used}
@@ -92,7 +93,10 @@ class Kept:
 
 
 def passed(tree: ast.Module) -> ast.Module:
-    """Return what a package runs when one of its modules is imported: no function, unless it mentions one itself."""
+    """Return the part of a package that runs when one of its modules is imported.
+
+    Functions are left out, unless the package's own top-level code mentions one of them.
+    """
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     rest = [node for node in tree.body if node not in functions]
     mentioned = {node.id for part in rest for node in ast.walk(part) if isinstance(node, ast.Name)}
@@ -100,7 +104,7 @@ def passed(tree: ast.Module) -> ast.Module:
 
 
 def _running(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """Every node but those that are there for types only, in no order, and the field of a task that it is part of."""
+    """Yield every node that is not for types only, in no order, with the field of a task that contains the node."""
     waiting = [(tree, "")]
     while waiting:
         node, field = waiting.pop()
@@ -112,7 +116,7 @@ def _running(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _field(node: ast.AST, parent: ast.AST) -> str:
-    """The field of a task that a node gives a value: in `Task(world=...)`, or by default in the class itself."""
+    """Return the field of a task whose value a node sets: in `Task(world=...)`, or as a default in the class."""
     name = ""
     if isinstance(node, ast.keyword) and isinstance(parent, ast.Call):
         made = parent.func

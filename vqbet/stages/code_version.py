@@ -1,15 +1,16 @@
-"""The version of the code that a stage runs for a task: a hash over the files that can decide what it puts out.
+"""Version of the code that a stage runs for a task: a hash over the files that can affect the stage's outputs.
 
-These files are the import closure of the stage's module, read from the source without importing anything, in functions
-too, and the templates and style sheets that they name. A Python file counts as its `canonical_source`, so a comment or
-a docstring changes no version; any other file counts by its bytes.
+These files are the import closure of the stage's module, imports inside functions included, and the templates and style
+sheets that the closure names. The closure is read from the source; nothing is imported. A Python file counts by its
+`canonical_source`, so a comment or a docstring changes no version; any other file counts by its bytes.
 
-Of vqbet/tasks/, each folder a room, only the room of the task at hand counts: not another task's world, nor what the
-table of tasks says of it. A task installed from another package counts with the files of that package. Code that a task
-names in a field, as in `Task(world="...")`, counts where the field may be read: a world trains nothing again.
+Each folder of vqbet/tasks/ is the room of a task. Only the room of the current task counts, not another task's world,
+nor its row in the table of tasks. A task installed from another package counts with the files of that package. Code
+named in a field of a task, as in `Task(world="...")`, counts only where the field may be read: changing a world does
+not train again.
 
-Not counted: `__main__`, `runner` and `config`, which hand over values; the versions of other packages; and the modules
-that make this hash, which decide nothing else.
+Not counted: `__main__`, `runner` and `config`, which pass values; the versions of other packages; and the modules that
+compute this hash, which affect nothing else.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from vqbet.stages.code_facts import FILE, MODULE, Facts, Kept, passed
 from vqbet.stages.task_table import TABLE
 
 PACKAGE = Path(__file__).resolve().parent.parent
-GROUP = "vqbet.tasks"  # entry points of tasks that other packages bring
+GROUP = "vqbet.tasks"  # entry points of tasks that other packages provide
 STAGES = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
 UNCOUNTED = ("code_version", "code_facts", "canonical_source", "task_table")
 QUOTED = re.compile(r"""["']([\w./-]+)["']""")  # how a template names another file
 
 
 def digest(module: str, task: str = "") -> str:
-    """Return the version of the code that `module` runs for `task`; "": for any task, so that every room counts."""
+    """Return the version of the code that `module` runs for `task`; "" means any task, so every room counts."""
     sources = Sources(kept=_kept())
     found = sources.digest(module, own_modules(task) if task else None)
     sources.save()
@@ -43,9 +44,9 @@ def digest(module: str, task: str = "") -> str:
 
 
 def write(path: Path, task: str) -> dict[str, str]:
-    """Write the version of each stage's code into `path`, by the stage's name, where the graph reads it; return them.
+    """Write the version of each stage's code to `path`, where the graph reads it; return the versions by stage.
 
-    A file that says so already is left alone.
+    A file that already holds these versions is left alone.
     """
     sources, own = Sources(kept=_kept()), own_modules(task)
     found = {stage: sources.digest(f"vqbet.stages.{stage}", own) for stage in STAGES}
@@ -58,9 +59,9 @@ def write(path: Path, task: str) -> dict[str, str]:
 
 
 def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
-    """Return the modules that hold a task: of its row in the table, else of an installed task, else its room, or none.
+    """Return the modules that hold a task: from its table row, else from its entry point, else its room, or none.
 
-    A room is named as its task, or begins the task's name: blockpush_drawn lives in blockpush.
+    A room has the name of its task, or of a prefix of the task: blockpush_drawn lives in blockpush.
     """
     rows = task_table.rows(ast.parse((package / "tasks" / "__init__.py").read_bytes()), task)
     named = rows or [entry.module for entry in metadata.entry_points(group=GROUP, name=task)]
@@ -72,13 +73,13 @@ def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
 
 
 def _kept() -> Path | None:
-    """Where facts about the sources are kept, in a process that `environment.prepare` has told where things live."""
+    """Return the path of the cache of facts; None in a process without `environment.prepare`, which sets VQBET_HOME."""
     home = os.environ.get("VQBET_HOME", "")
     return Path(home) / "code-facts.json" if home else None
 
 
 class Sources:
-    """The files of the project's package, and of packages that bring a task, each of them read once."""
+    """Source files of the project's package and of packages that provide a task, each read once."""
 
     def __init__(self, package: Path = PACKAGE, kept: Path | None = None) -> None:
         self._homes = {package.name: package.parent}
@@ -88,20 +89,19 @@ class Sources:
         self.save = self._kept.save
 
     def digest(self, module: str, own: Sequence[str] | None = None) -> str:
-        """Return the sha256 over the closure: name and content of every file. Raises as `closure`."""
+        """Return the sha256 over name and content of every file of the closure. Raises as `closure`."""
         lines = (f"{name}\0{sha256}\n" for name, sha256 in sorted(self._counted(module, own).items()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def closure(self, module: str, own: Sequence[str] | None = None) -> list[str]:
-        """Return the files that count, by their path from the folder that holds the package.
+        """Return the paths of the files that count, relative to the folder that holds the package.
 
-        own: modules of the task at hand; None counts the rooms of all tasks. Raises PipelineError where a module is not
-        to be found.
+        own: modules of the current task; None counts the rooms of all tasks. Raises PipelineError for a missing module.
         """
         return sorted(self._counted(module, own))
 
     def _counted(self, module: str, own: Sequence[str] | None) -> dict[str, str]:
-        """Every file's name and the hash of what counts of it."""
+        """Return the hash of each file's counted content, by the file's path."""
         self._adopt(own or ())
         for name in (module, *(own or ())):
             self._expect(name)
@@ -117,7 +117,7 @@ class Sources:
         return found
 
     def _modules(self, module: str, own: Sequence[str], others: Collection[str]) -> dict[str, bool]:
-        """Every module that runs, and whether all of it may: a package that is only passed through runs less."""
+        """Return every module that runs; the value is False for a package that is only imported on the way to one."""
         found, uncounted = dict[str, bool](), {f"vqbet.stages.{name}" for name in UNCOUNTED}
         waiting, read, unread = [(module, True, "")], {""}, dict[str, list[str]]()
         while waiting:
@@ -137,23 +137,23 @@ class Sources:
             ]
             if name == TABLE and whole:
                 waiting += [(one, True, "") for one in own]
-            if not f"{name}.".startswith(f"{TABLE}."):  # there, what a task has is passed on and not called
+            if not f"{name}.".startswith(f"{TABLE}."):  # in the table, fields are passed on, not called
                 for more in set(self._facts(name, whole, others).fields) - read:
                     read.add(more)
                     waiting += [(one, True, "") for one in unread.pop(more, [])]
         return found
 
     def _named(self, name: str, whole: bool, others: Collection[str]) -> Iterator[tuple[str, str]]:
-        """The modules that a module imports, or names in a text of their own, as a child process is given one.
+        """Yield the modules that a module imports or names in a string constant, as for a child process.
 
-        Each with the field of a task that it belongs to, or "".
+        Each comes with the field of a task that contains the constant, or "".
         """
         facts, path = self._facts(name, whole, others), self._file(name)
         package = name if path and path.name == "__init__.py" else name.rpartition(".")[0]
         for source, inner, dots in facts.imports:
             source = _absolute(source, dots, package)
             parts = source.split(".")
-            if not inner:  # import a.b.c: all of them are within reach
+            if not inner:  # `import a.b.c` makes all three reachable
                 named = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
             else:
                 named = [f"{source}.{inner}" if self._file(f"{source}.{inner}") else source]
@@ -194,7 +194,7 @@ class Sources:
         return next((file for file in files if file.is_file()), None)
 
     def _others(self, module: str, own: Sequence[str] | None) -> frozenset[str]:
-        """The rooms of other tasks; none where any task may be meant."""
+        """Return the rooms of other tasks; empty where `own` is None, which stands for any task."""
         if own is None:
             return frozenset()
         folders = self._homes[_top(TABLE)].joinpath(*TABLE.split(".")).glob("*/__init__.py")
@@ -202,11 +202,11 @@ class Sources:
 
     @staticmethod
     def _room(module: str) -> str:
-        """What a room of vqbet/tasks would be called that the module lies in; "" for one outside of the rooms."""
+        """Return the room of vqbet/tasks that a module lies in; "" for a module outside of the rooms."""
         return ".".join(module.split(".")[:3]) if module.startswith(f"{TABLE}.") else ""
 
     def _adopt(self, own: Sequence[str]) -> None:
-        """Know where the packages lie that a task comes from. Imports nothing."""
+        """Locate the packages that provide the task, without importing them."""
         for top in set(map(_top, own)) - set(self._homes):
             spec = util.find_spec(top)
             if spec is not None and spec.origin is not None:
@@ -216,13 +216,13 @@ class Sources:
 
     def _expect(self, module: str) -> None:
         if self._file(module) is None:
-            from vqbet.contract import PipelineError  # here: numpy would take longer than all of this
+            from vqbet.contract import PipelineError  # imported late: numpy takes longer than the rest of this module
 
             raise PipelineError(f"{module}: no module of this project, nor of the package that brings the task")
 
 
 def _inputs(texts: Sequence[str], package: Path, folder: Path) -> Iterator[Path]:
-    """The files that these texts name, from the package or from a folder, and those that these files name."""
+    """Yield the files that `texts` name, relative to `package` or `folder`, and the files that those files name."""
     waiting, found = list(texts), set[Path]()
     while waiting:
         text = waiting.pop()
@@ -234,7 +234,7 @@ def _inputs(texts: Sequence[str], package: Path, folder: Path) -> Iterator[Path]
 
 
 def _absolute(source: str, dots: int, package: str) -> str:
-    """The module that `from ... import` names."""
+    """Return the absolute name of the module in `from ... import`."""
     if not dots:
         return source
     parts = package.split(".")

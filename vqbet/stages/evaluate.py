@@ -1,4 +1,4 @@
-"""Stage: play the candidate where people may look and choose, on other seeds than those it will be judged by."""
+"""Stage: play the candidate on seeds for inspection and selection, which are disjoint from the gate's seeds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     with RolloutPool(StorePlayers(paths.store)) as pool:
         assignment = Assignment(label, seeds, paths.policy, film=seeds[: params.evaluate.videos])
         (played,) = pool.play(f"{world}: candidate", [assignment], watch.bar)
-    # Without the machine: an output of a stage is the same wherever it is made.
+    # Without the machine, so that the output is the same on every machine.
     records.write(paths.evaluation / "records.jsonl", [replace(record, machine="") for record in played.records])
     _pictures(paths.evaluation, played)
     metrics = summary(played.records)
@@ -43,7 +43,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
 
 
 def summary(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """Means of the world's metrics, with the 95 % interval of the score, and how many modes were visited."""
+    """Return means of the world's metrics, the 95 % interval of the score, and the number of modes visited."""
     scores = statistics.mean_interval(np.array([record.score for record in episodes]))
     modes = [record.mode for record in episodes if record.mode]
     return {
@@ -60,14 +60,17 @@ def summary(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
 
 
 def _means(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """Of each metric of the world, over the episodes that have it: what never happened has no time."""
+    """Return the mean of each metric of the world over the episodes that have the metric.
+
+    An event that never happened in an episode has no time there.
+    """
     names = sorted({name for record in episodes for name in record.metrics})
     values = {name: [record.metrics[name] for record in episodes if name in record.metrics] for name in names}
     return {f"mean_{name}": float(np.mean(found)) for name, found in values.items()}
 
 
 def _pictures(folder: Path, played: rollout.Play) -> None:
-    """Films, a contact sheet of how they went, and every path, for the report."""
+    """Write films, a contact sheet of each film, and all paths, for the report."""
     for row, film in sorted(played.films.items()):
         seed = played.records[row].seed
         video.write(folder / "films" / f"seed-{seed}.webm", film.frames, film.fps)

@@ -1,4 +1,4 @@
-"""Films of the episodes that a gate judged, for people to look at."""
+"""Films of the gate's episodes, for human inspection."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.stages.players import here
 from vqbet.stages.progress import Watch
 
-WORST = 3  # episodes that are filmed
+WORST = 3  # episodes filmed
 
 
 def worst(folder: Path, plan: Plan, pool: RolloutPool, played: Sequence[Assignment], watch: Watch) -> None:
-    """Film the seeds on which the candidate did worst, played again by those of `played`: it and the champion.
+    """Film the seeds with the candidate's worst scores relative to the champion, by replaying them with both policies.
 
-    folder: of the gate's records. Who played together plays together again, so what is seen is what was judged. Raises
-    GateError where it is not.
+    folder: the gate's records. played: the assignments of candidate and champion. Episodes are batched as in the gate,
+    so that the films show the episodes of the records. Raises GateError where a replayed record differs.
     """
     if not played:
         return

@@ -1,4 +1,4 @@
-"""Whether demonstrations have what a tokenizer is to learn of them. numpy only, so that asking costs no torch."""
+"""Checks that demonstrations suffice for a tokenizer's parameters. Uses numpy only, so that torch is not imported."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vqbet.demos.windows import complete_chunks
 if TYPE_CHECKING:
     from vqbet.config import TokenizerParams
 
-FROM_DATA = ("residual", "kmeans")  # kinds whose codes start at data, so data must have as many different points
+FROM_DATA = ("residual", "kmeans")  # codebooks initialised from data, which needs at least `codes` distinct points
 
 
 def unfit(chosen: TokenizerParams, demos: Demonstrations) -> Iterator[str]:
-    """Yield a sentence, which begins with the parameter, for each thing that a tokenizer cannot learn of these data."""
+    """Yield a sentence, beginning with the parameter, for each requirement that the demonstrations cannot meet."""
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
         yield (
@@ -37,6 +37,6 @@ def unfit(chosen: TokenizerParams, demos: Demonstrations) -> Iterator[str]:
 
 
 def distinct(chunks: Float[np.ndarray, "N H A"]) -> int:
-    """Return how many different chunks there are."""
-    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # one zero, not two
+    """Return the number of distinct chunks."""
+    rows = np.ascontiguousarray(chunks.reshape(len(chunks), -1)) + 0.0  # -0.0 becomes 0.0
     return len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))

@@ -1,4 +1,4 @@
-"""Stage: fix the plan, play candidate, champion and baselines on its seeds, here and now, until a look decides."""
+"""Stage: fix the plan, then play candidate, champion and baselines on its seeds until an interim look decides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    """Candidate and champion are where the runner has put them, both from the registry."""
+    """Run the gate on candidate and champion, which the runner has fetched from the registry into scratch folders."""
     demos = store.read(paths.store)
     policy, candidate = policies.load(paths.scratch("candidate"))
     rehearsed = rehearse(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
@@ -65,9 +65,10 @@ def make_plan(
     retrained: Sequence[float] = (),
     attempt: int = 1,
 ) -> Plan:
-    """The comparison, before any episode of it was played. Raises GateError where the parameters do not fit together.
+    """Return the plan of a comparison before any of its episodes is played.
 
-    digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`.
+    digests: of "candidate" and, where there is one, "champion". retrained, attempt: see `Plan`. Raises GateError where
+    the parameters are inconsistent.
     """
     try:
         return _plan(world, params, demos, digests, retrained, attempt)
@@ -91,7 +92,7 @@ def _plan(
         spec=spec_sha256(demos.spec),
         candidate=digests["candidate"],
         champion=digests.get("champion", ""),
-        machine="",  # an output of a stage is the same wherever it is made
+        machine="",  # so that the output is the same on every machine
         first_seed=chosen.first_seed,
         looks=tuple(chosen.looks),
         reserved=reserved(params),
@@ -106,7 +107,7 @@ def _plan(
 
 
 def _decided(paths: Paths, plan: Plan, pool: RolloutPool, watch: Watch) -> tuple[Verdict, list[Assignment]]:
-    """Play from look to look until one decides; what was played is on disk after each of them."""
+    """Play from look to look until one decides. The records are written to disk after each look."""
     played: list[EpisodeRecord] = []
     done: list[Assignment] = []
     verdict = gate.decide(plan, {})  # NOT_COMPARABLE
@@ -129,7 +130,10 @@ def _decided(paths: Paths, plan: Plan, pool: RolloutPool, watch: Watch) -> tuple
 
 
 def assignments_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> list[Assignment]:
-    """Every arm's episodes of one look, each under the conditions of its slice. folders: of the bundles, by arm."""
+    """Return the assignments of one look: every arm's episodes, each under the conditions of its slice.
+
+    folders: bundle folders by arm.
+    """
     digests = {"candidate": plan.candidate, "champion": plan.champion}
     parts = [(part, [seed for seed in seeds if plan.slice_of(seed) == part]) for part in plan.slices]
     return [
@@ -146,12 +150,12 @@ def assignments_of(plan: Plan, seeds: range, folders: Mapping[str, Path]) -> lis
 
 
 def arms_of(plan: Plan) -> tuple[str, ...]:
-    """Who plays, in the order of the records."""
+    """Return the names of the arms, in the order of the records."""
     return (CANDIDATE, *((CHAMPION,) if plan.champion else ()), *plan.baselines)
 
 
 def _digests(paths: Paths) -> dict[str, str]:
-    """Of the policies that the runner has laid down."""
+    """Return the digests of the policies that the runner has fetched, by arm."""
     folders = {name: paths.scratch(name) for name in TRAINED}
     return {name: bundle.read(folder).digest for name, folder in folders.items() if folder.is_dir()}
 

@@ -1,6 +1,6 @@
-"""What a promotion rests on, found again where a copy of it is gone: verdicts, rehearsals, a champion's files.
+"""Recovery of the files behind a promotion where one copy is missing: verdicts, rehearsals, a champion's bundle.
 
-Nothing is taken on trust: a bundle is put back only where its digest is the one that the ledger names.
+Nothing is taken on trust: a bundle is restored only if its digest is the one in the ledger.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vqbet.stages.paths import Paths
 
 
 def verdict(paths: Paths) -> dict[str, Any]:
-    """Return the verdict among the task's artefacts. Raises GateError where there is none that can be read."""
+    """Return the verdict in the task's artefacts. Raises GateError where it is missing or cannot be read."""
     path = paths.gate / "verdict.json"
     if not path.is_file():
         raise GateError(f"{path}: there is no verdict, or its gate failed; run the graph: dvc repro gate@{paths.task}")
@@ -33,7 +33,7 @@ def verdict(paths: Paths) -> dict[str, Any]:
 
 
 def rehearsal(paths: Paths, policy: Bundle) -> Path:
-    """Return the file with what the rehearsal of `policy` showed: as the gate wrote it, as evidence kept it, or new.
+    """Return the file with the result of a rehearsal of `policy`: the gate's, else one in the evidence, else a new one.
 
     A new rehearsal needs the policy's demonstrations in data/. Raises GateError where the policy cannot be served.
     """
@@ -55,10 +55,10 @@ def rehearsal(paths: Paths, policy: Bundle) -> Path:
 
 
 def put_back(root: Path, task: str, number: int, digest: str) -> str:
-    """Give the registry the files of a version again; returns a sentence about where they came from.
+    """Restore the files of a version in the registry; return a sentence that names their source.
 
-    The bundle with this digest is looked for among the artefacts and in DVC's cache. Raises BundleError where neither
-    has it, RegistryError where the version is another bundle's or the registry does not take the files.
+    The bundle with this digest is searched in the artefacts and in DVC's cache. Raises BundleError where neither has
+    it, RegistryError where the version belongs to another bundle or the registry rejects the files.
     """
     version = registry.resolve(f"{task}/{number}")
     if version.digest != digest:
@@ -79,7 +79,7 @@ def put_back(root: Path, task: str, number: int, digest: str) -> str:
 
 
 def _is(folder: Path, digest: str) -> bool:
-    """Whether `folder` holds the whole bundle with this digest."""
+    """Return whether `folder` holds the complete bundle with this digest."""
     try:
         bundle.read(folder, digest)
     except BundleError:
@@ -88,7 +88,7 @@ def _is(folder: Path, digest: str) -> bool:
 
 
 def _cached(root: Path, digest: str, into: Path) -> Iterator[tuple[str, Path]]:
-    """Folders out of DVC's cache that say they are the bundle, laid below `into`; nothing in them is verified."""
+    """Yield copies, below `into`, of folders in DVC's cache whose manifest names the digest; not verified further."""
     for number, (name, cached) in enumerate(versions.cached_folders(root, bundle.MANIFEST)):
         with suppress(OSError, ValueError, TypeError, RecursionError):
             if json.loads(cached[bundle.MANIFEST].read_bytes()).get("digest") != digest:

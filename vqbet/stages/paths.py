@@ -1,4 +1,4 @@
-"""Where a task's files are. The only place that spells them; dvc.yaml names the same ones, and a test compares."""
+"""Paths of a task's files. The only module that spells them; a test compares them with those in dvc.yaml."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The files of one task in the project at `root`.
+    """Paths of one task in the project at `root`.
 
-    training: 0 is the one that the graph makes; the others are the same recipe with other seeds, see `retrain`, and lie
-    outside the graph.
+    training: 0 for the training in the graph; others are the same recipe with other seeds, outside the graph, see
+    `retrain`.
     """
 
     root: Path
@@ -32,7 +32,7 @@ class Paths:
 
     @property
     def code(self) -> Path:
-        """The hash of each stage's code, for DVC to compare."""
+        """File with the hash of each stage's code, for DVC to compare."""
         return self.artifacts / "code.json"
 
     @property
@@ -69,11 +69,11 @@ class Paths:
 
     @property
     def verdicts(self) -> Path:
-        """The evidence of all verdicts about all tasks, named by hash."""
+        """Folder with the evidence of all verdicts of all tasks, named by hash."""
         return self.root / ".vqbet" / "verdicts"
 
     def trainings(self) -> list[Paths]:
-        """Those of the recipe with other seeds that are here, finished or not."""
+        """Return the paths of the existing trainings with other seeds, finished or not."""
         names = [folder.name for folder in (self.root / ".vqbet" / "retrained").glob("*") if folder.name.isdecimal()]
         found = [Paths(self.root, self.task, number) for number in sorted(map(int, names))]
         return [paths for paths in found if paths.artifacts.exists()]
@@ -85,10 +85,10 @@ class Paths:
         return self.artifacts / "plots" / f"{stage}.csv"
 
     def rehearsal(self, digest: str) -> Path:
-        """What the rehearsal of a bundle showed; its times differ from run to run, so it is no output of a stage."""
+        """Return the file with a bundle's rehearsal. Its times vary between runs, so it is not an output of a stage."""
         return self.scratch("rehearsals") / f"{digest}.json"
 
     def scratch(self, name: str) -> Path:
-        """Outside every DVC output, so that it outlives the stage that writes it: checkpoints, timings, champions."""
+        """Return a folder outside every DVC output, which outlives the stage: checkpoints, timings, champions."""
         home = self.root / ".vqbet"
         return (home / "retrained" / str(self.training) if self.training else home) / name / self.task

@@ -1,4 +1,4 @@
-"""Who plays in a pool of processes: reads a world and a policy by name or bundle, each once."""
+"""Players for a pool of processes. Each reads a world by name and a policy by name or bundle, once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vqbet.stages import worlds
 
 @dataclass(slots=True)
 class StorePlayers:
-    """Players with the demonstrations at `store`, and every policy played so far. Pickled as the path alone."""
+    """Player that keeps the demonstrations at `store` and every policy played so far. Pickled as the path alone."""
 
     store: Path
     _demos: Demonstrations | None = None
@@ -29,9 +29,9 @@ class StorePlayers:
         return StorePlayers, (self.store,)
 
     def play(self, assignment: Assignment, report: Report) -> Play:
-        """Play on one thread. Raises WorldError as `rollout.play`, BundleError as `policies.load`."""
+        """Play an assignment on one thread. Raises WorldError as `rollout.play`, BundleError as `policies.load`."""
         env = worlds.make(assignment.label.world, self.demos)
-        label = replace(assignment.label, machine=environment.machine())  # of this process, wherever it was started
+        label = replace(assignment.label, machine=environment.machine())  # the machine of this process
         within = assignment.within
         if within is not None:
             noise = {"observation_noise": within.observation_noise, "action_noise": within.action_noise}
@@ -61,8 +61,8 @@ class StorePlayers:
 
 
 def here(plan: Plan, record: EpisodeRecord) -> EpisodeRecord:
-    """Return the record with the machine as the plan has it, where it was played on this one.
+    """Return the record with the plan's value of `machine`, if it was played on this machine.
 
-    A record from another machine goes on naming it, so that no verdict comes of it.
+    A record from another machine keeps its value, so that the gate cannot reach a verdict with it.
     """
     return replace(record, machine=plan.machine) if record.machine == environment.machine() else record

@@ -1,7 +1,7 @@
-"""Everything that would stop a task's graph in some later stage, found before the first one runs. Trains nothing.
+"""Checks for everything that would stop a task's graph in a later stage, made before the first stage. Trains nothing.
 
-`vqbet check` tells it, and `runner` refuses to begin with the first stage. No stage imports this module: what it looks
-at belongs to all of them.
+`vqbet check` prints the errors, and `runner` raises them before the first stage. No stage imports this module, since
+the checks cover the code of all stages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def refuse(paths: Paths, params: TaskParams) -> None:
-    """Raises PipelineError with a line for everything that is wrong; what is wrong alone keeps its own error."""
+    """Raise PipelineError with one line per error; a single error is raised as it is."""
     found = list(wrong(paths, params))
     if len(found) == 1:
         raise found[0]
@@ -35,7 +35,7 @@ def refuse(paths: Paths, params: TaskParams) -> None:
 
 
 def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
-    """Yield an error for everything that would stop the graph, each naming the parameter or the file."""
+    """Yield every error that would stop the graph, each naming the parameter or the file."""
     yield from _plan(paths.task, params)
     known = tasks.TASKS.get(paths.task)
     if known is not None:
@@ -55,7 +55,7 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
 
 
 def _unfit(task: str, params: TaskParams, known: Task) -> Iterator[VqbetError]:
-    """Yield an error for everything that is asked of a task which it is not made for."""
+    """Yield an error for every parameter that the task does not support."""
     try:
         views.refuse(task, params.demos.views, known)
     except ConfigError as error:
@@ -65,7 +65,7 @@ def _unfit(task: str, params: TaskParams, known: Task) -> Iterator[VqbetError]:
 
 
 def read(paths: Paths) -> Demonstrations:
-    """Return the task's demonstrations. Raises StoreError, with what to do where there are none."""
+    """Return the task's demonstrations. Raises StoreError; where there are none, it says how to bring them in."""
     if not paths.store.is_dir():
         raise StoreError(
             f"{paths.store}: no demonstrations; bring them in: vqbet ingest {paths.task} [path or URL], or dvc pull"
@@ -74,7 +74,7 @@ def read(paths: Paths) -> Demonstrations:
 
 
 def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
-    """Yield an error for everything that these demonstrations cannot give."""
+    """Yield an error for every parameter that these demonstrations cannot satisfy."""
     yield from (ConfigError(f"{task}.tokenizer.{line}") for line in fitting.unfit(params.tokenizer, demos))
     names = [channel.name for channel in demos.spec.observation]
     for pattern in params.prior.unseen:
@@ -90,7 +90,7 @@ def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[Vq
 
 
 def _plan(task: str, params: TaskParams) -> Iterator[GateError]:
-    """Yield the gate's own refusals, one for each part of its plan: a plan that has several names but the first."""
+    """Yield the gate's own errors, one for each part of its plan; a whole plan would report only the first."""
     chosen, blank = params.gate, "0" * 64
     most = max(1, max(chosen.looks))
     neutral = Plan(

@@ -1,4 +1,4 @@
-"""Stage: train the prior over the frozen tokenizer's codes. Its bundle names the tokenizer it was trained on."""
+"""Stage: train the prior over the frozen tokenizer's codes. The prior's bundle names that tokenizer."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
 
 
 def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:
-    """The observation channels that make a goal in this task; none where `goal_steps` is 0.
+    """Return the observation channels that form a goal in this task; empty where `goal_steps` is 0.
 
-    Raises ConfigError where the task has no goals and some are asked for.
+    Raises ConfigError where `goal_steps` is positive and the task has no goals.
     """
     if not goal_steps:
         return ()
@@ -90,7 +90,7 @@ def build(
     *,
     wanted: Collection[str],
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """An untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
+    """Return an untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
     try:
         spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
@@ -110,7 +110,7 @@ def build(
 
 
 def terms(task: str, goal: tuple[str, ...], wanted: Collection[str]) -> dict[str, Any]:
-    """Return the coordinates of a policy that was trained on these views, as `Actor.terms` has them.
+    """Return the coordinates of a policy that was trained on these views, in the form of `Actor.terms`.
 
     The goal's frame has a reference only for a policy that takes goals.
     """

@@ -1,4 +1,4 @@
-"""What a running stage shows and sends: a progress bar by name, numbers by step, a sentence now and then."""
+"""Outputs of a running stage: named progress bars, metrics by step, and occasional sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _no_bar(_label: str) -> AbstractContextManager[Advance]:
 
 @dataclass(frozen=True)
 class Watch:
-    """Handed to every stage by whoever runs it. The default watches nothing."""
+    """Callbacks that the caller of a stage passes to it. The defaults do nothing."""
 
     track: Tracker = _ignore
     bar: Callable[[str], AbstractContextManager[Advance]] = _no_bar

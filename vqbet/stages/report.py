@@ -1,4 +1,4 @@
-"""Stage: one page for people, from the files that the stages before left."""
+"""Stage: write one page for people from the files of the earlier stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known before the next verdict: how other trainings of the recipe scored, and how scores spread."""
+"""Information available before the next verdict: scores of other trainings of the recipe, and their spread."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vqbet.stages.paths import Paths
 
 
 def retrained(root: Path, task: str, policy: Bundle) -> list[float]:
-    """Mean scores of policies that differ from this one in their training seeds only.
+    """Return the mean scores of policies that differ from `policy` only in their training seeds.
 
-    Those that `retrain` made, which were all played alike; where it made fewer than two, those that were judged here.
-    The demonstrations and the other parameters are the same; each policy once, in the order of their digests.
+    These are the policies of `retrain`, which were all evaluated alike; where it made fewer than two, those with a
+    verdict here. Demonstrations and other parameters are the same. Each policy counts once, in the order of digests.
     """
     found = dict(_trained_again(root, task, policy))
     if len(found) < 2:
@@ -36,7 +36,7 @@ def _judged_before(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str,
 
 def _trained_again(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str, float]]:
     for paths in Paths(root, task).trainings():
-        if not (paths.evaluation / "records.jsonl").exists():  # it is being made
+        if not (paths.evaluation / "records.jsonl").exists():  # not finished
             continue
         other = bundle.read(paths.policy)
         scores = played(paths, other)
@@ -45,13 +45,13 @@ def _trained_again(root: Path, task: str, policy: Bundle) -> Iterator[tuple[str,
 
 
 def played(paths: Paths, policy: Bundle) -> Float[np.ndarray, " E"]:
-    """The scores that `evaluate` recorded of this policy; none where it recorded another."""
+    """Return the scores that `evaluate` recorded for this policy; empty where it recorded another policy."""
     found = records.read(paths.evaluation / "records.jsonl")
     return np.array([record.score for record in found if record.digest == policy.digest])
 
 
 def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each verdict about the task whose evidence is here, and its facts. Raises GateError where one was changed."""
+    """Yield each verdict about the task with local evidence, and its facts. Raises GateError where one was changed."""
     for folder in evidence.folders(Paths(root, task).verdicts):
         evidence.verify(folder)
         names = ("plan.json", "verdict.json", evidence.FACTS)
@@ -65,7 +65,7 @@ def _same_recipe(provenance: Mapping[str, Any], policy: Bundle) -> bool:
 
 
 def _recipe(provenance: Mapping[str, Any]) -> Any:
-    """Data and parameters, without the seeds of the trainings."""
+    """Return data and parameters, without the training seeds."""
     params = {
         stage: {name: value for name, value in chosen.items() if name != "seed"}
         for stage, chosen in provenance.get("params", {}).items()

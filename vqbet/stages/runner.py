@@ -1,4 +1,4 @@
-"""Run one stage by name: its run in the registry, its clock, and for the gate the champion it must be compared with."""
+"""Runner of one stage by name: opens its run in the registry, times it, and fetches the champion for the gate."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
-# In the order of the graph; dvc.yaml has the same, and a test compares.
+# In the order of the graph; a test compares it with dvc.yaml.
 ORDER = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
 
 
 def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, training: int = 0) -> dict[str, float]:
-    """Run stage `name` of `task`; gives its metrics. Raises PipelineError where there is no such stage.
+    """Run stage `name` of `task` and return its metrics. Raises PipelineError where there is no such stage.
 
-    With $VQBET_PROCESSES above 1 the prior is trained by that many child processes; only the first of them writes.
-    training: how far the seeds of tokenizer and prior are above those of `params`, see `Paths`.
+    With $VQBET_PROCESSES above 1, the prior is trained by that many child processes, of which only the first writes.
+    training: offset added to the seeds of tokenizer and prior, see `Paths`.
     """
     processes.die_with_parent()
     stage = _stage(name)
@@ -78,9 +78,9 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
 
 
 def split(addressed: str) -> tuple[str, str]:
-    """Stage and task of what DVC calls a stage, [path/dvc.yaml:]<stage>@<task>. Raises PipelineError for anything else.
+    """Return stage and task of DVC's name for a stage, [path/dvc.yaml:]<stage>@<task>.
 
-    The task is whatever follows: `config.task` says whether there is one of that name.
+    The task may be any text; `config.task` checks whether it exists. Raises PipelineError for any other form.
     """
     found = re.fullmatch(r"(?:[^@]*:)?([a-z]+)@(.+)", addressed, re.DOTALL)
     if found is None:
@@ -89,9 +89,9 @@ def split(addressed: str) -> tuple[str, str]:
 
 
 def fetch(paths: Paths) -> None:
-    """Lay candidate and champion, as the registry has them, where the gate looks for them.
+    """Download candidate and champion from the registry into the folders that the gate reads.
 
-    The candidate is registered for that; it gets its alias with its verdict. A task may have no champion yet.
+    The candidate is registered first; it receives its alias with its verdict. A task may have no champion yet.
     """
     policy = bundle.read(paths.policy)
     number = registry.register(paths.task, paths.policy, tags={"digest": policy.digest}, spec=policy.spec)
@@ -104,7 +104,7 @@ def fetch(paths: Paths) -> None:
 
 
 def _digest(paths: Paths, name: str) -> str:
-    """What the run was about: the store it checked, the bundle it made, or the policy it judged."""
+    """Return the digest that tags a run: of the store it checked, the bundle it made, or the policy it used."""
     if name == "validate":
         return store.digest(paths.store)
     folder = {"tokenizer": paths.tokenizer, "prior": paths.prior}.get(name, paths.policy)
@@ -112,7 +112,7 @@ def _digest(paths: Paths, name: str) -> str:
 
 
 def _stage(name: str) -> Run:
-    """The stage's function. Imported here, so that one stage does not wait for what another needs."""
+    """Return the stage's function. Imported late, so that no stage waits for another's dependencies."""
     if name == "validate":
         from vqbet.stages.validate import run
     elif name == "tokenizer":

@@ -1,6 +1,6 @@
-"""Plans and verdicts, sealed in the registry by the gate and nowhere else: what was sought is known to every clone.
+"""Sealing of plans and verdicts in the registry, by the gate only, so that every clone knows all attempts.
 
-A plan is sealed before its first episode, under the number of the attempt it is; a verdict when its evidence is packed.
+A plan is sealed before its first episode, under its attempt number; a verdict when its evidence is packed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ JUDGED = ("plan.json", "records.jsonl", "verdict.json")
 
 
 def plan(task: str, make: Callable[[int], Plan]) -> Plan:
-    """The plan that `make` returns for the number of this attempt, sealed.
+    """Return the plan that `make` returns for the number of this attempt, sealed.
 
-    The same plan as an earlier one, on the same machine, is that attempt again: it plays the same episodes. The seal
-    names the machine, the plan does not. Where candidate and champion are the same policy nothing is played, and
-    nothing is sealed. Raises GateError where the candidate has met some of the plan's seeds under another plan or on
-    another machine, or was judged as often as can be.
+    A plan equal to an earlier one, on the same machine, repeats that attempt and plays the same episodes. The seal
+    names the machine, the plan does not. Where candidate and champion are the same policy, nothing is played or sealed.
+    Raises GateError where the candidate has played some of the plan's seeds under another plan or on another machine,
+    or has reached the maximum number of attempts.
     """
     if make(1).candidate == make(1).champion:
         return make(1)
@@ -51,17 +51,17 @@ def plan(task: str, make: Callable[[int], Plan]) -> Plan:
         _refuse_met(named, before, plans)
         try:
             attempts.seal_plan(candidate, wanted.sha256, named.to_json())
-        except registry.OvertakenError:  # another clone sought a verdict at this moment: count again
+        except registry.OvertakenError:  # another clone sealed an attempt at the same time: count again
             continue
         return wanted
 
 
 def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
-    """Pack the evidence of the verdict in the artefacts, keep it in the registry, and seal it; return its id.
+    """Pack the evidence of the verdict in the artefacts, store it in the registry, and seal it; return its id.
 
-    Returns nothing for a plan that was not sealed, since there was nothing to play.
+    Returns "" for a plan that was not sealed, since there was nothing to play.
 
-    played: episodes of each arm. A verdict that is sealed already keeps its evidence. Raises GateError where the same
+    played: episodes of each arm. A verdict that is already sealed keeps its evidence. Raises GateError where the same
     plan led to another verdict before.
     """
     if judged.candidate == judged.champion:
@@ -90,10 +90,10 @@ def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
 
 
 def sealed(root: Path, task: str) -> tuple[str, Verdict]:
-    """The id of the evidence that was sealed for the verdict in the task's artefacts, and the verdict, recomputed.
+    """Return the evidence id sealed for the verdict in the task's artefacts, and the recomputed verdict.
 
-    Raises GateError where the verdict is about another policy than the one in the artefacts, was sealed by no gate, or
-    where plan, records or verdict are not byte for byte those that were sealed.
+    Raises GateError where the verdict is about another policy than the one in the artefacts, where no gate has sealed
+    it, or where plan, records or verdict differ by a byte from the sealed ones.
     """
     paths = Paths(root, task)
     kept.verdict(paths)
@@ -120,14 +120,14 @@ def sealed(root: Path, task: str) -> tuple[str, Verdict]:
 
 
 def known(root: Path, task: str) -> bool:
-    """Return whether the registry has sealed the verdict in the task's artefacts, or it is one about nothing."""
+    """Return whether the verdict in the task's artefacts is sealed, or compares a policy with itself."""
     said = Plan.read(Paths(root, task).gate / "plan.json")
     attempt = registry.Attempts(task).under(said.sha256)
     return said.candidate == said.champion or (attempt is not None and bool(attempt.outcome))
 
 
 def sought(task: str, candidate: str) -> dict[str, str]:
-    """Every attempt about one policy, in words: when, on which seeds, and what came of it."""
+    """Return a row for every attempt on one policy: time, seeds, error rate and outcome."""
     rows = {}
     for one in registry.Attempts(task).of(candidate):
         asked = Plan.from_json(one.content, f"attempt on {candidate[:12]}")
@@ -140,7 +140,8 @@ def sought(task: str, candidate: str) -> dict[str, str]:
 
 
 def _refuse_met(wanted: Plan, before: Sequence[Attempt], plans: Sequence[Plan]) -> None:
-    """To choose a plan after having seen how its episodes end is to choose the verdict."""
+    """Raise GateError where the plan has seeds of an earlier one: choosing a plan after seeing the outcomes is
+    choosing the verdict."""
     for one, earlier in zip(before, plans, strict=True):
         met = range(earlier.first_seed, earlier.first_seed + (one.episodes if one.outcome else earlier.most))
         if earlier.world == wanted.world and max(met.start, wanted.seeds.start) < min(met.stop, wanted.seeds.stop):
@@ -158,7 +159,7 @@ def _differences(one: Plan, two: Plan) -> list[str]:
 
 
 def _there(root: Path, paths: Paths, attempt: Attempt) -> bool:
-    """Whether the sealed evidence can be had and holds exactly this verdict."""
+    """Return whether the sealed evidence is available and holds exactly this verdict."""
     try:
         folder, _ = verdicts.found(root, attempt.evidence)
     except (RegistryError, StorageError, GateError):
@@ -167,5 +168,5 @@ def _there(root: Path, paths: Paths, attempt: Attempt) -> bool:
 
 
 def _bytes(path: Path) -> str:
-    """The text of a small file; empty where there is none, as records where nothing was played."""
+    """Return the text of a small file; "" where it does not exist, as records where nothing was played."""
     return records.load(path) if path.exists() else ""

@@ -1,6 +1,6 @@
-"""The table of tasks, vqbet/tasks/__init__.py, with what it says of other tasks left out.
+"""Syntax tree of the table of tasks, vqbet/tasks/__init__.py, without the rows of other tasks.
 
-A new task is one folder and one row: neither may change the version of the code that builds the tasks there are.
+A new task is one folder and one row; neither may change the version of the code that builds the existing tasks.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def without_others(table: ast.Module, others: Collection[str]) -> ast.Module:
-    """Return the table without imports, functions and rows that lead to one of the rooms `others`.
+    """Return the table without imports, functions and rows that refer to one of the rooms `others`.
 
-    A row is an element of a tuple, list, set or mapping. others: folders of vqbet/tasks, as modules.
+    A row is an element of a tuple, list, set or mapping. others: folders of vqbet/tasks, as module names.
     """
     pruning = _Pruning(others)
     return ast.Module([part for statement in table.body for part in pruning.kept(copy.deepcopy(statement))], [])
 
 
 def rows(table: ast.Module, task: str) -> list[str]:
-    """Return the modules that the table's mappings name for a task, as in `{"door": "vqbet.tasks.door:TASK"}`."""
+    """Return the modules that the table's mappings hold for a task, as in `{"door": "vqbet.tasks.door:TASK"}`."""
     return sorted(
         {
             value.value.partition(":")[0]
@@ -39,13 +39,13 @@ def rows(table: ast.Module, task: str) -> list[str]:
 
 
 class _Pruning(ast.NodeTransformer):
-    """Takes rows out of displays; `names` are those that the table binds to something of another room."""
+    """Transformer that removes rows from displays. names: variables that the table binds to objects of other rooms."""
 
     def __init__(self, others: Collection[str]) -> None:
         self.others, self.names = others, set[str]()
 
     def kept(self, statement: ast.stmt) -> Iterator[ast.stmt]:
-        """The statement as it counts, or nothing. In the order of the file, so that names are known when they come."""
+        """Yield the counted part of a statement, if any. To be called in file order, so that `names` is complete."""
         if isinstance(statement, ast.Import | ast.ImportFrom):
             foreign = [alias for alias in statement.names if self._is_other(_target(statement, alias))]
             self.names |= {alias.asname or alias.name for alias in foreign}
@@ -84,7 +84,7 @@ class _Pruning(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def _leads_away(self, node: ast.AST) -> bool:
-        """Whether it mentions another room: by a name, an import or a text."""
+        """Return whether a node mentions another room: by a name, an import or a string."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and part.id in self.names:
                 return True

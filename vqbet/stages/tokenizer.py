@@ -1,7 +1,7 @@
 """Stage: fit a quantiser to action chunks and train the networks around it. An unhealthy tokenizer stops the graph.
 
-The last checkpoint stays in the stage's scratch folder, outside DVC's outs: where nothing but the limits of health
-changed, the stage judges the same tokenizer again and takes no training step.
+The last checkpoint stays in the stage's scratch folder, outside DVC's outs. If only the limits of health changed, the
+stage checks the same tokenizer against the new limits and takes no training step.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from vqbet.training.recipe import Recipe, seed_everything
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TokenizerParams
 
-ACCEPTED = "accepted.json"  # beside the checkpoints: the limits that the tokenizer there was found healthy by
-FITTED_ON = 16384  # windows that the one row of a fit without training is about
+ACCEPTED = "accepted.json"  # beside the checkpoints: the health limits that their tokenizer has met
+FITTED_ON = 16384  # windows behind the single row of curves of a fit without training
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -79,8 +79,8 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
 
 
 def _forget_if_accepted(folder: Path, chosen: TokenizerParams) -> None:
-    """Remove the checkpoints where these very limits have accepted what they hold: a stage that DVC runs again for
-    another reason, or because it was told to, trains again."""
+    """Remove the checkpoints if their tokenizer has met exactly these limits. A stage that DVC runs again for another
+    reason, or with --force, then trains again."""
     note = folder / ACCEPTED
     with suppress(PipelineError):
         if artifacts.read_object(note) == chosen.health.model_dump():
@@ -89,13 +89,13 @@ def _forget_if_accepted(folder: Path, chosen: TokenizerParams) -> None:
 
 
 def made_with(chosen: TokenizerParams) -> dict[str, Any]:
-    """Return what of the section decides a trained tokenizer: all but the limits that it is judged by afterwards."""
+    """Return the parameters that determine a trained tokenizer: the section without the limits of health."""
     return chosen.model_dump(mode="json", exclude={"health"})
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A tokenizer that was fitted and trained, the curves, and for how many seconds by `train.clock`."""
+    """Fitted and trained tokenizer, its curves, and the duration in seconds by `loop.clock`."""
 
     tokenizer: Tokenizer
     history: list[dict[str, float]]
@@ -111,9 +111,9 @@ def fit(
     fingerprint: str,
     watch: Watch,
 ) -> Fit:
-    """Codebooks from data where the kind has them, then training where it has networks; checkpoints go to `folder`.
+    """Initialise codebooks from data if the kind has any, then train if it has networks; checkpoints go to `folder`.
 
-    wanted: the views of the demonstrations to learn from. Raises ConfigError where their world is not made for one.
+    wanted: views of the demonstrations to learn from. Raises ConfigError where the task does not support one of them.
     """
     began = loop.clock()
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
@@ -142,13 +142,13 @@ def fit(
 
 
 def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
-    """Raises TrainingError, naming the parameter, where the data cannot give what is asked for."""
+    """Raise TrainingError, naming the parameter, where the data does not suffice for the parameters."""
     for sentence in fitting.unfit(chosen, demos):
         raise TrainingError(f"{task}.tokenizer.{sentence}")
 
 
 def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
-    """A tokenizer that has seen nothing but the limits of the actions."""
+    """Return an untrained tokenizer, with only its normalizer fitted to the actions."""
     return Tokenizer(
         Normalizer.fit(demos.action, demos.spec.action),
         chosen.into(TokenizerShape),
@@ -159,14 +159,14 @@ def build(chosen: TokenizerParams, demos: Demonstrations) -> Tokenizer:
 
 
 def fitted(tokenizer: Tokenizer, windows: Windows) -> dict[str, float]:
-    """The row of the curves of a tokenizer that had nothing to train: its loss on windows from all over the data."""
+    """Return the single row of curves of a tokenizer without training: its loss on windows spread over the data."""
     index = np.linspace(0, len(windows) - 1, min(len(windows), FITTED_ON)).astype(np.int64)
     loss, metrics = tokenizer.eval().loss(windows.gather(index))
     return {"step": 1.0, "lr": 0.0, "loss": float(loss)} | {name: float(value) for name, value in metrics.items()}
 
 
 def recipe(chosen: TokenizerParams) -> Recipe:
-    """Constant learning rate, no clipping that would bite, no averaging: as the paper's code trains it."""
+    """Return the recipe of the paper's code: constant learning rate, no effective clipping, no averaging."""
     return Recipe(
         steps=chosen.steps,
         batch=chosen.batch,
@@ -181,7 +181,7 @@ def recipe(chosen: TokenizerParams) -> Recipe:
 
 
 def described(health: dict[str, Any], demos: Demonstrations) -> dict[str, Any]:
-    """The health report with the names and units of the channels it speaks of."""
+    """Return the health report with the names and units of its channels."""
     return {
         **health,
         "channels": [channel.name for channel in demos.spec.action],

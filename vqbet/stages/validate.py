@@ -1,4 +1,4 @@
-"""Stage: read a task's store, check it, write the report and its page. Errors stop the graph; advice does not."""
+"""Stage: validate a task's store and write the report and its page. Errors stop the graph; advice does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verdict rests on, put into the store of evidence and taken out again."""
+"""Packing of a verdict's evidence into the evidence store, and its retrieval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "scipy", "zarr", "mlflow", "dvc", "prefect")
 
 
 def pack(root: Path, task: str) -> tuple[str, Verdict]:
-    """The evidence of the verdict in the task's artefacts, as it was packed or is now; gives its id and the verdict.
+    """Pack the evidence of the verdict in the task's artefacts, unless already packed; return its id and the verdict.
 
     Raises GateError where the verdict is not about the policy in the artefacts, or cannot be recomputed.
     """
@@ -43,10 +43,10 @@ def pack(root: Path, task: str) -> tuple[str, Verdict]:
 
 
 def found(root: Path, prefix: str) -> tuple[Path, Verdict]:
-    """Where the evidence is, and its verdict, recomputed from it; `prefix`: the beginning of its id.
+    """Return the folder of the evidence and the verdict recomputed from it. prefix: the beginning of the evidence's id.
 
-    What is not here is fetched from the registry, else from the bucket where one is configured. Raises GateError where
-    a byte of it was changed, RegistryError or StorageError where it is nowhere.
+    Evidence that is not here is fetched from the registry, else from the bucket if one is configured. Raises GateError
+    where a byte was changed, RegistryError or StorageError where no place has the evidence.
     """
     if not re.fullmatch("[0-9a-f]{1,64}", prefix):
         raise GateError(f"{reading.short(prefix)}: expected the beginning of a verdict's id, which is hexadecimal")
@@ -71,7 +71,7 @@ def replay(root: Path, prefix: str) -> dict[str, str]:
 
 
 def listing(root: Path) -> dict[str, str]:
-    """All verdicts: the beginning of the id, and outcome, task and candidate."""
+    """Return a row for each verdict: the beginning of its id, and outcome, task and candidate."""
     rows = {}
     for folder in evidence.folders(Paths(root, "").verdicts):
         evidence.verify(folder)

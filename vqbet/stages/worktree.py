@@ -1,4 +1,4 @@
-"""What the working copy has that the last commit does not: named where a verdict is kept, refused where a task asks."""
+"""Differences of the working copy from the last commit: tagged on runs and versions, refused if a task asks for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from vqbet import versions
 from vqbet.contract import GateError
 
-WRITTEN_BY_RUNS = ("dvc.lock",)  # after each stage, before anybody could commit it
-NAMED = 10  # files that a sentence spells out
+WRITTEN_BY_RUNS = ("dvc.lock",)  # written after each stage, so it cannot be committed in time
+NAMED = 10  # files listed in a sentence
 
 
 def tags(root: Path) -> dict[str, str]:
-    """Return the commit, the files that differ from it, and the md5 of data.dvc, as runs and versions are tagged."""
+    """Return the tags of runs and versions: the commit, the files that differ from it, and the md5 of data.dvc."""
     commit = versions.git_commit(root)
     return {
         "data_dvc": versions.data_version(root),
@@ -29,10 +29,10 @@ def named(paths: Sequence[str]) -> str:
 
 
 def refuse_dirty(root: Path, refused: str, *, required: bool) -> None:
-    """Raise GateError, beginning with `refused`, where a commit must say all that a run reads and does not.
+    """Raise GateError, beginning with `refused`, where the working copy differs from the last commit.
 
-    required: promotion.clean of the task; without it nothing is looked at. `dvc.lock` may differ, since every run
-    writes it. A project without a commit is refused.
+    required: promotion.clean of the task; False skips the check. `dvc.lock` may differ, since every run writes it. A
+    project without a commit is refused.
     """
     if not required:
         return

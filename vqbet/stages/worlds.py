@@ -1,4 +1,4 @@
-"""Worlds and opponents by name, as plans and records spell them."""
+"""Worlds and baselines by name, as spelled in plans and records."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def name(task: str, *, asked: bool) -> str:
 
 
 def make(world: str, demos: Demonstrations | None = None) -> Env:
-    """A fresh world by name; one whose name ends with ASKING takes what it asks for from `demos`.
+    """Return a new world by name. A world whose name ends with ASKING takes its goals from `demos`.
 
-    Raises WorldError naming those there are.
+    Raises WorldError, listing the known worlds.
     """
     name = world.removesuffix(ASKING)
     task = TASKS.get(name)
@@ -38,12 +38,12 @@ def _names(field: str) -> str:
 
 
 def disturbed(env: Env, demos: Demonstrations, *, observation_noise: float, action_noise: float) -> Env:
-    """The world as it is, or behind noise where there is some."""
+    """Return the world, wrapped in noise where one of the two noise levels is not 0."""
     if not (observation_noise or action_noise):
         return env
     return Disturbed(env, observation_noise=observation_noise, action_noise=action_noise, demos=demos)
 
 
 def baseline(policy: str, demos: Demonstrations) -> Policy:
-    """An opponent that was not trained: "noop" or "nearest"."""
+    """Return an untrained baseline policy: "noop" or "nearest"."""
     return NoOp(demos.spec) if policy == "noop" else NearestDemonstration(demos)
