@@ -1,6 +1,6 @@
-"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors. Depends on numpy and jaxtyping.
+"""Types that all packages share: spec, demonstrations, policy, world, episode record, errors.
 
-Legend of dimensions, used in every docstring and shape annotation:
+Imports numpy and jaxtyping only. Legend of dimensions, used in every docstring and shape annotation:
 
     B batch        T observed steps    H chunk steps (future actions)    N steps in a store    E episodes
     D observation  A action            Q quantiser layers                K codes per layer

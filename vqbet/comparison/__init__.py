@@ -1,1 +1,1 @@
-"""The comparison of the paper: baselines, grid, runs and page. Nothing of the product imports it."""
+"""The paper's comparison: baselines, grid, runs and results page. No product code imports this package."""

@@ -1,4 +1,4 @@
-"""Command line of the comparison: `python -m vqbet.comparison`. No logic."""
+"""Command line of the comparison, without logic: `python -m vqbet.comparison`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compare(
     plan: Annotated[bool, typer.Option("--plan", help="only list the cells")] = False,
     cell: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Train and evaluate every policy in every world for the same time; write docs/results.md. Goes on where it was.
+    """Train every policy for the same time in every world, evaluate it, and write docs/results.md. Can be resumed.
 
     Example: python -m vqbet.comparison --size minute --only 'pusht.*'
     """

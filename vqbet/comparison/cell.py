@@ -1,6 +1,6 @@
-"""The comparison: every cell trained for the same time, evaluated on the same seeds, written down, and drawn.
+"""Cells of the comparison: trained for the same time, evaluated on the same seeds, and stored as results.
 
-A cell that was made with the same parameters and data is not made again, so an interrupted run goes on where it was.
+A cell that has a result of the same parameters and data is skipped, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from vqbet.training import loop
 if TYPE_CHECKING:
     from vqbet.comparison.params import Params
 
-LATENCY_S = 2.0  # how long one call is measured
+LATENCY_S = 2.0  # duration of a latency measurement
 ADVICE = "put its demonstrations there: vqbet ingest"
 
 
 def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
-    """The digest of every task's demonstrations, after every cell was found possible. Trains nothing.
+    """Check that every cell can be trained, without training; return the digest of the demonstrations by task.
 
     Raises ConfigError, StoreError or TrainingError naming the parameter, the value, and what to do.
     """
@@ -52,7 +52,7 @@ def check(root: Path, params: Params, chosen: list[Cell]) -> dict[str, str]:
 
 
 def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
-    """Train and evaluate one cell and write its result. Raises what `check` raises."""
+    """Train and evaluate one cell; write and return its result. Raises like `check`."""
     demos = _demonstrations(root, params, cell.task)
     seen, chosen = _checked(params, cell, demos), grid.resolved(params, cell)
     job = Job(params, cell, chosen, seen, root / ".vqbet" / "paper", watch)
@@ -95,7 +95,7 @@ def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
 
 
 def missing(root: Path, params: Params, chosen: list[Cell], digests: Mapping[str, str]) -> list[Cell]:
-    """The cells without a result of these parameters and this data."""
+    """Return the cells that have no result of these parameters and this data."""
     left = []
     for cell in chosen:
         file = path(root, params, cell)
@@ -106,7 +106,7 @@ def missing(root: Path, params: Params, chosen: list[Cell], digests: Mapping[str
 
 
 def current(params: Params, found: Sequence[Result]) -> list[Result]:
-    """Those results that the parameters, as they are now, still ask for at some size; the others are of older ones."""
+    """Return the results that match the present parameters at some size; all others are of older parameters."""
     planned = {
         (size, *_which(cell)): cell for size in params.paper.sizes for cell in grid.plan(params.sized(size).paper)
     }
@@ -126,7 +126,7 @@ def _as_planned(params: Params, cell: Cell | None, result: Result) -> bool:
 
 
 def path(root: Path, params: Params, cell: Cell) -> Path:
-    """Where a cell's result is kept, under version control."""
+    """Return the path of a cell's result, which is under version control."""
     return folder(root) / params.paper.size / f"{cell.name}.json"
 
 
@@ -142,7 +142,7 @@ def _demonstrations(root: Path, params: Params, task: str) -> Demonstrations:
 
 
 def _checked(params: Params, cell: Cell, demos: Demonstrations) -> Demonstrations:
-    """The cell's share of the demonstrations. Refuses what cannot be trained or played, before anything is."""
+    """Return the cell's share of the demonstrations. Raises if the cell cannot be trained or evaluated."""
     chosen, seen = grid.resolved(params, cell), share(demos, cell.change("data", 1.0), cell.seed)
     if cell.goal and not tasks.TASKS[cell.task].goal:
         raise ConfigError(f"{params.own}: goal_policies: {cell.policy!r} in {cell.task!r}: the world has no goals")
@@ -167,7 +167,7 @@ def _world(cell: Cell, demos: Demonstrations) -> Env:
 
 
 def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float]:
-    """Milliseconds on one thread, for 1 and 64 episodes: median of a call that plans, and of an executed action."""
+    """Return milliseconds on one thread, for 1 and 64 episodes: median of a planning call, and per executed action."""
     every = actor.planner.chunk if actor.execute == "chunk" else 1
     found = {}
     with one_thread():
@@ -179,7 +179,7 @@ def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float
 
 
 def _timed(actor: Actor, observation: np.ndarray, batch: int, every: int, goals: int) -> np.ndarray:
-    """Seconds of each call, from the start of a chunk to the end of one; the first three chunks are not among them."""
+    """Return the seconds of each call over whole chunks, without the first three chunks."""
     actor.reset(np.arange(batch), np.zeros((batch, goals), np.float32) if goals else None)
     rows, times = np.arange(batch), list[float]()
     until = time.monotonic() + LATENCY_S

@@ -1,7 +1,7 @@
-"""The comparison's pictures, as PNG: no date and no version in them, so that equal results give equal files.
+"""Figures of the comparison as PNG, without date and version, so that equal results produce equal files.
 
-A policy has one colour and one marker everywhere (Okabe & Ito 2008, safe for colour-blind readers) and is named where
-it is drawn. Nine inches wide, to be read at 900 pixels.
+Each policy has one colour and one marker in all figures (Okabe & Ito 2008, safe for colour-blind readers) and is
+labelled directly. Figures are nine inches wide, for display at 900 pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LOOKS: Mapping[str, tuple[str, str]] = {
 }
 OTHERS = ("#8c7460", "*")
 MODE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#444444")
-DARK_MODES = ("#0072b2", "#009e73", "#d55e00", "#444444")  # on which white is read best
+DARK_MODES = ("#0072b2", "#009e73", "#d55e00", "#444444")  # colours with white labels
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -61,7 +61,7 @@ STYLE: dict[Any, Any] = {
 NAME_PT = 8.5
 PLACES = [
     (8 * side, up) for up in (0, 9, -9, 16, -16, 23, -23, 30, -30) for side in (1, -1)
-]  # of a name, from its point
+]  # offsets of a label from its point
 
 Place = tuple[str, bool]
 Panels = list[tuple["Axes", list[Cell]]]
@@ -69,9 +69,9 @@ Panels = list[tuple["Axes", list[Cell]]]
 
 @dataclass(frozen=True, slots=True)
 class Across:
-    """What a picture of scores has from left to right, on a logarithmic axis.
+    """Logarithmic horizontal axis of a score figure.
 
-    room: free of points left and right, as shares of the axis between them; largest: where its numbers end.
+    room: left and right margins, as shares of the range of the points; largest: largest value with a tick label.
     """
 
     label: str
@@ -86,9 +86,9 @@ SHARE = Across("share of the demonstrations, %", lambda cell: 100 * (cell.seen o
 
 
 def write(folder: Path, largest: Sequence[Cell], sized: Sequence[Cell]) -> list[str]:
-    """Draw what these cells allow into `folder`; gives the names of the files, and removes those of an earlier time.
+    """Draw the figures that these cells allow into `folder` and return their file names. Removes outdated figures.
 
-    largest: each cell at its largest size; sized: at all of them. Raises GateError where a file cannot be written.
+    largest: each cell at its largest size; sized: at all sizes. Raises GateError if a file cannot be written.
     """
     from matplotlib import rc_context
 
@@ -121,13 +121,13 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _time(cells: Sequence[Cell]) -> Figure | None:
-    """Score against the time of an executed action; what was not run is named."""
+    """Score against the time per executed action; names the policies that were not run."""
     timed = [cell for cell in cells if cell.act_ms("action_1") > 0]
     return _scores(timed, _both(timed), TIME, complete=True)
 
 
 def _training(cells: Sequence[Cell]) -> Figure | None:
-    """Score against training time, where some policy was trained for more than one."""
+    """Score against training time, for worlds in which a policy was trained for several times."""
     timed = [cell for cell in cells if cell.average("train_s") > 0]
     counts = Counter((cell.place, cell.first.policy) for cell in timed)
     several = {place for (place, _), count in counts.items() if count > 1}
@@ -135,14 +135,14 @@ def _training(cells: Sequence[Cell]) -> Figure | None:
 
 
 def _data(cells: Sequence[Cell]) -> Figure | None:
-    """Score against the share of the demonstrations, at the largest size at which less than all of them was tried."""
+    """Score against the share of the demonstrations, at the largest size with a share below 100 %."""
     tried = {cell.place: cell.first.size for cell in cells if cell.seen is not None and not cell.unchanged}
     shown = [cell for cell in cells if cell.seen is not None and tried.get(cell.place) == cell.first.size]
     return _scores(shown, _places(shown), SHARE)
 
 
 def _scores(cells: Sequence[Cell], places: Sequence[Place], across: Across, complete: bool = False) -> Figure | None:
-    """A panel for each place: scores with their intervals upwards, one line per policy, named at its end."""
+    """One panel per place: scores with intervals, one line per policy, labelled at its end."""
     if not places:
         return None
     figure, panels = _panels(cells, places, 2.75)
@@ -155,7 +155,7 @@ def _scores(cells: Sequence[Cell], places: Sequence[Place], across: Across, comp
         if missing and complete:
             names = [results.policy_name(policy, place[1]) for policy in missing]
             _missing(axes, names, len(results.policies(place[1])))
-    figure.draw_without_rendering()  # only now it is known where things are
+    figure.draw_without_rendering()  # computes the layout, which labels need
     figure.set_layout_engine("none")
     for axes, found in panels:
         _named(axes, found, across)
@@ -182,7 +182,7 @@ def _axes(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
 
 
 def _by_policy(cells: Sequence[Cell], across: Across) -> list[list[Cell]]:
-    """The cells of each policy, from left to right."""
+    """Return the cells of each policy, from left to right."""
     lines: dict[str, list[Cell]] = {}
     for cell in sorted(cells, key=across.of):
         lines.setdefault(cell.first.policy, []).append(cell)
@@ -190,7 +190,7 @@ def _by_policy(cells: Sequence[Cell], across: Across) -> list[list[Cell]]:
 
 
 def _mark(axes: Axes, policy: str, across: Sequence[float], up: Sequence[Interval]) -> None:
-    """Estimates with their intervals, joined by a line; VQ-BeT in front and larger."""
+    """Draw estimates with intervals, joined by a line; VQ-BeT in front and larger."""
     colour, marker = _look(policy)
     front = policy == VQBET
     estimates = [interval.estimate for interval in up]
@@ -203,7 +203,7 @@ def _mark(axes: Axes, policy: str, across: Sequence[float], up: Sequence[Interva
 
 
 def _named(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
-    """Write each policy's name beside its last point: where lines end there, on the right and in their order."""
+    """Write each policy's name beside its last point; for TIME at a free place, else at the line's right end."""
     from matplotlib.transforms import Bbox
 
     ends = sorted((line[-1] for line in _by_policy(cells, across)), key=lambda cell: cell.measured.estimate)
@@ -224,7 +224,7 @@ def _named(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
 
 
 def _apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
-    """Ascending heights moved as far apart as `gap`, none above `top`."""
+    """Move ascending heights at least `gap` apart, none above `top`."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
@@ -234,7 +234,7 @@ def _apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
 
 
 def _placed(label: Annotation, taken: Sequence[Bbox]) -> Bbox:
-    """Move a label to the first of PLACES where it lies in its axes and on nothing else; gives where it is."""
+    """Move a label to the first of PLACES inside its axes without overlap, else the best one; return its box."""
     frame = label.axes.get_window_extent() if label.axes else taken[0]
 
     def move(place: tuple[float, float]) -> float:
@@ -260,7 +260,7 @@ def _overlap(one: Bbox, other: Bbox) -> float:
 
 
 def _modes(cells: Sequence[Cell]) -> Figure | None:
-    """Shares of the episodes by mode, a bar per policy, with the entropy."""
+    """Shares of the episodes by mode, one bar per policy, with the entropy."""
     tasks = {cell.first.task for cell in cells if cell.modes}
     shown = [cell for cell in cells if cell.first.task in tasks]
     if not shown:
@@ -286,7 +286,7 @@ def _modes(cells: Sequence[Cell]) -> Figure | None:
 
 
 def _mode_colours(cells: Sequence[Cell]) -> dict[str, str]:
-    """The modes of a world, the most frequent first; only the first ones have a colour of their own."""
+    """Return the colour of each mode of a world; rarer modes beyond MODE_COLOURS are grey."""
     total: dict[str, int] = {}
     for cell in cells:
         for mode, count in cell.modes.items():
@@ -312,12 +312,12 @@ def _bar(axes: Axes, row: int, cell: Cell, colours: Mapping[str, str]) -> None:
 
 
 def _short(mode: str) -> str:
-    """Of tasks in their order, the first three letters of each."""
+    """Abbreviate an order of tasks to the first three letters of each task."""
     return ">".join(word[:3] for word in mode.split(">")) if ">" in mode else mode
 
 
 def _ablations(largest: Sequence[Cell], sized: Sequence[Cell]) -> Figure | None:
-    """What each change does to the score: the paired difference from the unchanged policy, with its interval."""
+    """Effect of each ablation: paired difference from the unchanged policy, with its interval."""
     variants = [cell for cell in largest if cell.first.variant and cell.seen is None and cell.first.policy == VQBET]
     told = [(cell, between) for cell, between in results.compared(variants, sized) if between is not None]
     if not told:
@@ -348,18 +348,18 @@ def _forest(axes: Axes, rows: Sequence[tuple[Cell, Difference]]) -> None:
 
 
 def _places(cells: Sequence[Cell]) -> list[Place]:
-    """Those of the cells, in the order of the page."""
+    """Return the places of the cells, in the order of the page."""
     return list(dict.fromkeys(cell.place for cell in sorted(cells, key=results.order)))
 
 
 def _both(cells: Sequence[Cell]) -> list[Place]:
-    """Every world of the cells, without goals and with them, whether run or not."""
+    """Return every world of the cells without goals and with goals, whether run or not."""
     tasks = dict.fromkeys(task for task, _ in _places(cells))
     return [(task, goal) for task in tasks for goal in (False, True)]
 
 
 def _panels(cells: Sequence[Cell], places: Sequence[Place], height_in: float) -> tuple[Figure, Panels]:
-    """Up to two panels in a row, one for each place, titled, with the cells that belong there."""
+    """Return a figure and its titled panels, one per place and two in a row, each with the cells of its place."""
     from matplotlib.figure import Figure
 
     columns, rows = min(len(places), 2), math.ceil(len(places) / 2)
@@ -376,7 +376,7 @@ def _panels(cells: Sequence[Cell], places: Sequence[Place], height_in: float) ->
 
 
 def _missing(axes: Axes, names: Sequence[str], count: int) -> None:
-    """Say which of `count` policies were not run."""
+    """Name those of `count` policies that were not run."""
     if len(names) < count:
         told = ", ".join(names) if len(names) < 3 else f"{len(names)} of {count}"
         axes.set_title(f"not run yet: {told}", loc="right", fontsize=7, fontweight="normal", color=UNDECIDED)
@@ -390,5 +390,5 @@ def _look(policy: str) -> tuple[str, str]:
 
 
 def _dark(colour: str) -> str:
-    """A colour's shade that can be read as text on white."""
+    """Return a darker shade of a colour that is readable as text on white."""
     return "#" + "".join(f"{int(0.72 * int(colour[place : place + 2], 16)):02x}" for place in (1, 3, 5))

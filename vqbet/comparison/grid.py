@@ -1,4 +1,4 @@
-"""What the comparison consists of: cells of world x policy x with goals or without, ablations, seeds."""
+"""Cells of the comparison: world x policy x with or without goals, ablations, seeds."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 VQBET = "vqbet"
-SECTIONS = ("tokenizer", "prior", "bundle")  # of a task, what VQ-BeT is made by
-TOLD = ("goal_as", "goal_noise")  # of the section prior, what plays no part where there are no goals
-VIEWS = ("mirrored", "goal_frame", "absolute")  # results name each by a flag, in the sections tokenizer and prior
-OPTIONAL = ("goal_frame", "absolute")  # of those, what plays no part where it is false
-SHARED = ("unseen", "observation_noise")  # of the section prior, what holds for every policy of a task
-ACTING = ("bundle", "execute")  # what of a policy's parameters plays no part in its training
-EVALUATION = ("data", "observation_noise", "action_noise")  # what an ablation may change beside a task's own sections
+SECTIONS = ("tokenizer", "prior", "bundle")  # sections of a task that define VQ-BeT
+TOLD = ("goal_as", "goal_noise")  # prior keys ignored without goals
+VIEWS = ("mirrored", "goal_frame", "absolute")  # results store each as a flag in tokenizer and prior
+OPTIONAL = ("goal_frame", "absolute")  # views whose flag is stored only if true
+SHARED = ("unseen", "observation_noise")  # prior keys that apply to every policy of a task
+ACTING = ("bundle", "execute")  # parameters of a policy that do not affect its training
+EVALUATION = ("data", "observation_noise", "action_noise")  # keys outside a task's sections that an ablation may change
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One training and its evaluation. `changes`: what differs from the policy as the files have it, by dotted key."""
+    """One training and its evaluation. `changes`: changed parameters by dotted key."""
 
     task: str
     policy: str
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Also a file name."""
+        """Name of the cell, usable as a file name."""
         world = f"{self.task}-goals" if self.goal else self.task
         words = [world, self.policy, *([_slug(self.variant)] if self.variant else []), f"s{self.seed}"]
         return ".".join(words)
@@ -49,12 +49,12 @@ class Cell:
         return dict(self.changes).get(key, default)
 
     def section(self, name: str) -> dict[str, Any]:
-        """The changes of one section, without its name."""
+        """Return the changes of one section, without the section's name."""
         return {key.split(".", 1)[1]: value for key, value in self.changes if key.startswith(f"{name}.")}
 
 
 def plan(paper: PaperParams) -> list[Cell]:
-    """Every cell of the chosen size, in the order in which they are worth most: the table, ablations, more seeds."""
+    """Return every cell of the chosen size in order of importance: main table, ablations, more seeds."""
     size = paper.sizes[paper.size]
     columns, ablations = list(_columns(paper, size)), list(_ablations(paper, size))
     firsts, more = ([cell for cell in found if not cell.seed] for found in (columns, ablations))
@@ -62,9 +62,9 @@ def plan(paper: PaperParams) -> list[Cell]:
 
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
-    """Return the parameters of a cell, checked as those of a file are.
+    """Return the parameters of a cell, validated like those of a file.
 
-    Raises ConfigError naming the path of what does not fit.
+    Raises ConfigError naming the path of an invalid parameter.
     """
     if cell.policy != VQBET:
         if cell.task not in params.paper.baselines:
@@ -80,14 +80,14 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
     for name in ("tokenizer", "prior"):
         found[name] |= _flags(task)
     prior = found["prior"]
-    prior["warmup"] /= prior.pop("steps")  # a share, as a baseline's: how many steps there are follows from the time
+    prior["warmup"] /= prior.pop("steps")  # a share, as for baselines: the number of steps follows from the time
     if not cell.goal:
         found["prior"] = {name: value for name, value in prior.items() if name not in TOLD}
     return found
 
 
 def sections(params: Params, cell: Cell) -> TaskParams:
-    """The cell's task as VQ-BeT takes it: with what the cell changes, its seed and its goals. Raises as `resolved`."""
+    """Return the task's sections for VQ-BeT with the cell's changes, seed and goals. Raises like `resolved`."""
     from vqbet import config
 
     task, own = params.task(cell.task), {"tokenizer": {"seed": cell.seed}, "prior": {"seed": cell.seed}}
@@ -101,9 +101,9 @@ def sections(params: Params, cell: Cell) -> TaskParams:
 
 
 def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
-    """sha256 of everything that decides the trained weights but the code and the machine's speed.
+    """Return the sha256 of everything that determines the trained weights, except code and machine speed.
 
-    Cells that differ in acting or in the evaluation only have the same one, and are trained once.
+    Cells that differ only in acting or evaluation share the key and are trained once.
     """
     trained = {name: value for name, value in chosen.items() if name not in ACTING}
     return _hash(
@@ -112,12 +112,12 @@ def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
 
 
 def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> str:
-    """sha256 of everything that decides the cell's result but the code, which a result names beside it."""
+    """Return the sha256 of everything that determines the cell's result, except the code, which a result stores."""
     return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
 
 
 def _flags(task: TaskParams) -> dict[str, bool]:
-    """The task's views as results name them, without those that play no part: old results stay what they are."""
+    """Return the task's views as flags; unused OPTIONAL ones are omitted, so that old results keep their key."""
     flags = {name: name in task.demos.views for name in VIEWS}
     return {name: value for name, value in flags.items() if name not in OPTIONAL or value}
 

@@ -1,6 +1,6 @@
-"""The comparison as a page of markdown: tables, what they say in words, and the pictures. Equal results, equal page.
+"""The comparison as a Markdown page: tables, summaries in words, and figures. Equal results produce equal pages.
 
-What was not run is said to be so; where VQ-BeT is below a baseline, the page says that first.
+Cells without a result are marked as not run. If VQ-BeT is below a baseline, the page says so first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vqbet.files import atomic
 from vqbet.statistics import Interval
 
 NOT_RUN = "not run yet"
-CODE = ("code", "git_commit")  # of what a result was made with, what changes with every commit
+CODE = ("code", "git_commit")  # keys of made_with that change with every commit
 AMOUNT = "size, seeds × episodes"
 Place = tuple[str, bool]
 Cells = Mapping[tuple[Place, str], Cell]
@@ -59,9 +59,9 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
 
 
 def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[str], *, left_out: int = 0) -> None:
-    """Write the page and its pictures, of results at `sizes` (ascending). Raises GateError where it cannot.
+    """Write the page and its figures for results at `sizes` (ascending). Raises GateError on failure.
 
-    left_out: how many results are not among those found, since they are of other parameters.
+    left_out: number of results that are not in `found` because they are of other parameters.
     """
     sized, largest = results.every(found, sizes), results.cells(found, sizes)
     drawn = figures.write(pictures, largest, sized)
@@ -73,7 +73,7 @@ def write(page: Path, pictures: Path, found: Sequence[Result], sizes: Sequence[s
 def text(
     found: Sequence[Result], sizes: Sequence[str], pictures: Mapping[str, str], *, folder: str, left_out: int = 0
 ) -> str:
-    """The page. pictures: name -> address, of those that were drawn."""
+    """Return the page. pictures: name -> address of the figures that were drawn."""
     sized, largest = results.every(found, sizes), sorted(results.cells(found, sizes), key=results.order)
     main = {(cell.place, cell.first.policy): cell for cell in largest if not cell.first.variant}
     variants = [cell for cell in largest if cell.first.variant]
@@ -121,7 +121,7 @@ def _world(task: str, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) 
 
 
 def _policies(task: str, goal: bool, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) -> str:
-    """One table and what it says in words, of smaller sizes too where VQ-BeT is below others there."""
+    """Return a table and its summary in words, including smaller sizes at which VQ-BeT is below others."""
     place = task, goal
     policies = dict.fromkeys([*results.policies(goal), *(policy for at, policy in main if at == place)])
     cells = {policy: main[place, policy] for policy in policies if (place, policy) in main}
@@ -153,7 +153,7 @@ def _policies(task: str, goal: bool, main: Cells, sized: Sequence[Cell], sizes: 
 
 
 def marked(intervals: Mapping[str, Interval]) -> dict[str, str]:
-    """What to emphasise: "bold", the one that lies above all others, or "close", those that the highest overlaps."""
+    """Return the marks: "bold" for the one interval above all others, or "close" for those overlapping the highest."""
     if len(intervals) < 2:
         return {}
     names = list(intervals)
@@ -183,7 +183,7 @@ def _costs(cell: Cell) -> list[str]:
 
 
 def _paper(place: Place, policy: str, notes: list[str]) -> str:
-    """The paper's number, with the letter of its note, which is added to `notes`."""
+    """Return the paper's number with the letter of its note, which is added to `notes`."""
     if place not in published.SCORES:
         return "none"
     found = published.SCORES[place].get(policy)
@@ -197,7 +197,7 @@ def _paper(place: Place, policy: str, notes: list[str]) -> str:
 
 
 def _times(main: Cells) -> str:
-    """Times of a call beside the paper's: hardware differs, multiples of VQ-BeT's time differ less."""
+    """Return the table of call times beside the paper's, as multiples of VQ-BeT's time because hardware differs."""
     rows = []
     for place, theirs in published.CALL_MS.items():
         ours = {policy: main[place, policy].act_ms("batch_1") for policy in theirs if (place, policy) in main}
@@ -221,8 +221,8 @@ def _ablations(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> 
         f"Each row changes one thing of VQ-BeT, or of the world it acts in. Differences are from {AS_IT_IS!r} at the "
         "same size, so at the same training time, paired by seed and episode; 'over seeds' are the lowest and the "
         "highest difference of a training seed. Bold are those whose interval excludes zero and whose seeds all lie on "
-        "one side of it. Of 20 changes that do nothing one is expected to be with one seed, and more where training "
-        "again changes much: of that, the episodes of one seed know nothing.\n"
+        "one side of it. With one seed expect about one false positive in 20 rows, and more where seeds differ a lot: "
+        "these intervals do not include the variance from seed to seed.\n"
     )
     return _variants("Ablations", about, variants, sized, main)
 
@@ -233,7 +233,7 @@ def _data(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
 
 
 def _variants(title: str, about: str, variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
-    """A table per world; a variant that another world has and this one has not, was not run yet."""
+    """Return a table per world; variants that only other worlds have are marked as not run."""
     names = sorted({cell.first.variant for cell in variants})
     if set(names) <= {AS_IT_IS}:
         return f"## {title}\n\n{title}: {NOT_RUN}.\n"
@@ -273,7 +273,7 @@ def _changed(compared: Sequence[tuple[Cell, Difference | None]]) -> str:
 
 
 def _again(cell: Cell | None) -> str:
-    """How much training VQ-BeT again changes, from the world's own table."""
+    """Return a sentence on the seed-to-seed variation of VQ-BeT, from the world's own table."""
     if cell is None or len(cell.results) < 2:
         return f"How much training again changes VQ-BeT here was {NOT_RUN}."
     return f"Trained with different seeds, VQ-BeT itself has {words.seeds(cell)} ({words.amount(cell)})."
@@ -301,7 +301,7 @@ def _trainings(cells: Sequence[Cell]) -> str:
 
 
 def _made_with(found: Sequence[Result], sizes: Sequence[str]) -> str:
-    """Hardware and versions, each combination once, with the commits it was used at."""
+    """Return the table of hardware and versions, each combination once, with its commits."""
     groups: dict[str, list[Result]] = {}
     for result in (result for result in found if result.size in sizes):
         known = sorted((name, value) for name, value in result.made_with.items() if name not in CODE)

@@ -1,6 +1,6 @@
-"""The comparison's own params.yaml: which worlds and policies, at which size, and every baseline's numbers.
+"""The comparison's own params.yaml: worlds, policies, sizes, and the parameters of every baseline.
 
-A task's own section, which all policies share, is that of the project's params.yaml.
+The section of a task, which all policies share, is in the project's params.yaml.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Unconditional = Literal["vqbet", "bc", "bet", "diffusion_cnn", "diffusion_transf
 Conditional = Literal["vqbet", "bc", "bet", "beso", "cfg_beso"]
 
 Changes = dict[Annotated[str, Field(max_length=100)], Any]
-# The type of all that an ablation may change, by dotted key.
+# Type of every parameter that an ablation may change, by dotted key.
 CHANGED: Mapping[str, Any] = {
     **{
         f"{section}.{name}": Annotated[field.annotation, field]
@@ -59,7 +59,7 @@ CHANGED: Mapping[str, Any] = {
 
 
 class TrainingParams(Section):
-    """A baseline's training; how many steps it has follows from the seconds of the chosen size. warmup: a share."""
+    """Training of a baseline. The number of steps follows from the seconds of the chosen size; warmup is a share."""
 
     batch: Batch
     lr: Rate
@@ -72,14 +72,14 @@ class TrainingParams(Section):
 
 
 class Baseline(Section):
-    """What every baseline has beside its shape and its options."""
+    """Base class of all baselines, which add `shape` and `options`."""
 
     training: TrainingParams
     execute: Execute
 
     @model_validator(mode="after")
     def possible(self) -> Baseline:
-        fits(getattr(self, "shape").window, self.training.batch)  # noqa: B009  # each kind of baseline has its own
+        fits(getattr(self, "shape").window, self.training.batch)  # noqa: B009  # defined by each subclass
         return self
 
 
@@ -96,7 +96,7 @@ class BCOptions(Section):
 
 
 class BCParams(Baseline):
-    """MLP-BC, and with goals GCBC."""
+    """MLP-BC; with goals, GCBC."""
 
     shape: BCSize
     options: BCOptions
@@ -114,14 +114,14 @@ class BeTOptions(Section):
 
 
 class BeTParams(Baseline):
-    """BeT, and with goals C-BeT."""
+    """BeT; with goals, C-BeT."""
 
     shape: BeTSize
     options: BeTOptions
 
 
 class Executed(Section):
-    """How many actions diffusion predicts, and how many of them it executes before it predicts again."""
+    """Number of actions that diffusion predicts, and number executed before the next prediction."""
 
     window: Window
     horizon: Chunk
@@ -178,7 +178,7 @@ class BesoOptions(Section):
 
 
 class BesoParams(Baseline):
-    """C-BESO and, with guidance, CFG-BESO."""
+    """C-BESO; with guidance, CFG-BESO."""
 
     shape: Transformer
     options: BesoOptions
@@ -196,8 +196,8 @@ class BaselinesParams(Section):
 
 
 class SizeParams(Section):
-    """How much a cell is worth: seconds of training, episodes and seeds, more of the last two for `main` policies, and
-    seconds and seeds of ablations."""
+    """Size of a cell: seconds of training, episodes and seeds (separately for `main` policies); seconds and seeds of
+    ablations."""
 
     train_s: Seconds
     ablation_s: Seconds
@@ -209,7 +209,7 @@ class SizeParams(Section):
 
 
 class PaperParams(Section):
-    """The comparison. changes: of VQ-BeT's sections, by dotted key; ablations: a name -> changes."""
+    """The comparison. goal_changes: changes of VQ-BeT's sections by dotted key; ablations: name -> changes."""
 
     size: Name
     sizes: dict[Name, SizeParams]  # ascending
@@ -240,9 +240,9 @@ class PaperParams(Section):
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """All parameters that the comparison needs: its own file's, and where those of the tasks are.
+    """All parameters of the comparison: those of its own file, and the sections of its tasks.
 
-    project: the project's params.yaml; own: the comparison's.
+    project: path of the project's params.yaml; own: path of the comparison's.
     """
 
     project: Path
@@ -251,18 +251,18 @@ class Params:
     tasks: Mapping[str, TaskParams]
 
     def task(self, name: str) -> TaskParams:
-        """Return a task's section; of one that is not compared, from the file. Raises as `config.task`."""
+        """Return a task's section, read from the file if the task is not compared. Raises like `config.task`."""
         return self.tasks[name] if name in self.tasks else config.task(self.project, name)
 
     def sized(self, size: str) -> Self:
-        """Return the same at another of the comparison's sizes."""
+        """Return these parameters at another size of the comparison."""
         return replace(self, paper=self.paper.model_copy(update={"size": size}))
 
 
 def read(project: Path, *, size: str = "", own: Path = OWN) -> Params:
-    """Read both files; `size` takes the place of the comparison's size.
+    """Read both files. size: overrides the comparison's size.
 
-    project: the params.yaml with a section for each task. Raises ConfigError naming every key that is wrong.
+    project: the params.yaml with a section for each task. Raises ConfigError naming every invalid key.
     """
     content = {**document.read(own), **({"size": size} if size else {})}
     paper = config.validated(own, "", PaperParams, content)
@@ -271,9 +271,9 @@ def read(project: Path, *, size: str = "", own: Path = OWN) -> Params:
 
 
 def _check(where: str, changes: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value that the changed key cannot have. Keys that there are not are refused by the cells.
+    """Raise ValueError for an invalid value of a known key.
 
-    How a change goes with the task's other values is seen where a cell is made of both.
+    Unknown keys, and conflicts with the task's other values, are refused when cells are made.
     """
     for key, value in changes.items():
         kind = CHANGED.get(key)

@@ -1,6 +1,6 @@
-"""The VQ-BeT paper's numbers (arXiv 2403.03181), as data, with what is known about where each came from.
+"""Numbers of the VQ-BeT paper (arXiv 2403.03181), with notes on their sources.
 
-All of them are second-hand: read from public notes of the paper and from later papers that reprint its tables.
+All numbers are second-hand: from public notes on the paper and from later papers that reprint its tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A number in the world's own unit; note: a key of NOTES, where there is something to know about this one."""
+    """A number in the world's own unit. note: a key of NOTES, empty if there is no note."""
 
     value: float
     note: str = ""
@@ -24,7 +24,7 @@ NOTES: Mapping[str, str] = {
     "doubtful": "as a later paper (QFAT) prints it; no second source, and very far from its neighbours",
 }
 
-# (world, with goals) -> policy -> table 2 (without goals) or table 1 (with goals) of the paper.
+# (world, with goals) -> policy -> score, from the paper's table 2 (without goals) or table 1 (with goals).
 SCORES: Mapping[tuple[str, bool], Mapping[str, Published]] = {
     ("pusht", False): {
         "vqbet": Published(0.78),
@@ -54,14 +54,14 @@ SCORES: Mapping[tuple[str, bool], Mapping[str, Published]] = {
     ("blockpush_drawn", True): {"vqbet": Published(0.87), "beso": Published(0.93)},
 }
 
-# Milliseconds of one call, on the paper's hardware, Diffusion Policy with ten denoising steps (its table 3).
+# Milliseconds per call on the paper's hardware (table 3); Diffusion Policy with ten denoising steps.
 CALL_MS: Mapping[tuple[str, bool], Mapping[str, float]] = {
     ("pusht", False): {"vqbet": 3.17, "diffusion_cnn": 103.1, "diffusion_transformer": 77.5},
     ("kitchen", False): {"vqbet": 15.1, "diffusion_cnn": 100.5, "diffusion_transformer": 98.6},
     ("kitchen", True): {"vqbet": 22.8, "bet": 22.6, "beso": 25.9, "cfg_beso": 41.7},
 }
 
-# What stands between the paper's number and ours, by world.
+# Differences between the paper's setting and ours, by world.
 COMPARED: Mapping[str, str] = {
     "pusht": "The paper's PushT is the same world with the same 206 demonstrations, and the same measure two steps "
     "later; its VQ-BeT was trained for about 225,000 steps of 512 windows; our steps and batches are listed below. As "

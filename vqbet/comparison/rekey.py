@@ -1,7 +1,8 @@
-"""Carry results over to parameters of another form: `python -m vqbet.comparison.rekey COMMIT`, for instance b45e66a.
+"""Migrate results to renamed or removed parameters: `python -m vqbet.comparison.rekey COMMIT`, for instance b45e66a.
 
-A key is a hash over parameters, so one that is renamed or removed would orphan every result. First every key of COMMIT
-is computed again, from its data, parameters and training time; if one differs, nothing is written. Then NOW is applied.
+A key is a hash over parameters, so renaming or removing a parameter would orphan every result. First every key of
+COMMIT is recomputed from its data, parameters and training time; if one differs, nothing is written. Then NOW is
+applied.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from vqbet.config import document
 from vqbet.contract import ConfigError
 from vqbet.stages import artifacts
 
-# sha256 of the manifest of data/<task>.zarr at COMMIT. A wrong one reproduces no key.
+# sha256 of the manifest of data/<task>.zarr at COMMIT. With a wrong digest, no key is reproduced.
 DIGESTS: Mapping[str, str] = {
     "pusht": "1541872e7d13bc40a7713cca9c259378ad2334689cf9c16e3c7a162ae80baa27",
     "kitchen": "51449adbc726b6160f217c71828688fa16e433e152bcdf55c9b7a65c3406e00e",
     "blockpush_drawn": "cce67feb3228b0ad4930610b5013fadaacbaf45858169bbeef39df195bffd751",
 }
-RESULTS, SIZES = "docs/results", "vqbet/comparison/params.yaml"  # before it had that file: params.yaml
+RESULTS, SIZES = "docs/results", "vqbet/comparison/params.yaml"  # params.yaml at commits without this file
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The parameters of COMMIT beside those of now; keys are dotted.
+    """Differences between the parameters of COMMIT and the present ones; keys are dotted.
 
-    dropped: a removed parameter and the only value with which leaving it out changes nothing. replaced: old values and
-    what they are called now. variants: an ablation and what it changes now.
+    dropped: removed parameter -> the only value with which removing it changes nothing. replaced: parameter -> old
+    value -> new value. variants: ablation -> its present changes.
     """
 
     dropped: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +64,7 @@ NOW = Tables(
 
 
 def key(value: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
-    """Return the key of a result as its JSON file has it, from its parameters, training time and data."""
+    """Return the key of a result, given as JSON, from its parameters, training time and data."""
     train_s = float(sizes[value["size"]]["ablation_s" if value["variant"] else "train_s"])
     names = {name: value[name] for name in ("task", "policy", "goal", "variant", "seed")}
     cell = Cell(**names, train_s=train_s, episodes=len(value["score"]), changes=tuple(sorted(value["changes"].items())))
@@ -71,7 +72,7 @@ def key(value: Mapping[str, Any], sizes: Mapping[str, Any]) -> str:
 
 
 def translated(value: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """Return the result with the parameters of now. Raises ConfigError where a dropped one was not neutral."""
+    """Return the result with the present parameters. Raises ConfigError if a dropped parameter was not neutral."""
     made = deepcopy(dict(value))
     for name, neutral in tables.dropped.items():
         place, last = _place(made["params"], name)
@@ -88,7 +89,7 @@ def translated(value: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
 
 
 def rekeyed(files: Mapping[str, Any], sizes: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
-    """Return every result with its new key, by path. Raises ConfigError naming those whose old key differs."""
+    """Return every result with its new key, by path. Raises ConfigError naming results whose old key differs."""
     wrong = [at for at, one in files.items() if key(one, sizes) != one["key"]]
     if wrong:
         raise ConfigError(f"{len(wrong)} of {len(files)} old keys differ, nothing was written: {', '.join(wrong[:3])}")
@@ -97,7 +98,7 @@ def rekeyed(files: Mapping[str, Any], sizes: Mapping[str, Any], tables: Tables) 
 
 
 def run(root: Path, commit: str) -> str:
-    """Write the results of `commit` with the keys of now; return what was done. Raises as `rekeyed`."""
+    """Write the results of `commit` with the present keys; return a summary. Raises like `rekeyed`."""
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder)
         _unpack(root, commit, old)

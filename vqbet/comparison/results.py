@@ -1,6 +1,6 @@
-"""The comparison's results: one JSON file per trained and evaluated cell, read back, pooled over seeds, judged.
+"""Results of the comparison: one JSON file per trained and evaluated cell, pooled over seeds and compared.
 
-Plain numbers only; the page is written by `results_page`, the pictures by `results_figures`.
+Numbers only; `page` writes the page and `figures` draws the figures.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from vqbet.evaluation import records
 from vqbet.statistics import Interval
 
 VQBET = "vqbet"
-AS_IT_IS = "as it is"  # the variant that changes nothing: what the others are compared with, at their training time
-DATA = re.compile(r"data (\d+(?:\.\d+)?) %")  # the variants that see only a share of the demonstrations
+AS_IT_IS = "as it is"  # the unchanged variant that others are compared with, at equal training time
+DATA = re.compile(r"data (\d+(?:\.\d+)?) %")  # variants that see only a share of the demonstrations
 ADVICE = "remove it, `make paper` makes it again"
 WHOLE = ("demonstrations", "seed", "first_seed", "steps", "batch", "parameters")
 NUMBERS = ("train_s", "tokenizer_s", "samples_per_s")
@@ -31,9 +31,9 @@ TABLES = ("changes", "act_ms", "modes", "metrics", "made_with", "params")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a world is called and measured in: a score of 1 is `top` of `measure`, written with `digits` decimals.
+    """Name and unit of a world: a score of 1 is `top` of `measure`, printed with `digits` decimals.
 
-    beside: the title of a further column, and the metric it shows; without one, the entropy of the modes in bits.
+    beside: title and metric of an additional column; without a metric, the entropy of the modes in bits.
     """
 
     title: str
@@ -44,7 +44,7 @@ class World:
     beside: tuple[str, str]
 
     def scaled(self, interval: Interval) -> Interval:
-        """An interval of scores (or of their differences), in the world's own unit."""
+        """Convert an interval of scores (or of score differences) to the world's own unit."""
         return Interval(self.top * interval.estimate, self.top * interval.low, self.top * interval.high)
 
 
@@ -57,7 +57,7 @@ WORLDS: Mapping[str, World] = {
     "blockpush": World("BlockPush, sides fixed", "blocks of 2", 2.0, 2, "both blocks", ("mode entropy, bits", "")),
 }
 
-# A policy's name without goals and with them; one that has only one of the two is not asked the other question.
+# Name of each policy without goals and with goals; empty if the policy is not evaluated in that setting.
 POLICIES: Mapping[str, tuple[str, str]] = {
     VQBET: ("VQ-BeT", "VQ-BeT"),
     "bc": ("MLP-BC", "GCBC"),
@@ -70,7 +70,7 @@ POLICIES: Mapping[str, tuple[str, str]] = {
 
 
 def world(task: str) -> World:
-    """Of a task; one that is not in WORLDS is measured by its score."""
+    """Return the world of a task; one that is not in WORLDS is measured by its score."""
     return WORLDS.get(task, World(task, "score", 1.0, 3, "success", ("mode entropy, bits", "")))
 
 
@@ -79,7 +79,7 @@ def policy_name(policy: str, goal: bool) -> str:
 
 
 def policies(goal: bool) -> list[str]:
-    """Those that are compared without goals, or with them."""
+    """Return the policies that are compared with goals or without goals."""
     return [policy for policy, names in POLICIES.items() if names[goal]]
 
 
@@ -87,12 +87,12 @@ def policies(goal: bool) -> list[str]:
 class Result:
     """One policy, trained once with one seed and evaluated once. `score` and `success` hold one number per episode.
 
-    variant: what an ablation changed, empty for the policy as it is. act_ms, on one thread: batch_1 and batch_64, the
-    median of a call; action_1 and action_64, the mean per executed action. modes: episodes of each; an episode that
-    ended in none is not among them. made_with: device, threads, versions, code.
+    variant: name of the ablation, empty for the policy as configured. act_ms, on one thread: batch_1 and batch_64, the
+    median of a call; action_1 and action_64, the mean per executed action. modes: number of episodes by mode, without
+    episodes that ended in none. made_with: device, threads, versions, code.
     """
 
-    key: str  # sha256 of everything that decides the result
+    key: str  # sha256 of everything that determines the result
     task: str
     goal: bool
     policy: str
@@ -110,11 +110,11 @@ class Result:
     score: Sequence[float]
     success: Sequence[bool]
     modes: Mapping[str, int]  # episodes per mode
-    metrics: Mapping[str, float]  # means of the world's own
+    metrics: Mapping[str, float]  # means of the world's own metrics
     made_with: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
-    changes: Mapping[str, Any] = field(default_factory=dict)  # what the variant changed, by dotted key
-    demonstrations: int = 0  # episodes it was trained on
+    changes: Mapping[str, Any] = field(default_factory=dict)  # changes of the variant, by dotted key
+    demonstrations: int = 0  # training episodes
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -124,7 +124,7 @@ class Result:
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Result:
-        """The inverse of `to_json`. Raises GateError, naming the field, where it is no result of this version."""
+        """Return the result parsed from the output of `to_json`. Raises GateError naming the invalid field."""
         names = {item.name for item in fields(cls)}
         if not isinstance(value, dict) or set(value) != names:
             raise GateError(f"{where}: is no result of this version: {ADVICE}")
@@ -134,7 +134,7 @@ class Result:
 
 
 def _wrong(value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """The fields that do not hold what they should, and what that is."""
+    """Yield each invalid field and a description of valid values."""
     yield from ((key, "text") for key in WORDS if not isinstance(value[key], str))
     yield from ((key, "a whole number >= 0") for key in WHOLE if type(value[key]) is not int or value[key] < 0)
     yield from ((key, "a number >= 0") for key in NUMBERS if not _number(value[key]) or value[key] < 0)
@@ -158,7 +158,7 @@ def _number(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The results of one policy in one world at one size: its seeds pooled."""
+    """Results of one policy in one world at one size, pooled over seeds."""
 
     results: tuple[Result, ...]
 
@@ -172,22 +172,22 @@ class Cell:
 
     @property
     def place(self) -> tuple[str, bool]:
-        """The task, and whether it asked for goals."""
+        """The task, and whether it is goal-conditioned."""
         return self.first.task, self.first.goal
 
     @property
     def name(self) -> str:
-        """The policy's, readable."""
+        """Display name of the policy."""
         return policy_name(self.first.policy, self.first.goal)
 
     @property
     def unchanged(self) -> bool:
-        """Whether this is what ablations are compared with."""
+        """True for the cell that ablations are compared with."""
         return self.first.variant == AS_IT_IS
 
     @property
     def seen(self) -> float | None:
-        """Of an ablation of the data, the share of the demonstrations, 0..1; None of all others."""
+        """Share of the demonstrations, 0..1, of a data ablation; None for all others."""
         found = DATA.fullmatch(self.first.variant)
         return 1.0 if self.unchanged else float(found[1]) / 100 if found else None
 
@@ -197,7 +197,7 @@ class Cell:
 
     @property
     def score(self) -> Interval:
-        """Of the mean score, over all episodes of all seeds."""
+        """Interval of the mean score over all episodes of all seeds."""
         return statistics.mean_interval(np.concatenate([np.asarray(result.score, float) for result in self.results]))
 
     @property
@@ -212,7 +212,7 @@ class Cell:
 
     @property
     def seeds(self) -> tuple[float, float]:
-        """The lowest and the highest mean score of a seed: how much training again changes."""
+        """Lowest and highest mean score of a training seed."""
         means = [float(np.mean(result.score)) for result in self.results]
         return min(means), max(means)
 
@@ -226,25 +226,25 @@ class Cell:
 
     @property
     def entropy_bits(self) -> float:
-        """Of the modes, of the episodes that have one."""
+        """Entropy of the modes in bits, over the episodes that have a mode."""
         return statistics.mode_entropy([mode for mode, count in self.modes.items() for _ in range(count)])
 
     def mean(self, name: str) -> float:
-        """Of a metric of the world; NaN where it has none of this name."""
+        """Return the mean of a metric of the world; NaN if there is no such metric."""
         values = [result.metrics.get(name, np.nan) for result in self.results]
         return float(np.mean(values))
 
     def average(self, name: str) -> float:
-        """Of a number of the training, over seeds."""
+        """Return the mean over seeds of a field of Result."""
         return float(np.mean([getattr(result, name) for result in self.results]))
 
     def act_ms(self, name: str) -> float:
-        """A time of acting (see Result), over seeds; NaN where it was not measured."""
+        """Return the mean over seeds of an entry of `Result.act_ms`; NaN if it was not measured."""
         return float(np.mean([result.act_ms.get(name, np.nan) for result in self.results]))
 
 
 def read(folder: Path) -> list[Result]:
-    """All results below `folder`, by name. Raises GateError naming the file that is none, or is in another's place."""
+    """Return all results below `folder`, by name. Raises GateError naming an invalid or misplaced file."""
     found = []
     for path in sorted(folder.glob("*/*.json")):
         result = Result.from_json(records.parse(records.load(path), str(path)), str(path))
@@ -255,9 +255,9 @@ def read(folder: Path) -> list[Result]:
 
 
 def every(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
-    """Results grouped by world, policy, variant and size, in the order of `sizes`; other sizes are left out.
+    """Return results grouped by world, policy, variant and size, in the order of `sizes`; omits other sizes.
 
-    Raises GateError where a seed appears twice: its episodes would count twice.
+    Raises GateError if a seed appears twice, since its episodes would count twice.
     """
     groups: dict[tuple[str, bool, str, str, str], list[Result]] = {}
     for result in results:
@@ -273,7 +273,7 @@ def every(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
 
 
 def cells(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
-    """Results grouped by world, policy and variant, each at the largest of `sizes` (ascending) it was made at."""
+    """Return results grouped by world, policy and variant, each at its largest size; `sizes` is ascending."""
     largest: dict[tuple[str, bool, str, str], Cell] = {}
     for cell in every(results, sizes):
         largest[cell.first.task, cell.first.goal, cell.first.policy, cell.first.variant] = cell
@@ -281,7 +281,7 @@ def cells(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
 
 
 def order(cell: Cell) -> tuple[Any, ...]:
-    """Where a cell stands on the page: by world, without goals first, by policy; what is not known, last, by name."""
+    """Return the sort key of a cell: by world, without goals first, by policy; unknown names come last."""
     worlds, policies = list(WORLDS), list(POLICIES)
     task, policy = cell.first.task, cell.first.policy
     return (
@@ -295,12 +295,12 @@ def order(cell: Cell) -> tuple[Any, ...]:
 
 
 def relation(one: Interval, other: Interval) -> int:
-    """-1 where `one` lies below `other`, 1 where above, 0 where they overlap: cannot be told apart."""
+    """Return -1 if `one` lies below `other`, 1 if above, 0 if they overlap and cannot be distinguished."""
     return int(one.low > other.high) - int(one.high < other.low)
 
 
 def leaders(intervals: Sequence[Interval]) -> set[int]:
-    """Which cannot be told apart from the highest: it alone, where its interval lies above all others."""
+    """Return the indices of the intervals that overlap the highest one, including the highest itself."""
     highest = max(interval.estimate for interval in intervals)
     bar = min(interval.low for interval in intervals if interval.estimate == highest)
     return {index for index, interval in enumerate(intervals) if interval.high >= bar}
@@ -308,26 +308,26 @@ def leaders(intervals: Sequence[Interval]) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of the mean scores, over the episodes of all training seeds, and of each of those seeds by itself."""
+    """Difference of mean scores, over the episodes of all training seeds and for each training seed."""
 
     interval: Interval
     by_seed: tuple[float, ...]
 
     @property
     def side(self) -> int:
-        """-1 below, 1 above; 0 where the interval holds zero, or a training seed lies on the other side of it."""
+        """-1 below, 1 above; 0 if the interval contains zero or a training seed has the opposite sign."""
         for side, end in ((1, self.interval.low), (-1, -self.interval.high)):
             if end > 0 and all(side * each > 0 for each in self.by_seed):
                 return side
         return 0
 
     def scaled(self, world: World) -> Difference:
-        """In the world's own unit."""
+        """Convert the difference to the world's own unit."""
         return Difference(world.scaled(self.interval), tuple(world.top * each for each in self.by_seed))
 
 
 def difference(cell: Cell, reference: Cell) -> Difference | None:
-    """Paired by training seed and by the episode's seed; None where nothing is in both."""
+    """Return the difference paired by training seed and episode seed; None if there are no common seeds."""
     others = {(result.seed, result.first_seed): result.score for result in reference.results}
     pairs = [
         (np.asarray(result.score[:count], float), np.asarray(other[:count], float))
@@ -343,9 +343,10 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
 
 
 def compared(variants: Iterable[Cell], sized: Iterable[Cell]) -> list[tuple[Cell, Difference | None]]:
-    """Each variant with its difference, in the world's unit, from the unchanged policy at its own size; lowest first.
+    """Return each variant with its difference from the unchanged policy at the same size, in the world's unit.
 
-    sized: cells at every size. The unchanged policy itself is left out; None and last where it was not run.
+    sized: cells at every size. Sorted by difference, lowest first; None, sorted last, if the unchanged policy was not
+    run. The unchanged policy itself is omitted.
     """
     unchanged = {(cell.place, cell.first.policy, cell.first.size): cell for cell in sized if cell.unchanged}
     found = []

@@ -1,4 +1,4 @@
-"""The comparison as a whole: what is missing is made, several cells at a time, then the page and its pictures."""
+"""Run of the comparison: makes the missing cells, several in parallel, then the page and its figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def chosen(params: Params, only: str) -> list[Cell]:
-    """The cells of the size in params whose name fits the pattern. Raises ConfigError where none does."""
+    """Return the cells, at the size in `params`, whose name matches the pattern. Raises ConfigError if none does."""
     every = grid.plan(params.paper)
     found = [cell for cell in every if fnmatch(cell.name, only)]
     if not found:
@@ -34,15 +34,15 @@ def chosen(params: Params, only: str) -> list[Cell]:
 
 
 def one(root: Path, params: Params, name: str, watch: Watch) -> dict[str, str]:
-    """Make the cell of this name, whatever there is, and nothing else."""
+    """Make only the cell of this name, even if it has a result."""
     (cell,) = chosen(params, name)
     return {name: _line(cells.run(root, params, cell, watch))}
 
 
 def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> dict[str, str]:
-    """Make what is missing with `workers` processes (0: as many as there are cores, one on a GPU), then the page.
+    """Make the missing cells with `workers` processes (0: one per core, one on a GPU), then the page.
 
-    Raises PipelineError at the end where a cell failed; what the others made is kept.
+    Raises PipelineError at the end if a cell failed; the results of the others are kept.
     """
     wanted = chosen(params, only)
     left = cells.missing(root, params, wanted, cells.check(root, params, wanted))
@@ -59,14 +59,14 @@ def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> di
 
 
 def page(root: Path, params: Params) -> None:
-    """docs/results.md and its pictures, from all results there are of the parameters as they are."""
+    """Write docs/results.md and its figures from all results of the present parameters."""
     found, shown = _results(root, params)
     where = root / "docs" / "results.md", cells.folder(root)
     results_page.write(*where, shown, tuple(params.paper.sizes), left_out=len(found) - len(shown))
 
 
 def standing(root: Path, params: Params) -> str:
-    """Return how many of the results there are were made with the parameters as they are now."""
+    """Return a sentence with the number of results, and of those made with the present parameters."""
     found, shown = _results(root, params)
     return f"{len(found)} results, {len(shown)} of them with these parameters"
 
@@ -90,7 +90,7 @@ def _one_by_one(root: Path, params: Params, left: Sequence[Cell], watch: Watch) 
 
 
 def _side_by_side(params: Params, left: Sequence[Cell], count: int, watch: Watch) -> list[str]:
-    """Each cell in a process of its own with its share of the cores; gives the names of those that failed."""
+    """Run each cell in its own process with its share of the cores; return the names of failed cells."""
     running: set[subprocess.Popen[bytes]] = set()
     stopped = threading.Event()
 

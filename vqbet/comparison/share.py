@@ -1,4 +1,4 @@
-"""A part of a set of demonstrations: whole episodes, chosen by a seed."""
+"""Random subset of whole episodes of a set of demonstrations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vqbet.contract import Demonstrations, StoreError
 
 
 def share(demos: Demonstrations, fraction: float, seed: int) -> Demonstrations:
-    """The first ceil(fraction * E) episodes of a random order that depends on `seed` alone, in their stored order.
+    """Return the first ceil(fraction * E) episodes of a random order given by `seed` alone, in their stored order.
 
-    So a larger fraction holds the episodes of a smaller one. Raises StoreError unless 0 < fraction <= 1.
+    A larger fraction therefore contains the episodes of a smaller one. Raises StoreError unless 0 < fraction <= 1.
     """
     episodes = len(demos.episode_ends)
     if not 0 < fraction <= 1:

@@ -1,4 +1,4 @@
-"""The training of a cell: a tokenizer where it has one, then as many steps as its time allows, kept as a bundle."""
+"""Training of a cell: a tokenizer if needed, then as many steps as its time allows; stored as a bundle."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from vqbet.training import checkpoint, loop
 if TYPE_CHECKING:
     from vqbet.comparison.params import Params
 
-PROBE_S = 3.0  # how long the speed of a training is measured before its steps are fixed
-NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "parameters")  # of a training, for its result
+PROBE_S = 3.0  # duration of the speed measurement that fixes the number of steps
+NUMBERS = ("train_s", "tokenizer_s", "steps", "batch", "samples_per_s", "parameters")  # stored in the result
 
 SPEEDS = dict.fromkeys(("train_s", "tokenizer_s", "samples_per_s"), float)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell with what it needs; `chosen` are its resolved parameters, `demos` its share of the demonstrations, and
-    `home` keeps what was trained."""
+    """A cell with its inputs. chosen: resolved parameters; demos: its share of the demonstrations; home: folder of all
+    trainings."""
 
     params: Params
     cell: Cell
@@ -55,7 +55,7 @@ class Job:
 
 
 def trained(job: Job) -> dict[str, Any]:
-    """Train what was not trained yet; gives the numbers of the training and the digest of the policy's bundle."""
+    """Train the cell unless it was trained; return the training's numbers and the digest of the policy's bundle."""
     note = job.folder / "trained.json"
     if note.is_file():
         return artifacts.read_object(note, digest=str, made_with=dict, steps=int, batch=int, parameters=int, **SPEEDS)
@@ -74,9 +74,7 @@ def trained(job: Job) -> dict[str, Any]:
             track=job.watch.track,
             progress=advance,
         )
-    seconds = (
-        (loop.clock() - began) * steps / max(1, steps - done.resumed_from)
-    )  # a resumed training did not see all of it
+    seconds = (loop.clock() - began) * steps / max(1, steps - done.resumed_from)  # extrapolated for a resumed training
     found = {
         "digest": _write(job, ready),
         "train_s": round(seconds + tokenizer_s, 1),
@@ -93,7 +91,7 @@ def trained(job: Job) -> dict[str, Any]:
 
 
 def actor(job: Job) -> Actor:
-    """The trained policy, read back from its bundle: what is evaluated is what could be promoted."""
+    """Return the trained policy, read back from its bundle as a promoted policy would be."""
     policy, packed = policies.load(job.folder / "policy", kinds=KINDS)
     bundle.expect(packed, job.demos.spec)
     planner = policy.planner
@@ -104,7 +102,7 @@ def actor(job: Job) -> Actor:
 
 
 def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demonstrations) -> Trainable:
-    """A baseline of a cell, untrained. Raises ConfigError with its path where it cannot be built on these data."""
+    """Return an untrained baseline. Raises ConfigError with its path if it cannot be built on these data."""
     goal, steps = (tasks.TASKS[cell.task].goal, params.paper.goal_steps) if cell.goal else ((), 0)
     try:
         return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed)
@@ -113,7 +111,7 @@ def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demon
 
 
 def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
-    """How to build the cell's model, as often as wanted, and for how many seconds its tokenizer was trained."""
+    """Return a function that builds the cell's model, and the seconds for which its tokenizer was trained."""
     demos = job.demos
     if job.cell.policy != VQBET:
         return lambda: baseline(job.params, job.cell, job.chosen, demos), 0.0
@@ -149,7 +147,7 @@ def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
 
 
 def _steps(job: Job, build: Callable[[], Trainable], seconds: float) -> int:
-    """How many steps fit into the time: measured once, so that a stopped training goes on with as many."""
+    """Return the number of steps that fit into `seconds`; measured once, so that a resumed training has the same."""
     note = job.folder / "steps.json"
     if note.is_file():
         return int(artifacts.read_number(note))

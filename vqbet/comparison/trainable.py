@@ -1,4 +1,4 @@
-"""From parameters to what trains and then acts: VQ-BeT and every baseline, on the same windows, by the same loop."""
+"""Trainable policies from parameters: VQ-BeT and every baseline, on the same windows and in the same loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 Chosen = Mapping[str, Any]
-# A policy's name in the comparison's params.yaml -> its kind in a bundle, its class, its shape.
+# Policy name in the comparison's params.yaml -> kind in a bundle, class, shape class.
 MODELS: Mapping[str, tuple[str, Any, Any]] = {
     "bc": ("bc", BehaviorCloning, BehaviorCloningShape),
     "bet": ("bet", BeT, BeTShape),
@@ -44,7 +44,7 @@ MODELS: Mapping[str, tuple[str, Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
-    """A model that was not trained yet, its windows, its recipe at a number of steps, and how it acts afterwards."""
+    """An untrained model, its windows, its recipe by number of steps, and the actor of the trained model."""
 
     kind: str
     model: nn.Module
@@ -54,7 +54,7 @@ class Trainable:
 
 
 def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal: tuple[str, ...]) -> Trainable:
-    """VQ-BeT over a trained tokenizer, by the task's sections prior and bundle. Seeds everything."""
+    """Return VQ-BeT on a trained tokenizer, from the task's sections prior and bundle. Seeds everything."""
     chosen = params.prior
     seed_everything(chosen.seed)
     model, windows = prior.build(chosen, tokenizer, demos, goal, wanted=params.demos.views)
@@ -72,7 +72,7 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
 def baseline(
     policy: str, chosen: Chosen, demos: Demonstrations, *, goal: tuple[str, ...], goal_steps: int, seed: int
 ) -> Trainable:
-    """A baseline by its name in MODELS; `chosen` is its section of the comparison's parameters. Seeds everything."""
+    """Return the baseline named in MODELS; `chosen`: its section of the parameters. Seeds everything."""
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)

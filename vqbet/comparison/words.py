@@ -1,4 +1,4 @@
-"""How the comparison's numbers are written, and what a table's intervals say about VQ-BeT in words."""
+"""Formatting of the comparison's numbers, and summaries in words of a table's intervals for VQ-BeT."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vqbet.comparison import results
 from vqbet.comparison.results import VQBET, Cell, Difference, World
 from vqbet.statistics import Interval
 
-CLOSE = 1.1  # measured training times are equal where the longer is not longer than this many times the shorter
+CLOSE = 1.1  # largest ratio of measured training times that count as equal
 
 
 def said(cells: Mapping[str, Cell]) -> str:
-    """What a table's intervals say about VQ-BeT, where it is below others first. cells: by policy."""
+    """Return a summary of VQ-BeT against the others, losses first. cells: by policy."""
     if VQBET not in cells:
         return "VQ-BeT itself was not run yet here: nothing to compare."
     ours = cells[VQBET]
@@ -31,7 +31,7 @@ def said(cells: Mapping[str, Cell]) -> str:
 
 
 def below(cells: Mapping[str, Cell]) -> list[str]:
-    """A sentence for each policy that VQ-BeT is below in something. cells: by policy, VQ-BeT's too or there is none."""
+    """Return a sentence for each policy that beats VQ-BeT in a metric; none without VQ-BeT. cells: by policy."""
     if VQBET not in cells:
         return []
     others = (cell for policy, cell in cells.items() if policy != VQBET)
@@ -39,7 +39,7 @@ def below(cells: Mapping[str, Cell]) -> list[str]:
 
 
 def _below(ours: Cell, other: Cell) -> str:
-    """In what VQ-BeT is below another, by intervals that do not overlap; empty where in nothing."""
+    """Return a sentence on the metrics in which VQ-BeT is below `other`, by disjoint intervals; empty if none."""
     world, found = ours.world, []
     if results.relation(ours.score, other.score) < 0:
         found.append(f"in {world.measure}, {measured(ours.score, world)} against {measured(other.score, world)}")
@@ -62,38 +62,38 @@ def _with_time(ours: Cell, other: Cell) -> str:
 
 
 def _longer(ours: Cell, other: Cell) -> int:
-    """1 where VQ-BeT was given more time than the other, -1 where less, 0 where as much: one size, one time."""
+    """Return 1 if VQ-BeT was trained for longer than the other, -1 if for less, 0 if equally; a size has one time."""
     if ours.first.size == other.first.size or _ratio(ours, other) <= CLOSE:
         return 0
     return 1 if ours.average("train_s") > other.average("train_s") else -1
 
 
 def _ratio(one: Cell, other: Cell) -> float:
-    """Of the measured training times, the longer over the shorter."""
+    """Return the ratio of the longer to the shorter measured training time."""
     times = sorted(cell.average("train_s") for cell in (one, other))
     return times[1] / max(times[0], 1e-9)
 
 
 def _machine(cell: Cell) -> tuple[str, ...]:
-    """What the cell was trained on."""
+    """Return the devices and thread counts on which the cell was trained."""
     made = [result.made_with for result in cell.results]
     return tuple(sorted({f"{one.get('device')}, {one.get('threads')}" for one in made}))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In markdown."""
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def emphasised(words: str, mark: str) -> str:
-    """An estimate with its interval, marked as `results_page.marked` says."""
+    """Return an estimate with its interval, marked according to `page.marked`."""
     estimate, _, interval = words.partition(" (")
     return {"bold": f"**{estimate}** ({interval}", "close": f"{words} ≈", "": words}[mark]
 
 
 def measured(score: Interval, world: World) -> str:
-    """A score with its interval, in the world's own unit."""
+    """Return a score with its interval, in the world's own unit."""
     scaled, digits = world.scaled(score), world.digits
     return f"{scaled.estimate:.{digits}f} ({scaled.low:.{digits}f} to {scaled.high:.{digits}f})"
 
@@ -103,7 +103,7 @@ def percent(share: Interval) -> str:
 
 
 def signed(between: Interval, digits: int) -> str:
-    """A difference with its interval."""
+    """Return a signed difference with its interval."""
     one, low, high = (
         f"{round(value, digits) + 0.0:+.{digits}f}" for value in (between.estimate, between.low, between.high)
     )
@@ -111,13 +111,13 @@ def signed(between: Interval, digits: int) -> str:
 
 
 def spread(between: Difference, world: World) -> str:
-    """The lowest and the highest difference of a training seed."""
+    """Return the lowest and highest difference of a training seed."""
     low, high = (f"{value:+.{world.digits}f}" for value in (min(between.by_seed), max(between.by_seed)))
     return f"{low} to {high}" if len(between.by_seed) > 1 else "one seed"
 
 
 def seeds(cell: Cell) -> str:
-    """The lowest and the highest mean of a seed, in the world's own unit."""
+    """Return the lowest and highest mean of a seed, in the world's own unit."""
     low, high = (f"{cell.world.top * value:.{cell.world.digits}f}" for value in cell.seeds)
     return f"{low} to {high}" if len(cell.results) > 1 else "one seed"
 
@@ -131,7 +131,7 @@ def minutes(cell: Cell) -> str:
 
 
 def amount(cell: Cell) -> str:
-    """Size, seeds and episodes."""
+    """Return size, seeds and episodes."""
     counts = [len(result.score) for result in cell.results]
     episodes = f"{len(counts)} × {counts[0]}" if len(set(counts)) == 1 else " + ".join(map(str, counts))
     return f"{cell.first.size}, {episodes}"

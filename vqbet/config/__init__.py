@@ -1,4 +1,4 @@
-"""params.yaml as frozen, strict types. The only reader of that file; holds types and bounds, never a value."""
+"""params.yaml as frozen, strict types. The only reader of params.yaml; defines types and bounds, no values."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vqbet.contract import ConfigError
 from vqbet.files import reading
 
 __all__ = ["BundleParams", "DriftParams", "PriorParams", "TaskParams", "TokenizerParams"]
-RESERVED = ("tasks", "defaults")  # sections that are no task
-SHOWN = 10  # mistakes of one section
+RESERVED = ("tasks", "defaults")  # sections that are not tasks
+SHOWN = 10  # most errors reported for one section
 S = TypeVar("S", bound=Section)
 
 
 def changed(section: S, changes: Mapping[str, Any], where: str) -> S:
-    """The section with some values replaced, checked as params.yaml is. Raises ConfigError naming where and the key."""
+    """Return the section with `changes`, validated like params.yaml. Raises ConfigError naming `where` and the key."""
     if unknown := sorted(set(changes) - set(type(section).model_fields)):
         raise ConfigError(f"{where}: {unknown[0]}: unknown key (misspelled?)")
     return validated(None, where, type(section), {**section.model_dump(by_alias=True), **changes})
 
 
 def tasks(path: Path) -> list[str]:
-    """The names of the tasks that the graph builds. Raises ConfigError where one has no section or a bad name."""
+    """Return the names of the tasks that the graph builds. Raises ConfigError for a missing section or a bad name."""
     value = read(path)
     names = value.get("tasks")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -43,12 +43,12 @@ def tasks(path: Path) -> list[str]:
 
 
 def sections(path: Path) -> list[str]:
-    """Return the names of all tasks that have a section, built by the graph or not. Raises ConfigError as `tasks`."""
+    """Return the names of all tasks that have a section, built by the graph or not. Raises ConfigError like `read`."""
     return [name for name in read(path) if name not in RESERVED]
 
 
 def task(path: Path, name: str) -> TaskParams:
-    """The section of one task. Raises ConfigError naming the path of every key that is wrong."""
+    """Return the section of one task. Raises ConfigError naming the path of every invalid key."""
     value = read(path)
     if name in RESERVED or name not in value:
         raise ConfigError(f"{path}: no section {reading.short(name)}; sections: {_sections(value)}")
@@ -57,7 +57,7 @@ def task(path: Path, name: str) -> TaskParams:
 
 
 def _refuse_unfit(where: str, name: str) -> None:
-    """Raises ConfigError for a name that is more than a word: it becomes part of paths, addresses and commands."""
+    """Raise ConfigError unless the name is one word: names become part of paths, addresses and commands."""
     try:
         TypeAdapter(Name).validate_python(name, strict=True)
     except ValidationError as error:
@@ -68,9 +68,9 @@ def _refuse_unfit(where: str, name: str) -> None:
 
 
 def validated(path: Path | None, name: str, kind: type[S], value: Any) -> S:
-    """Return the section `name` of the file `path` as its type; name: empty where the file is one section.
+    """Return the section `name` of the file `path` as `kind`. name: empty if the file is one section.
 
-    Raises ConfigError naming the path of every key that is wrong.
+    Raises ConfigError naming the path of every invalid key.
     """
     try:
         return kind.model_validate(value)
@@ -91,6 +91,6 @@ def _sentence(name: str, problem: Any) -> str:
         return f"{where}: unknown key (misspelled?)"
     if problem["type"] == "missing":
         return f"{where}: missing"
-    if problem["type"] == "value_error":  # a rule over several keys, which says itself what came
+    if problem["type"] == "value_error":  # a rule over several keys, whose message includes the values
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {problem['msg']}, got {reading.short(problem['input'])}"

@@ -1,9 +1,9 @@
-"""params.yaml as plain mappings, lists and scalars, read as DVC reads it (YAML 1.2), and bounded before it is built.
+"""params.yaml as plain mappings, lists and scalars, read like DVC does (YAML 1.2), with size limits.
 
-A merge key, `<<: *prior`, stands for the entries of the mapping it names, except those that the mapping has itself.
+A merge key, `<<: *prior`, inserts the entries of the mapping it names, except keys that the mapping itself has.
 
-A few lines of YAML can stand for more values than there are atoms, since an alias repeats what it names: sizes are
-counted on the parsed nodes, where a repetition costs nothing, before one value is made.
+A few lines of YAML can expand to an astronomical number of values, since every alias repeats its anchor. Sizes are
+therefore counted on the parsed nodes, where a repetition is free, before any value is built.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from vqbet.contract import ConfigError
 from vqbet.files import reading
 
 MOST_BYTES = 256 * 2**10  # the shipped file has 15 KiB
-MOST_VALUES = 100_000  # aliases repeated; the shipped file has about 1,400
-MOST_CHARACTERS = 1_000  # of one scalar
+MOST_VALUES = 100_000  # with aliases expanded; the shipped file has about 1,400
+MOST_CHARACTERS = 1_000  # per scalar
 DEEPEST = 32  # the shipped file: 6
-MERGE = "tag:yaml.org,2002:merge"  # of the key <<
+MERGE = "tag:yaml.org,2002:merge"  # tag of the key <<
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """The file's top-level mapping, its keys text. Raises ConfigError where it is none, or beyond the bounds above."""
+    """Return the file's top-level mapping with text keys. Raises ConfigError for other content or beyond the limits."""
     text = reading.load(path, ConfigError, most=MOST_BYTES)
     try:
         with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def read(path: Path) -> Mapping[str, Any]:
             value = _yaml().load(text)
     except (YAMLError, YAMLWarning) as error:
         raise ConfigError(f"{path}: is not YAML: {reading.cut(str(error), 400)}") from error
-    except reading.ODD as error:  # a number, date or tag whose text is none
+    except reading.ODD as error:  # a malformed number, date or tag
         raise ConfigError(f"{path}: holds a value that YAML cannot read: {reading.cut(str(error), 160)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         found = reading.short(value) if isinstance(value, dict) else type(value).__name__
@@ -45,7 +45,7 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 class _Bounded(Composer):
-    """The nodes of one document, none of which stands for more than is allowed."""
+    """Composer that checks the size limits on the nodes of a document."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -62,8 +62,8 @@ def _yaml() -> YAML:
 
 
 def _counted(root: Any) -> int:
-    """How many values the node stands for. Raises YAMLError where there are too many, or one is too long."""
-    found: dict[int, int] = {}  # by node; 0 while its parts are being counted
+    """Return the number of values of a node, aliases expanded. Raises YAMLError for too many or too long values."""
+    found: dict[int, int] = {}  # by id of the node; 0 while its parts are being counted
 
     def count(node: Any) -> int:
         if id(node) in found:
@@ -88,7 +88,7 @@ def _counted(root: Any) -> int:
 
 
 def _expect_once(node: Any) -> None:
-    """Raises YAMLError where a mapping has a key twice (beside << ruamel overlooks it), or merges no mapping."""
+    """Raise YAMLError for a duplicate key (ruamel misses it beside <<) or a merge of something other than mappings."""
     seen = set()
     for key, value in (part for part in node.value if isinstance(part, tuple)):
         where, name = f"line {key.start_mark.line + 1}", (key.tag, str(key.value))

@@ -1,6 +1,6 @@
-"""What every section of params.yaml has in common, and the bounds that many of its values share.
+"""Base class of the sections of params.yaml, and bounds shared by many values.
 
-Upper bounds are generous: beyond them lies no training, only a typing mistake that would end in an exhausted machine.
+Upper bounds are generous: a value beyond them is a typing error that would exhaust the machine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vqbet.contract import LEAST_TEMPERATURE
 
 C = TypeVar("C")
-MOST_POSITIONS = 2**20  # observations in a batch: windows x their length
-MOST_FLOP = 1e21  # of a training: about ten days of one H100
+MOST_POSITIONS = 2**20  # observations in a batch: windows x window length
+MOST_FLOP = 1e21  # per training: about ten days of one H100
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
@@ -35,12 +35,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 
 class Section(BaseModel):
-    """What every section has in common: frozen, strict, no unknown key."""
+    """Base class of all sections: frozen, strict, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     def into(self, constructor: type[C]) -> C:
-        """Return the dataclass `constructor` with this section's values of the same names."""
+        """Return an instance of the dataclass `constructor`, filled with this section's values of the same names."""
         return constructor(**{field.name: getattr(self, field.name) for field in fields(constructor)})  # type: ignore[arg-type]  # it is a dataclass
 
 
@@ -61,7 +61,7 @@ class Transformer(Section):
 
 
 def fits(window: int, batch: int) -> None:
-    """Raises ValueError where a step has more observations than MOST_POSITIONS."""
+    """Raise ValueError if a step has more than MOST_POSITIONS observations."""
     if window * batch > MOST_POSITIONS:
         raise ValueError(
             f"window {window} x batch {batch} are {window * batch:,} observations a step, at most {MOST_POSITIONS:,}; "
@@ -70,9 +70,9 @@ def fits(window: int, batch: int) -> None:
 
 
 def finishes(shape: Transformer, batch: int, steps: int) -> None:
-    """Raises ValueError where the transformer's training would take more than MOST_FLOP.
+    """Raise ValueError if training the transformer would take more than MOST_FLOP operations.
 
-    A step costs about 6 operations for each weight and position, and 12 for each pair of positions and channel.
+    A step costs about 6 operations per weight and position, and 12 per pair of positions and channel.
     """
     weights = 12 * shape.depth * shape.width**2
     pairs = 2 * shape.depth * shape.width * shape.window

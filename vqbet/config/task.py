@@ -1,4 +1,4 @@
-"""The sections of one task: a class per stage, named as the stage."""
+"""The sections of one task: one class per stage, named after the stage."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vqbet.config.section import (
 )
 
 View = Literal["mirrored", "goal_frame", "absolute"]
-MOST_OFFSETS = 2**27  # weights of the offset head for each action channel: hidden units x chunk x codes of all layers
+MOST_OFFSETS = 2**27  # offset-head weights per action channel: hidden units x chunk x codes of all layers
 
 
 class DemosParams(Section):
-    """How a scripted oracle makes demonstrations, and the views of them that policies learn from.
+    """Demonstrations by a scripted oracle, and the views of the demonstrations that policies learn from.
 
     Imported data ignores `seed` and must hold `episodes` episodes.
     """
@@ -58,9 +58,9 @@ class DemosParams(Section):
 
 
 class ValidateParams(Section):
-    """Bounds of the advice and errors that validation gives about a store.
+    """Thresholds of the warnings and errors that validation reports about a store.
 
-    waive: reasons by name of a check whose errors are advice for this task.
+    waive: name of a check whose errors are downgraded to advice for this task -> reason.
     """
 
     min_steps: Count = Field(description="Fewest steps of an episode; a shorter one is an error.")
@@ -84,7 +84,7 @@ class ValidateParams(Section):
 
 
 class HealthParams(Section):
-    """When a tokenizer is too ill to go on: errors over each channel's standard deviation, share of codes used."""
+    """Limits at which the tokenizer is rejected: errors over each channel's standard deviation, share of codes used."""
 
     max_mean_error: Positive = Field(
         description="Largest mean reconstruction error of an action channel, over that channel's standard deviation."
@@ -207,7 +207,7 @@ class PriorParams(Transformer):
 
 
 class BundleParams(Section):
-    """How the trained policy acts: how codes are drawn, and how a chunk is executed."""
+    """Acting with the trained policy: sampling of codes and execution of a chunk."""
 
     temperature: Temperature = Field(description="Temperature of the codes that are drawn when acting.")
     argmax: bool = Field(description="Whether the likeliest codes are taken instead of drawn ones.")
@@ -218,7 +218,7 @@ class BundleParams(Section):
 
 
 class EvaluateParams(Section):
-    """Rollouts of the candidate to look at and to choose by, on seeds first_seed, first_seed + 1, ..."""
+    """Rollouts of the candidate for inspection and selection, on seeds first_seed, first_seed + 1, ..."""
 
     episodes: Count = Field(description="Episodes that people look at and choose by.")
     first_seed: Seed = Field(description="Seed of the first of them; the others follow one by one.")
@@ -226,7 +226,7 @@ class EvaluateParams(Section):
 
 
 class SliceParams(Section):
-    """Conditions under which a share of the gate's episodes is played."""
+    """Conditions for a share of the gate's episodes."""
 
     share: Fraction = Field(
         description="Share of the gate's episodes that are played under these conditions; the shares of all slices add "
@@ -245,7 +245,7 @@ class SliceParams(Section):
 
 
 class GateParams(Section):
-    """The plan a verdict is read from, fixed before the first episode. `Plan` checks how its parts fit together."""
+    """Plan of the gate, fixed before the first episode. `Plan` checks that its parts are consistent."""
 
     metric: Literal["score", "success"] = Field(description="Number that is compared: `score` or `success`.")
     question: Literal["better", "not_worse"] = Field(
@@ -289,7 +289,7 @@ class GateParams(Section):
 
 
 class PromotionParams(Section):
-    """What a promotion needs beside its verdict."""
+    """Requirements of a promotion in addition to the verdict."""
 
     approvals: Annotated[int, Field(ge=0, le=5)] = Field(
         description="Number of different people who must have approved a verdict (`vqbet approve`) before its "
@@ -315,7 +315,7 @@ class PromotionParams(Section):
 
 
 class DriftParams(Section):
-    """How far new demonstrations may lie from the champion's before they ask for a new tokenizer or policy."""
+    """Distances of new demonstrations from the champion's beyond which a new tokenizer or policy is advised."""
 
     max_shift: Positive = Field(
         description="Largest distance of a channel's values from the champion's demonstrations (Wasserstein's distance "
@@ -333,7 +333,7 @@ class DriftParams(Section):
 
 
 class TaskParams(Section):
-    """One task: a section per stage, named as the stage."""
+    """All sections of one task: one per stage, named after the stage."""
 
     demos: DemosParams
     validate_: Annotated[ValidateParams, Field(alias="validate")]
@@ -357,7 +357,7 @@ class TaskParams(Section):
         return self
 
     def reseeded(self, by: int) -> Self:
-        """The same recipe with the seeds of its trainings higher by so much."""
+        """Return these parameters with the training seeds of tokenizer and prior increased by `by`."""
         tokenizer = self.tokenizer.model_copy(update={"seed": self.tokenizer.seed + by})
         prior = self.prior.model_copy(update={"seed": self.prior.seed + by})
         return self.model_copy(update={"tokenizer": tokenizer, "prior": prior})

@@ -1,7 +1,7 @@
-"""Where things live and what stays silent: the embedded environment, set before heavy packages are imported.
+"""Environment variables of embedded mode: paths and disabled telemetry, set before heavy packages are imported.
 
-Team mode is the same code with some of these variables set beforehand (a Prefect API, an MLflow server): a variable
-that is already there is never touched. Telemetry is the exception: it is off, whatever the environment says.
+Team mode is the same code with some of these variables set beforehand (a Prefect API, an MLflow server): variables that
+are already set are kept. The exception is telemetry, which is always disabled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 SILENCE = {
-    "DO_NOT_TRACK": "true",  # MLflow honours only this word; Prefect this one too
+    "DO_NOT_TRACK": "true",  # MLflow accepts only this value, Prefect accepts it too
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,7 +26,7 @@ SILENCE = {
 
 
 def embedded(root: Path) -> dict[str, str]:
-    """The defaults of a project at `root`: everything under root/.vqbet, no server, no network."""
+    """Return the default variables of a project at `root`: all data under root/.vqbet, no server, no network."""
     home = root / ".vqbet"
     return {
         "VQBET_HOME": str(home),
@@ -43,14 +43,14 @@ def embedded(root: Path) -> dict[str, str]:
 
 
 def prepare(root: Path | None = None) -> Path:
-    """Set the environment of this process (and of its children) for the project at `root`; gives the root.
+    """Set the environment of this process (and of its children) for the project at `root` and return the root.
 
-    `root` is the nearest folder at or above the working directory that holds params.yaml, unless given. Its .vqbet is
-    made, and closed to other users.
+    root: by default the nearest folder at or above the working directory that holds params.yaml. Creates root/.vqbet,
+    accessible to this user only.
     """
     root = (root or find_root()).resolve()
     os.environ.update(SILENCE)
-    os.environ["VQBET_PROJECT"] = str(root)  # where the committed trust file is looked for
+    os.environ["VQBET_PROJECT"] = str(root)  # the repository with the committed trust file
     for name, value in embedded(root).items():
         os.environ.setdefault(name, value)
     for folder in (root / ".vqbet", root / ".vqbet" / "dvc-site"):
@@ -60,9 +60,9 @@ def prepare(root: Path | None = None) -> Path:
 
 
 def _close(folder: Path) -> None:
-    """Keep other users of the machine out: registry, evidence and approvals are there. Somebody else's stays as it is.
+    """Remove other users' access to `folder`, which holds registry, evidence and approvals, if this user owns it.
 
-    Raises OSError where the file system refuses.
+    Raises OSError if the file system refuses.
     """
     status = folder.stat()
     if status.st_uid == os.getuid() and status.st_mode & 0o077:
@@ -70,7 +70,7 @@ def _close(folder: Path) -> None:
 
 
 def processor() -> str:
-    """The processor's name and the number of cores."""
+    """Return the processor's name and the number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -80,12 +80,12 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """What decides how a policy's numbers are rounded: processor, and versions of what computes. Imports none of it."""
+    """Return the processor and library versions, which determine rounding. Does not import the libraries."""
     made_with = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy"))
     return f"{processor()}, {platform.system()}, Python {platform.python_version()}, {made_with}"
 
 
 def find_root() -> Path:
-    """The nearest folder at or above the working directory that holds params.yaml; else the working directory."""
+    """Return the nearest folder at or above the working directory with a params.yaml, else the working directory."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").is_file()), here)

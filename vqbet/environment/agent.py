@@ -1,4 +1,4 @@
-"""What starts the processes of one training: torchrun, `python -m vqbet.environment.agent`."""
+"""Launcher of the processes of one training, through torchrun: `python -m vqbet.environment.agent`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vqbet.environment.processes import die_with_parent
 
 
 def agent(argv: Sequence[str]) -> int:
-    """torchrun without its tracebacks: the processes it starts have already said what went wrong."""
+    """Run torchrun without its tracebacks, since its processes report their own errors; return the exit code."""
     die_with_parent()
     import logging
 

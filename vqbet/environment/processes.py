@@ -1,8 +1,8 @@
-"""How one command becomes several processes, and how none of them outlives the command. No torch here.
+"""Launching a command as several processes, none of which outlives the command. Does not import torch.
 
-`accelerate launch --cpu --num_processes 2` runs one process and says nothing; torchrun with ACCELERATE_USE_CPU=true
-runs two. How many is a matter of the machine: of the environment variables VQBET_PROCESSES (that train) and
-VQBET_WORKERS (that play episodes), never of a parameter.
+`accelerate launch --cpu --num_processes 2` silently runs one process; torchrun with ACCELERATE_USE_CPU=true runs two.
+The number of processes depends on the machine, so it is set by the environment variables VQBET_PROCESSES (training) and
+VQBET_WORKERS (episodes), never by a parameter.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def processes() -> int:
-    """How many processes a training should use: $VQBET_PROCESSES, else 1. Raises TrainingError for anything odd."""
+    """Return the number of training processes: $VQBET_PROCESSES, else 1. Raises TrainingError if it is invalid."""
     if (count := _count(VARIABLE, 1)) is None:
         raise TrainingError(_odd(VARIABLE))
     return count
 
 
 def workers() -> int:
-    """How many processes play episodes: $VQBET_WORKERS, else one for each core this process may use.
+    """Return the number of processes that play episodes: $VQBET_WORKERS, else the cores available to this process.
 
-    Raises PipelineError for anything odd.
+    Raises PipelineError if $VQBET_WORKERS is invalid.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if (count := _count(WORKERS, cores)) is None:
@@ -50,15 +50,15 @@ def _odd(variable: str) -> str:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files: the only one, or rank 0 of several."""
+    """Return whether this process writes files: it is the only one, or rank 0 of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
-    """Run `python -m <module> <argv>` as $VQBET_PROCESSES processes and give their exit code.
+    """Run `python -m <module> <argv>` as $VQBET_PROCESSES processes and return their exit code.
 
-    None where there is nothing to launch: one process is wanted, or this already is one of several. SIGINT and SIGTERM
-    are passed on, and waited for, so that the training can write its checkpoint; the code is then 128 + the signal.
+    Returns None if there is nothing to launch: the number is one, or this already is one of several. Forwards SIGINT
+    and SIGTERM and waits, so that the training can write its checkpoint; the code is then 128 + the signal.
     """
     count = processes()
     if count == 1 or "LOCAL_RANK" in os.environ:
@@ -94,10 +94,10 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask Linux to send this process SIGTERM when the process that started it is gone; elsewhere nothing happens.
+    """Make Linux send this process SIGTERM when its parent process ends; does nothing on other systems.
 
-    parent: its number, for a process that takes so long to start that it may be gone already. A training that is told
-    so writes its checkpoint and ends, instead of racing with the next one.
+    parent: the parent's process id, given if the parent may already have ended while this process was starting. On
+    SIGTERM a training writes its checkpoint and ends, instead of racing with the next one.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""How many threads torch computes with."""
+"""Number of threads that torch uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread: how many there are decides how sums are rounded, and how long a call takes."""
+    """Run torch on one thread: the number of threads affects the rounding of sums and the time of a call."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,1 +1,1 @@
-"""Bytes on disk: whole or not at all, fingerprinted, read strictly."""
+"""Files: atomic writes, canonical JSON, fingerprints, strict reading."""

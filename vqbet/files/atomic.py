@@ -1,8 +1,8 @@
-"""Files and folders written whole or not at all: the old one or the new one, at every moment, whatever dies.
+"""Atomic replacement of files and folders: at every moment either the old or the new one exists, even after a crash.
 
-Beside a folder `name` there may be, while a writer runs or after it was killed: `.name.lock` (held with flock),
+While a writer runs, or after it was killed, these may exist beside a folder `name`: `.name.lock` (held with flock),
 `.name.new` (being written; never read) and, on systems that cannot exchange two folders in one step, `.name.old` (the
-previous folder, between the two renames). Where `name` itself is missing, `.name.old` is whole and `settled` names it.
+previous folder, between the two renames). If `name` itself is missing, `.name.old` is whole and `settled` returns it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def advice(reason: str | OSError) -> str:
-    """Return ROOM for an error, or another program's words on one, about a disk that takes no more; else nothing."""
+    """Return ROOM if an error, or another program's error message, says that the disk is full; otherwise ""."""
     if isinstance(reason, OSError) and reason.errno in FULL:
         return ROOM
     return ROOM if REASONS.search(str(reason)) else ""
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file, or a folder's list of names, before anything that relies on it. Raises OSError."""
+    """Flush a file, or a folder's directory entries, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,7 +43,7 @@ def sync(path: Path) -> None:
 
 
 def write(path: Path, content: bytes | str, refuse: type[Exception]) -> None:
-    """Write a file, and the folders that it needs. Raises `refuse` where that fails; the old file is then untouched."""
+    """Write a file and its parent folders. Raises `refuse` on failure; the old file is then unchanged."""
     staging = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,17 +57,17 @@ def write(path: Path, content: bytes | str, refuse: type[Exception]) -> None:
 
 
 def create(path: Path, content: bytes | str) -> None:
-    """Write a new file of a folder that `replacing` made, onto the disk. Raises OSError."""
+    """Write a new file into a folder from `replacing` and flush it to disk. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _fill(path, content, "xb")
 
 
 @contextmanager
 def replacing(target: Path, refuse: type[Exception], mend: str = "nothing is left half written") -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `target` when the block ends. It is dropped if the block raises.
+    """Yield an empty folder that replaces `target` when the block ends. The folder is removed if the block raises.
 
-    Raises `refuse`, with `mend` at the end, for an OSError in the block or while the folders change places, and where
-    another process is replacing the same target.
+    Raises `refuse`, with `mend` at the end, for an OSError in the block or during the replacement, and if another
+    process is replacing the same target.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def replacing(target: Path, refuse: type[Exception], mend: str = "nothing is lef
 
 
 def settled(target: Path) -> Path:
-    """Return where the folder is: `target`, or the old one that a writer set aside before it died."""
+    """Return the path of the folder: `target`, or `.name.old` if a writer died between the two renames."""
     old = _beside(target, "old")
     return old if os.path.isdir(old) and not os.path.lexists(target) else target
 
@@ -113,7 +113,7 @@ def _commit(staging: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system cannot (only Linux can). Raises OSError."""
+    """Exchange two folders in one step; return False if the system cannot (only Linux can). Raises OSError."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -125,7 +125,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _recover(target: Path) -> None:
-    """Undo or finish what a writer left behind; the caller holds the lock."""
+    """Undo or finish the work of a killed writer. The caller holds the lock."""
     old = _beside(target, "old")
     if old.is_dir() and not target.exists():
         old.rename(target)
@@ -135,10 +135,10 @@ def _recover(target: Path) -> None:
 
 @contextmanager
 def _locked(target: Path, refuse: type[Exception]) -> Iterator[None]:
-    """The only writer of `target`; the lock is the kernel's, so a dead writer holds nothing."""
+    """Hold the write lock of `target`. The kernel releases the lock of a dead writer."""
     path = _beside(target, "lock")
     descriptor = _acquire(path, refuse)
-    while not _is_current(path, descriptor):  # its last holder removed it between our opening and our locking it
+    while not _is_current(path, descriptor):  # the last holder removed the file after we opened and before we locked it
         os.close(descriptor)
         descriptor = _acquire(path, refuse)
     try:

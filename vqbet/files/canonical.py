@@ -1,4 +1,4 @@
-"""The one way to write a value as JSON, so that equal values are equal bytes: keys sorted, finite numbers only."""
+"""Canonical JSON, in which equal values are equal bytes: sorted keys, finite numbers only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def line(value: Any, *, ascii: bool = True) -> str:
-    """Return the compact text, over which digests are taken. Raises ValueError for what JSON cannot hold."""
+    """Return the compact text, used for digests. Raises ValueError for values that JSON cannot represent."""
     return _text(value, ascii, separators=(",", ":"))
 
 
 def document(value: Any, *, indent: int = 2, ascii: bool = True) -> str:
-    """Return the indented text, for files that people open. Raises ValueError as `line`."""
+    """Return the indented text, for files that people read. Raises ValueError like `line`."""
     return _text(value, ascii, indent=indent) + "\n"
 
 
 def digest(value: Any, *, ascii: bool = True) -> str:
-    """Return the sha256 of `line`. Raises ValueError as `line`."""
+    """Return the sha256 of `line`. Raises ValueError like `line`."""
     return hashlib.sha256(line(value, ascii=ascii).encode()).hexdigest()
 
 

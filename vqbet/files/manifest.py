@@ -1,4 +1,4 @@
-"""Size and sha256 of files by their names, so that one changed byte is noticed: of stores, bundles and evidence."""
+"""Size and sha256 of files by name, to detect any change in stores, bundles and evidence."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Files = Mapping[str, Fingerprint]  # by the path in the folder ("data/action/c/0
 
 
 def to_json(files: Files) -> dict[str, Any]:
-    """Return the part of a manifest that lists the files."""
+    """Return the file list of a manifest as JSON."""
     return {name: entry.to_json() for name, entry in files.items()}
 
 
 def from_json(value: Any, most: int = MAX_FILE_BYTES) -> dict[str, Fingerprint]:
-    """Return the inverse of `to_json`, whose names are fit to be made into paths. most: bytes of a file.
+    """Return the files of a JSON file list, the inverse of `to_json`. Names are safe as paths. most: bytes per file.
 
-    Raises ValueError naming the entry that is no file's name, no size or no sha256.
+    Raises ValueError naming the entry with an invalid name, size or sha256.
     """
     if not isinstance(value, dict):
         raise ValueError(f"expected an object of files, got {reading.short(value)}")
@@ -65,9 +65,9 @@ def from_json(value: Any, most: int = MAX_FILE_BYTES) -> dict[str, Fingerprint]:
 
 
 def sizes(folder: Path, refuse: type[Exception], mend: str, most: int = MAX_FILES) -> dict[str, int]:
-    """Return the bytes of every file below a folder, in the order of their names, without opening one.
+    """Return the size in bytes of every file below a folder, sorted by name, without opening any file.
 
-    Raises `refuse` for whatever is not a plain file in a plain folder, and for more than `most` of them.
+    Raises `refuse` for anything that is not a plain file in a plain folder, and for more than `most` entries.
     """
     waiting, found, count = [""], dict[str, int](), 0
     while waiting:
@@ -90,6 +90,6 @@ def sizes(folder: Path, refuse: type[Exception], mend: str, most: int = MAX_FILE
 
 
 def taken(folder: Path, refuse: type[Exception], mend: str, most: int = MAX_FILE_BYTES) -> dict[str, Fingerprint]:
-    """Return the fingerprint of every file below a folder. Raises `refuse` as `sizes`, and for a larger file."""
+    """Return the fingerprint of every file below a folder. Raises `refuse` like `sizes`, and beyond `most` bytes."""
     names = sizes(folder, refuse, mend)
     return {name: Fingerprint.of(reading.content(folder / name, refuse, most=most, mend=mend)) for name in names}

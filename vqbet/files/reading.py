@@ -1,6 +1,6 @@
-"""Files read strictly: whatever is wrong with one becomes a sentence with the file's name and a short echo.
+"""Strict reading of files: every fault becomes an error with the file's name and a shortened copy of the value.
 
-Every function takes the class of error to raise, so that params.yaml, artefacts and evidence share one reader.
+Every function takes the error class to raise, so that params.yaml, artefacts and evidence share one reader.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ECHO = 80  # characters of a value that a sentence repeats
-ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)  # of a wrong shape
+ECHO = 80  # most characters of a value in a message
+ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)  # malformed data
 _echo = reprlib.Repr()
 _echo.maxstring = _echo.maxother = _echo.maxlong = ECHO
 _echo.maxlevel = 3
 
 
 def short(value: Any) -> str:
-    """A value as a sentence repeats it: its repr, in at most ECHO characters."""
+    """Return the repr of a value in at most ECHO characters, for messages."""
     try:
         text = _echo.repr(value)
-    except (ValueError, RecursionError):  # a whole number of more digits than Python writes
+    except (ValueError, RecursionError):  # an integer with more digits than Python prints
         text = f"a {type(value).__name__} that is too long to be shown"
     return cut(text)
 
 
 def cut(text: str, most: int = ECHO) -> str:
-    """The text on one line, with its middle left out where it has more than `most` characters."""
+    """Return the text on one line, with its middle omitted if it has more than `most` characters."""
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 20]}...{text[-17:]}"
 
 
 @contextmanager
 def sentences(where: str, refuse: type[Exception], mend: str = "") -> Iterator[None]:
-    """Turn what a wrong shape, value or encoding raises within the block into `refuse`, with `where` before it.
+    """Convert exceptions caused by a wrong shape, value or encoding in the block to `refuse`, prefixed with `where`.
 
-    mend: the advice at the end. Errors of `refuse` pass, as do those of a full disk or an interrupt.
+    mend: advice at the end of the message. Errors of type `refuse`, OSError and interrupts pass unchanged.
     """
     try:
         yield
@@ -51,9 +51,9 @@ def sentences(where: str, refuse: type[Exception], mend: str = "") -> Iterator[N
 
 
 def content(path: Path, refuse: type[Exception], *, most: int, mend: str, links: bool = False) -> bytes:
-    """Return the bytes of a plain file of at most `most` bytes, and never wait for a pipe. `mend`: the advice.
+    """Return the bytes of a plain file of at most `most` bytes; never blocks on a pipe. mend: advice in the message.
 
-    Raises `refuse` where there is none, and for a symbolic link unless `links` is set.
+    Raises `refuse` if there is no such file, and for a symbolic link unless `links` is set.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
@@ -70,7 +70,7 @@ def content(path: Path, refuse: type[Exception], *, most: int, mend: str, links:
 
 
 def load(path: Path, refuse: type[Exception], *, most: int) -> str:
-    """The text of a UTF-8 file of at most `most` bytes. Raises `refuse` where there is none."""
+    """Return the text of a UTF-8 file of at most `most` bytes. Raises `refuse` if that fails."""
     try:
         size = path.stat().st_size
         if size > most:
@@ -80,12 +80,12 @@ def load(path: Path, refuse: type[Exception], *, most: int) -> str:
         raise refuse(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise refuse(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a path that holds NUL
+    except ValueError as error:  # the path contains NUL
         raise refuse(f"{short(str(path))}: cannot be read: {error}") from error
 
 
 def parse(text: str, where: str, refuse: type[Exception]) -> Any:
-    """JSON without duplicate keys, NaN or infinity. Raises `refuse` naming `where`."""
+    """Parse JSON without duplicate keys, NaN or infinity. Raises `refuse` naming `where`."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError as error:

@@ -1,7 +1,7 @@
-"""MLflow behind one door: runs with curves, registered models without pickle, and the alias that moves under a ledger.
+"""Interface to MLflow: runs with curves, registered models without pickle, and a champion alias guarded by a ledger.
 
-The store is the one MLFLOW_TRACKING_URI names: an SQLite file (embedded) or a server (team); the code is the same.
-MLflow itself is imported inside functions, for it costs seconds.
+MLFLOW_TRACKING_URI names the store: an SQLite file (embedded) or a server (team). The code is the same for both.
+MLflow is imported inside functions because the import takes seconds.
 """
 
 from vqbet.registry.approvals import Approval, approve, approved_then

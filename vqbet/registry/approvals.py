@@ -1,4 +1,4 @@
-"""People's consent to one verdict: bound to its evidence, for a limited time, on a chain like the ledger's."""
+"""Approvals of a verdict by people: bound to its evidence, valid for a limited time, kept on a chain of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vqbet.registry import chain, journal, rows
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Who agreed that the policy of this verdict may become champion, why, and until when that holds."""
+    """A person's agreement that the policy of a verdict may become champion, with a reason and an expiry time."""
 
     task: str
     evidence: str  # id of the verdict's evidence
@@ -24,7 +24,7 @@ class Approval:
 
 
 def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Approval:
-    """Write an approval down, once, and return it. Raises RegistryError without a reason or a verdict."""
+    """Record an approval once and return it. Raises RegistryError if the reason or the verdict is missing."""
     if not why.strip():
         raise RegistryError(f"{task}: an approval needs a reason; say why")
     if rows.SHA256.fullmatch(evidence) is None:
@@ -34,20 +34,20 @@ def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Ap
         when = rows.now(links[-1].get("when", "") if links else "")
         until = rows.written(datetime.fromisoformat(when) + timedelta(hours=hours))
         given = Approval(task, evidence, who, why, when, until)
-        if any(_content(link) == _content(asdict(given)) for link in links):  # the same, in the same second
+        if any(_content(link) == _content(asdict(given)) for link in links):  # the same approval within the same second
             return given
         try:
             chain.append(_chain(task), asdict(given), links)
-        except chain.OvertakenError:  # by another person's: this one stands behind it
+        except chain.OvertakenError:  # another approval came first: append after it
             continue
         return given
 
 
 def approved(task: str, evidence: str, *, needed: int, barred: Collection[str] = ()) -> list[Approval]:
-    """Return the approvals that hold now, one for each person, newest last.
+    """Return the approvals that are valid now, one per person, newest last.
 
-    barred: people whose approval does not count, since they trained the candidate. Raises RegistryError where they are
-    too few; the message says what there is instead: approvals that have expired, of other verdicts, or by the barred.
+    barred: people whose approval does not count because they trained the candidate. Raises RegistryError if there are
+    fewer than `needed`; the message lists approvals that expired, are of other verdicts, or are by barred people.
     """
     now, given = datetime.now(UTC), read(task)
     mine = [one for one in given if one.evidence == evidence]
@@ -68,7 +68,7 @@ def approved(task: str, evidence: str, *, needed: int, barred: Collection[str] =
 
 
 def approved_then(task: str, evidence: str, when: str) -> set[str]:
-    """Return who had approved the verdict at that moment (UTC, ISO 8601). Raises RegistryError as `read`."""
+    """Return the people whose approval was valid at time `when` (UTC, ISO 8601). Raises RegistryError like `read`."""
     then = _moment(when)
     given = [one for one in read(task) if one.evidence == evidence]
     return {one.who for one in given if _moment(one.when) <= then < _moment(one.until)}
@@ -83,7 +83,7 @@ def read(task: str) -> list[Approval]:
 
 
 def examined(task: str) -> list[tuple[Approval | None, str]]:
-    """Return every approval with its fault: a sentence where it is malformed, else empty."""
+    """Return every approval with its fault: a sentence if it is malformed, otherwise empty."""
     found: list[tuple[Approval | None, str]] = []
     where, before, seen = journal.opened().where, "", []
     for one in chain.examined(_chain(task)):

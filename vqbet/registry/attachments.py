@@ -1,4 +1,4 @@
-"""Evidence of verdicts as artefacts of runs: one run a verdict, found again by the verdict's id."""
+"""Evidence of verdicts as MLflow artifacts: one run per verdict, looked up by the verdict's id."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ NOTE = "mlflow.note.content"  # what MLflow's page of a run shows as its descrip
 
 
 def keep(task: str, folder: Path, *, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-    """Upload the evidence `folder`, which is named by its id, into a run of its own, once."""
+    """Upload the evidence `folder`, whose name is its id, into a run of its own, at most once."""
     if _runs(connection.client(), folder.name):
         return
     with runs.run(task, "verdict", params={}, tags={**tags, "to_be": folder.name}) as record:
         record.finish(metrics, [folder])
         record.tag(NOTE, f"**{tags['outcome']}**: {tags['reason']}")
-        record.tag(TAG, folder.name)  # last: a run that was interrupted is no evidence
+        record.tag(TAG, folder.name)  # last, so that an interrupted run does not count as evidence
 
 
 def attach(evidence: str, report: Path) -> None:
-    """Add a page about a verdict to the run of its evidence, once, and link to it from the run's description.
+    """Add the report on a verdict to the run of its evidence, once, and link to the report from the run's description.
 
-    Raises RegistryError where no run has that evidence.
+    Raises RegistryError if no run has that evidence.
     """
     client = connection.client()
     found = _runs(client, evidence)
@@ -45,9 +45,9 @@ def attach(evidence: str, report: Path) -> None:
 
 
 def fetch(prefix: str, store: Path) -> Path:
-    """The evidence whose id begins with `prefix`, copied into `store`. Its bytes are the caller's to check.
+    """Copy the evidence whose id begins with `prefix` into `store` and return its folder.
 
-    Raises RegistryError where there is none, or more than one.
+    The caller verifies the bytes. Raises RegistryError unless exactly one id begins with `prefix`.
     """
     client = connection.client()
     found = {run.data.tags[TAG]: run for run in _runs(client, prefix)}
@@ -63,7 +63,7 @@ def fetch(prefix: str, store: Path) -> Path:
 
 
 def _runs(client: MlflowClient, prefix: str) -> list[Any]:
-    """Runs that hold evidence whose id begins with `prefix`, in all experiments."""
+    """Return the runs of all experiments that hold evidence whose id begins with `prefix`."""
     if not prefix or not set(prefix) <= set("0123456789abcdef"):
         raise RegistryError(f"{prefix!r}: expected the beginning of a verdict's id, which is hexadecimal")
     with connection.refused("search for evidence"):

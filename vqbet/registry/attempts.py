@@ -1,8 +1,8 @@
-"""Every verdict that was sought about a policy: its plan, written down before an episode is played, and its outcome.
+"""Attempts to obtain a verdict on a policy: each plan, sealed before its first episode is played, and its outcome.
 
-A chain beside the ledger, `<task>.attempts`, shared by all clones that share the ledger. An unwelcome plan cannot be
-forgotten by deleting a folder, and another clone knows which seeds a policy has met. The registered model's tag
-ATTEMPTS_HEAD names the newest link, so a chain that was cut or replaced is noticed.
+Attempts are kept in the chain `<task>.attempts` beside the ledger, shared by all clones that share the ledger. Deleting
+a folder therefore does not hide an unwelcome plan, and other clones know which seeds a policy was evaluated on. The
+registered model's tag ATTEMPTS_HEAD names the newest link, so a truncated or replaced chain is detected.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ PLAN, VERDICT = "plan", "verdict"  # kinds of links
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sealed plan, and its verdict once there is one."""
+    """One sealed plan and, once sealed, its verdict."""
 
     candidate: str  # digest
     plan: str  # sha256
     content: Mapping[str, Any]  # the plan's JSON
-    who: str  # sought the verdict
+    who: str  # started the attempt
     when: str  # UTC, ISO 8601
     outcome: str = ""  # empty until the verdict is sealed
-    episodes: int = 0  # of each arm, played
+    episodes: int = 0  # played, per arm
     evidence: str = ""  # id of the verdict's evidence
 
 
 class Attempts:
-    """The attempts of one task, oldest first, as they are now. What is sealed is sealed after exactly these."""
+    """The attempts of one task, oldest first, as of construction. New links are sealed directly after these."""
 
     def __init__(self, task: str) -> None:
-        """Read the chain. Raises RegistryError where it is broken or has lost links that the registry knows."""
+        """Read the chain. Raises RegistryError if the chain is broken or lacks the link that ATTEMPTS_HEAD names."""
         self.task, self._links = task, chain.read(_chain(task))
         head = models.model_tags(task).get(ATTEMPTS_HEAD, "")
         if head and head not in [link["hash"] for link in self._links]:
@@ -49,24 +49,24 @@ class Attempts:
         self.all = _attempts(task, self._links)
 
     def of(self, candidate: str) -> list[Attempt]:
-        """The attempts about one policy, oldest first."""
+        """Return the attempts on the policy with digest `candidate`, oldest first."""
         return [one for one in self.all if one.candidate == candidate]
 
     def under(self, plan: str) -> Attempt | None:
-        """The attempt with the plan of this sha256, or None."""
+        """Return the attempt whose plan has the sha256 `plan`, or None."""
         return next((one for one in self.all if one.plan == plan), None)
 
     def judge(self, evidence: str) -> str:
-        """Return who signed the verdict with this evidence, by the trust file, or "unsigned"."""
+        """Return the name of the trusted signer of the verdict with this evidence, or "unsigned"."""
         sealed = [link for link in self._links if link["kind"] == VERDICT and link["evidence"] == evidence]
         return chain.signed_by(_chain(self.task), sealed[-1]) if sealed else seals.UNSIGNED
 
     def seal_plan(self, candidate: str, plan: str, content: Mapping[str, Any]) -> None:
-        """Write a plan down before its first episode. Raises OvertakenError where somebody sealed something since."""
+        """Seal a plan before its first episode. Raises OvertakenError if the chain has grown since it was read."""
         self._append({"kind": PLAN, "candidate": candidate, "plan": plan, "content": dict(content)})
 
     def seal_verdict(self, plan: str, *, outcome: str, episodes: int, evidence: str) -> None:
-        """Write down what a sealed plan led to. Raises as `seal_plan`."""
+        """Seal the verdict of a sealed plan. Raises like `seal_plan`."""
         self._append({"kind": VERDICT, "plan": plan, "outcome": outcome, "episodes": episodes, "evidence": evidence})
 
     def _append(self, content: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Attempts:
 
 
 def _attempts(task: str, links: Sequence[Mapping[str, Any]]) -> list[Attempt]:
-    """Plans joined with their verdicts. Raises RegistryError naming a link that is neither."""
+    """Join plans with their verdicts. Raises RegistryError naming the first malformed link."""
     found: dict[str, Attempt] = {}
     for link in links:
         _expect(task, link, found)

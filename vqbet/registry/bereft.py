@@ -1,4 +1,4 @@
-"""A registry that has a champion beside a place that has no ledger of it."""
+"""Check for a registry that has a champion whose ledger is missing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from vqbet.registry.promotion import HEAD
 
 
 def refuse_without_ledger(task: str) -> None:
-    """Raise RegistryError where the registry knows a champion of `task`, now or by its last promotion.
+    """Raise RegistryError if the registry has a champion of `task` or a tag of its last promotion.
 
-    To be called where the task's ledger is empty. A registry that was never written has nothing to say.
+    Call this only when the task's ledger is empty. A registry that was never written passes.
     """
     if connection.empty():
         return

@@ -1,6 +1,6 @@
-"""Append-only chains of JSON lines, each naming the hash of the one before: what was written can only be added to.
+"""Append-only chains of JSON lines, each of which names the hash of the previous line.
 
-Links are signed where $VQBET_KEY names a key, and must be where a trust file says whom to trust; see `seals`.
+Links are signed if $VQBET_KEY names a key, and must be signed if there is a trust file; see `seals`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vqbet.files import canonical
 from vqbet.registry import journal, rows, seals
 
 Link = dict[str, Any]
-OWN = ("seq", "prev", "hash", seals.KEY, seals.SIGNATURE)  # what the chain adds to a content
+OWN = ("seq", "prev", "hash", seals.KEY, seals.SIGNATURE)  # fields that the chain adds to the content
 SHAPES: Mapping[str, rows.Shape] = {
     "seq": rows.COUNT,
     "prev": rows.DIGEST_OR_NONE,
@@ -28,12 +28,12 @@ OPTIONAL = frozenset({seals.KEY, seals.SIGNATURE})
 
 
 class OvertakenError(RegistryError):
-    """Somebody else added the link that was to be added."""
+    """Another process added a link first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One line of a chain. `link`: None where it cannot be read; `fault`: a sentence, empty for a good one."""
+    """One line of a chain. `link`: None if the line cannot be parsed; `fault`: a sentence, empty for a valid line."""
 
     number: int
     link: Link | None
@@ -41,9 +41,9 @@ class Examined:
 
 
 def read(name: str) -> list[Link]:
-    """Return all links, oldest first; none where there is no such chain.
+    """Return all links, oldest first; an empty list if there is no such chain.
 
-    Raises RegistryError naming the first one that is broken or, where there is a trust file, not to be trusted.
+    Raises RegistryError naming the first link that is broken or, if there is a trust file, not trusted.
     """
     links = []
     for one in examined(name):
@@ -54,9 +54,9 @@ def read(name: str) -> list[Link]:
 
 
 def examined(name: str, *, trusting: bool = False) -> list[Examined]:
-    """Return every line of the chain with its fault; a last one without a link where pinned links are missing.
+    """Return every line of the chain with its fault; if pinned links are missing, the last element says so.
 
-    trusting: take no notice of signatures. Raises RegistryError where the journal does not answer.
+    trusting: ignore signatures. Raises RegistryError if the journal does not answer.
     """
     place = journal.opened()
     where = f"{place.where}: {name}"
@@ -75,10 +75,10 @@ def examined(name: str, *, trusting: bool = False) -> list[Examined]:
 
 
 def append(name: str, content: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> Link:
-    """Chain `content` to the links that were read, durably, and return it with seq, prev, hash and signature.
+    """Append `content` durably after the links `after` and return it with seq, prev, hash and signature.
 
-    Raises OvertakenError where there is a newer link by now, and RegistryError where the trust file would refuse this
-    one; nothing was written then.
+    Raises OvertakenError if a newer link exists by now, and RegistryError if the trust file would refuse the new link.
+    In both cases nothing is written.
     """
     link = {field: value for field, value in content.items() if field not in OWN}
     link |= {"seq": len(after) + 1, "prev": after[-1]["hash"] if after else ""}
@@ -93,24 +93,24 @@ def append(name: str, content: Mapping[str, Any], after: Sequence[Mapping[str, A
     if not place.add(name, link["seq"], canonical.line(link, ascii=False).encode()):
         raise OvertakenError(
             f"{place.where}: {name}: somebody else wrote entry {link['seq']} at the same moment, nothing was done; "
-            "look at it, and begin again"
+            "read that entry, then run the command again"
         )
     return link
 
 
 def signers(name: str, links: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each link of the chain `name` who signed it, by the trust file, or "unsigned"."""
+    """Return for each link of the chain `name` the name of its trusted signer, or "unsigned"."""
     trust = signing.current()
     return [seals.signer(trust, name, link) for link in links]
 
 
 def signed_by(name: str, link: Mapping[str, Any]) -> str:
-    """Return who signed the link of the chain `name`, by the trust file, or "unsigned"."""
+    """Return the name of the trusted signer of a link of the chain `name`, or "unsigned"."""
     return signers(name, [link])[0]
 
 
 def _parsed(line: bytes) -> tuple[Link | None, str]:
-    """A link, or None and the reason. Only the one way in which `append` writes a link is read as one."""
+    """Return the link (or None) and a fault. Only the canonical form that `append` writes is accepted."""
     try:
         link = json.loads(line, parse_constant=_no_number)
         if not isinstance(link, dict):
@@ -127,7 +127,7 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def _broken(link: Link, number: int, before: Link | None) -> str:
-    """Why the link does not stand here; `before` is None where the line before it has no hash to compare with."""
+    """Return the reason why the link is out of place, or "". `before`: the previous link, None if it has no hash."""
     seq, prev = link.get("seq"), link.get("prev")
     follows = before is None or prev == before["hash"]
     if type(seq) is int and seq == number and follows and link.get("hash") == _hash(link):

@@ -1,4 +1,4 @@
-"""Where the registry is, whether it answers, and how its refusals become one sentence."""
+"""Connection to the registry: its address, health checks, locks, and translation of its errors to RegistryError."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 CHECK_TIMEOUT_S = 5.0
-HELD_S = 20.0  # the longest wait for one holder of a lock; MLflow waits as long for another's transaction
-LOCK_S = 40.0  # the longest wait for a lock, however often its holders change
-PAUSE_S = (0.005, 0.05)  # between two tries for a lock; drawn anew, so that nobody is always late
-QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its server is gone
+HELD_S = 20.0  # longest wait for one holder of a lock; MLflow waits equally long for another transaction
+LOCK_S = 40.0  # longest wait for a lock, whether or not its holder changes
+PAUSE_S = (0.005, 0.05)  # range of the random pause between tries for a lock, so that no process always loses
+QUIET = {  # also short timeouts: by default MLflow waits for minutes when its server is gone
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -39,7 +39,7 @@ QUIET = {  # and quick: by MLflow's defaults a stage waits for minutes when its 
 
 
 def uri() -> str:
-    """The store that MLFLOW_TRACKING_URI names. Raises RegistryError unless it is sqlite:///<file> or http(s)://."""
+    """Return MLFLOW_TRACKING_URI. Raises RegistryError unless it is sqlite:///<file> or http(s)://."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not address.startswith((SQLITE, "http://", "https://")):
         raise RegistryError(
@@ -50,12 +50,12 @@ def uri() -> str:
 
 
 def shown() -> str:
-    """The address as it may be printed: without user and password."""
+    """Return the address without user and password, for messages."""
     return re.sub(r"//[^/@]*@", "//", uri())
 
 
 def home() -> Path:
-    """The folder of artefacts, ledgers and locks: beside the SQLite file, or $VQBET_HOME for a server."""
+    """Return the folder of artefacts, ledgers and locks: that of the SQLite file, or $VQBET_HOME for a server."""
     address = uri()
     if address.startswith(SQLITE):
         return Path(address.removeprefix(SQLITE)).absolute().parent
@@ -63,13 +63,13 @@ def home() -> Path:
 
 
 def empty() -> bool:
-    """Whether nothing can have been registered yet, since the SQLite file is not there. Makes none, asks no server."""
+    """Return whether the SQLite file does not exist yet. Creates no file and contacts no server."""
     address = uri()
     return address.startswith(SQLITE) and not Path(address.removeprefix(SQLITE)).is_file()
 
 
 def check() -> None:
-    """Raises RegistryError, within seconds, where the registry cannot be written or reached. Imports no MLflow."""
+    """Raise RegistryError, within seconds, if the registry cannot be written or reached. Does not import MLflow."""
     address = uri()
     if address.startswith(SQLITE):
         _check_file(Path(address.removeprefix(SQLITE)))
@@ -83,7 +83,7 @@ def _check_file(path: Path) -> None:
         with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT_S, isolation_level=None)) as store:
             store.execute("BEGIN IMMEDIATE")
             number = store.execute("PRAGMA user_version").fetchone()[0]
-            store.execute(f"PRAGMA user_version = {number}")  # touches a page: a read-only folder shows here
+            store.execute(f"PRAGMA user_version = {number}")  # writes a page, which fails in a read-only folder
             damage = store.execute("PRAGMA quick_check(1)").fetchone()[0]
             store.execute("ROLLBACK")
     except OSError as error:
@@ -123,21 +123,21 @@ def _check_server(address: str) -> None:
 
 
 _clients: dict[str, MlflowClient] = {}
-_opened_by = 0  # the process that opened registry or ledger; 0 where none did
+_opened_by = 0  # id of the process that opened the registry or a ledger; 0: none
 
 
 def client() -> MlflowClient:
-    """Return a client of the registry; opened once per process and address. Raises RegistryError where that fails.
+    """Return a client of the registry, opened once per process and address. Raises RegistryError if that fails.
 
-    Paths in the project's own store follow the folder of its file when that was moved or copied.
+    If the project's own store was moved or copied, the artefact paths in its SQLite file are updated.
     """
     address = uri()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     claim()
     if address not in _clients:
-        _import_mlflow(address)  # takes seconds, so nobody waits for it
-        # two first users of a file at once would both make its tables
+        _import_mlflow(address)  # takes seconds, so outside of the lock
+        # two first users of a file at the same time would both create its tables
         with nullcontext() if _has_tables(address) else _held("mlflow"), refused("be opened"):
             _clients[address] = _opened(address)
         _mark(address)
@@ -145,10 +145,10 @@ def client() -> MlflowClient:
 
 
 def claim() -> None:
-    """Remember that this process has registry or ledger open. Raises RegistryError in a fork of a process that had.
+    """Record that this process opened the registry or a ledger. Raises RegistryError in a fork of such a process.
 
-    SQLite must not be carried across a fork: a mutex that another thread of the parent held at that moment is never
-    released in the child, which then waits for ever and keeps all others waiting.
+    SQLite must not be carried across a fork: a mutex that another thread of the parent held at the fork is never
+    released in the child, which then blocks forever and blocks all other processes.
     """
     global _opened_by
     if _opened_by not in (0, os.getpid()):
@@ -169,20 +169,20 @@ def _import_mlflow(address: str) -> None:
 
 
 def _has_tables(address: str) -> bool:
-    """Whether nothing is left to make: a server, or a file that this version of MLflow has opened before."""
+    """Return whether no tables need to be created: for a server, or a file this version of MLflow has opened before."""
     if not address.startswith(SQLITE):
         return True
     path = Path(address.removeprefix(SQLITE))
     try:
         return path.is_file() and _pragma(path, "user_version") == _version_mark()
-    except sqlite3.Error:  # it is locked or no database; opening it says so
+    except sqlite3.Error:  # locked, or not a database; opening it raises the error
         return False
 
 
 def _mark(address: str) -> None:
-    """Write into the file that its tables are complete. MLflow does not use SQLite's user_version."""
+    """Mark the file's tables as complete in SQLite's user_version, which MLflow does not use."""
     if address.startswith(SQLITE) and not _has_tables(address):
-        with suppress(sqlite3.Error):  # then the next process waits for its turn once more
+        with suppress(sqlite3.Error):  # then the next process takes the lock once more
             _pragma(Path(address.removeprefix(SQLITE)), f"user_version = {_version_mark()}")
 
 
@@ -207,7 +207,7 @@ def _opened(address: str) -> MlflowClient:
 
 @contextmanager
 def refused(action: str) -> Iterator[None]:
-    """Whatever MLflow, its database or the network say becomes one RegistryError: "<store>: cannot <action>: ..."."""
+    """Convert errors of MLflow, its database and the network to RegistryError("<store>: cannot <action>: ...")."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -221,10 +221,10 @@ def refused(action: str) -> Iterator[None]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold this machine's lock `name`. Released by the kernel when the process dies, however it dies.
+    """Hold this machine's lock `name`. The kernel releases the lock when the process dies for any reason.
 
-    The registry is opened before, so that nobody waits while MLflow is imported. Raises RegistryError, naming
-    the process that holds the lock, after HELD_S seconds of one holder or LOCK_S seconds of many.
+    The registry is opened first, so that the lock is not held while MLflow is imported. Raises RegistryError, naming
+    the process that holds the lock, after HELD_S seconds with one holder or LOCK_S seconds in total.
     """
     client()
     with _held(name):
@@ -244,7 +244,7 @@ def _held(name: str) -> Iterator[None]:
         ) from error
     try:
         _wait_for(handle, path)
-        with suppress(OSError):  # a full disk; the number only serves the sentence that others read
+        with suppress(OSError):  # a full disk; the number is only used in other processes' error messages
             os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
@@ -269,7 +269,7 @@ def _wait_for(handle: int, path: Path) -> None:
 
 
 def _told(holder: str) -> str:
-    """Return how to be rid of the process whose number is in the lock."""
+    """Return advice on the process whose id is in the lock."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""What a person wants to know about one registered version, in the order of asking."""
+"""Summary of one registered version for `vqbet show`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vqbet.registry import connection, ledger, models, promotion, seals
 
 
 def show(reference: str) -> dict[str, str]:
-    """What `reference` is, from which data, with which verdict, and where its run is. Raises RegistryError."""
+    """Return the identity, data, verdict, ledger entries and run of the version `reference`. Raises RegistryError."""
     version = promotion.resolve(reference)
     rows = {
         "model": f"{version.name}/{version.version}",
@@ -29,7 +29,7 @@ def show(reference: str) -> dict[str, str]:
 
 
 def _reign(version: models.Version) -> dict[str, str]:
-    """The ledger entries that made this version champion."""
+    """Return the ledger entries that made this version champion."""
     entries = [entry for entry in promotion.history(version.name) if entry.version == version.version]
     signers = ledger.signers(version.name, entries)
     return {f"ledger {one.seq}": _sentence(one, by) for one, by in zip(entries, signers, strict=True)}

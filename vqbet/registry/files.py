@@ -1,4 +1,4 @@
-"""The files of a registered version: fetched, compared with a bundle of the same digest, and put back where lost."""
+"""Files of a registered version: download, comparison with a bundle of the same digest, and restoration."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from vqbet.registry import connection
 if TYPE_CHECKING:
     from vqbet.registry.models import Version
 
-NOT_OURS = ("MLmodel", "registered_model_meta")  # what MLflow adds to the bundle's files
+NOT_OURS = ("MLmodel", "registered_model_meta")  # files that MLflow adds to the bundle's
 
 
 def download(version: Version, into: Path) -> Path:
-    """Fetch the bundle's files into the new or empty folder `into`; returns it. Verifying the digest is the caller's.
+    """Download the bundle's files into the new or empty folder `into` and return `into`.
 
-    Raises RegistryError where files are missing in the registry's store; `into` is then left as it was.
+    The caller verifies the digest. Raises RegistryError if files are missing in the registry's store; `into` is then
+    left unchanged.
     """
     name = f"{version.name}/{version.version}"
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -38,11 +39,11 @@ def download(version: Version, into: Path) -> Path:
 
 
 def complete(version: Version, folder: Path) -> list[str]:
-    """Compare the registry's files of `version` with those of its bundle in `folder`; returns the names put back.
+    """Restore the registry's files of `version` from its bundle in `folder`; return the names of restored files.
 
     The caller has verified that the bundle in `folder` has the version's digest. Missing and changed files are
-    uploaded to where the version's files belong; files that the bundle does not have are removed. Raises RegistryError
-    where the registry still answers other bytes afterwards.
+    uploaded; files that the bundle does not have are removed. Raises RegistryError if the registry's files still differ
+    afterwards.
     """
     wrong = differences(version, folder)
     if not wrong:
@@ -61,7 +62,7 @@ def complete(version: Version, folder: Path) -> list[str]:
 
 
 def differences(version: Version, folder: Path) -> list[str]:
-    """Names of files that the registry lacks, has with other bytes, or should not have, by the bundle in `folder`."""
+    """Return the names of files that the registry lacks, has with other bytes, or that the bundle does not have."""
     with tempfile.TemporaryDirectory() as staging:
         _fetch(version, Path(staging))
         found = {name: value for name, value in _prints(Path(staging)).items() if name not in NOT_OURS}
@@ -70,7 +71,7 @@ def differences(version: Version, folder: Path) -> list[str]:
 
 
 def logged_model(version: Version) -> str:
-    """The id of MLflow's model behind a version; its files belong there."""
+    """Return the id of the MLflow logged model that holds the version's files."""
     client = connection.client()
     with connection.refused(f"read {version.name}/{version.version}"):
         source = client.get_model_version(version.name, str(version.version)).source
@@ -78,7 +79,7 @@ def logged_model(version: Version) -> str:
 
 
 def _fetch(version: Version, into: Path) -> None:
-    """All files of the version that the registry has."""
+    """Download all files of the version that the registry has."""
     import mlflow.artifacts
 
     connection.client()
@@ -96,7 +97,7 @@ def _prints(folder: Path) -> dict[str, Fingerprint]:
 
 
 def store_of(model_id: str) -> Any:
-    """MLflow's store of a model's files, at the place that the registry names now; its clients remember former ones."""
+    """Return MLflow's store of a model's files at its present location; MLflow's clients cache earlier locations."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     location = connection.client().get_logged_model(model_id).artifact_location

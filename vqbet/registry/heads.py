@@ -1,6 +1,6 @@
-"""Ends of a task's chains, as they are published outside: what was published must still stand in the chains.
+"""Published heads of a task's chains. Everything that was published must still be in the chains.
 
-A chain is evidence against whoever cannot write all of it again. A published end binds those who can, too.
+A chain detects changes by anyone who cannot rewrite all of it. A published head also detects a complete rewrite.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from vqbet.contract import RegistryError
 from vqbet.files import canonical
 from vqbet.registry import chain, rows
 
-PARTS = ("", ".approvals", ".attempts")  # what follows the task in the names of its chains
+PARTS = ("", ".approvals", ".attempts")  # suffixes of the task in the names of its chains
 MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The ends of a task's chains at one time: number and hash of the last link, by the chain's name."""
+    """Heads of a task's chains at one time: number and hash of the last link, by the chain's name."""
 
     task: str
-    ends: Mapping[str, tuple[int, str]]  # chains that have no link are absent
+    ends: Mapping[str, tuple[int, str]]  # empty chains are absent
 
     @property
     def seq(self) -> int:
-        """The number of the ledger's last entry, 0 where it has none."""
+        """The number of the ledger's last entry, 0 if the ledger is empty."""
         return self.ends.get(self.task, (0, ""))[0]
 
     def content(self) -> bytes:
@@ -37,7 +37,7 @@ class Head:
 
     @classmethod
     def parse(cls, task: str, content: bytes) -> Head:
-        """Return what `content` wrote about `task`. Raises RegistryError for anything else."""
+        """Return the head parsed from `content`, the inverse of `content()`. Raises RegistryError for anything else."""
         try:
             value = json.loads(content[:MAX_BYTES])
         except (ValueError, RecursionError) as error:
@@ -55,12 +55,12 @@ _END: Mapping[str, rows.Shape] = {"seq": rows.VERSION, "hash": rows.DIGEST}
 
 
 def head(task: str) -> Head:
-    """Return the ends of the task's chains. Raises RegistryError where one of them is broken or not trusted."""
+    """Return the head of the task's chains. Raises RegistryError if one of them is broken or not trusted."""
     return Head(task, {name: _end(links) for name in _names(task) if (links := chain.read(name))})
 
 
 def unsigned(task: str) -> Head:
-    """Return the ends of the task's chains, whoever signed them, or nobody. Raises RegistryError for a broken one."""
+    """Return the head of the task's chains, ignoring signatures. Raises RegistryError for a broken chain."""
     ends = {}
     for name in _names(task):
         found = chain.examined(name, trusting=True)
@@ -72,12 +72,12 @@ def unsigned(task: str) -> Head:
 
 
 def length(task: str) -> int:
-    """Return how many lines the task's ledger has, whatever they are worth. Raises RegistryError as the journal."""
+    """Return the number of lines of the task's ledger, valid or not. Raises RegistryError like the journal."""
     return len(chain.examined(task, trusting=True))
 
 
 def misses(published: Head) -> Iterator[str]:
-    """Sentences about what was published and does not stand in the chains any more. Raises RegistryError as `read`."""
+    """Yield a sentence for each published link that the chains lack. Raises RegistryError like the journal."""
     for name, (seq, wanted) in sorted(published.ends.items()):
         found = chain.examined(name, trusting=True)
         link = found[seq - 1].link if seq <= len(found) else None

@@ -1,12 +1,12 @@
-"""Where chains are kept: numbered lines that can only be added to, each number once, however many try at the same time.
+"""Storage of chains: append-only numbered lines. Of concurrent writers of one number, exactly one succeeds.
 
-$VQBET_LEDGER names the place:
+$VQBET_LEDGER names the storage:
 
     sqlite:///<file>                  the default, ledger.db beside the registry's own file: a transaction
-    postgresql://user:secret@host/db  one for all machines of a team: a transaction
-    s3://bucket/prefix                likewise: an object a line, put under the condition that there is none
+    postgresql://user:secret@host/db  shared by all machines of a team: a transaction
+    s3://bucket/prefix                likewise shared: one object per line, created with If-None-Match
 
-This is the compare-and-set that MLflow's alias lacks.
+The journal provides the compare-and-set that MLflow's alias lacks.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ WAIT_S = connection.HELD_S  # for another process's transaction
 
 
 class Journal(Protocol):
-    """Lines by the name of their chain."""
+    """Numbered lines, by the name of their chain."""
 
     @property
     def where(self) -> str:
-        """The place, as it may be printed."""
+        """The address without user and password, for messages."""
 
     def lines(self, name: str) -> list[bytes]:
-        """In the order of their numbers. Raises RegistryError where the place does not answer."""
+        """Return the lines in the order of their numbers. Raises RegistryError if the storage does not answer."""
 
     def add(self, name: str, number: int, line: bytes) -> bool:
-        """Durably, as number 1, 2, 3 ...; False where that number is taken: nothing was written then."""
+        """Add `line` durably as number 1, 2, 3, ...; return False and write nothing if that number is taken."""
 
 
 def opened() -> Journal:
-    """The journal that VQBET_LEDGER names. Raises RegistryError for any other address than those above.
+    """Return the journal that VQBET_LEDGER names. Raises RegistryError for an address that is not listed above.
 
-    Also in a fork of a process that had registry or ledger open, see `connection.claim`.
+    Also raises RegistryError in a fork of a process that had the registry or a ledger open, see `connection.claim`.
     """
     connection.claim()
     address = os.environ.get(VARIABLE) or f"{connection.SQLITE}{connection.home() / 'ledger.db'}"
@@ -66,7 +66,7 @@ def opened() -> Journal:
 
 @dataclass(frozen=True)
 class _Tables:
-    """A table of SQLite or Postgres. Its primary key is what two writers of one number cannot share."""
+    """A table of SQLite or Postgres, whose primary key (chain, number) lets only one writer of a number succeed."""
 
     address: str
     where: str
@@ -112,7 +112,7 @@ class _Tables:
 
 @lru_cache(maxsize=4)
 def _engine(address: str) -> Engine:
-    """The database, with its table. No connection outlives its use, so a process that dies holds none."""
+    """Return the database, creating its table if needed. Connections are not pooled, so a dying process leaves none."""
     from sqlalchemy import NullPool, create_engine, inspect, text
     from sqlalchemy.exc import DBAPIError
 
@@ -132,14 +132,14 @@ def _engine(address: str) -> Engine:
                 )
             )
     except DBAPIError:
-        if not inspect(engine).has_table("vqbet_ledger"):  # else: another process made it in the meantime
+        if not inspect(engine).has_table("vqbet_ledger"):  # otherwise another process created the table in the meantime
             raise
     return engine
 
 
 @dataclass(frozen=True)
 class _Objects:
-    """One object a line: `<prefix>/ledger/<chain>/<number>.json`."""
+    """One object per line: `<prefix>/ledger/<chain>/<number>.json`."""
 
     address: str
     where: str

@@ -1,7 +1,7 @@
-"""The promotion ledger of one task: a chain of what became champion.
+"""Promotion ledger of one task: a chain of the changes of its champion.
 
-An entry is durable before the alias moves, so the ledger is the truth and the alias its copy. Every entry is checked
-by itself and against the one before it, whenever the ledger is read.
+An entry is durable before the alias moves, so the ledger is authoritative and the alias is a copy. Whenever the ledger
+is read, every entry is checked by itself and against the entries before it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ Action = Literal["promote", "force", "rollback"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One effect on the champion alias. A version of 0 and an empty digest stand for "no champion"."""
+    """One change of the champion alias. Version 0 with an empty digest stands for "no champion"."""
 
     seq: int  # 1, 2, 3, ...
     action: Action
     task: str
-    version: int  # who became champion
+    version: int  # the new champion
     digest: str
-    previous_version: int  # who was champion before
+    previous_version: int  # the previous champion
     previous_digest: str
     who: str
     why: str
-    when: str  # UTC, ISO 8601; never before the entry before
-    evidence: str  # id of the verdict's evidence; empty for a rollback and where it was forced
-    approved: str = ""  # by whom, where the promotion needed it
-    checked: str = ""  # how the evidence was checked when it was promoted
+    when: str  # UTC, ISO 8601; not before the previous entry
+    evidence: str  # id of the verdict's evidence; empty for a rollback or a forced promotion
+    approved: str = ""  # names of the approvers, if the promotion needed approvals
+    checked: str = ""  # how the evidence was checked at promotion
     prev: str = ""  # hash of entry seq - 1; empty for the first
     hash: str = ""  # sha256 of this entry's canonical JSON without this field
-    key: str = ""  # id of the key that signed it; empty where none did
+    key: str = ""  # id of the signing key; empty if unsigned
     signature: str = ""  # see `seals`
 
     def to_json(self) -> dict[str, Any]:
-        """The link as it stands in the chain: without key and signature where nobody signed."""
+        """Return the link as stored in the chain: without key and signature if unsigned."""
         return {name: value for name, value in asdict(self).items() if value or name not in chain.OPTIONAL}
 
 
@@ -48,7 +48,7 @@ _OPTIONAL = chain.OPTIONAL | {"approved", "checked"}
 
 @dataclass(frozen=True, slots=True)
 class ExaminedEntry:
-    """One line of a ledger. `entry`: None where it is malformed; `fault`: a sentence, empty for a good one."""
+    """One line of a ledger. `entry`: None if the line is malformed; `fault`: a sentence, empty for a valid line."""
 
     number: int
     entry: LedgerEntry | None
@@ -57,7 +57,7 @@ class ExaminedEntry:
 
 @dataclass(slots=True)
 class _Story:
-    """What came before an entry. `whole`: no entry so far was malformed; `last`: None at first and after such a one."""
+    """State of a ledger before an entry. `whole`: no entry was malformed; `last`: None if missing or malformed."""
 
     last: LedgerEntry | None = None
     whole: bool = True
@@ -101,9 +101,9 @@ class _Story:
 
 
 def read(task: str) -> list[LedgerEntry]:
-    """Return all entries, oldest first; none where nothing was promoted.
+    """Return all entries, oldest first; an empty list if nothing was promoted.
 
-    Raises RegistryError naming the first that is broken or malformed or, where there is a trust file, not trusted.
+    Raises RegistryError naming the first entry that is broken, malformed or, if there is a trust file, not trusted.
     """
     entries = []
     for one in examined(task):
@@ -114,7 +114,7 @@ def read(task: str) -> list[LedgerEntry]:
 
 
 def examined(task: str) -> list[ExaminedEntry]:
-    """Return every line of the ledger with its fault. Raises RegistryError where the journal does not answer."""
+    """Return every line of the ledger with its fault. Raises RegistryError if the journal does not answer."""
     found, story, where = [], _Story(), journal.opened().where
     for one in chain.examined(task):
         entry, fault = None, one.fault
@@ -129,9 +129,9 @@ def examined(task: str) -> list[ExaminedEntry]:
 
 
 def append(entry: LedgerEntry, after: Sequence[LedgerEntry]) -> LedgerEntry:
-    """Chain `entry` to those that were read, durably, and return it with seq, prev, hash and signature.
+    """Append `entry` durably after the entries `after` and return it with seq, prev, hash and signature.
 
-    Raises RegistryError where it would be malformed, and as `chain.append`; nothing was written then.
+    Raises RegistryError if the entry would be malformed, and like `chain.append`. Nothing is written then.
     """
     story = _Story()
     for earlier in after:
@@ -142,7 +142,7 @@ def append(entry: LedgerEntry, after: Sequence[LedgerEntry]) -> LedgerEntry:
 
 
 def reigns(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
-    """The promotions that no rollback undid, oldest first; the last one made the present champion."""
+    """Return the promotions that no rollback undid, oldest first; the last one made the present champion."""
     standing: list[LedgerEntry] = []
     for entry in entries:
         if entry.action == "rollback":
@@ -153,12 +153,12 @@ def reigns(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
 
 
 def signers(task: str, entries: Sequence[LedgerEntry]) -> list[str]:
-    """Return for each entry who signed it, by the trust file, or "unsigned"."""
+    """Return for each entry the name of its trusted signer, or "unsigned"."""
     return chain.signers(task, [entry.to_json() for entry in entries])
 
 
 def shape(task: str, link: chain.Link) -> str:
-    """Return a sentence about the first field that no entry of `task` can have; empty where there is none."""
+    """Return a sentence about the first field that is invalid for an entry of `task`, or an empty string."""
     promoted = link.get("action") == "promote"
     shapes: dict[str, rows.Shape] = {
         "action": rows.one_of("promote", "force", "rollback"),

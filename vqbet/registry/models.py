@@ -1,6 +1,6 @@
 """Registered models: a bundle's files, an MLmodel file with our own flavour, and tags. No pickle, nothing executable.
 
-`mlflow.pyfunc` can load none of them, by design: what acts is loaded by `vqbet.bundle` from verified files.
+By design `mlflow.pyfunc` cannot load them: policies are loaded by `vqbet.bundle` from verified files.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives, as MLflow shows it."""
+    """Inputs and outputs of a model, as MLflow shows them."""
 
     inputs: Tensors
     outputs: Tensors
 
     @classmethod
     def of_policy(cls, spec: Spec) -> Signature:
-        """observation (-1, D) float32 -> action (-1, A) float32, physical units."""
+        """Return the signature observation (-1, D) float32 -> action (-1, A) float32, in physical units."""
         return cls(
             {"observation": ("float32", (-1, len(spec.observation)))}, {"action": ("float32", (-1, len(spec.action)))}
         )
@@ -66,11 +66,11 @@ def register(
     run_id: str | None = None,
     signature: Signature | None = None,
 ) -> int:
-    """Put the bundle in `folder` into the registry under `name`; gives its version number.
+    """Register the bundle in `folder` under `name` and return its version number.
 
-    tags["digest"] identifies the bundle: where `name` has a version of that digest, its tags are brought up to date,
-    files that the registry has lost are put back, and its number is given. The signature is that of a policy of `spec`
-    unless given. Raises RegistryError where there is no bundle, no digest, or the registry does not take it.
+    tags["digest"] identifies the bundle. If `name` already has a version with this digest, its tags are updated, files
+    that the registry has lost are restored, and its number is returned. signature: by default that of a policy of
+    `spec`. Raises RegistryError if there is no bundle or no digest, or if the registry refuses it.
     """
     if not tags.get("digest"):
         raise RegistryError(f"{name}: expected the bundle's digest among the tags, got {sorted(tags)}")
@@ -97,7 +97,7 @@ def register(
 
 
 def resolve(reference: str) -> Version:
-    """The version that "name@alias" or "name/3" stands for. Raises RegistryError listing what there is instead."""
+    """Return the version for "name@alias" or "name/3". Raises RegistryError listing the existing versions."""
     match = re.fullmatch(r"([^@/\s]{1,100})(?:@([^@/\s]{1,100})|/([0-9]{1,9}))", reference)
     if match is None:
         raise RegistryError(
@@ -114,7 +114,7 @@ def resolve(reference: str) -> Version:
 
 
 def by_digest(name: str, digest: str) -> Version:
-    """The version whose bundle has this digest. Raises RegistryError where there is none."""
+    """Return the version whose bundle has this digest. Raises RegistryError if there is none."""
     found = next((version for version in _versions(connection.client(), name) if version.digest == digest), None)
     if found is None:
         raise RegistryError(
@@ -124,12 +124,12 @@ def by_digest(name: str, digest: str) -> Version:
 
 
 def champion(task: str) -> Version | None:
-    """The version that the alias names, or None; `promotion.champion` is what the ledger says."""
+    """Return the version that the champion alias names, or None; `promotion.champion` also checks the ledger."""
     return by_alias(task, CHAMPION)
 
 
 def by_alias(name: str, alias: str) -> Version | None:
-    """The version that carries `alias` now, or None. Asks for the alias itself: searches do not show aliases."""
+    """Return the version that has `alias` now, or None. Looks the alias up directly: searches do not show aliases."""
     from mlflow.exceptions import MlflowException
 
     client = connection.client()
@@ -143,7 +143,7 @@ def by_alias(name: str, alias: str) -> Version | None:
 
 
 def set_candidate(name: str, version: int) -> None:
-    """Point the alias `candidate` at `version`. Anybody may; it gives no right to act."""
+    """Point the alias `candidate` at `version`. No verdict is needed: the alias gives no right to act."""
     client = connection.client()
     resolve(f"{name}/{version}")
     with connection.refused(f"set {name}@{CANDIDATE}"):
@@ -151,13 +151,13 @@ def set_candidate(name: str, version: int) -> None:
 
 
 def model_tags(name: str) -> dict[str, str]:
-    """Tags of the registered model itself (not of a version); empty where there is no such model."""
+    """Return the tags of the registered model itself (not of a version); empty if there is no such model."""
     model = _model(connection.client(), name)
     return dict(model.tags) if model else {}
 
 
 def tag_model(name: str, key: str, value: str) -> None:
-    """Set a tag of the registered model itself. Raises RegistryError where there is no such model."""
+    """Set a tag of the registered model itself. Raises RegistryError if there is no such model."""
     with connection.refused(f"tag {name}"):
         connection.client().set_registered_model_tag(name, key, value)
 
@@ -165,7 +165,7 @@ def tag_model(name: str, key: str, value: str) -> None:
 def _upload(
     client: MlflowClient, name: str, folder: Path, digest: str, spec: Spec, run_id: str | None, signature: Signature
 ) -> str:
-    """The bundle's files and an MLmodel file as a logged model; gives its id."""
+    """Upload the bundle's files and an MLmodel file as a logged model and return its id."""
     number = experiment(client, spec.task)
     with connection.refused(f"upload {folder}"):
         entity = client.create_logged_model(number, name=name, source_run_id=run_id, tags={"digest": digest})
@@ -176,7 +176,7 @@ def _upload(
 
 
 def _describe(model_id: str, digest: str, run_id: str, signature: Signature) -> None:
-    """Upload MLflow's own file about a model: flavour and signature, nothing executable."""
+    """Upload the MLmodel file: flavour and signature, nothing executable."""
     from mlflow.models import Model
 
     described = Model(run_id=run_id or None, model_uuid=model_id, model_id=model_id, signature=_tensor_specs(signature))
@@ -232,7 +232,7 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
 
 
 def _versions(client: MlflowClient, name: str) -> list[Version]:
-    """All versions of `name`, newest first."""
+    """Return all versions of `name`, newest first."""
     aliases = _aliases(client, name)
     found: list[Version] = []
     with connection.refused(f"list versions of {name}"):

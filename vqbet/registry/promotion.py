@@ -1,10 +1,11 @@
-"""The champion alias moves here and nowhere else: after a verdict, with the ledger written first.
+"""Promotion and rollback: the only code that moves the champion alias, and only after writing the ledger.
 
-MLflow's alias has no compare-and-set, so the order is ours: read the champion, check that the verdict is about exactly
-these two digests, add the next entry to the ledger (durable; of all who try only one can), move the alias, read ledger
-and alias back. A crash in between leaves a ledger one entry ahead of the alias, which the next promotion, rollback or
-`repair` completes. Processes of one machine wait for one another; of several machines that share a ledger, the slower
-one is refused. The registry keeps the hash of the last entry, so another machine's ledger is noticed and refused.
+MLflow's alias has no compare-and-set, so promotion follows a fixed order: read the champion, check that the verdict is
+about exactly these two digests, append the next entry to the ledger (durable; only one of concurrent writers succeeds),
+move the alias, read ledger and alias back. A crash in between leaves the ledger one entry ahead of the alias; the next
+promotion, rollback or `repair` completes the move. Processes on one machine wait for each other. If several machines
+share a ledger, the slower one is refused. The registry keeps the hash of the last entry, so that the ledger of another
+machine is detected and refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vqbet.registry.approvals import approved
 from vqbet.registry.ledger import LedgerEntry
 from vqbet.registry.models import CHAMPION, Version
 
-SETTLING_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)  # between looks at an alias that another machine may be moving
+SETTLING_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 0.0)  # pauses between reads of an alias that another machine may be moving
 HEAD = "ledger_head"  # tag of the registered model: hash of the last entry whose effect is complete
 
 
@@ -35,13 +36,12 @@ def promote(
     barred: Collection[str] = (),
     checked: str = "",
 ) -> LedgerEntry:
-    """Make `version` the champion of `task`; return the ledger entry, the present one where it is champion already.
+    """Make `version` the champion of `task`; return the ledger entry (the last one if `version` already is champion).
 
-    verdict: its keys "outcome", "candidate" and "champion" are read, the latter two digests ("" for no champion).
-    evidence: the id of the verdict's evidence. approvals: how many people must have approved it; barred: whose approval
-    does not count. checked: how the evidence was
-    checked before. Raises RegistryError where the verdict is no PROMOTE, is about other digests, was used before, or
-    lacks approvals.
+    verdict: its keys "outcome", "candidate" and "champion" are read; the latter two are digests ("" for no champion).
+    evidence: id of the verdict's evidence. approvals: number of people who must have approved the verdict. barred:
+    people whose approval does not count. checked: how the evidence was checked before. Raises RegistryError if the
+    verdict is not PROMOTE, is about other digests, was used before, or lacks approvals.
     """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
@@ -66,9 +66,10 @@ def admit(
     approvals: int = 0,
     barred: Collection[str] = (),
 ) -> bool:
-    """Return whether there is something to promote: False where `version` is champion already.
+    """Return False if `version` already is champion, otherwise True.
 
-    Raises as `promote`, of which this is all but the effect, so that nobody waits for a check that leads nowhere.
+    Makes all checks of `promote` without its effect and raises like it, so that a promotion that would be refused fails
+    before the evidence is checked at length.
     """
     with connection.locked(task):
         candidate = models.resolve(f"{task}/{version}")
@@ -82,7 +83,7 @@ def admit(
 
 
 def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
-    """Make `version` the champion without a verdict. Needs a reason, and is written down as what it is."""
+    """Make `version` the champion without a verdict. Needs a reason and is recorded in the ledger as forced."""
     if not why.strip():
         raise RegistryError(f"{task}: a forced promotion needs a reason; say why")
     with connection.locked(task):
@@ -94,7 +95,7 @@ def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
 
 
 def rollback(task: str, why: str, who: str) -> LedgerEntry:
-    """Make the champion before the present one champion again. Needs no verdict, only a reason."""
+    """Make the previous champion the champion again. Needs a reason but no verdict."""
     if not why.strip():
         raise RegistryError(f"{task}: a rollback needs a reason; say why")
     with connection.locked(task):
@@ -114,10 +115,10 @@ def rollback(task: str, why: str, who: str) -> LedgerEntry:
 
 
 def champion(task: str) -> Version | None:
-    """The champion of `task` by the ledger's last entry; None where nothing was ever promoted.
+    """Return the champion of `task` by the ledger's last entry; None if nothing was ever promoted.
 
-    Raises RegistryError where the alias says otherwise: it was moved by something else than a promotion, or a promotion
-    was cut off. A promotion that is under way on another machine is waited for.
+    Raises RegistryError if the alias disagrees: it was not moved by a promotion, or a promotion was interrupted. Waits
+    for a promotion that another machine is making.
     """
     for pause_s in SETTLING_S:
         entries, found = _read(task)
@@ -133,9 +134,9 @@ def champion(task: str) -> Version | None:
 
 
 def resolve(reference: str) -> Version:
-    """The version that "name@alias" or "name/3" stands for; "name@champion" by the ledger, as `champion`.
+    """Return the version for "name@alias" or "name/3"; "name@champion" is checked against the ledger, see `champion`.
 
-    Raises RegistryError listing what there is instead.
+    Raises RegistryError listing the existing versions.
     """
     name, _, alias = reference.partition("@")
     if alias == CHAMPION and (found := champion(name)) is not None:
@@ -144,13 +145,13 @@ def resolve(reference: str) -> Version:
 
 
 def predecessor(task: str) -> int:
-    """The version that a rollback would make champion; 0 where there is none."""
+    """Return the version that a rollback would make champion; 0 if there is none."""
     standing = ledger.reigns(ledger.read(task))
     return standing[-2].version if len(standing) > 1 else 0
 
 
 def repair(task: str) -> LedgerEntry | None:
-    """Make the alias agree with the ledger again; gives the entry that was completed, None where nothing was amiss."""
+    """Set the alias as the ledger says; return the entry that was completed, None if alias and ledger agreed."""
     with connection.locked(task):
         entries, champion = _read(task)
         if not entries or (_agrees(entries[-1], champion) and _head(task) == entries[-1].hash):
@@ -160,7 +161,7 @@ def repair(task: str) -> LedgerEntry | None:
 
 
 def amiss(task: str) -> str:
-    """What is wrong between ledger and alias; empty where they agree. Raises RegistryError as `repair`."""
+    """Return a sentence if ledger and alias disagree, otherwise an empty string. Raises RegistryError like `repair`."""
     entries, champion = _read(task)
     if not entries or (_agrees(entries[-1], champion) and _head(task) == entries[-1].hash):
         return ""
@@ -169,14 +170,14 @@ def amiss(task: str) -> str:
 
 
 def history(task: str) -> list[LedgerEntry]:
-    """Who was champion of `task` when, and why; oldest first. Raises RegistryError where the chain is broken."""
+    """Return the ledger entries of `task`, oldest first. Raises RegistryError if the chain is broken."""
     return ledger.read(task)
 
 
 def _admit(
     candidate: Version, present: str, verdict: Mapping[str, Any], evidence: str, entries: Sequence[LedgerEntry]
 ) -> None:
-    """Raises RegistryError unless the verdict says PROMOTE about exactly these two digests and is still unused."""
+    """Raise RegistryError unless the verdict is PROMOTE, is about exactly these two digests, and is unused."""
     name = f"{candidate.name}/{candidate.version}"
     if verdict.get("outcome") != "PROMOTE":
         raise RegistryError(f"{name}: the verdict is {verdict.get('outcome')!r}, only PROMOTE moves the champion")
@@ -195,7 +196,7 @@ def _admit(
 
 
 def _settled(task: str) -> tuple[list[LedgerEntry], Version | None]:
-    """Ledger and champion in agreement; completes what a crash left between the two. The caller holds the lock."""
+    """Return ledger and champion, completing a move that a crash interrupted. The caller holds the lock."""
     entries, champion = _read(task)
     if not entries:
         return entries, champion
@@ -217,7 +218,7 @@ def _settled(task: str) -> tuple[list[LedgerEntry], Version | None]:
 
 def _read(task: str) -> tuple[list[LedgerEntry], Version | None]:
     champion, head = models.champion(task), _head(task)
-    entries = ledger.read(task)  # last: it is never behind what was read before
+    entries = ledger.read(task)  # last, so that the ledger is never behind alias and tag
     if head and head not in [entry.hash for entry in entries]:
         raise RegistryError(
             f"{task}: the registry's last promotion {head[:12]} is not in {_place()}: entries are missing, or "
@@ -248,7 +249,7 @@ def _enact(
     why: str,
     **proof: str,
 ) -> LedgerEntry:
-    """proof: the fields of an entry that say what allowed it."""
+    """Write the ledger entry and move the alias. proof: entry fields that justify the change."""
     entry = ledger.append(
         LedgerEntry(
             seq=0,
@@ -271,9 +272,9 @@ def _enact(
 
 
 def _move(task: str, entry: LedgerEntry) -> None:
-    """The alias, then the head, then both and the ledger read back.
+    """Set the alias, then the head, then read both and the ledger back.
 
-    Another machine may have gone on meanwhile; whoever is slower then sets what the ledger says now, not what it said.
+    If another machine wrote a newer entry meanwhile, the alias is set to that entry instead.
     """
     client = connection.client()
     last = entry

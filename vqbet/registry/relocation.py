@@ -1,8 +1,8 @@
-"""Where MLflow's SQLite file says that artefacts are, corrected when the project's folder was moved or copied.
+"""Correction of the artefact paths in MLflow's SQLite file after the project's folder was moved or copied.
 
-MLflow writes absolute paths, and a relative one would follow the working directory of whoever reads it. An experiment
-of ours keeps its artefacts in <home>/mlartifacts/<experiment>, where home is the folder of the file. A path that begins
-otherwise therefore names the home in which it was written.
+MLflow stores absolute paths; a relative path would be resolved against the reader's working directory. Our experiments
+keep their artefacts in <home>/mlartifacts/<experiment>, where home is the folder of the SQLite file. A path with
+another prefix therefore names the home in which it was written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 FOLDER = "mlartifacts"
-DEFAULT = "Default"  # MLflow's own experiment, which it would keep in mlruns/ of the first working directory
+DEFAULT = "Default"  # MLflow's own experiment, kept by default in mlruns/ of the first working directory
 PATIENCE_S = 30.0
 CORRECTIONS = tuple(
     f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
@@ -27,10 +27,10 @@ CORRECTIONS = tuple(
 
 
 def follow(database: Path) -> list[Path]:
-    """Make every artefact path in MLflow's file `database` begin with the folder it is in; returns the former ones.
+    """Rewrite the artefact paths in MLflow's file `database` to the folder it is in; return the former homes.
 
-    All paths change in one transaction, or none. A copy is treated as a move: its files are its own, and new ones must
-    not go to where it was copied from. Another name of the same folder is no move. Raises sqlite3.Error.
+    All paths change in one transaction. A copy is treated as a move: its new artefacts must not be written to the
+    original. Another name of the same folder (a symbolic link) is not a move. Raises sqlite3.Error.
     """
     home = database.absolute().parent
     with closing(sqlite3.connect(database, timeout=PATIENCE_S, isolation_level=None)) as store:
@@ -49,7 +49,7 @@ def follow(database: Path) -> list[Path]:
 
 
 def _former(store: sqlite3.Connection, home: Path) -> list[Path]:
-    """Other homes that experiments name, each once."""
+    """Return the other homes that experiments name, without duplicates."""
     rows = store.execute("SELECT name, artifact_location FROM experiments").fetchall()
     suffixes = [(location or "", f"/{FOLDER}/{name}") for name, location in rows]
     found = {Path(location.removesuffix(suffix)) for location, suffix in suffixes if location.endswith(suffix)}
@@ -57,7 +57,7 @@ def _former(store: sqlite3.Connection, home: Path) -> list[Path]:
 
 
 def _astray(store: sqlite3.Connection) -> bool:
-    """Whether MLflow's own experiment is kept elsewhere than beside ours."""
+    """Return whether MLflow's own experiment is not kept beside ours."""
     beside = (DEFAULT, f"%/{FOLDER}/{DEFAULT}")
     query = "SELECT 1 FROM experiments WHERE name = ? AND artifact_location NOT LIKE ?"
     return store.execute(query, beside).fetchone() is not None
@@ -66,5 +66,5 @@ def _astray(store: sqlite3.Connection) -> bool:
 def _same(place: Path, home: Path) -> bool:
     try:
         return place == home or place.samefile(home)
-    except OSError:  # it is gone, or not ours to look at
+    except OSError:  # it is gone, or not accessible
         return False

@@ -1,4 +1,4 @@
-"""Contents of links as they must be: which fields of which shape, and times that go forward."""
+"""Validation of the content of links: their fields, the fields' types, and the order of times."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_VERSION = 2**31 - 1
-YEARS = range(2000, 2200)  # of any time in a chain: arithmetic with others overflows
-# Clocks of machines that share a ledger differ by seconds, by minutes where nobody keeps them. Entries of this program
-# never run backwards, see `now`; those of its first version may have.
+YEARS = range(2000, 2200)  # valid for times in a chain: arithmetic with others overflows
+# Clocks of machines that share a ledger differ by seconds, or by minutes if they are not synchronised. This program
+# never writes decreasing times, see `now`; its first version could.
 BACKWARDS = timedelta(minutes=5)
 
-Shape = tuple[Callable[[Any], bool], str]  # whether a value has it, and its description
+Shape = tuple[Callable[[Any], bool], str]  # a predicate and its description
 
 
 def _text(value: Any) -> bool:
@@ -47,7 +47,7 @@ def exactly(word: str) -> Shape:
 
 
 def fault(row: Mapping[str, Any], shapes: Mapping[str, Shape], *, optional: frozenset[str] = frozenset()) -> str:
-    """Return a sentence about the first field that is absent, unknown or of another shape; empty where all are right.
+    """Return a sentence about the first field that is missing, unknown or invalid; empty if all fields are valid.
 
     optional: fields that may be absent.
     """
@@ -64,7 +64,7 @@ def fault(row: Mapping[str, Any], shapes: Mapping[str, Shape], *, optional: froz
 
 
 def moment(text: Any) -> datetime | None:
-    """Return a time with its offset in a year of this age, None for anything else."""
+    """Return the time in UTC if `text` is ISO 8601 with an offset and a year in YEARS, otherwise None."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -73,7 +73,7 @@ def moment(text: Any) -> datetime | None:
 
 
 def backwards(when: str, before: str) -> str:
-    """Return a sentence where the time `when` is more than five minutes before the earlier entry's; else nothing."""
+    """Return a sentence if the time `when` is more than BACKWARDS before that of the previous entry, otherwise ""."""
     this, last = moment(when), moment(before)
     if this is None or last is None or this >= last - BACKWARDS:
         return ""
@@ -81,7 +81,7 @@ def backwards(when: str, before: str) -> str:
 
 
 def now(before: str = "") -> str:
-    """Return the present time, or that of the entry before where this machine's clock is behind it."""
+    """Return the later of the present time and the previous entry's time `before`."""
     present, last = datetime.now(UTC).replace(microsecond=0), moment(before)
     return written(max(present, last) if last is not None else present)
 
@@ -91,6 +91,6 @@ def written(when: datetime) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a value's text, cut to 60 characters."""
+    """Return the repr of a value, truncated to 60 characters."""
     text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

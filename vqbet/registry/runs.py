@@ -1,4 +1,4 @@
-"""One MLflow run per stage: flat parameters, tags, curves sent in batches, final metrics and files."""
+"""MLflow runs, one per stage: flat parameters, tags, curves sent in batches, final metrics and files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 FLUSH_S = 2.0
 BATCH_METRICS = 1000  # MLflow's limits per request
 BATCH_PARAMS = 100
-PATIENCE_S = 60.0  # between tries while the registry does not answer
-WHO = "who"  # tag of a run: who started it, see `vqbet.signing.who`
-TRAINING = ("tokenizer", "prior", "bundle")  # stages whose product is a part of a policy
-PROCESS = "process"  # tag of a run: host, number and start of the process that writes it
+PATIENCE_S = 60.0  # longest pause between tries while the registry does not answer
+WHO = "who"  # tag of a run: name of the person or machine that started it, see `vqbet.signing.who`
+TRAINING = ("tokenizer", "prior", "bundle")  # stages whose output is part of a policy
+PROCESS = "process"  # tag of a run: host, id and start time of the writing process
 
 
 class Run:
-    """An open run. `track` is a `contract.Tracker`: cheap enough to be called at every step of a training."""
+    """An open run. `track` is a `contract.Tracker`: cheap enough to be called at every training step."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
@@ -38,14 +38,14 @@ class Run:
         self._due = time.monotonic() + FLUSH_S
 
     def track(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep the numbers of one step; they are sent every two seconds, and later while nobody answers."""
+        """Queue the metrics of one step. They are sent every FLUSH_S seconds, less often while the registry is down."""
         self._keep(step, metrics)
         if time.monotonic() < self._due:
             return
         try:
             self.flush()
             self._pause_s = FLUSH_S
-        except RegistryError:  # training goes on; what is still waiting at the end is an error there
+        except RegistryError:  # training continues; metrics that are still unsent at the end raise there
             self._pause_s = min(self._pause_s * 2, PATIENCE_S)
         self._due = time.monotonic() + self._pause_s
 
@@ -65,25 +65,25 @@ class Run:
                 self._client.log_artifact(self.id, str(path))
 
     def tag(self, name: str, value: str) -> None:
-        """Say something about the run that is known only now."""
+        """Set a tag of the run."""
         with connection.refused(f"tag run {self.id}"):
             self._client.set_tag(self.id, name, value)
 
     def page(self, artifact: str) -> str:
-        """The address of an artifact in MLflow's pages, as a link in them."""
+        """Return the address of an artifact in MLflow's UI, relative to the UI."""
         with connection.refused(f"read run {self.id}"):
             number = self._client.get_run(self.id).info.experiment_id
         return f"#/experiments/{number}/runs/{self.id}/artifacts/{artifact}"
 
     def flush(self) -> None:
-        """Send what is waiting. Raises RegistryError, keeping it, where the registry does not answer."""
+        """Send the queued metrics. Raises RegistryError, keeping them queued, if the registry does not answer."""
         while self._waiting:
             with connection.refused(f"take {len(self._waiting)} metrics of run {self.id}"):
                 self._client.log_batch(self.id, metrics=self._waiting[:BATCH_METRICS])
             del self._waiting[:BATCH_METRICS]
 
     def close(self, status: str) -> None:
-        """Send what is waiting and end the run as FINISHED, FAILED or KILLED."""
+        """Send the queued metrics and end the run as FINISHED, FAILED or KILLED."""
         self.flush()
         with connection.refused(f"end run {self.id}"):
             self._client.set_terminated(self.id, status=status)
@@ -98,9 +98,9 @@ class Run:
 
 @contextmanager
 def run(task: str, stage: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[Run]:
-    """A run of `stage` in the experiment `task`. It ends FINISHED, FAILED where the body raises, KILLED on Ctrl-C.
+    """Open a run of `stage` in the experiment `task`; it ends FINISHED, FAILED if the body raises, KILLED on Ctrl-C.
 
-    Nested params become dotted names. Raises RegistryError where the registry does not take it all.
+    Nested params become dotted names. Raises RegistryError if the registry does not accept everything.
     """
     client = connection.client()
     record = Run(client, _open(client, task, stage, params, tags))
@@ -108,14 +108,14 @@ def run(task: str, stage: str, *, params: Mapping[str, Any], tags: Mapping[str, 
         yield record
     except BaseException:
         status = "KILLED" if isinstance(sys.exception(), KeyboardInterrupt) else "FAILED"
-        with suppress(RegistryError):  # the body's own error is the one to show
+        with suppress(RegistryError):  # the body's own error takes precedence
             record.close(status)
         raise
     record.close("FINISHED")
 
 
 def abandoned(task: str) -> list[str]:
-    """Runs that say RUNNING although the process that wrote them, on this machine, is gone: it was killed."""
+    """Return the ids of runs marked RUNNING whose process, on this machine, no longer exists because it was killed."""
     client = connection.client()
     number = experiment(client, task)
     with connection.refused(f"list the runs of {task}"):
@@ -124,9 +124,9 @@ def abandoned(task: str) -> list[str]:
 
 
 def trainers(task: str, digest: str) -> set[str]:
-    """Return who started the stages that made the bundle of this digest; nobody where no run says so.
+    """Return the names of those who started the stages that made the bundle of this digest; empty if no run says so.
 
-    Raises RegistryError where the registry does not answer, or the digest is none.
+    Raises RegistryError if the registry does not answer, or `digest` is not a digest.
     """
     if rows.SHA256.fullmatch(digest) is None:
         raise RegistryError(f"{task}: expected the digest of a bundle, got {rows.short(digest)}")
@@ -139,13 +139,13 @@ def trainers(task: str, digest: str) -> set[str]:
 
 
 def end(run_id: str) -> None:
-    """Write down that the run was killed."""
+    """Mark the run as killed."""
     with connection.refused(f"end run {run_id}"):
         connection.client().set_terminated(run_id, status="KILLED")
 
 
 def experiment(client: MlflowClient, task: str) -> str:
-    """The id of the experiment `task`, made on first use with its files beside the SQLite store."""
+    """Return the id of the experiment `task`, creating it on first use with its files beside the SQLite store."""
     from mlflow.exceptions import MlflowException
 
     with connection.refused(f"open experiment {task}"):
@@ -186,7 +186,7 @@ def _own() -> str:
 
 
 def _gone(process: str) -> bool:
-    """Whether a process of this machine has ended; of another machine's, nothing is known."""
+    """Return whether a process of this machine has ended; False for a process of another machine."""
     import psutil
 
     node, _, rest = process.partition(" ")
@@ -200,7 +200,7 @@ def _gone(process: str) -> bool:
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
+    """Return {"a": {"b": 1}} as {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in params.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}

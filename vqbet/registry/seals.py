@@ -1,7 +1,7 @@
-"""Signatures of links: made with the key of this process, judged by the trust file.
+"""Signatures of links: made with the key of this process, verified against the trust file.
 
-A signature covers the chain's name and everything in the link, so the link cannot be moved to another chain or place.
-Each chain of a task asks for a role: its ledger for promote, its approvals for approve, its attempts for judge.
+A signature covers the chain's name and the whole link, so a link cannot be moved to another chain or position.
+Each chain of a task requires a role: its ledger promote, its approvals approve, its attempts judge.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from vqbet.signing import Trust
 
 KEY, SIGNATURE = "key", "signature"
 UNSIGNED = "unsigned"
-FIRST_LINE = b"vqbet link, version 1\n"  # so that a signature of something else is none of a link
-ROLES = {"approvals": "approve", "attempts": "judge"}  # by the ending of the chain's name
+FIRST_LINE = b"vqbet link, version 1\n"  # so that a signature of other content is not valid for a link
+ROLES = {"approvals": "approve", "attempts": "judge"}  # by the suffix of the chain's name
 
 
 def role(name: str) -> str:
-    """Return the role that links of the chain `name` need."""
+    """Return the role required of the signers of the chain `name`."""
     return ROLES.get(name.partition(".")[2], "promote")
 
 
 def sealed(name: str, link: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the link with key and signature, unchanged where $VQBET_KEY is not set. Raises SigningError as `keys`."""
+    """Return the link with key and signature if $VQBET_KEY is set, else unchanged. Raises like `keys.read`."""
     key = signing.configured()
     if key is None:
         return dict(link)
@@ -34,9 +34,9 @@ def sealed(name: str, link: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fault(trust: Trust | None, name: str, link: Mapping[str, Any], *, new: bool = False) -> str:
-    """Return the reason why the link is not to be trusted, empty where it is, or where there is no trust file.
+    """Return the reason why the link is not trusted; empty if the link is trusted or there is no trust file.
 
-    new: the link is to be written now, so the pin of older links that were never signed does not cover it.
+    new: the link is about to be written, so the pin of older, unsigned links does not cover it.
     """
     if trust is None:
         return ""
@@ -61,7 +61,7 @@ def fault(trust: Trust | None, name: str, link: Mapping[str, Any], *, new: bool 
 
 
 def missing(trust: Trust | None, name: str, count: int) -> str:
-    """Return the reason why a chain of `count` links is too short, empty where it is not: pinned links may not go."""
+    """Return a sentence if a chain of `count` links lacks pinned links, otherwise an empty string."""
     pin = trust.pins.get(name) if trust else None
     if trust is None or pin is None or pin.seq <= count:
         return ""
@@ -69,7 +69,7 @@ def missing(trust: Trust | None, name: str, count: int) -> str:
 
 
 def signer(trust: Trust | None, name: str, link: Mapping[str, Any]) -> str:
-    """Return the name of the trusted signer with the chain's role, or "unsigned"."""
+    """Return the name of the link's trusted signer if it has the chain's role, otherwise "unsigned"."""
     holder = _holder(trust, link) if trust and SIGNATURE in link else None
     if holder is None or role(name) not in holder.roles or not _genuine(holder, name, link):
         return UNSIGNED
@@ -77,7 +77,7 @@ def signer(trust: Trust | None, name: str, link: Mapping[str, Any]) -> str:
 
 
 def may(wanted: str) -> bool:
-    """Return whether the key of this process is trusted with the role. Raises SigningError as `signing.current`."""
+    """Return whether the key of this process has the role `wanted`. Raises SigningError like `signing.current`."""
     key, trust = signing.configured(), signing.current()
     holder = trust.holders.get(key.id) if key and trust else None
     return holder is not None and wanted in holder.roles

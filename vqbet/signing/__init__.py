@@ -1,6 +1,6 @@
-"""Signatures: a person's or a machine's key, the file that says whom to trust with which role, and who acts here.
+"""Signatures: keys of people and machines, the trust file that assigns roles to keys, and the name of the acting user.
 
-Ed25519 comes from `cryptography`. Nothing here knows what is signed; `vqbet.registry.seals` signs links of chains.
+Ed25519 comes from `cryptography`. This package signs arbitrary bytes; `vqbet.registry.seals` signs links of chains.
 """
 
 from vqbet.signing.identity import user, who

@@ -1,4 +1,4 @@
-"""The name under which this process acts: of its trusted key, else of the operating system's user."""
+"""Name under which this process acts: that of its trusted key, otherwise that of the operating system's user."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vqbet.signing import keys, trust
 
 
 def who() -> str:
-    """Return the name of the trusted key that $VQBET_KEY holds, else that of the operating system's user.
+    """Return the holder's name of the trusted key that $VQBET_KEY names, else the name of the operating system's user.
 
-    Never from LOGNAME or USER, which anybody sets at will. Raises SigningError for a bad key or trust file.
+    LOGNAME and USER are ignored because anyone can set them. Raises SigningError for a bad key or trust file.
     """
     key, trusted = keys.configured(), trust.current()
     holder = trusted.holders.get(key.id) if key and trusted else None
@@ -19,7 +19,7 @@ def who() -> str:
 
 
 def user() -> str:
-    """Return the name of this process's user id, "uid 1234" where the system has no name for it."""
+    """Return the name of this process's user id, or "uid 1234" if the system has no name for it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""Ed25519 keys in PEM files (PKCS8, mode 0600), and signatures by them."""
+"""Ed25519 keys in PEM files (PKCS8, mode 0600), and signatures with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 4096
 
 
 class SigningError(RegistryError):
-    """A key or the trust file is not what it should be."""
+    """A key or the trust file is missing, invalid or unsafe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Key:
 def make(path: Path) -> Key:
     """Write a new key into the file `path`, readable by this user only, and return it.
 
-    Raises SigningError where the file exists, cannot be made, or would lie where git may commit it.
+    Raises SigningError if the file exists, cannot be written, or lies where git may commit it.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -70,7 +70,7 @@ def make(path: Path) -> Key:
 
 
 def read(path: Path) -> Key:
-    """Return the key in the file `path`. Raises SigningError where others may read it, or it holds no Ed25519 key."""
+    """Return the key in the file `path`. Raises SigningError if others may read the file or it holds no Ed25519 key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -78,7 +78,7 @@ def read(path: Path) -> Key:
     path = path.expanduser()
     try:
         private = load_pem_private_key(_content(path), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it needs a password
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key needs a password
         raise SigningError(
             f"{path}: expected an Ed25519 key as PEM (PKCS8) without a password; make one: vqbet keys make"
         ) from error
@@ -88,7 +88,7 @@ def read(path: Path) -> Key:
 
 
 def configured() -> Key | None:
-    """Return the key of the file that $VQBET_KEY names, None where it is not set. Raises SigningError as `read`."""
+    """Return the key in the file that $VQBET_KEY names, None if it is not set. Raises SigningError like `read`."""
     named = os.environ.get(VARIABLE, "")
     return read(Path(named)) if named else None
 
@@ -110,7 +110,7 @@ def identify(public: bytes) -> str:
 
 
 def verified(public: bytes, signature: str, content: bytes) -> bool:
-    """Return whether `signature` (base64) is one of `content` by the holder of `public`."""
+    """Return whether `signature` (base64) is a valid signature of `content` by the key `public`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -1,4 +1,4 @@
-"""Answers of git on committed content and on files that it may commit. Reads only."""
+"""Read-only queries to git: committed content, and files that git may commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 PROJECT = "VQBET_PROJECT"  # set by vqbet.environment.prepare: the project's root
 FILE = "infra/trust.yaml"
 TIMEOUT_S = 30.0
-ELSEWHERE = {  # of a hook or an outer git: they point at another repository, or at other objects
+ELSEWHERE = {  # set by a hook or an outer git; they point to another repository or other objects
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -22,7 +22,7 @@ ELSEWHERE = {  # of a hook or an outer git: they point at another repository, or
 
 
 class GitSilentError(Exception):
-    """Git has no answer. Its text: the reason in git's words."""
+    """Git cannot answer. The message is git's reason."""
 
 
 def project() -> Path | None:
@@ -39,9 +39,9 @@ def in_git(folder: Path) -> bool:
 
 
 def committed(root: Path, name: str) -> bytes | None:
-    """Return the bytes of the file `name` in the last commit, None where that has no such file, or there is no commit.
+    """Return the bytes of the file `name` in the last commit, None if there is no such file or no commit.
 
-    Raises GitSilentError where git does not say.
+    Raises GitSilentError if git cannot answer.
     """
     listed = _git(root, "ls-tree", "HEAD", "--", name)
     if listed is None and _git(root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
@@ -64,7 +64,7 @@ def exposed(path: Path) -> bool:
 
 @lru_cache(maxsize=16)
 def _blob(root: Path, name: str) -> bytes:
-    """Return the content that git has under this hash, which never changes."""
+    """Return the content of the blob with hash `name`. Cached, because a blob never changes."""
     content = _git(root, "cat-file", "blob", name)
     if content is None:
         raise GitSilentError(f"object {name} is missing")

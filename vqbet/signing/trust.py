@@ -1,12 +1,12 @@
-"""The trust file: whose key may judge, approve or promote, and up to which link each chain may be unsigned.
+"""Trust file: the keys that may judge, approve or promote, and the last link up to which each chain may be unsigned.
 
     keys:
       - {name: ann, key: <sha256 of the public key>, public_key: <base64>, roles: [approve, promote]}
     unsigned_until:
       blockpush: {seq: 3, hash: <hash of entry 3>}
 
-It counts as committed: infra/trust.yaml of the last commit, not of the working copy, which anybody who writes files can
-change. $VQBET_TRUST names a file outside instead, for a robot or another host.
+Only the committed version is used: infra/trust.yaml of the last commit, not of the working copy, which anyone with
+write access can change. $VQBET_TRUST names a file outside of the project instead, for a robot or another host.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Part(BaseModel):
 
 
 class Holder(_Part):
-    """A person or a machine: one of its keys, and its roles."""
+    """A person or a machine, with one of its keys and its roles."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.@-]{0,63}$")]  # no comma: approvals list names
     key: Sha256
@@ -83,7 +83,7 @@ class _File(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What the trust file says. `where`: its place; `hint`: empty, or that the working copy differs from it."""
+    """Content of the trust file. `where`: its path; `hint`: a sentence if the working copy differs, else empty."""
 
     where: str
     holders: Mapping[str, Holder] = field(default_factory=dict)  # by the id of the key
@@ -92,7 +92,7 @@ class Trust:
 
 
 def current() -> Trust | None:
-    """Return the trust that counts now, None where there is no trust file. Raises SigningError for a malformed one."""
+    """Return the trust in force, None if there is no trust file. Raises SigningError for a malformed one."""
     if outside := os.environ.get(VARIABLE, ""):
         return _parsed(_outside(Path(outside)), outside)
     root = repository.project()
@@ -103,7 +103,7 @@ def current() -> Trust | None:
 
 
 def note() -> str:
-    """Return a sentence about a trust file in the working copy that does not count as it stands; empty where none."""
+    """Return a sentence if the trust file of the working copy differs from the one in force, otherwise empty."""
     root = repository.project()
     if os.environ.get(VARIABLE, "") or root is None:
         return ""
@@ -111,13 +111,13 @@ def note() -> str:
 
 
 def draft(root: Path) -> Trust:
-    """Return the working copy's trust, which may not be committed yet; an empty one where there is no file."""
+    """Return the trust of the working copy, which may not be committed yet; empty if there is no file."""
     path = root / repository.FILE
     return _parsed(_outside(path), str(path)) if path.is_file() else Trust(str(path))
 
 
 def write(root: Path, trust: Trust) -> Path:
-    """Write `trust` into the working copy and return the file's path. It counts once it is committed."""
+    """Write `trust` into the working copy and return the file's path. It takes effect once committed."""
     from ruamel.yaml import YAML
 
     path = root / repository.FILE
@@ -132,7 +132,7 @@ def write(root: Path, trust: Trust) -> Path:
 
 
 def _counting(root: Path) -> bytes | None:
-    """The file's bytes as committed; those of the file itself where the project is no git repository."""
+    """Return the committed bytes of the trust file; those on disk if the project is not a git repository."""
     path = root / repository.FILE
     if not repository.in_git(root.absolute()):
         return _outside(path) if path.is_file() else None

@@ -1,7 +1,7 @@
-"""S3 behind one door: copies of evidence that outlive this machine, and objects that are made exactly once.
+"""Interface to S3: copies of evidence that outlive this machine, and objects that are created exactly once.
 
-VQBET_STORAGE=s3://<bucket>/<prefix> says where; endpoint, region and credentials are boto3's own variables. Where it is
-not set nothing is stored and nothing is asked. boto3 is imported inside functions.
+VQBET_STORAGE=s3://<bucket>/<prefix> names the place; endpoint, region and credentials are boto3's own variables. If
+VQBET_STORAGE is not set, nothing is stored and no request is made. boto3 is imported inside functions.
 """
 
 from vqbet.storage.bucket import Bucket, configured

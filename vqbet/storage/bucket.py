@@ -1,7 +1,7 @@
-"""A bucket, or the part of one below a prefix: objects made once, read and listed; folders of evidence put and fetched.
+"""A bucket, or the part of it below a prefix: create, read and list objects; upload and fetch folders of evidence.
 
-<prefix>/evidence/<id>/manifest.json   put last: evidence without it does not exist for any reader
-                      /...             what it lists
+<prefix>/evidence/<id>/manifest.json   uploaded last: readers ignore evidence without a manifest
+                      /...             the files that the manifest lists
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vqbet.contract import StorageError
 from vqbet.storage import client, folders
 from vqbet.storage.objects import MAX_BYTES, PAUSE_S, Object
 
-CONFLICTS = 6  # tries of a conditional put that meets another one under way
-WRITER = "writer"  # metadata: who made an object
+CONFLICTS = 6  # tries of a conditional put that conflicts with a concurrent one
+WRITER = "writer"  # metadata key: random name of the call that created an object
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Keys are below `prefix`, which is empty or ends with "/". May be shared between threads."""
+    """A bucket and a prefix, which is empty or ends with "/". Keys are relative to the prefix. Thread-safe."""
 
     name: str
     prefix: str
@@ -32,7 +32,7 @@ class Bucket:
 
     @classmethod
     def at(cls, address: str) -> Self:
-        """The bucket of s3://<bucket>/<prefix>; asks it nothing. Raises StorageError for a malformed address."""
+        """Return the bucket of s3://<bucket>/<prefix>; sends no request. Raises StorageError if malformed."""
         name, prefix = client.parse(address)
         return cls(name, prefix, client.client(f"s3://{name}/{prefix}"))
 
@@ -43,16 +43,16 @@ class Bucket:
         return Object(self.client, self.name, self.prefix + key)
 
     def check(self) -> None:
-        """Raises StorageError, within about 20 s, where the bucket does not answer or may not be listed."""
+        """Raise StorageError, within about 20 s, if the bucket does not answer or may not be listed."""
         with client.refused(self.address(), "be listed"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
 
     def create(self, key: str, data: bytes, options: Mapping[str, Any] | None = None) -> bool:
-        """Make an object that is not there; of all who try, one gets True. Raises StorageError.
+        """Create an object and return True, or return False if the key is taken; only one concurrent caller gets True.
 
-        options: more arguments of the request, such as a retention.
-        When an answer was lost and the repeated request finds the key taken, the object is read: it is ours where it
-        has our bytes and the name that this call gave itself. After an error the object may or may not be there.
+        options: more arguments of the request, such as a retention. If a response was lost and the retried request
+        finds the key taken, the object is read back: it is ours if it has our bytes and the random writer name of this
+        call. Raises StorageError; the object may or may not exist then.
         """
         from botocore.exceptions import ClientError
 
@@ -75,35 +75,35 @@ class Bucket:
         return True
 
     def read(self, key: str) -> bytes | None:
-        """The bytes of an object, None where there is none. Raises StorageError, also for more than 256 MiB."""
+        """Return the bytes of an object, None if there is none. Raises StorageError, also for more than 256 MiB."""
         found = self.object(key).get(MAX_BYTES)
         return None if found is None else found.data
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys that begin with `prefix`, sorted. Raises StorageError."""
+        """Return all keys that begin with `prefix`, sorted. Raises StorageError."""
         with client.refused(self.address(prefix), "be listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + prefix)
             found = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return sorted(key.removeprefix(self.prefix) for key in found)
 
     def put_folder(self, name: str, folder: Path) -> str:
-        """Upload the evidence `name`; gives its address. What is already there is not sent again.
+        """Upload the evidence `name` and return its address. Files that are already there are not sent again.
 
-        `name` is the sha256 of manifest.json, which goes last, when the bucket was seen to hold all that it lists.
-        Raises StorageError; no reader then sees the evidence, and doing it again completes it.
+        `name` is the sha256 of manifest.json, which is uploaded last, after the bucket confirmed all other files.
+        Raises StorageError; no reader then sees the evidence, and calling again completes the upload.
         """
         return folders.put(self, name, folder)
 
     def fetch_folder(self, prefix: str, store: Path) -> Path:
-        """The evidence whose id begins with `prefix`, copied to store/<id>, whole or not at all; gives that folder.
+        """Copy the evidence whose id begins with `prefix` to store/<id>, atomically, and return that folder.
 
-        Every file has the size and sha256 that the manifest lists, and the manifest the hash that is the id; what the
-        evidence says is the caller's to check. Raises StorageError where there is none, more than one, or damage.
+        Verifies the size and sha256 of every file against the manifest, and the manifest's hash against the id. The
+        caller checks the content. Raises StorageError if there is no match, more than one, or damage.
         """
         return folders.fetch(self, prefix, store)
 
     def _must_refuse(self, target: Object, data: bytes, sent: Mapping[str, Any]) -> None:
-        """Raises StorageError where the server makes an object twice: some take conditions and ignore them."""
+        """Raise StorageError if the server creates an object twice: some servers accept conditions and ignore them."""
         from botocore.exceptions import ClientError
 
         with client.refused(target.where, "be created once"):
@@ -120,6 +120,6 @@ class Bucket:
 
 
 def configured() -> Bucket | None:
-    """The bucket that VQBET_STORAGE names, None where it is not set. Raises StorageError for a malformed address."""
+    """Return the bucket that VQBET_STORAGE names, None if it is not set. Raises StorageError if malformed."""
     address = os.environ.get(client.VARIABLE, "")
     return Bucket.at(address) if address else None

@@ -1,6 +1,6 @@
-"""Where the bucket is, how long to wait for it, and how its refusals become one sentence.
+"""S3 client: address, timeouts, and translation of its errors to StorageError.
 
-Worst cases: three connections or three answers that do not come take 9 s and 18 s, and the pauses between them 3 s.
+Worst cases: three failed connections take 9 s, three missing responses 18 s, and the pauses between them 3 s.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from vqbet.contract import StorageError
 
 VARIABLE = "VQBET_STORAGE"
-ATTEMPTS = 3  # of every request, the first one included
+ATTEMPTS = 3  # per request, including the first
 CONNECT_TIMEOUT_S = 3.0  # also for sending each block of a body
-READ_TIMEOUT_S = 6.0  # without a byte of the answer
+READ_TIMEOUT_S = 6.0  # without a byte of the response
 
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(?:/[\w=-][\w.=-]*)*)/?", re.ASCII)
 
@@ -40,7 +40,7 @@ OTHERWISE = f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE
 
 
 def parse(address: str) -> tuple[str, str]:
-    """Bucket and prefix ("" or "a/b/") of an address. Raises StorageError for anything but s3://<bucket>/<prefix>."""
+    """Return bucket and prefix ("" or "a/b/"). Raises StorageError unless `address` is s3://<bucket>/<prefix>."""
     match = ADDRESS.fullmatch(address)
     if match is None:
         raise StorageError(
@@ -52,7 +52,7 @@ def parse(address: str) -> tuple[str, str]:
 
 
 def client(where: str) -> Any:
-    """A new client, safe to share between threads. Raises StorageError where boto3 cannot make one."""
+    """Return a new client, which is thread-safe. Raises StorageError if boto3 cannot create one."""
     import boto3.session
     from botocore.config import Config
 
@@ -66,15 +66,15 @@ def client(where: str) -> Any:
     try:
         with refused(where, "be opened"):
             return boto3.session.Session().client("s3", config=settings)
-    except ValueError as error:  # botocore's word for an endpoint or a setting that it cannot read
+    except ValueError as error:  # botocore cannot parse an endpoint or a setting
         raise StorageError(f"{where}: cannot be opened: {_clean(str(error))}; correct the AWS_ variables") from error
 
 
 @contextmanager
 def refused(where: str, action: str) -> Iterator[None]:
-    """What boto3, the network, the server or the disk say becomes one StorageError: "<where>: cannot <action>: ...".
+    """Convert errors of boto3, network, server and disk to StorageError("<where>: cannot <action>: ...").
 
-    A server is quoted by its code only: what else it says may hold what a credential can be told from.
+    Only the server's error code is quoted: the rest of its response may reveal a credential.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
@@ -93,11 +93,11 @@ def refused(where: str, action: str) -> Iterator[None]:
 
 
 def _code(error: Any) -> str:
-    """The server's code in capital-letter words; a HEAD has no body, so it only has a number."""
+    """Return the server's error code by name. A HEAD response has no body and therefore only an HTTP status."""
     code = re.sub(r"\W", "", str(error.response["Error"].get("Code", "")))[:60]
     return {"403": "AccessDenied", "404": "NotFound", "": "an answer without a code"}.get(code, code)
 
 
 def _clean(text: str) -> str:
-    """At most 300 characters in one line, without a user and password before a host, and without a query."""
+    """Return `text` in one line of at most 300 characters, without user and password of a URL and without its query."""
     return re.sub(r"\?[^\s\"]*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]

@@ -1,4 +1,4 @@
-"""Folders of evidence in a bucket, each named by the sha256 of its manifest.json, whose names and sizes are checked."""
+"""Folders of evidence in a bucket, each named by the sha256 of its manifest.json."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FOLDER_BYTES = 4 * 2**30
 MAX_FILES = 10_000
 AGAIN = "put the evidence again from a machine that has it (vqbet register)"
-LISTED = 20  # ids that a message spells out
+LISTED = 20  # most ids in a message
 
 
 def put(bucket: Bucket, name: str, folder: Path) -> str:
-    """As `Bucket.put_folder`."""
+    """Implement `Bucket.put_folder`."""
     place = f"{HOME}/{name}"
     with client.refused(bucket.address(place), "be put"):
         manifest = (folder / MANIFEST).read_bytes()
@@ -41,7 +41,7 @@ def put(bucket: Bucket, name: str, folder: Path) -> str:
 
 
 def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
-    """As `Bucket.fetch_folder`."""
+    """Implement `Bucket.fetch_folder`."""
     name = _find(bucket, prefix)
     place = f"{HOME}/{name}"
     manifest = _get(bucket, f"{place}/{MANIFEST}", MAX_MANIFEST_BYTES)
@@ -59,7 +59,7 @@ def fetch(bucket: Bucket, prefix: str, store: Path) -> Path:
 
 
 def _find(bucket: Bucket, prefix: str) -> str:
-    """The one id that begins with `prefix`; only manifests count. Raises StorageError listing what there is."""
+    """Return the only id with a manifest that begins with `prefix`. Raises StorageError listing the existing ids."""
     if not re.fullmatch(r"[0-9a-f]{1,64}", prefix):
         raise StorageError(f"{prefix!r}: expected the beginning of a verdict's id, which is hexadecimal")
     found = _ids(bucket.keys(f"{HOME}/{prefix}"))
@@ -79,7 +79,7 @@ def _ids(keys: list[str]) -> list[str]:
 
 
 def _listed(manifest: bytes, name: str, where: str) -> Mapping[str, Fingerprint]:
-    """The files of a manifest, fit to be made into paths. Raises StorageError where it is not that of `name`."""
+    """Return the files of a manifest; their names are safe paths. Raises StorageError unless its hash is `name`."""
     if hashlib.sha256(manifest).hexdigest() != name:
         raise StorageError(f"{where}: was changed: its hash is not {name[:12]}, which names this evidence")
     try:

@@ -1,4 +1,4 @@
-"""Objects that nobody deletes for a while: S3's object lock, where the bucket has it; and all versions of objects."""
+"""S3 object lock, for objects that must not be deleted for a while, and listing of all versions of objects."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NO_LOCK = ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguratio
 
 
 def create(bucket: Bucket, key: str, data: bytes) -> tuple[bool, str]:
-    """Make an object that is not there, locked where the bucket has object lock: whether it was made, and the lock.
+    """Create an object, locked if the bucket has object lock; return whether it was created, and the lock in words.
 
-    The bucket's own rule holds where it has one; else the object is kept for ten years in GOVERNANCE mode, so that an
-    administrator may still remove it. Raises StorageError.
+    The bucket's own retention rule applies if there is one. Otherwise the object is kept for ten years in GOVERNANCE
+    mode, so that an administrator can still remove it. Raises StorageError.
     """
     options, lock = _retention(bucket)
     return bucket.create(key, data, options), lock
 
 
 def versions(bucket: Bucket, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """All versions of all objects below `prefix`, also of those that were deleted since: key and content, by key.
+    """Yield key and content of all versions of all objects below `prefix`, including deleted ones, sorted by key.
 
     Raises StorageError.
     """
@@ -43,7 +43,7 @@ def versions(bucket: Bucket, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _retention(bucket: Bucket) -> tuple[dict[str, Any], str]:
-    """Options of a put, and the lock in words."""
+    """Return the options of a put, and the lock in words."""
     from botocore.exceptions import ClientError
 
     with client.refused(bucket.address(), "be asked for its object lock"):

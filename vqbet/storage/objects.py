@@ -1,7 +1,7 @@
-"""One object in a bucket: put with SHA-256 checksums that the server verifies, asked back, read under a cap.
+"""One object in a bucket: uploads with SHA-256 checksums that the server verifies, and reads with a size limit.
 
-A checksum goes as a header of its own with every request that carries bytes, so the server refuses what changed on the
-way. Large files go in parts, each with its checksum; the object's is then the hash of the parts' hashes.
+Every request that carries bytes has a checksum in its headers, so the server refuses bytes that changed on the way.
+Large files are uploaded in parts, each with its checksum; the object's checksum is then the hash of the parts' hashes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from vqbet.contract import StorageError
 from vqbet.storage import client
 
-MULTIPART_BYTES = 8 * 2**20  # a file larger than this goes in parts
-PART_BYTES = 8 * 2**20  # S3 refuses parts below 5 MiB, but for the last
+MULTIPART_BYTES = 8 * 2**20  # larger files are uploaded in parts
+PART_BYTES = 8 * 2**20  # S3 refuses parts below 5 MiB, except the last
 MAX_BYTES = 256 * 2**20
 BLOCK_BYTES = 2**20
 PAUSE_S = 0.2
@@ -26,7 +26,7 @@ PAUSE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The bytes of an object, and what its writer said of it."""
+    """The bytes and the user metadata of an object."""
 
     data: bytes = field(repr=False)
     metadata: Mapping[str, str]
@@ -34,21 +34,21 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """An object by its full key; it need not exist."""
+    """An object by its full key, which may not exist."""
 
     client: Any = field(repr=False, compare=False)
     bucket: str
     key: str
-    version: str = ""  # of a bucket that keeps versions; empty for the latest
+    version: str = ""  # version id in a bucket with versioning; empty for the latest
 
     @property
     def where(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
     def get(self, limit: int = MAX_BYTES) -> Content | None:
-        """What it holds, or None where there is none. Raises StorageError, also for more than `limit` bytes.
+        """Return the content, or None if there is no object. Raises StorageError, also for more than `limit` bytes.
 
-        A body that breaks off or has another checksum than the server's is asked for again, as often as any request.
+        A body that is truncated or does not match the server's checksum is requested again, up to `client.ATTEMPTS`.
         """
         from botocore.exceptions import BotoCoreError
 
@@ -66,7 +66,7 @@ class Object:
         raise AssertionError("the last attempt gives or raises")
 
     def holds(self, data: bytes) -> bool:
-        """Whether it is there with this size and SHA-256, by the server's word."""
+        """Return whether the server reports an object with the size and SHA-256 of `data`."""
         with client.refused(self.where, "be looked at"):
             answer = self._found("head_object")
         if answer is None or answer["ContentLength"] != len(data):
@@ -74,7 +74,7 @@ class Object:
         return str(answer.get("ChecksumSHA256", "")).partition("-")[0] == _expected(data)  # "<hash>-<parts>"
 
     def put(self, data: bytes) -> None:
-        """Have it hold `data`, and be sure of it; nothing is sent where it already does. Raises StorageError."""
+        """Upload `data` unless the object already holds it, and verify the result. Raises StorageError."""
         if self.holds(data):
             return
         with client.refused(self.where, "be uploaded"):
@@ -89,7 +89,7 @@ class Object:
             )
 
     def put_whole(self, data: bytes, **options: Any) -> None:
-        """One request. Raises botocore's errors."""
+        """Upload `data` in one request. Raises botocore's errors."""
         self.client.put_object(**self._at, **_sent(data), **options)
 
     @property
@@ -111,7 +111,7 @@ class Object:
             raise
 
     def _body(self, stream: Any, limit: int) -> bytes:
-        """All bytes; the read that finds the end is the one in which botocore compares length and checksum."""
+        """Return all bytes. botocore compares length and checksum in the read that reaches the end."""
         data = bytearray()
         with closing(stream):
             while block := stream.read(BLOCK_BYTES):
@@ -121,14 +121,14 @@ class Object:
         return bytes(data)
 
     def _put_parts(self, data: bytes) -> None:
-        """In parts; whatever stops it, no half upload stays unless the process is killed: then the next one ends it."""
+        """Upload in parts; abort the upload on any error. The next upload aborts those that killed processes left."""
         upload = self.client.create_multipart_upload(**self._at, ChecksumAlgorithm="SHA256")["UploadId"]
         try:
             self._end_others(upload)
             parts = [self._put_part(upload, number, part) for number, part in enumerate(_parts(data), start=1)]
             self._complete(upload, parts)
         except BaseException:
-            with suppress(StorageError), client.refused(self.where, "be aborted"):  # the first error is to be shown
+            with suppress(StorageError), client.refused(self.where, "be aborted"):  # the first error takes precedence
                 self._abort(upload)
             raise
 
@@ -144,10 +144,10 @@ class Object:
         except ClientError as error:
             if error.response["Error"]["Code"] != "NoSuchUpload":
                 raise
-            # It was complete and the answer got lost, or it is gone: `put` asks for the object before it returns.
+            # Either the upload is complete and the response was lost, or it is gone: `put` checks the object.
 
     def _end_others(self, upload: str) -> None:
-        """Abort older uploads of the same key: of a process that was killed, or made by a request that was repeated."""
+        """Abort older uploads of the same key, left by a killed process or a retried request."""
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.key)
         for found in [found for page in pages for found in page.get("Uploads", [])]:
             if found["Key"] == self.key and found["UploadId"] != upload:
@@ -164,7 +164,7 @@ class Object:
 
 
 def _sent(data: bytes) -> dict[str, Any]:
-    """A body and its checksum, which botocore then sends as it is, in the request's headers."""
+    """Return a body and its checksum, which botocore sends unchanged in the request's headers."""
     return {"Body": data, "ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
 
 
@@ -173,7 +173,7 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _expected(data: bytes) -> str:
-    """The checksum that S3 keeps of an object that was put by `Object.put`."""
+    """Return the checksum that S3 keeps of an object uploaded by `Object.put`."""
     if len(data) <= MULTIPART_BYTES:
         return _sha256(data)
     return _sha256(b"".join(hashlib.sha256(part).digest() for part in _parts(data)))

@@ -1,6 +1,6 @@
-"""DVC behind one door: versions of data/, past ones too, their audited copy in the remote, single stages of the graph.
+"""Interface to DVC: present and past versions of data/, audit of the remote's copy, and single stages of the graph.
 
-DVC runs as a child of this interpreter, in a process group of its own, so that nothing it started outlives it.
+DVC runs as a child of this interpreter in its own process group, so that nothing it started outlives it.
 """
 
 from vqbet.versions import tags

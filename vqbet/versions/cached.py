@@ -1,4 +1,4 @@
-"""Folders in this clone's DVC cache, whatever stage and commit they are of."""
+"""Folders in this clone's DVC cache, of any stage and commit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_MANIFEST_BYTES = 1 << 20
 
 
 def cached_folders(root: Path, holds: str) -> Iterator[tuple[str, dict[str, Path]]]:
-    """Yield the flat folders of the local cache that hold a file `holds`: their object id, and each file's object.
+    """Yield the flat folders of the local cache that hold a file `holds`: object id, and the object's path by file.
 
-    Folders of folders, of odd names, and with files that the cache does not have are left out. The bytes are not
-    verified. Raises PipelineError where DVC does not open the repository.
+    Skips folders with subfolders, with unusual names, or with files that the cache lacks. Does not verify the bytes.
+    Raises PipelineError if DVC cannot open the repository.
     """
     with objects.opened(root, "DVC's cache cannot be read") as stores:
         home = stores.cached("0" * 32 + ".dir").parent.parent
@@ -30,7 +30,7 @@ def cached_folders(root: Path, holds: str) -> Iterator[tuple[str, dict[str, Path
 
 
 def _listed(path: Path) -> list[tuple[str, str]]:
-    """Name and md5 of each file in a folder of DVC's; none where its manifest is not one."""
+    """Return name and md5 of each file in a DVC folder; an empty list if the manifest is invalid."""
     try:
         found = [(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(path.read_bytes())]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""data.dvc, the version of data/: made by `dvc add`, copied to the remote by `dvc push`."""
+"""The version of data/ in data.dvc, made by `dvc add` and copied to the remote by `dvc push`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOCKED = re.compile(r"^ *(?:- )?path: data/([^/\s]+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class DataVersion:
-    """What data.dvc says; `md5` ends in ".dir" and identifies the content of every file under data/."""
+    """Content of data.dvc. `md5` ends in ".dir" and identifies the content of every file under data/."""
 
     md5: str
     files: int
     size: int  # bytes
-    changed: bool = False  # whether this call made it
+    changed: bool = False  # whether this call made a new version
 
 
 def add(root: Path) -> DataVersion:
-    """Give data/ as it is now a version. Raises PipelineError where there is nothing to version or DVC refuses."""
+    """Version data/ in its present state. Raises PipelineError if there is nothing to version or DVC refuses."""
     if not any((root / "data").glob("*")):
         raise PipelineError(f"{root / 'data'}: expected demonstrations to version; run `vqbet ingest` first")
     before = read(root).md5 if (root / "data.dvc").exists() else ""
@@ -38,10 +38,10 @@ def add(root: Path) -> DataVersion:
 
 
 def push(root: Path) -> None:
-    """Copy the version of data/ to the default remote. Follow it with `audit` before data.dvc is committed.
+    """Copy the version of data/ to the default remote. Call `audit` before data.dvc is committed.
 
-    Each push has a site cache of its own: after a killed push, the shared one makes DVC believe that objects are in the
-    remote which are not, and every later push and status repeats it.
+    Each push uses its own site cache: after a killed push, the shared cache lists objects as present in the remote that
+    are not, and every later push and status relies on it.
     """
     read(root)
     home = root / ".vqbet"
@@ -51,14 +51,14 @@ def push(root: Path) -> None:
 
 
 def data_version(root: Path) -> str:
-    """The md5 of data.dvc, as tags and bundles carry it."""
+    """Return the md5 in data.dvc, as used in tags and bundles."""
     return read(root).md5
 
 
 def stores(root: Path) -> list[str]:
-    """Names in data/ of the version that data.dvc names, such as "pusht.zarr"; none where there is no version yet.
+    """Return the names in data/ of the version in data.dvc, such as "pusht.zarr"; an empty list without a version.
 
-    Read from the local cache without DVC. A fresh clone has no cache; the names are then those in dvc.lock.
+    Reads the local cache without DVC. In a fresh clone, which has no cache, reads dvc.lock.
     """
     if not (root / "data.dvc").is_file():
         return []
@@ -72,7 +72,7 @@ def stores(root: Path) -> list[str]:
 
 
 def read(root: Path) -> DataVersion:
-    """data.dvc as it is. Raises PipelineError where it is missing or says something else than one versioned folder."""
+    """Return the content of data.dvc. Raises PipelineError if it is missing or does not hold one versioned folder."""
     path = root / "data.dvc"
     try:
         value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))

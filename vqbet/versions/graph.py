@@ -1,4 +1,4 @@
-"""Whether the outputs of stages are those that dvc.lock says the graph made. Reads only."""
+"""Read-only comparison of stage outputs with dvc.lock."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vqbet.contract import PipelineError
 
 
 def unmade(root: Path, stages: Sequence[str]) -> list[str]:
-    """The outputs of `stages` (such as "gate@blockpush") that are not what dvc.lock says, by path and what is wrong.
+    """Return the outputs of `stages` (such as "gate@blockpush") that differ from dvc.lock, as "<path> (<status>)".
 
-    Raises PipelineError where DVC knows no such stage, or dvc.lock cannot be read.
+    Raises PipelineError if DVC knows no such stage, or dvc.lock cannot be read.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

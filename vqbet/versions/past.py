@@ -1,7 +1,7 @@
-"""One task's store as it was in an earlier version of data/, laid beside the present one. data/ itself stays as it is.
+"""Restore one task's store from an earlier version of data/ into a new folder. data/ itself is not changed.
 
-Read from the objects themselves, as the audit does: a checkout would touch data/, and DVC takes what a remote gives it
-for what was asked for.
+Reads the objects directly, like the audit: a checkout would change data/, and DVC does not verify the objects that it
+gets from a remote.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Progress = Callable[[int, int], None]
 
 
 def restore(root: Path, md5: str, task: str, target: Path, *, progress: Progress | None = None) -> Path:
-    """Lay `data/<task>.zarr` of the data version `md5` (of data.dvc, ends in ".dir") at the new folder `target`.
+    """Restore `data/<task>.zarr` of the data version `md5` (of data.dvc, ends in ".dir") to the new folder `target`.
 
-    Every object comes from the local cache, else from the default remote, and has its md5 before it is written;
-    `target` appears when all of them are there. progress(done, files). Raises PipelineError where the version or a file
-    of it is nowhere or damaged, or where it holds no such store.
+    Every object is read from the local cache, else from the default remote, and its md5 is verified before it is
+    written. `target` appears once all files are written. progress(done, files). Raises PipelineError if the version or
+    one of its files is missing or damaged, or the version holds no such store.
     """
     if not md5.endswith(".dir"):
         raise PipelineError(f"expected a data version as data.dvc names it, ending in .dir, got {md5!r}")
@@ -43,7 +43,7 @@ def restore(root: Path, md5: str, task: str, target: Path, *, progress: Progress
 
 
 def _files(manifest: bytes, task: str, where: str) -> dict[str, str]:
-    """The object of each file of the task's store, by path within the store."""
+    """Return the object id of each file of the task's store, by path within the store."""
     try:
         listed = {PurePosixPath(entry["relpath"]): str(entry["md5"]) for entry in json.loads(manifest)}
     except (ValueError, KeyError, TypeError) as error:
@@ -59,7 +59,7 @@ def _files(manifest: bytes, task: str, where: str) -> dict[str, str]:
 
 
 def _object(stores: Stores, oid: str, name: str, where: str) -> bytes:
-    """The bytes whose md5 is `oid`, from the cache, else from the remote."""
+    """Return the bytes with md5 `oid`, from the cache, else from the remote."""
     wanted, cached = oid.removesuffix(".dir"), stores.cached(oid)
     if cached.is_file() and objects.md5(content := cached.read_bytes()) == wanted:
         return content

@@ -1,4 +1,4 @@
-"""DVC as a child process: its own group, killed whole on interrupt; a busy repository is tried again for a while."""
+"""DVC as a child process in its own process group, killed as a whole on interrupt; retries a locked repository."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SHELL_SIGNAL = 128  # a shell reports a child killed by signal n as 128 + n
 
 
 class Killed(PipelineError):
-    """A stage, or DVC itself, was ended by a signal: out of memory, a node taken back. Another try may succeed."""
+    """A stage or DVC itself was killed by a signal: out of memory, or a reclaimed node. A retry may succeed."""
 
 
 def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run `dvc <arguments>` in the project at `root`; gives its standard output.
+    """Run `dvc <arguments>` in the project at `root` and return its standard output.
 
-    Raises PipelineError with DVC's own words where it fails, or stays busy for a minute.
+    Raises PipelineError with DVC's message if DVC fails or the repository stays locked for a minute.
     """
     with tempfile.TemporaryFile() as output:
         _patiently(["-m", "dvc", *arguments], f"dvc {' '.join(arguments)}", root, environment, output, ())
@@ -43,16 +43,16 @@ def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = Non
 
 
 def repro(root: Path, target: str, *, first: Sequence[str] = (), force: bool = False) -> bool:
-    """Bring one stage of the graph up to date; return whether it ran (or came out of the run cache) now.
+    """Bring the stage `target` up to date; return whether it ran (or was restored from the run cache).
 
-    first: stages that are brought up to date before it. force: run it even where nothing changed. A stage writes to
-    this process's standard output, so that its progress bar is seen. Raises PipelineError, or Killed.
+    first: stages to bring up to date before. force: run `target` even if nothing changed. A stage writes to this
+    process's standard output, so that its progress bar is visible. Raises PipelineError, or Killed.
     """
     return bool(_asked(f"dvc repro {target}", root, {"reproduce": [target], "first": list(first), "force": force}))
 
 
 def changed(root: Path, targets: Sequence[str], *, first: Sequence[str] = ()) -> list[str]:
-    """Return which of these stages `repro` would run, each by itself, once the stages `first` are up to date.
+    """Return the stages of `targets` that `repro` would run individually, after bringing the stages `first` up to date.
 
     Raises PipelineError, or Killed.
     """
@@ -60,7 +60,7 @@ def changed(root: Path, targets: Sequence[str], *, first: Sequence[str] = ()) ->
 
 
 def _asked(name: str, root: Path, asked: Mapping[str, Any]) -> list[str]:
-    """The names of stages that a child with DVC's library answers; see `reproduce`."""
+    """Return the stage names that a child process with DVC's library answers; see `reproduce`."""
     reader, writer = os.pipe()
     try:
         child = [str(Path(__file__).with_name("reproduce.py")), json.dumps(asked), str(writer)]
@@ -82,7 +82,7 @@ def _patiently(
     output: IO[bytes] | None,
     channels: Sequence[int],
 ) -> None:
-    """Run until it is done or fails for another reason than a lock that somebody else holds."""
+    """Run `child`; retry for BUSY_S seconds while another process holds DVC's lock."""
     deadline, forgotten = time.monotonic() + BUSY_S, False
     while True:
         code, errors = _execute(child, root, environment or {}, output, channels)
@@ -117,7 +117,7 @@ def _execute(
     output: IO[bytes] | None,
     channels: Sequence[int],
 ) -> tuple[int, str]:
-    """Exit code and standard error. Files, not pipes: an orphan that holds a pipe open would keep us waiting."""
+    """Return exit code and standard error. Uses files because an orphan that keeps a pipe open would block us."""
     here = Path(sys.executable).parent  # so that `python` in dvc.yaml is this interpreter, activated or not
     path = os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])
     with tempfile.TemporaryFile() as errors:
@@ -138,13 +138,13 @@ def _execute(
             raise
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # a stage whose DVC was killed would run on beside the next one
+                os.killpg(process.pid, signal.SIGKILL)  # otherwise the stage of a killed DVC keeps running
         errors.seek(0)
         return code, errors.read().decode(errors="replace")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C for the whole group, and time to leave things in order."""
+    """Send SIGINT to the whole group, then SIGKILL after GRACE_S seconds."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):

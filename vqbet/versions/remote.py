@@ -1,7 +1,7 @@
-"""Is the remote's copy of data/ whole? Asked of the remote itself, object by object, never of DVC's index.
+"""Audit of the remote's copy of data/, object by object in the remote itself, without DVC's index.
 
-DVC's own answers cannot be trusted after a killed push: push and `status --cloud` call a remote complete that lacks
-objects, because both look at an index and at the manifest, and the manifest is there.
+After a killed push, DVC's own checks are unreliable: push and `status --cloud` report a remote that lacks objects as
+complete, because both rely on an index and on the manifest, which is there.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vqbet.versions import data, objects
 from vqbet.versions.objects import Stores
 
 FAILURE = "the DVC remote cannot be audited"
-NAMED = 5  # damaged objects that a message spells out
+NAMED = 5  # most damaged objects in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A remote that holds everything: how many files of data/ were looked at, and their bytes."""
+    """Result for a complete remote: number and total size of the files of data/ that were checked."""
 
     files: int
     size: int  # bytes
@@ -34,9 +34,9 @@ class _Damage:
 
 
 def audit(root: Path) -> Audit:
-    """Check that the remote holds every object of data.dvc in its size, and the manifest as it was.
+    """Check that the remote holds the manifest of data.dvc unchanged and every object with its expected size.
 
-    Raises PipelineError naming what is missing or damaged, and what to do.
+    Raises PipelineError naming the missing or damaged objects and what to do.
     """
     version = data.read(root)
     with objects.opened(root, FAILURE) as stores:
@@ -53,7 +53,7 @@ def audit(root: Path) -> Audit:
 
 
 def _inspect(root: Path, version: data.DataVersion, stores: Stores) -> tuple[list[_Damage], int]:
-    """What is wrong with the remote's copy, and how many bytes it holds."""
+    """Return the damage to the remote's copy, and its size in bytes."""
     manifest = stores.path(version.md5)
     try:
         content = stores.read(version.md5)
@@ -74,7 +74,7 @@ def _inspect(root: Path, version: data.DataVersion, stores: Stores) -> tuple[lis
 
 
 def _examine(stores: Stores, oid: str, file: Path) -> tuple[str, int]:
-    """What is wrong with one object (nothing: empty) and its size in the remote."""
+    """Return the fault of one object (empty if none) and its size in the remote."""
     try:
         size, expected = stores.size(oid), stores.expected_size(oid, file)
         if expected is not None and size != expected:

@@ -1,8 +1,8 @@
-"""The child behind `repro` and `changed`: single stages by DVC's own library, which says which stages ran.
+"""Child process of `repro` and `changed`, which runs single stages through DVC's library and reports which ran.
 
 Run as `python reproduce.py QUESTION CHANNEL`; writes a JSON list of stages to the file descriptor CHANNEL. QUESTION is
 JSON: `first`, stages to bring up to date before anything else, and either `reproduce`, stages to bring up to date
-(`force`: even where nothing changed; the answer is those that ran), or `compare` (the answer is those that changed).
+(`force`: even if nothing changed; the answer lists those that ran), or `compare` (the answer lists those that changed).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def main(question: dict[str, Any], channel: int) -> int:
-    """Exit code 1, with DVC's reasons on standard error, outermost first, where the answer cannot be had."""
+    """Answer `question` on `channel`, or write DVC's errors to stderr, outermost first; return the exit code."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    if sys.platform == "linux":  # whoever asked is gone: so are we, and then the stage itself
+    if sys.platform == "linux":  # end with the parent; the stage ends with us
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # the stage speaks for itself
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # the stage prints its own output
     os.set_inheritable(channel, False)  # the stage must not hold it open
     try:
         with Repo(".") as repo:

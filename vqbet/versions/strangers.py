@@ -1,6 +1,6 @@
-"""Entries of DVC's lock on files whose process is gone, and whose number another program has since.
+"""Removal of stale entries from DVC's file lock whose process id was reused by another program.
 
-DVC removes an entry once no process has its number, and waits for ever where one does (dvc/rwlock.py).
+DVC removes an entry if no process has its id, and waits forever if one does (dvc/rwlock.py).
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 import psutil
 
 BLOCKED = re.compile(r"\(PID (\d{1,10})\)")
-SLACK_S = 2.0  # between clocks and time stamps
+SLACK_S = 2.0  # tolerance between process start times and file times
 INTERPRETERS = re.compile(r"python|dvc", re.IGNORECASE)
 
 
 def named(errors: str) -> list[int]:
-    """The processes by which DVC says that it is blocked."""
+    """Return the ids of the processes that block DVC, from its error message."""
     return sorted({int(number) for number in BLOCKED.findall(errors)}) if "is being blocked by" in errors else []
 
 
 def forget(root: Path, holders: Iterable[int]) -> bool:
-    """Remove the lock's entries of those holders that cannot have made them; whether there were some.
+    """Remove the lock's entries of those `holders` that cannot have made them; return whether there were any.
 
-    Under DVC's own lock on that file, which whoever changes it holds; where it is busy, or the file is not as DVC
-    writes it, nothing is changed.
+    Holds DVC's own lock on the file, as every writer does. Changes nothing if that lock is held by another process or
+    the file is not in DVC's format.
     """
     from dvc.lock import LockError, make_lock
 
@@ -47,10 +47,10 @@ def forget(root: Path, holders: Iterable[int]) -> bool:
 
 
 def stranger(pid: int, written: float) -> bool:
-    """Whether a process cannot have made an entry in a file that was last written at that time.
+    """Return whether process `pid` cannot have made an entry in a file last written at time `written`.
 
-    It is gone or has ended, it was started later, or is neither DVC nor a Python that could have loaded it. Where the
-    system does not tell, the process is left its entry.
+    True if the process is gone, is a zombie, was started later, or is neither DVC nor a Python interpreter. False if
+    the system does not permit the check.
     """
     try:
         process = psutil.Process(pid)
@@ -65,7 +65,7 @@ def stranger(pid: int, written: float) -> bool:
 
 
 def _without(lock: dict[str, Any], gone: set[int]) -> dict[str, Any]:
-    """The lock's content without the entries of those processes."""
+    """Return the lock's content without the entries of the processes `gone`."""
     write = {file: entry for file, entry in lock.get("write", {}).items() if entry["pid"] not in gone}
     read = {
         file: kept

@@ -1,4 +1,4 @@
-"""Annotated tags of the project's git repository, made once and read back."""
+"""Annotated tags of the project's git repository: created once, and read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TIMEOUT_S = 60.0
 
 
 def make(root: Path, name: str, message: str) -> bool:
-    """Make the annotated tag `name` at the present commit; False where there is one of that name.
+    """Create the annotated tag `name` at the current commit; return False if the tag exists.
 
-    Raises PipelineError in git's words where it refuses: no repository, no commit, no name of a committer.
+    Raises PipelineError with git's message if git refuses: no repository, no commit, no committer identity.
     """
     if _asked(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}").returncode == 0:
         return False
@@ -27,9 +27,9 @@ def make(root: Path, name: str, message: str) -> bool:
 
 
 def read(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Names and messages of the tags below `prefix`, by name; none where there is no repository.
+    """Yield name and message of each tag below `prefix`, by name; nothing if there is no repository.
 
-    The message of a tag that is not annotated is its commit's.
+    The message of a lightweight tag is that of its commit.
     """
     names = _asked(root, "for-each-ref", "--format=%(refname:strip=2)", f"refs/tags/{prefix}")
     for name in names.stdout.splitlines() if names.returncode == 0 else ():
@@ -37,7 +37,7 @@ def read(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def ready(root: Path) -> None:
-    """Raises PipelineError where no annotated tag can be made here, in git's words."""
+    """Raise PipelineError with git's message if no annotated tag can be created here."""
     for arguments in (("rev-parse", "--verify", "HEAD"), ("var", "GIT_COMMITTER_IDENT")):
         done = _asked(root, *arguments)
         if done.returncode:

@@ -1,4 +1,4 @@
-"""Baselines (cloning, BeT, BESO, Diffusion Policy), and the table of all policy kinds that the comparison plays."""
+"""Baselines (cloning, BeT, BESO, Diffusion Policy) and the table of all policy kinds in the comparison."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Behaviour cloning with an MLP: a window of observations in, the mean of the chunks that followed it out.
+"""Behaviour cloning with an MLP, which maps a window of observations to the mean of the chunks that followed.
 
 The baselines MLP-BC and, with a goal, GCBC of VQ-BeT (arXiv 2403.03181). The paper released neither code nor
-hyperparameters for them: depth, width, initialisation and what goes in are our choice.
+hyperparameters for them: depth, width, initialisation and inputs are our choice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Loss = Literal["l2", "l1"]
 @dataclass(frozen=True, slots=True)
 class BehaviorCloningShape:
     """window T observations, chunk H actions, depth hidden layers of `hidden` units each; goal_steps G future
-    observations beside the window (0: unconditional)."""
+    observations as additional input (0: unconditional)."""
 
     window: int
     chunk: int
@@ -37,11 +37,11 @@ class BehaviorCloningShape:
 
 @final
 class BehaviorCloning(nn.Module):
-    """An `acting.Planner` that knows one answer: E[chunk | window, goal], so what lies between two modes is its answer
-    too. Deterministic: it draws no numbers, and its chunks have no tags.
+    """An `acting.Planner` with a single prediction E[chunk | window, goal], which may lie between two modes.
+    Deterministic: it draws no random numbers, and its chunks have no tags.
 
     loss: "l2", whose minimum is the conditional mean, or "l1", whose minimum is the median of each number. Raises
-    TrainingError where goal and goal_steps do not agree, or the loss is another.
+    TrainingError if goal and goal_steps are inconsistent, or for another loss.
     """
 
     def __init__(self, spaces: Spaces, shape: BehaviorCloningShape, *, loss: Loss = "l2") -> None:
@@ -59,17 +59,17 @@ class BehaviorCloning(nn.Module):
     def forward(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
     ) -> Float[Tensor, "B H A"]:
-        """The chunk after the window, all in normalised units."""
+        """Return the chunk after the window. All values are in normalised units."""
         parts = [observation] if goal is None else [observation, goal]
         flat = torch.cat([part.flatten(1) for part in parts], dim=1)  # (B, T D + G C)
         return self.network(flat).view(-1, self.chunk, self.channels[1])
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The error of the chunk at the window's last position, averaged over its numbers, where it is complete.
+        """Return the mean error of the complete chunks at the windows' last position, and metrics.
 
         batch: "observation" (B, T, D), "action" (B, T+H-1, A), "valid" (B, T+H-1) and, with a goal, "goal" (B, G, C),
         in physical units. The sum is divided by B, so the loss of a batch is the mean of the losses of its halves.
-        Draws dropout from torch's global generator. Raises TrainingError where goal_steps and the batch's goal differ.
+        Draws dropout from torch's global generator. Raises TrainingError if goal_steps and the batch's goal differ.
         """
         observation, goal, target, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
         error = self(observation, goal) - target[:, -1]  # (B, H, A)
@@ -87,23 +87,23 @@ class BehaviorCloning(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B 0"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B 0"]]:
-        """The chunk in physical units, and no tags."""
+        """Return the chunk in physical units, and empty tags."""
         chunk = self.spaces.action.unnormalize(self(*self.spaces.seen(observation, goal)))
         return chunk, torch.zeros(len(chunk), 0, dtype=torch.int64, device=chunk.device)
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside the tensors; JSON-clean."""
+        """Return the arguments of `from_components` as JSON-compatible values."""
         return {"spaces": self.spaces.arguments(), "shape": asdict(self.shape), "loss": self.kind_of_loss}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """The tensors of "model" and "normalizer"."""
+        """Return the tensors of "model" and "normalizer"."""
         return parts(self, self.spaces)
 
     @classmethod
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> BehaviorCloning:
-        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+        """Rebuild from `arguments` and `components`, exactly. Raises BundleError naming an invalid part."""
 
         def make(spaces: Spaces) -> BehaviorCloning:
             return cls(spaces, BehaviorCloningShape(**arguments["shape"]), loss=arguments["loss"])
@@ -112,9 +112,9 @@ class BehaviorCloning(nn.Module):
 
 
 def _stack(inputs: int, hidden: list[int], outputs: int, *, dropout: float) -> nn.Sequential:
-    """Linear, ReLU and dropout for each hidden layer, then a linear one; orthogonal weights, zero biases.
+    """Linear, ReLU and dropout for each hidden layer, then a linear layer; orthogonal weights, zero biases.
 
-    Weights before a ReLU are scaled by sqrt 2, which keeps the size of what passes through (He et al. 2015).
+    Weights before a ReLU are scaled by sqrt 2, which preserves the variance of activations (He et al. 2015).
     """
     layers: list[nn.Module] = []
     for width in hidden:

@@ -1,7 +1,7 @@
-"""BESO: actions denoised in a few steps by a score model that is told the goal, with or without guidance.
+"""BESO: actions denoised in a few steps by a goal-conditioned score model, with or without guidance.
 
 Reuss et al. 2023 (arXiv 2304.02532), on the preconditioning and schedule of Karras et al. 2022 (arXiv 2206.00364) and
-the classifier-free guidance of Ho & Salimans 2022 (arXiv 2207.12598). All in normalised units.
+the classifier-free guidance of Ho & Salimans 2022 (arXiv 2207.12598). All values are in normalised units.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vqbet.models.nets import Block, DecoderShape
 from vqbet.models.spaces import Spaces, parts, rebuilt
 from vqbet.policies.actor import normals
 
-SIGMA_DATA = 0.5  # the standard deviation that an action is taken to have (both papers)
+SIGMA_DATA = 0.5  # assumed standard deviation of actions (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)
 
 Sampler = Literal["ddim", "euler", "euler_ancestral"]
@@ -32,20 +32,20 @@ Schedule = Literal["karras", "exponential"]
 
 @dataclass(frozen=True, slots=True)
 class BesoShape(DecoderShape):
-    """The transformer's shape. chunk is 1: each action of the window belongs to its own observation."""
+    """Shape of the transformer. chunk is 1: each observation of the window has one action."""
 
     chunk: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How goals are told and actions are drawn.
+    """Goal guidance and sampling of actions.
 
-    guidance: lambda of unconditional + lambda (conditional - unconditional); 1 is the conditional model (C-BESO), which
-    computes nothing else. goal_dropout: the probability with which training does not tell a row its goal (0.1 for
-    CFG-BESO). sampler: "ddim" and "euler" are one and the same step here, see `sample`; "euler_ancestral" adds noise on
-    the way. steps: evaluations, from sigma_max to sigma_min on the schedule ("karras" with rho) and then to 0. Training
-    draws noise levels between the same two.
+    guidance: lambda of unconditional + lambda (conditional - unconditional); 1 evaluates only the conditional model
+    (C-BESO). goal_dropout: the probability with which training masks the goal of a row (0.1 for CFG-BESO). sampler:
+    "ddim" and "euler" are identical here, see `sample`; "euler_ancestral" adds noise between steps. steps: evaluations,
+    from sigma_max to sigma_min on the schedule ("karras" with rho) and then to 0. Training draws noise levels from
+    sigma_min to sigma_max.
     """
 
     guidance: float = 1.0
@@ -61,8 +61,8 @@ class Sampling:
 class ScoreNetwork(nn.Module):
     """F of Karras et al., equation 7: a causal transformer over the noise level, G goals and o_1, a_1, ..., o_T, a_T.
 
-    An action has the learned position of its observation, the noise level has none. `maskable`: there is a learned
-    vector to stand for a goal that is not told. Weights as in `nets.Decoder`.
+    An action shares the learned position of its observation; the noise level has none. maskable: add a learned vector
+    that replaces masked goals. Weights are initialised as in `nets.Decoder`.
     """
 
     def __init__(self, channels: tuple[int, int, int], shape: BesoShape, *, maskable: bool) -> None:
@@ -97,7 +97,7 @@ class ScoreNetwork(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         masked: Bool[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
-        """`noised` and `level` as the preconditioning scales them; masked[b]: the goal of row b is not told."""
+        """Return F. noised, level: scaled by the preconditioning; masked[b]: the goal of row b is masked."""
         tokens = [self.embed_level(level[:, None, None])]
         if self.goal_steps:
             wanted = self.embed_goal(goal)
@@ -114,9 +114,9 @@ class ScoreNetwork(nn.Module):
 
 @final
 class Beso(nn.Module):
-    """Observations and a goal -> the actions of the whole window, from noise; the newest observation's is acted.
+    """Denoiser of the actions of a window, given observations and a goal; the newest observation's action is executed.
 
-    settings: those of `Sampling`. Raises TrainingError where these do not fit together.
+    settings: arguments of `Sampling`. Raises TrainingError if the arguments are inconsistent.
     """
 
     def __init__(self, spaces: Spaces, shape: BesoShape, **settings: Any) -> None:
@@ -134,16 +134,16 @@ class Beso(nn.Module):
         self.channels = spaces.channels
         self.network = ScoreNetwork(self.channels, shape, maskable=sampling.goal_dropout > 0)
         self.window, self.chunk, self.goal_steps, self.tags = shape.window, shape.chunk, shape.goal_steps, 0
-        self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last of its steps adds none
+        self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last step adds none
         self.draws = self.noises * shape.window * self.channels[1]
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The denoising error at every recorded position, one noise level a window, as there is one token for it.
+        """Return the denoising error at every recorded position, and metrics. A window has one noise level (one token).
 
-        Weighted so that F's targets have unit variance and weight at every level (Karras et al., table 1); divided by
-        all positions, so the loss of a batch is the mean of the losses of its halves. A padded position is no target,
-        and its action is noise to the others. "action_error" is that of the denoised actions, in physical units. Draws
-        levels, noise and untold goals from torch's global generator.
+        Errors are weighted so that F's targets have unit variance and weight at every level (Karras et al., table 1).
+        The sum is divided by the number of positions, so the loss of a batch is the mean of the losses of its halves.
+        Padded positions are no targets; their actions are replaced by noise. "action_error" is the error of the
+        denoised actions, in physical units. Draws levels, noise and masks from torch's global generator.
         """
         observation, goal, action, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
         action = action[:, :, 0]
@@ -169,7 +169,7 @@ class Beso(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         masked: Bool[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B T A"]:
-        """D: the expected actions under noise of sigma, one evaluation (Karras et al., equation 7)."""
+        """Return D, the expected actions at noise level sigma, with one evaluation (Karras et al., equation 7)."""
         skip, out, scale, level = (value[:, None, None] for value in preconditioning(sigma))
         return skip * noised + out * self.network(scale * noised, level[:, 0, 0], observation, goal, masked)
 
@@ -180,9 +180,9 @@ class Beso(nn.Module):
         observation: Float[Tensor, "B T D"],
         goal: Float[Tensor, "B G C"] | None,
     ) -> Float[Tensor, "B T A"]:
-        """D under classifier-free guidance (Ho & Salimans, equation 6, lambda = 1 + w), both models in one batch.
+        """Return D with classifier-free guidance (Ho & Salimans, equation 6, lambda = 1 + w), both models in one batch.
 
-        Guiding D is guiding the score (D - x) / sigma^2: the weights of the two models add up to one.
+        Guiding D is equivalent to guiding the score (D - x) / sigma^2, since the weights of the two models sum to one.
         """
         if goal is None or self.sampling.guidance == 1:
             return self.denoise(noised, sigma, observation, goal)
@@ -197,7 +197,7 @@ class Beso(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B draws"],
     ) -> tuple[Float[Tensor, "B 1 A"], Int[Tensor, "B 0"]]:
-        """The newest action of a denoised window in physical units; it has no tags."""
+        """Return the newest action of a denoised window in physical units, and empty tags."""
         observation, goal = self.spaces.seen(observation, goal)
         noise = normals(uniform).view(len(uniform), self.noises, self.window, -1).transpose(0, 1)
 
@@ -215,12 +215,12 @@ class Beso(nn.Module):
         }
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """The tensors of "model" and "normalizer"."""
+        """Return the tensors of "model" and "normalizer"."""
         return parts(self, self.spaces)
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]) -> Beso:
-        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+        """Rebuild from `arguments` and `components`, exactly. Raises BundleError naming an invalid part."""
 
         def make(spaces: Spaces) -> Beso:
             return cls(spaces, BesoShape(**arguments["shape"]), **arguments["sampling"])
@@ -231,23 +231,24 @@ class Beso(nn.Module):
 def preconditioning(
     sigma: Float[Tensor, " B"],
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """c_skip, c_out, c_in and c_noise (Karras et al., table 1): D = c_skip x + c_out F(c_in x, c_noise)."""
+    """Return c_skip, c_out, c_in and c_noise (Karras et al., table 1): D = c_skip x + c_out F(c_in x, c_noise)."""
     total = sigma.square() + SIGMA_DATA**2
     return SIGMA_DATA**2 / total, SIGMA_DATA * sigma * total.rsqrt(), total.rsqrt(), sigma.log() / 4
 
 
 def training_sigma(uniform: Float[Tensor, " B"], *, sigma_min: float, sigma_max: float) -> Float[Tensor, " B"]:
-    """Noise levels of training from uniform numbers: log-logistic around SIGMA_DATA, cut off at both ends (BESO)."""
-    low, high = (1 / (1 + (SIGMA_DATA / end) ** (1 / SPREAD)) for end in (sigma_min, sigma_max))  # of the distribution
+    """Return training noise levels from uniform numbers: log-logistic around SIGMA_DATA, truncated (BESO)."""
+    low, high = (1 / (1 + (SIGMA_DATA / end) ** (1 / SPREAD)) for end in (sigma_min, sigma_max))  # the CDF at the ends
     return (SIGMA_DATA * (SPREAD * torch.logit(low + (high - low) * uniform)).exp()).clamp(sigma_min, sigma_max)
 
 
 def noise_levels(
     schedule: Schedule, steps: int, *, sigma_min: float, sigma_max: float, rho: float
 ) -> tuple[float, ...]:
-    """`steps` noise levels from sigma_max down to sigma_min, then 0: Karras et al., equation 5, or evenly in log sigma.
+    """Return `steps` noise levels from sigma_max down to sigma_min, then 0.
 
-    One step is sigma_max and 0. Raises TrainingError where the numbers make no schedule.
+    "karras": equation 5 of Karras et al.; "exponential": evenly spaced in log sigma. One step is sigma_max and 0.
+    Raises TrainingError for invalid numbers.
     """
     if schedule not in get_args(Schedule):
         raise TrainingError(f"beso: schedule: expected one of {', '.join(get_args(Schedule))}, got {schedule!r}")
@@ -265,7 +266,7 @@ def noise_levels(
 
 
 def ancestral(now: float, then: float) -> tuple[float, float]:
-    """The level to step down to and the noise to add there, so that x arrives at level `then` (DDPM's posterior).
+    """Return the level `down` to step to and the noise `up` to add, so that x reaches level `then` (DDPM's posterior).
 
     up = then sqrt(now^2 - then^2) / now and down^2 + up^2 = then^2 (Song et al. 2021, arXiv 2011.13456, appendix F).
     """
@@ -275,10 +276,10 @@ def ancestral(now: float, then: float) -> tuple[float, float]:
 def sample(
     denoise: Callable[[Tensor, float], Tensor], noise: Float[Tensor, "S B T A"], sigmas: Sequence[float]
 ) -> Float[Tensor, "B T A"]:
-    """From noise[0] at level sigmas[0] down the levels; noise[i] is added after step i, the last of S before the end.
+    """Denoise noise[0] from level sigmas[0] through all levels; noise[i] is added after step i for 0 < i < S.
 
-    A step solves dx / d sigma = (x - D) / sigma (Karras et al., equations 1 and 3) for a constant D. That is Euler's
-    x + (down - sigma) (x - D) / sigma, and it is DDIM's, which is DPM-Solver-1 (arXiv 2206.00927).
+    A step solves dx / d sigma = (x - D) / sigma (Karras et al., equations 1 and 3) for a constant D. This is Euler's
+    step x + (down - sigma) (x - D) / sigma, and also DDIM's, which is DPM-Solver-1 (arXiv 2206.00927).
     """
     x = sigmas[0] * noise[0]
     for step, (now, then) in enumerate(pairwise(sigmas), 1):

@@ -1,4 +1,4 @@
-"""Behavior Transformer: a GPT over observations that predicts, at each of them, a bin of actions and an offset from it.
+"""Behavior Transformer: a GPT over observations that predicts at each position a bin of actions and an offset.
 
 BeT (arXiv 2206.11251) and, with goal tokens before the observations, C-BeT (arXiv 2210.10047). The bins are k-means
 centres of the demonstrated actions; an action is its bin's centre plus an offset, in normalised units.
@@ -26,7 +26,7 @@ from vqbet.policies.actor import decided
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeTShape(DecoderShape):
-    """The decoder's shape, with future observations for goals; K bins; chunk H actions, which is 1 in the paper."""
+    """Shape of the decoder, with future observations as goals; bins K; chunk H actions (1 in the paper)."""
 
     bins: int
     chunk: int = 1
@@ -34,13 +34,13 @@ class BeTShape(DecoderShape):
 
 @final
 class BeT(nn.Module):
-    """An `acting.Planner` that draws a bin and adds the offset it predicts for that bin. The tag of a chunk is its bin.
+    """An `acting.Planner` that draws a bin and adds the predicted offset of that bin. The tag of a chunk is its bin.
 
-    `fit` comes before training. The objective's defaults are the authors' in BlockPush: 1e5 there weighs actions in
-    metres, 0.03 of which are 1 here, so about 100. Their Kitchen and Diffusion Policy's BeT have 1000, with which bins
-    are learnt late: short trainings need less. temperature divides the logits before a draw. acting_window: how many
-    observations it is shown in acting, None: T (the authors train with 10 in Kitchen, 5 in BlockPush, and act with 3).
-    Raises TrainingError where goal and goal_steps do not agree, or one of the last two is out of bounds.
+    Call `fit` before training. The defaults of the loss are the authors' for BlockPush: their offset weight 1e5 is for
+    actions in metres, 0.03 of which are 1 here, so about 100. Their Kitchen and Diffusion Policy's BeT have 1000, with
+    which bins are learnt late: short trainings need less. temperature: divisor of the logits. acting_window: number of
+    observations used for acting, None: T (the authors train with 10 in Kitchen, 5 in BlockPush, and act with 3). Raises
+    TrainingError if goal and goal_steps are inconsistent, or temperature or acting_window is out of bounds.
     """
 
     centres: Float[Tensor, "K HA"]
@@ -70,14 +70,14 @@ class BeT(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("centres", torch.zeros(shape.bins, size))
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))  # on how many chunks; 0: not yet
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))  # number of chunks `fit` used; 0: not fitted
         self._known_fitted = False
 
     @torch.no_grad()
     def fit(self, chunks: Float[np.ndarray, "N H A"], generator: torch.Generator) -> None:
-        """Find the bins: k-means of chunks in physical units, once, before the first training step.
+        """Fit the bins by k-means on chunks in physical units, once, before the first training step.
 
-        Raises TrainingError where they have another shape, are not finite, or fewer of them are distinct than bins.
+        Raises TrainingError if the chunks have another shape, are not finite, or fewer of them are distinct than bins.
         """
         finite, steps, channels = np.isfinite(chunks).all(), self.chunk, self.channels[1]
         if chunks.shape[1:] != (steps, channels) or not finite:
@@ -96,17 +96,17 @@ class BeT(nn.Module):
         self.fitted.fill_(len(chunks))
 
     def bins(self, chunk: Float[Tensor, "M H A"]) -> Int[Tensor, " M"]:
-        """The bin with the nearest centre, for chunks in normalised units."""
+        """Return the bins with the nearest centres, for chunks in normalised units."""
         return nearest(self.centres[None], chunk.flatten(1))[0][:, 0]
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Focal loss of the true bin, and squared error of its offset alone, at every position with a complete chunk.
+        """Return the loss and metrics: focal loss of the true bin plus squared error of its offset, on complete chunks.
 
-        The focal loss (1 - p)^gamma * -log p and the MT-Loss of BeT; the squared error is a mean over the H A numbers
-        of a chunk. batch: "observation" (B, T, D), "action" (B, T+H-1, A), "valid" (B, T+H-1) and, with a goal, "goal"
-        (B, G, C), in physical units. Sums are divided by B T, so the loss of a batch is the mean of the losses of its
-        halves. Draws dropout from torch's global generator. Raises TrainingError before `fit`, or where goal_steps and
-        the batch's goal differ.
+        The focal loss is (1 - p)^gamma * -log p; the squared error (BeT's MT-Loss) trains only the true bin's offset
+        and is a mean over the H A numbers of a chunk. batch: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
+        (B, T+H-1) and, with a goal, "goal" (B, G, C), in physical units. Sums are divided by B T, so the loss of a
+        batch is the mean of the losses of its halves. Draws dropout from torch's global generator. Raises TrainingError
+        before `fit`, or if goal_steps and the batch's goal differ.
         """
         self._ready()
         observation, goal, target, weight = self.spaces.supervised(batch, self.chunk, self.goal_steps)
@@ -131,24 +131,24 @@ class BeT(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B 1"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B 1"]]:
-        """A bin drawn for each row, its chunk in physical units, and the bin. Raises TrainingError before `fit`."""
+        """Draw a bin per row; return its chunk in physical units, and the bin. Raises TrainingError before `fit`."""
         self._ready()
         logits, offsets = self._predict(self.decoder.last(*self.spaces.seen(observation, goal)))
         drawn = pick(decided(logits, len(observation)) / self.temperature, uniform[:, 0])
         return self.spaces.action.unnormalize(self._chunk(offsets, drawn)), drawn[:, None]
 
     def arguments(self) -> dict[str, Any]:
-        """What `from_components` needs beside the tensors; JSON-clean."""
+        """Return the arguments of `from_components` as JSON-compatible values."""
         acting = {"temperature": self.temperature, "acting_window": self.window}
         return {"spaces": self.spaces.arguments(), "shape": asdict(self.shape), "acting": acting}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """The tensors of "model", the bins among them, and of "normalizer"."""
+        """Return the tensors of "model", including the bins, and of "normalizer"."""
         return parts(self, self.spaces)
 
     @classmethod
     def from_components(cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]) -> BeT:
-        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+        """Rebuild from `arguments` and `components`, exactly. Raises BundleError naming an invalid part."""
 
         def make(spaces: Spaces) -> BeT:
             return cls(spaces, BeTShape(**arguments["shape"]), **arguments["acting"])
@@ -156,26 +156,26 @@ class BeT(nn.Module):
         return rebuilt("bet", make, arguments, components)
 
     def _predict(self, features: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "M K"], Float[Tensor, "M K HA"]]:
-        """Logits of the bins, and an offset from each."""
+        """Return the logits of the bins, and an offset for each bin."""
         bins, size = self.centres.shape
         logits, offsets = self.head(features).split([bins, bins * size], dim=1)
         return logits, offsets.reshape(-1, bins, size)
 
     def _chunk(self, offsets: Float[Tensor, "M K HA"], bins: Int[Tensor, " M"]) -> Float[Tensor, "M H A"]:
-        """The centres of the given bins plus their offsets, in normalised units."""
+        """Return the centres of the given bins plus their offsets, in normalised units."""
         rows = bins[:, None, None].expand(-1, 1, offsets.shape[2])
         chunk = self.centres.index_select(0, bins) + offsets.gather(1, rows)[:, 0]
         return chunk.view(-1, self.chunk, self.channels[1])
 
     def _ready(self) -> None:
-        """`fitted` is read from the device until it is not 0, and then never again: a read waits for a GPU."""
+        """Raise TrainingError before `fit`. Caches a nonzero `fitted`, since reading it synchronises with the GPU."""
         if not self._known_fitted and int(self.fitted) == 0:
             raise TrainingError("bet: expected fitted bins, got a model without any; call fit(chunks) first")
         self._known_fitted = True
 
 
 def _check(spaces: Spaces, shape: BeTShape, temperature: float, acting_window: int | None) -> None:
-    """Raises TrainingError where a constructor's arguments do not belong together."""
+    """Raise TrainingError for invalid or inconsistent arguments of the constructor."""
     spaces.expect_goal("bet", shape.goal_steps)
     if not LEAST_TEMPERATURE <= temperature < math.inf:
         raise TrainingError(

@@ -1,7 +1,8 @@
-"""Diffusion Policy (arXiv 2303.04137): a chunk is Gaussian noise from which a network takes the noise away.
+"""Diffusion Policy (arXiv 2303.04137): chunks denoised from Gaussian noise by a network.
 
-Training is the simple loss of DDPM (arXiv 2006.11239, equation 14), acting is DDIM (arXiv 2010.02502, equation 12) on
-some of its steps; the noise schedule (squared cosine, arXiv 2102.09672, equation 17) and that step are `diffusers`'.
+Training uses the simple loss of DDPM (arXiv 2006.11239, equation 14); acting uses DDIM (arXiv 2010.02502, equation 12)
+on a subset of the steps. The noise schedule (squared cosine, arXiv 2102.09672, equation 17) and the DDIM step come from
+`diffusers`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": Transformer
 
 @final
 class DiffusionPolicy(nn.Module):
-    """An `acting.Planner` with either network, which the shape decides.
+    """An `acting.Planner` with a CNN or a transformer, depending on the type of the shape.
 
-    It predicts `horizon` actions and hands out the first `execute_steps` of them, its chunk. In the paper the predicted
-    actions begin T - 1 steps in the past (horizon 16, T = 2, 8 executed); here the first is that of the current step,
-    so the same horizon reaches T - 1 steps further. diffusion_steps: of the schedule in training; inference_steps: how
-    many of them acting takes, a divisor. eta: how much noise each of these adds again (DDIM, equation 16): 0 is DDIM,
-    1 is DDPM, strided, and its samples are fewer between two behaviours. Denoised chunks are clipped to [-1, 1].
+    Predicts `horizon` actions and returns the first `execute_steps` of them as its chunk. In the paper the predicted
+    actions begin T - 1 steps in the past (horizon 16, T = 2, 8 executed). Here the first action is that of the current
+    step, so the same horizon reaches T - 1 steps further. diffusion_steps: steps of the schedule in training.
+    inference_steps: steps in acting, a divisor of diffusion_steps. eta: noise added in each of these (DDIM, equation
+    16): 0 is DDIM, 1 is strided DDPM, whose samples lie less often between two behaviours. Denoised chunks are clipped
+    to [-1, 1].
     """
 
     signal: Float[Tensor, " S"]
@@ -61,7 +63,7 @@ class DiffusionPolicy(nn.Module):
             UNet(shape, self.channels) if isinstance(shape, CNNShape) else NoiseTransformer(shape, self.channels)
         )
         self.scheduler = _scheduler(diffusion_steps, inference_steps)
-        alphas = self.scheduler.alphas_cumprod.clone()  # how much of the chunk's variance each step leaves
+        alphas = self.scheduler.alphas_cumprod.clone()  # share of the chunk's variance that is left after each step
         self.register_buffer("signal", alphas, persistent=False)
 
     def predict(
@@ -71,16 +73,16 @@ class DiffusionPolicy(nn.Module):
         observation: Float[Tensor, "B T D"],
         goal: Float[Tensor, "B G C"] | None,
     ) -> Float[Tensor, "B H A"]:
-        """The noise in each row's chunk, all in normalised units."""
+        """Return the predicted noise in each row's chunk. All values are in normalised units."""
         return self.network(noisy, self._timed(step), self.network.seen(observation, goal))
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean squared error of the predicted noise, at one random step of each row's chunk.
+        """Return the mean squared error of the predicted noise at one random step per row, and metrics.
 
-        batch: windows whose chunk is the horizon, as `Windows` gathers them. Actions past an episode's end weigh 0,
-        each for itself, so that the last actions of an episode are learnt too; sums are divided by all. `action_error`
-        is the mean absolute error, in physical units, of the actions that the predicted noise leaves. Draws from
-        torch's global generator: steps, noise, dropout. Raises TrainingError where the windows have another chunk.
+        batch: windows whose chunk is the horizon, as `Windows` gathers them. Each action past an episode's end has
+        weight 0, so that the last actions of an episode are learnt too; sums are divided by the number of all actions.
+        `action_error` is the mean absolute error of the denoised actions, in physical units. Draws steps, noise and
+        dropout from torch's global generator. Raises TrainingError if the windows have another chunk.
         """
         chunk = batch["action"].shape[1] - self.window + 1
         if chunk != self.horizon:
@@ -103,7 +105,7 @@ class DiffusionPolicy(nn.Module):
     def diffuse(
         self, chunk: Float[Tensor, "B H A"], noise: Float[Tensor, "B H A"], step: Int[Tensor, " B"]
     ) -> Float[Tensor, "B H A"]:
-        """The chunk after that step of the schedule (DDPM, equation 4)."""
+        """Return the noised chunk at `step` of the schedule (DDPM, equation 4)."""
         left = self.signal[step, None, None]
         return left.sqrt() * chunk + (1 - left).sqrt() * noise
 
@@ -113,7 +115,7 @@ class DiffusionPolicy(nn.Module):
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B draws"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B 0"]]:
-        """The first `execute_steps` actions of the denoised chunk in physical units, and no tags."""
+        """Return the first `execute_steps` actions of the denoised chunk in physical units, and empty tags."""
         seen = self.network.seen(*self.spaces.seen(observation, goal))
         steps = self.scheduler.timesteps
         timed = self._timed(steps.to(seen.device))  # (S, ...)
@@ -141,14 +143,14 @@ class DiffusionPolicy(nn.Module):
         }
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """The tensors of "model" and "normalizer"."""
+        """Return the tensors of "model" and "normalizer"."""
         return parts(self, self.spaces)
 
     @classmethod
     def from_components(
         cls, arguments: Mapping[str, Any], components: Mapping[str, Mapping[str, np.ndarray]]
     ) -> DiffusionPolicy:
-        """The exact inverse of `arguments` and `components`. Raises BundleError naming what does not fit."""
+        """Rebuild from `arguments` and `components`, exactly. Raises BundleError naming an invalid part."""
 
         def make(spaces: Spaces) -> DiffusionPolicy:
             shape = SHAPES[arguments["network"]](**arguments["shape"])
@@ -161,7 +163,7 @@ class DiffusionPolicy(nn.Module):
 
 
 def sinusoids(step: Int[Tensor, " S"], width: int) -> Float[Tensor, "S W"]:
-    """Sines and cosines of the step at width / 2 wavelengths from 2 pi to 20,000 pi (arXiv 1706.03762, section 3.5)."""
+    """Embed the step as sines and cosines of width / 2 wavelengths, 2 pi to 20,000 pi (arXiv 1706.03762, sec. 3.5)."""
     exponent = torch.arange(width // 2, device=step.device) / max(1, width // 2 - 1)
     angle = step[:, None] * torch.exp(-math.log(10_000) * exponent)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -169,7 +171,7 @@ def sinusoids(step: Int[Tensor, " S"], width: int) -> Float[Tensor, "S W"]:
 
 def _scheduler(diffusion_steps: int, inference_steps: int) -> Any:
     try:
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # seconds
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # takes seconds
     except ImportError as error:
         raise TrainingError(
             "Diffusion Policy needs the package diffusers, which is not installed: pip install 'vqbet[comparison]'"
@@ -182,7 +184,7 @@ def _scheduler(diffusion_steps: int, inference_steps: int) -> Any:
 
 
 def _check(spaces: Spaces, shape: Shape, *, diffusion_steps: int, inference_steps: int, eta: float) -> None:
-    """Raises TrainingError naming the numbers that do not go together."""
+    """Raise TrainingError naming inconsistent numbers."""
     spaces.expect_goal("diffusion policy", shape.goal_steps)
     if not 1 <= shape.execute_steps <= shape.horizon:
         raise TrainingError(

@@ -1,6 +1,6 @@
-"""The noise-predicting network of Diffusion Policy's CNN (arXiv 2303.04137, section 3.1): a U-Net along a chunk's time.
+"""U-Net over the time axis of a chunk, the noise-predicting CNN of Diffusion Policy (arXiv 2303.04137, section 3.1).
 
-What was seen and the denoising step scale and shift the channels of every residual block (FiLM, arXiv 1709.07871).
+Observations, goal and denoising step scale and shift the channels of every residual block (FiLM, arXiv 1709.07871).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from vqbet.contract import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class CNNShape:
-    """window T observations; horizon H predicted actions, of which execute_steps are played before the next plan.
+    """window T observations; horizon H predicted actions, of which execute_steps are executed before the next plan.
 
-    width: of the first level; each of the others has half the time steps and twice the width of the one before. kernel:
-    odd; groups: of GroupNorm. step_width: of the denoising step's embedding. goal_steps G; 0: unconditional.
-    Push-T in the paper: width 256 and 3 levels, so 256, 512 and 1024.
+    width: width of the first level; each next level has half the time steps and twice the width. kernel: odd kernel
+    size. groups: groups of GroupNorm. step_width: width of the denoising step's embedding. goal_steps G; 0:
+    unconditional. Push-T in the paper: width 256 and 3 levels, so 256, 512 and 1024.
     """
 
     window: int
@@ -40,10 +40,10 @@ class CNNShape:
 
 @final
 class UNet(nn.Module):
-    """Noisy chunks -> their noise.
+    """Prediction of the noise in noisy chunks.
 
-    Scales and shifts of all blocks are one product with Mish of [step, goal, observation], a sum of what comes from the
-    step and what was seen: while acting, the latter is computed once, not once for each denoising step.
+    Scales and shifts of all blocks are one linear map of Mish([step, goal, observation]), split into a sum of a step
+    term and an observation term: while acting, the latter is computed only once, not at each denoising step.
     """
 
     def __init__(self, shape: CNNShape, channels: tuple[int, int, int]) -> None:
@@ -74,11 +74,11 @@ class UNet(nn.Module):
         self.film_seen = nn.Linear(shape.goal_steps * goal + shape.window * observation, sum(self.sizes), bias=False)
 
     def timed(self, step: Float[Tensor, "S W"]) -> Float[Tensor, "S F"]:
-        """What each denoising step adds to scales and shifts, from its embedding."""
+        """Return the contribution of each denoising step, given its embedding, to scales and shifts."""
         return self.film_step(F.mish(self.step(step)))
 
     def seen(self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None) -> Float[Tensor, "B F"]:
-        """What goals and observations add to scales and shifts."""
+        """Return the contribution of goals and observations to scales and shifts."""
         known = observation.flatten(1) if goal is None else torch.cat([goal.flatten(1), observation.flatten(1)], dim=1)
         return self.film_seen(F.mish(known))
 
@@ -87,7 +87,7 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "B H A"]:
         film = iter((timed + seen)[:, :, None].split(self.sizes, dim=1))
         x = self.down[0](noisy.transpose(1, 2), film)
-        passed = []  # for `up` of the same level; the authors pass on nothing of the first level
+        passed = []  # skip connections to `up` of the same level; as in the authors' code, none from the first
         for shrink, down in zip(self.shrink, self.down[1:], strict=True):
             x = down(shrink(x), film)
             passed.append(x)
@@ -98,7 +98,7 @@ class UNet(nn.Module):
 
 
 class Pair(nn.Module):
-    """Two residual blocks, each of which takes the next scales and shifts."""
+    """Two residual blocks, each of which takes the next scales and shifts from `film`."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, groups: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Pair(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, scale and shift, convolution; the input, convolved with 1 where widths differ, is added."""
+    """Convolution, scale and shift, convolution, plus the input (through a convolution of size 1 if widths differ)."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, groups: int) -> None:
         super().__init__()
@@ -125,8 +125,8 @@ class ResidualBlock(nn.Module):
 
 
 class Convolution(nn.Conv1d):
-    """`nn.Conv1d`. A few short rows on a CPU go through one matrix product instead, which reads the weights as they
-    lie: equal up to rounding, and up to four times faster at batch 1."""
+    """`nn.Conv1d` that computes a few short rows on a CPU as one matrix product, which reads the weights in memory
+    order: equal up to rounding, and up to four times faster at batch 1."""
 
     FEW = 32  # rows times steps of output
 
@@ -146,7 +146,7 @@ def _convolution(inputs: int, outputs: int, *, kernel: int, groups: int) -> nn.S
 
 
 def _check(shape: CNNShape) -> None:
-    """Raises TrainingError naming the number that does not fit."""
+    """Raise TrainingError naming the invalid number."""
     shortest = 2 ** (shape.levels - 1)
     if shape.horizon % shortest:
         raise TrainingError(

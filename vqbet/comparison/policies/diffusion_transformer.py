@@ -1,7 +1,8 @@
-"""The noise-predicting transformer of Diffusion Policy (arXiv 2303.04137, section 3.1): noisy actions see a memory.
+"""Noise-predicting transformer of Diffusion Policy (arXiv 2303.04137, section 3.1), with cross-attention to a memory.
 
-The memory is one token each for the denoising step, the goal observations and the observations, behind an MLP; noisy
-actions attend to it, and causally to one another. Pre-LayerNorm decoder layers (arXiv 1706.03762, section 3.1).
+The memory has one token each for the denoising step, the goal observations and the observations, encoded by an MLP.
+Noisy actions attend to the memory, and causally to each other. Pre-LayerNorm decoder layers (arXiv 1706.03762,
+section 3.1).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from vqbet.models.nets import Attention
 
 @dataclass(frozen=True, slots=True)
 class TransformerShape:
-    """window T observations; horizon H predicted actions, of which execute_steps are played before the next plan.
+    """window T observations; horizon H predicted actions, of which execute_steps are executed before the next plan.
 
-    depth, heads and width of the decoder; dropout: on what attention and MLPs add. goal_steps G; 0: unconditional.
+    depth, heads, width: of the decoder. dropout: on the outputs of attention and MLPs. goal_steps G; 0: unconditional.
     Push-T in the paper: depth 8, heads 4, width 256, dropout 0.01.
     """
 
@@ -39,10 +40,10 @@ class TransformerShape:
 
 @final
 class NoiseTransformer(nn.Module):
-    """Noisy chunks -> their noise. Weights and positions N(0, 0.02), biases zero.
+    """Prediction of the noise in noisy chunks. Weights and positions N(0, 0.02), biases zero.
 
-    Every layer reads the memory through keys and values of its own, those of all layers as one product (`_memory`). A
-    token's do not depend on other tokens: while acting, each is computed once, not once for each denoising step.
+    Every layer has its own keys and values of the memory, computed for all layers in one product (`_memory`). The keys
+    and values of a token do not depend on other tokens: while acting, each is computed once, not per denoising step.
     """
 
     def __init__(self, shape: TransformerShape, channels: tuple[int, int, int]) -> None:
@@ -69,13 +70,13 @@ class NoiseTransformer(nn.Module):
         nn.init.normal_(self.position_memory, std=0.02)
 
     def timed(self, step: Float[Tensor, "S W"]) -> Float[Tensor, "S 1 L2W"]:
-        """The keys and values of the token of each denoising step, from its embedding."""
+        """Return keys and values of the token of each denoising step, given its embedding."""
         return self._memory(step[:, None] + self.position_memory[:1])
 
     def seen(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
     ) -> Float[Tensor, "B G+T L2W"]:
-        """The keys and values of goals and observations."""
+        """Return keys and values of goals and observations."""
         tokens = self.embed_observation(observation)
         if self.embed_goal is not None:
             tokens = torch.cat([self.embed_goal(goal), tokens], dim=1)
@@ -97,7 +98,7 @@ class NoiseTransformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """Causal self-attention, attention to the memory, and a four times wider MLP, each behind a LayerNorm."""
+    """Causal self-attention, cross-attention to the memory, and a four times wider MLP, each after a LayerNorm."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
