@@ -32,7 +32,7 @@ MOST_OFFSETS = 2**27  # offset-head weights per action channel: hidden units x c
 class DemosParams(Section):
     """Demonstrations by a scripted oracle, and the views of the demonstrations that policies learn from.
 
-    Imported data ignores `seed` and must hold `episodes` episodes.
+    Imported data ignores both.
     """
 
     episodes: Count = Field(
