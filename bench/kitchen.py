@@ -43,7 +43,7 @@ def pictures() -> float:
 
 def main() -> None:
     environment.prepare()
-    with redirect_stderr(StringIO()):  # its notice about other worlds
+    with redirect_stderr(StringIO()):  # hides a notice about other worlds
         from gymnasium_robotics.envs.franka_kitchen.kitchen_env import KitchenEnv
 
     from vqbet.tasks.kitchen.world import Kitchen

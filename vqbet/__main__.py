@@ -186,7 +186,10 @@ def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the
 
 @app.command()
 def publish(task: Task) -> None:
-    """Publish the hash of the ledger's last entry at promotion.publish, as promotions and rollbacks already do."""
+    """Publish the hash of the ledger's last entry to the place set by promotion.publish in params.yaml.
+
+    Promotions and rollbacks publish by themselves.
+    """
     from vqbet.commands import release
 
     root, _ = _project(task)
@@ -302,8 +305,10 @@ def forget(
 
 @app.command()
 def doctor(
-    vulnerabilities: Annotated[bool, typer.Option("--vulnerabilities", help="of all locked distributions")] = False,
-    licences: Annotated[bool, typer.Option("--licences", help="of all locked distributions")] = False,
+    vulnerabilities: Annotated[
+        bool, typer.Option("--vulnerabilities", help="list known ones of locked packages")
+    ] = False,
+    licences: Annotated[bool, typer.Option("--licences", help="list those of locked packages")] = False,
 ) -> None:
     """Check this environment; exit with 1 if something is wrong, with 4 if no package index answers."""
     from vqbet.commands import doctor as stage

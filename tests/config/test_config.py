@@ -180,24 +180,6 @@ def test_an_offset_head_that_no_memory_holds_is_refused() -> None:
         config.changed(task, {"tokenizer": tokenizer, "prior": prior}, "blockpush")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "named"),
-    [
-        ("{prior.goal_as:", "{prior.dropout: .nan, prior.goal_as:", "goal_changes: prior.dropout: .* got nan"),
-        ("{prior.goal_as:", "{prior.focal_gamma: -1.0, prior.goal_as:", "goal_changes: prior.focal_gamma: .* got -1.0"),
-        ("{data: 0.05}", "{data: .inf}", "ablations.data 5 %: data: .* got inf"),
-        ("{data: 0.05}", "{data: 0.0}", "ablations.data 5 %: data: .* got 0.0"),
-        ("{observation_noise: 0.01}", "{observation_noise: -0.01}", "observation_noise: .* got -0.01"),
-        ("{tokenizer.codes: 4}", "{tokenizer.codes: 1}", "tokenizer.codes: .* got 1"),
-        ("{tokenizer.codes: 4}", '{tokenizer.codes: "4"}', "tokenizer.codes: .* got '4'"),
-        ('{bundle.execute: "first"}', "{bundle.execute: second}", "bundle.execute: .* got 'second'"),
-    ],
-)
-def test_what_an_ablation_changes_is_checked_when_it_is_read(tmp_path: Path, old: str, new: str, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        config.comparison(edited(tmp_path, old, new, "paper"))
-
-
 def test_many_mistakes_are_not_all_repeated(tmp_path: Path) -> None:
     unknown = "".join(f"    k{number}: 1\n" for number in range(50))
     path = edited(tmp_path, "  prior:\n", f"  prior:\n{unknown}", "blockpush")

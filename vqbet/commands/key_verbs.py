@@ -10,7 +10,7 @@ from vqbet.commands import console
 from vqbet.commands.manual import Manual
 from vqbet.commands.project import project, root
 
-keys = typer.Typer(cls=Manual, no_args_is_help=True, help="Make keys, and say whose signature counts.")
+keys = typer.Typer(cls=Manual, no_args_is_help=True, help="Make signing keys and manage the trust file.")
 
 
 @keys.command("make")

@@ -1,4 +1,4 @@
-"""Publication of the ends of a task's chains where a writer of the registry cannot revoke them, and their comparison.
+"""Publication of the ends of a task's chains where a writer of the registry cannot revoke them, and checks against it.
 
 `promotion.publish` in params.yaml selects the place: an annotated git tag, or a write-once object in S3.
 """

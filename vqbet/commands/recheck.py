@@ -1,4 +1,4 @@
-"""Replay of a random sample of the gate's episodes in a clean process before a promotion, drawn after their records.
+"""Replay of the gate's episodes in a clean process before a promotion. The sample is drawn after the records exist.
 
     python -m vqbet.commands.recheck <given.json> <played.jsonl>
 

@@ -36,7 +36,7 @@ class DemosParams(Section):
     """
 
     episodes: Count = Field(
-        description="Number of demonstrations that the task's oracle makes; imported data must hold as many."
+        description="Number of demonstrations that the task's oracle makes; imported data ignores it."
     )
     seed: Seed = Field(
         description="Seed of the oracle's first demonstration, the next ones have seed + 1, seed + 2, ...; imported "

@@ -2,5 +2,5 @@
 
 A stage takes parameters and paths, writes artefacts, and returns a flat dictionary of metrics.
 
-Only this package and `commands` combine several parts. One hash per stage covers the code it runs: see code_version.
+Stages and commands alone combine several parts of the product. One hash per stage covers its code: see code_version.
 """

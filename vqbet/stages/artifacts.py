@@ -11,7 +11,7 @@ from typing import Any
 from vqbet.contract import PipelineError
 from vqbet.files import atomic, canonical, reading
 
-MOST_BYTES = 16 * 2**20  # the largest has some kilobytes
+MOST_BYTES = 16 * 2**20  # the largest file has some kilobytes
 MOST = 1e300  # largest value of a metric
 MEND = "run the stage that writes it again: dvc repro"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from vqbet.stages import canonical_source
 
-MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?::\w+)?")  # as `python -m` and entry points name one
+MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?::\w+)?")  # in the form of `python -m` and of entry points
 FIELDS = frozenset({"importer", "oracle", "replay", "world", "goal_world", "validation"})  # of a task, naming code
 FILE = re.compile(r"[\w./-]{1,200}\.\w{1,8}")
 MOST = 2000  # files whose facts are kept; beyond that, facts that were not used are dropped

@@ -1,4 +1,4 @@
-"""Paths of a task's files. The only module that spells them; a test compares them with those in dvc.yaml."""
+"""Paths of a task's files. Only this module spells them; a test compares them with dvc.yaml."""
 
 from __future__ import annotations
 

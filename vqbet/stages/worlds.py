@@ -8,7 +8,7 @@ from vqbet.policies.nearest import NearestDemonstration
 from vqbet.policies.noop import NoOp
 from vqbet.tasks import TASKS
 
-ASKING = "+goals"  # after a task's name: its world that asks each episode for a goal
+ASKING = "+goals"  # suffix of a task's name for its world with a goal in each episode
 
 
 def name(task: str, *, asked: bool) -> str:

@@ -1,4 +1,4 @@
-"""Is this environment what the project expects? Read-only; every answer is a sentence."""
+"""Read-only checks that this environment is what the project expects. Each result is a sentence."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vqbet.commands.doctor.advisories import AdvisoryAudit
 from vqbet.contract import VqbetError
 
 PYTHONS = ((3, 11), (3, 13))
-ROOM_GB = 5.0  # a demo, with its caches
+ROOM_GB = 5.0  # space for a demo with its caches
 SHOWN = 5
 COULD_NOT_ASK = 4  # exit code of `doctor --vulnerabilities`
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing that was looked at, in a sentence. `wrong`: it must be mended."""
+    """Result of one check in a sentence. wrong: whether it must be fixed."""
 
     what: str
     said: str
@@ -34,7 +34,7 @@ class Diagnosis:
 
 
 def run(root: Path) -> list[Diagnosis]:
-    """Look at Python, distributions, telemetry, folders, tools, registry and signing of the project at `root`."""
+    """Check Python, distributions, telemetry, folders, tools, registry and signing of the project at `root`."""
     return [
         _python(sys.version_info[:2]),
         _looked("packages", partial(packages, root)),
@@ -50,10 +50,10 @@ def run(root: Path) -> list[Diagnosis]:
 
 
 def vulnerabilities(root: Path) -> tuple[list[Diagnosis], int]:
-    """Ask an index about every locked distribution; return findings and the exit code.
+    """Look up advisories for every locked distribution in an index; return findings and the exit code.
 
-    0: none is known. 1: some are, some were not looked at, or an entry of the ignore list has expired. 4: the index
-    could not be asked. Raises SupplyError where a lock or the ignore list is broken.
+    0: no known vulnerability. 1: some are known, some distributions were not checked, or an entry of the ignore list
+    has expired. 4: the index does not answer. Raises SupplyError where a lock or the ignore list is invalid.
     """
     audit = advisories.audit(root)
     code = COULD_NOT_ASK if audit.unasked else int(not audit.clean)
@@ -61,7 +61,7 @@ def vulnerabilities(root: Path) -> tuple[list[Diagnosis], int]:
 
 
 def told(audit: AdvisoryAudit) -> list[Diagnosis]:
-    """The sentences of an audit."""
+    """Return the findings of an audit as sentences."""
     if audit.unasked:
         return [Diagnosis("vulnerabilities", f"NOT ASKED, nothing is known: {audit.unasked}", wrong=True)]
     found = [Diagnosis("vulnerable", str(one), wrong=True) for one in audit.open]
@@ -72,9 +72,9 @@ def told(audit: AdvisoryAudit) -> list[Diagnosis]:
 
 
 def licences(root: Path) -> list[Diagnosis]:
-    """The licence of each locked distribution that is installed, and which of them may not be used.
+    """Return the licence of each installed locked distribution, and whether it is allowed.
 
-    Raises SupplyError where a lock or the list of exceptions is broken.
+    Raises SupplyError where a lock or the list of exceptions is invalid.
     """
     pins = locks.read(root)
     listed = licensing.listed(root, pins)
@@ -91,7 +91,7 @@ def licences(root: Path) -> list[Diagnosis]:
 
 
 def packages(root: Path) -> Diagnosis:
-    """Installed versions against the locks. CUDA's libraries are looked at where torch is the build that needs them."""
+    """Compare installed versions with the locks, including CUDA's libraries if this build of torch needs them."""
     pins = locks.read(root, (locks.MAIN, locks.TORCH, locks.INSTALLER))
     if "+cpu" not in locks.installed("torch"):
         pins += locks.read(root, (locks.CUDA,))
@@ -103,7 +103,7 @@ def packages(root: Path) -> Diagnosis:
 
 
 def private(folder: Path) -> Diagnosis:
-    """Registry, evidence and caches must be this user's alone."""
+    """Check that only this user can read registry, evidence and caches."""
     if not folder.is_dir():
         return Diagnosis(".vqbet", "not there yet; the first command makes it")
     mode = stat.S_IMODE(folder.stat().st_mode)
@@ -119,7 +119,7 @@ def room(root: Path, free_gb: float) -> Diagnosis:
 
 
 def signing(root: Path) -> Diagnosis:
-    """Nothing here verifies a signature; the registry does."""
+    """Report whether keys and a trust file exist. Signatures are verified by the registry, not here."""
     key = "a key is configured" if os.environ.get("VQBET_KEY") else "no key is configured"
     if not (root / "infra" / "trust.yaml").is_file():
         return Diagnosis("signing", f"unsigned: there is no infra/trust.yaml, and {key}")
@@ -162,5 +162,5 @@ def _registry() -> Diagnosis:
 def _looked(what: str, check: Callable[[], Diagnosis]) -> Diagnosis:
     try:
         return check()
-    except VqbetError as error:  # is what is looked for: one finding must not hide the next
+    except VqbetError as error:  # becomes a finding, so that it does not hide the next one
         return Diagnosis(what, str(error), wrong=True)

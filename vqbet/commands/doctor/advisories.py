@@ -1,6 +1,6 @@
 """Known vulnerabilities of locked distributions, from the index's advisories, through pip-audit.
 
-Strict: a distribution about which nothing is known counts as not looked at, never as clean.
+Strict: a distribution that the index does not know counts as not checked, never as clean.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Ignored(BaseModel):
-    """An advisory that does not concern this project, why, and until when somebody has said so."""
+    """Rule that ignores an advisory which does not concern this project, with its reason, until it expires."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: Text
@@ -40,7 +40,7 @@ class Ignored(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """One known vulnerability of one locked distribution. `fix`: versions without it; empty where there is none."""
+    """One known vulnerability of one locked distribution. fix: versions without it; empty where there is none."""
 
     package: str
     version: str
@@ -54,7 +54,7 @@ class Advisory:
 
 @dataclass(frozen=True, slots=True)
 class AdvisoryAudit:
-    """The answer of an index. `unasked`: why nothing can be said at all; empty where it answered."""
+    """Answer of an index. unasked: the reason why there is no answer, "" where there is one."""
 
     looked_at: int = 0
     open: tuple[Advisory, ...] = ()
@@ -69,7 +69,7 @@ class AdvisoryAudit:
 
 
 def audit(root: Path, today: date | None = None) -> AdvisoryAudit:
-    """Ask about every entry of the locks under `root`. Raises SupplyError where a lock or the ignore list is broken."""
+    """Look up every entry of the locks under `root`. Raises SupplyError where a lock or the ignore list is invalid."""
     locks.read(root, ASKED)
     rules = ignored(root)
     answer, reason = _asked(root)
@@ -79,7 +79,7 @@ def audit(root: Path, today: date | None = None) -> AdvisoryAudit:
 
 
 def ignored(root: Path) -> list[Ignored]:
-    """Return the rules of infra/advisories.yaml. Raises SupplyError for an entry that is not whole."""
+    """Return the rules of infra/advisories.yaml. Raises SupplyError for an incomplete entry."""
     path = root / IGNORED
     if not path.is_file():
         return []
@@ -93,7 +93,7 @@ def ignored(root: Path) -> list[Ignored]:
 
 
 def judged(answer: Sequence[dict[str, Any]], rules: Sequence[Ignored], today: date) -> AdvisoryAudit:
-    """Sort pip-audit's dependencies. All skipped: this index has no advisories, and nothing was asked."""
+    """Sort pip-audit's dependencies. If all are skipped, the index has no advisories and the audit is unasked."""
     skipped = tuple(str(one["name"]) for one in answer if "skip_reason" in one)
     if not answer or len(skipped) == len(answer):
         return AdvisoryAudit(unasked=f"the index knows none of {len(answer)} distributions: it carries no advisories")
@@ -120,7 +120,7 @@ def _covers(rule: Ignored, advisory: Advisory) -> bool:
 def _asked(root: Path) -> tuple[list[dict[str, Any]] | None, str]:
     """Return pip-audit's dependencies, or None and the reason.
 
-    Without --strict, which ends at the first distribution that the index does not know; here all of them are listed.
+    Runs without --strict, which ends at the first unknown distribution, so that all unknown ones are listed.
     """
     if find_spec("pip_audit") is None:
         return None, "pip-audit is not installed; install the extra `dev`"
@@ -135,7 +135,7 @@ def _asked(root: Path) -> tuple[list[dict[str, Any]] | None, str]:
             return list(json.loads(out.read_text(encoding="utf-8"))["dependencies"]), ""
         except subprocess.TimeoutExpired:
             return None, f"no answer within {TIMEOUT_S} s"
-        except (OSError, ValueError, KeyError, TypeError):  # it writes nothing when the index does not answer
+        except (OSError, ValueError, KeyError, TypeError):  # pip-audit writes no file if the index does not answer
             last = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
             return None, f"pip-audit ended with {ended.returncode}: {last[:200]}"
 

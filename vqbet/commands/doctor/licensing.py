@@ -1,4 +1,4 @@
-"""Licences of installed distributions, as their metadata states them, against a list of those allowed here."""
+"""Licences of installed distributions, read from their metadata and compared with a list of allowed ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERMISSIVE = frozenset(
     {"0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"}
     | {"CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib", "ZPL-2.1"}
 )
-SPDX = {  # how older metadata writes it
+SPDX = {  # names in older metadata
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
@@ -39,17 +39,17 @@ SAYS_NOTHING = ("OSI Approved", "DFSG approved")
 
 
 class Allowed(BaseModel):
-    """A distribution under another licence that is taken nevertheless. Holds for this licence only."""
+    """Exception for a distribution whose licence is not permissive. Valid for this licence only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     package: Text
-    licence: str  # as its metadata states it; may be empty
+    licence: str  # as in its metadata; may be empty
     reason: Text
 
 
 @dataclass(frozen=True, slots=True)
 class Licensed:
-    """One distribution. `refused`: why it may not be used; empty where it may."""
+    """Licence of one distribution. refused: the reason why it is not allowed, "" where it is."""
 
     name: str
     version: str
@@ -85,7 +85,7 @@ def exceptions(root: Path) -> list[Allowed]:
 
 
 def judged(name: str, version: str, licence: str, rule: Allowed | None) -> Licensed:
-    """Allow a permissive licence, or exactly the one that an exception names."""
+    """Allow a permissive licence, or exactly the licence of an exception."""
     if permissive(licence):
         return Licensed(name, version, licence)
     if rule is not None and rule.licence == licence:
@@ -96,7 +96,7 @@ def judged(name: str, version: str, licence: str, rule: Allowed | None) -> Licen
 
 
 def permissive(licence: str) -> bool:
-    """Whether an SPDX expression can be satisfied with permissive licences alone."""
+    """Return whether an SPDX expression can be satisfied with permissive licences alone."""
     from license_expression import ExpressionError
 
     try:

@@ -1,4 +1,4 @@
-"""The locks: which version of each distribution, with which hashes, on which platform."""
+"""Lock files: the version, hashes and platform of each distribution."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ALL = (MAIN, TORCH, CUDA, CPU, INSTALLER)
 
 @dataclass(frozen=True, slots=True)
 class LockEntry:
-    """One entry of a lock: `name` in canonical form, the only allowed `version`, and the sha256 of its files."""
+    """Entry of a lock. name: in canonical form. version: the only allowed one. hashes: sha256 of the files."""
 
     name: str
     version: str
     hashes: tuple[str, ...]
     lock: str
-    here: bool  # its marker fits this platform and Python
+    here: bool  # whether its marker matches this platform and Python
 
 
 def read(root: Path, names: Sequence[str] = ALL) -> list[LockEntry]:
@@ -42,7 +42,7 @@ def read(root: Path, names: Sequence[str] = ALL) -> list[LockEntry]:
 
 
 def without_hash(pins: Sequence[LockEntry]) -> list[str]:
-    """Return name and lock of every entry that no hash protects."""
+    """Return name and lock of every entry without a hash."""
     return [f"{pin.name} in {pin.lock}" for pin in pins if not pin.hashes]
 
 
@@ -55,9 +55,9 @@ def installed(name: str) -> str:
 
 
 def differences(pins: Sequence[LockEntry]) -> list[str]:
-    """Return a phrase for each distribution that this environment lacks, or has in another version than locked.
+    """Return a phrase for each distribution that is missing or installed in another version than locked.
 
-    A version that only adds a local label, such as 2.13.0+cpu, is as locked.
+    A version that only adds a local label, such as 2.13.0+cpu, counts as equal.
     """
     found = []
     for pin in pins:
