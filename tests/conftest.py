@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support import examples
 from tests.support.s3_faults import Between
 from vqbet import environment
 
@@ -19,6 +20,7 @@ for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # a te
     os.environ.pop(f"VQBET_{name}", None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
+examples.profiles()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

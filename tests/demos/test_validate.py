@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from tests.support.synthetic import synthetic
 from vqbet import tasks
 from vqbet.contract import Channel, Demonstrations, ValidationError
@@ -67,7 +68,7 @@ def test_a_fault_is_located_by_episode_and_step() -> None:
     assert finding.message == "observation.feature_2 is nan at episode 3, step 17; 2 steps in 2 episodes (3, 5)"
 
 
-@settings(max_examples=15, deadline=None)
+@up_to(15)
 @given(data=st.data())
 def test_any_place_of_a_fault_is_found(data: st.DataObject) -> None:
     demos = synthetic(5, seed=data.draw(st.integers(0, 3)))

@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats import contingency_tables
@@ -60,7 +60,6 @@ def z_of(pairs: Pairs, difference: float) -> float:
     return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
 
 
-@settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_mcnemars_p_value_is_that_of_another_library(pairs: Pairs) -> None:
     if pairs.gained > pairs.lost:
@@ -85,7 +84,6 @@ def test_three_lucky_seeds_of_200_are_no_evidence() -> None:
     assert exchange(0.5 * candidate, 0.5 * champion) == pytest.approx(0.125)
 
 
-@settings(max_examples=40, deadline=None)
 @given(pairs=counts, difference=st.integers(-90, 90).map(lambda percent: percent / 100))
 def test_tangos_z_is_under_the_likeliest_distribution_with_that_difference(pairs: Pairs, difference: float) -> None:
     """Against a search for the share of lost pairs, and not the root of a quadratic equation."""
@@ -103,7 +101,6 @@ def test_tangos_z_is_under_the_likeliest_distribution_with_that_difference(pairs
         assert z_of(pairs, difference) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> None:
     """The ends by another way: where Tango's z, a formula for counts, is as large as the interval allows."""

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support.examples import up_to
 from vqbet.contract import TrainingError
 from vqbet.environment import processes
 from vqbet.training import checkpoint
@@ -122,7 +123,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Trai
     return run(tmp_path_factory.mktemp("reference"))
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(count=st.integers(1, 60), batch=st.integers(1, 90), seed=st.integers(0, 2**31 - 1), epochs=st.integers(1, 3))
 def test_each_window_comes_once_per_epoch(count: int, batch: int, seed: int, epochs: int) -> None:
     steps = -(-count * epochs // batch)
