@@ -279,6 +279,6 @@ def test_histograms_count_every_finite_value_once() -> None:
 def test_a_hundred_thousand_steps_take_seconds() -> None:
     demos = synthetic(2550, D=16)  # about 115,000 steps
     run(synthetic())  # the import of Great Expectations is not counted
-    started = time.perf_counter()
+    started = time.process_time()  # the core may have other work
     assert run(demos).errors == ()
-    assert time.perf_counter() - started < 10  # 0.8 s on an idle core
+    assert time.process_time() - started < 10  # 0.8 s on an idle core
