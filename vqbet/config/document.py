@@ -44,7 +44,7 @@ def read(path: Path) -> Mapping[str, Any]:
     return value
 
 
-class _Bounded(Composer):
+class _Bounded(Composer):  # type: ignore[misc]  # it has no types
     """The nodes of one document, none of which stands for more than is allowed."""
 
     def get_single_node(self) -> Any:
