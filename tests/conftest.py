@@ -10,21 +10,28 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.support import examples
+from tests.support.once import once
 from tests.support.s3_faults import Between
 from vqbet import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side: spinning threads would be in each other's way
-for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # a test says where and how many, or nothing
+os.environ["VQBET_WORKERS"] = "1"  # as many processes play as a test asks for; the start of one takes seconds
+for name in ("STORAGE", "LEDGER", "KEY", "TRUST", "PROJECT"):  # a test says where, or nothing
     os.environ.pop(f"VQBET_{name}", None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
 examples.profiles()
+STARTING = {"moto", "demo", "judged_once"}  # fixtures that start a server or run stages
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that the processes which share the tests end together (see Makefile)."""
+    """Mark what uses a slow fixture as slow, and put what is slow first: processes that share the tests end together."""
+    for item in items:
+        if STARTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -46,6 +53,18 @@ def real_demos() -> Callable[[str], Path]:
         return found
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after its gate, to be copied: see tests/support/judging.py."""
+    from tests.support.judging import judged
+
+    def make(folder: Path) -> None:
+        with judged(folder / "project"):
+            pass
+
+    return once(tmp_path_factory, "judged", make) / "project"
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support import demo as demos
+from tests.support.once import once
 from tests.support.project import Project
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> demos.Demo:
-    return demos.made(demos.shared(tmp_path_factory) / "demo")
+    return demos.Demo(once(tmp_path_factory, "demo", demos.make))
 
 
 @pytest.fixture(scope="module")

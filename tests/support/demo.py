@@ -1,18 +1,16 @@
-"""The demo's project, made once for all processes that share the tests; who needs it works on a copy."""
+"""The demo's project: who needs it works on a copy."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from tests.support.project import Project
 
 SILENCE = Path(__file__).resolve().parents[1] / "flows" / "silence"
 SCREEN, OUTSIDE = "screen.txt", "outside.log"
+WORKERS = {"VQBET_WORKERS": "2"}  # that play; here they too are watched
 
 
 @dataclass(frozen=True)
@@ -34,29 +32,12 @@ class Demo:
         return Project(root, of=self.folder / "project")
 
 
-def shared(factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of this run of the tests share."""
-    own = factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-def made(folder: Path) -> Demo:
-    """The demo in `folder`, run by whoever comes first; the others wait for it."""
-    demo = Demo(folder)
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / SCREEN).exists():
-            _make(demo)
-    return demo
-
-
-def _make(demo: Demo) -> None:
-    """Run the demo, with every process watched for connections to elsewhere. The screen is written last."""
-    project = Project(demo.folder / "project")
+def make(folder: Path) -> None:
+    """Run the demo in `folder`, with every process watched for connections to elsewhere."""
+    demo, project = Demo(folder), Project(folder / "project")
     project.small()
     project.commit()
     path = os.pathsep.join([str(SILENCE), str(project.root)])
-    screen = project.run("vqbet", "flow", "demo", OUTSIDE_LOG=str(demo.outside), PYTHONPATH=path).stdout
+    told = project.run("vqbet", "flow", "demo", OUTSIDE_LOG=str(demo.outside), PYTHONPATH=path, **WORKERS)
     project.commit("after the demo")
-    (demo.folder / SCREEN).write_text(screen, encoding="utf-8")
+    (folder / SCREEN).write_text(told.stdout, encoding="utf-8")
