@@ -28,7 +28,7 @@ STARTING = {"moto", "demo", "judged_once"}  # fixtures that start a server or ru
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a slow fixture as slow, and put what is slow first: processes that share the tests end together."""
+    """Mark what uses a slow fixture, and put what is slow first: processes that share the tests end together."""
     for item in items:
         if STARTING & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
