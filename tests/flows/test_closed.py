@@ -33,7 +33,7 @@ from tests.support import chromium
 from tests.support.waiting import LONG_S, until
 from vqbet import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 ATTACK = Path(__file__).with_name("attack.js").read_text(encoding="utf-8")
 OPEN = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port"]

@@ -255,6 +255,7 @@ def test_dropout_acts_in_training_and_the_tokenizer_stays_frozen() -> None:
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("tokenizer"))
 
 
+@pytest.mark.slow
 def test_it_learns_two_modes_without_averaging_them() -> None:
     """One observation, two opposite chunks: the codes stay 50:50 and each keeps its own actions."""
     torch.manual_seed(0)

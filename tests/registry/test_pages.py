@@ -20,7 +20,7 @@ from mlflow.server import security_utils
 
 from vqbet import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOREIGN = "10.pages.example"  # a name that fits MLflow's own pattern for private addresses
 

@@ -13,7 +13,7 @@ from tests.support.postgres import postgres
 from vqbet import registry
 from vqbet.registry import connection, journal, promotion
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.usefixtures("home")

@@ -102,6 +102,7 @@ THREE = {  # probability of the scores 0, 0.5 and 1, as of no, one or two blocks
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("episodes", [50, 200])
 @pytest.mark.parametrize("name", THREE)
 def test_coverage(name: str, episodes: int) -> None:
@@ -125,6 +126,7 @@ def test_students_interval_fails_where_ours_holds() -> None:
     assert (ours > ONE_SIDED).mean() <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
 def test_coverage_of_a_paired_difference_of_continuous_scores(spread: float) -> None:
     """Coverage-like scores: initial conditions differ much, the policies little, the candidate is 0.02 better."""

@@ -119,6 +119,7 @@ def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> 
     assert (found.estimate, found.low, found.high) == pytest.approx((pairs.difference, low, high), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gained", "lost"), [(0.05, 0.05), (0.02, 0.07), (0.2, 0.1), (0.006, 0.056), (0.4, 0.4)])
 def test_tangos_interval_covers_what_it_says(gained: float, lost: float) -> None:
     """Exact, at 100 pairs: not under 95 % by more than a point, and 0.3 points over 5 % on the side that lets pass."""
@@ -129,6 +130,7 @@ def test_tangos_interval_covers_what_it_says(gained: float, lost: float) -> None
     assert weights[z > 1.64485].sum() <= 0.053
 
 
+@pytest.mark.slow
 def test_equal_policies_are_rarely_called_better_by_exchange() -> None:
     random = np.random.default_rng(3)
     pairs = random.beta(2, 1, (400, 2, 30)).round(1)
@@ -209,6 +211,7 @@ def test_slices_keep_an_easy_one_from_speaking_for_all() -> None:
     assert stratified([((5, 0), (7, 0)), ((0, 4), (0, 4))]) == 1.0
 
 
+@pytest.mark.slow
 def test_equal_policies_are_rarely_called_better_over_slices() -> None:
     random = np.random.default_rng(4)
     shares, called = np.array([0.9, 0.5, 0.2]), 0
@@ -218,6 +221,7 @@ def test_equal_policies_are_rarely_called_better_over_slices() -> None:
     assert called / 2000 <= 0.05
 
 
+@pytest.mark.slow
 def test_the_bootstrap_covers_what_it_says_where_scores_spread() -> None:
     random = np.random.default_rng(5)
     covered = 0

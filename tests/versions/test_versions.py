@@ -24,6 +24,7 @@ from vqbet import versions
 from vqbet.contract import PipelineError
 from vqbet.versions import process, strangers
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
