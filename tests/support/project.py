@@ -76,7 +76,7 @@ class Project:
             env=self.environment(**extra),
             capture_output=True,
             text=True,
-            timeout=540,  # hangs; a slow machine that is busy takes 240 s for the demo
+            timeout=840,  # hangs; a slow machine that is busy takes 240 s for the demo
         )
         return self._checked(done) if check else done
 
