@@ -86,6 +86,7 @@ print(json.dumps({"moments": moments, "swapped": swapped, "killed": killed, "lef
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_half_a_store(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path)]
