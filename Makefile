@@ -1,11 +1,12 @@
-# Two commands: `make demo` and `make test`. Each sets up what it needs by itself.
-.PHONY: demo test test-comparison paper setup lint bench clean lock
+# `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
+.PHONY: demo check test test-comparison tests-fast tests-product paper setup lint types bench clean lock
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
 help:
 	@echo "make demo   demonstrations -> champion on an embedded default, about 10 minutes on 2 cores"
-	@echo "make test   lint, types, import contracts and every test of the product; make test-comparison: those of the comparison"
+	@echo "make check  lint, types, import contracts and the fast tests, within 2 minutes"
+	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
 	@echo "make clean  remove what can be made again: artifacts and caches, not the registry and what a verdict rests on"
@@ -22,14 +23,29 @@ paper: setup
 lint: setup
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
-	@$(python) -m mypy
 	@.venv/bin/lint-imports
 
-test: lint
-	@$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/comparison
+types: setup
+	@$(python) -m mypy
+
+# Lint and types beside the tests: what waits for a file or a process leaves the cores to them.
+side_by_side := $(MAKE) --no-print-directory -j3 lint types
+pytest := $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: setup
+	@$(side_by_side) tests-fast
+
+test: setup
+	@$(side_by_side) tests-product
+
+tests-fast: setup
+	@$(pytest) --ignore tests/comparison -m "not slow"
+
+tests-product: setup
+	@$(pytest) --ignore tests/comparison --hypothesis-profile ci
 
 test-comparison: setup
-	@$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/comparison
+	@$(pytest) --hypothesis-profile ci tests/comparison
 
 bench: setup
 	@for name in windows blockpush pusht policies train training; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done

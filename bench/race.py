@@ -85,11 +85,11 @@ def rival(environment: dict[str, str], orders: Connection, machines: bool) -> No
     os.environ.update(environment)
     from vqbet import registry
     from vqbet.contract import RegistryError
-    from vqbet.registry import connection, promotion
+    from vqbet.registry import connection
 
     connection.client()
     if machines:
-        promotion.connection.locked = lambda _name: nullcontext()  # type: ignore[assignment,return-value]
+        connection.locked = lambda _name: nullcontext()  # type: ignore[assignment,return-value]
     orders.send("ready")
     while True:
         version, verdict, evidence = orders.recv()

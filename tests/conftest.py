@@ -9,20 +9,29 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support import examples
+from tests.support.once import once
 from tests.support.s3_faults import Between
 from vqbet import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(environment.SILENCE)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel, where spinning threads would compete
-for name in ("STORAGE", "LEDGER", "WORKERS", "KEY", "TRUST", "PROJECT"):  # unset, unless a test sets them
+os.environ["VQBET_WORKERS"] = "1"  # a test sets how many processes play; starting one takes seconds
+for name in ("STORAGE", "LEDGER", "KEY", "TRUST", "PROJECT"):  # unset, unless a test sets them
     os.environ.pop(f"VQBET_{name}", None)
 for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
+examples.profiles()
+STARTING = {"moto", "demo", "judged_once"}  # fixtures that start a server or run stages
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put slow tests first, so that the parallel test processes end together (see Makefile)."""
+    """Mark tests that use a slow fixture, and put slow tests first, so that the parallel processes end together."""
+    for item in items:
+        if STARTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -44,6 +53,18 @@ def real_demos() -> Callable[[str], Path]:
         return found
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after its gate, to be copied: see tests/support/judging.py."""
+    from tests.support.judging import judged
+
+    def make(folder: Path) -> None:
+        with judged(folder / "project"):
+            pass
+
+    return once(tmp_path_factory, "judged", make) / "project"
 
 
 @pytest.fixture(scope="session")

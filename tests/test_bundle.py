@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import more
 from vqbet import bundle, policies
 from vqbet.contract import BundleError, Channel, Spec
 from vqbet.files import atomic
@@ -106,7 +107,7 @@ def test_arrays_that_are_views_are_written_as_they_look(tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.read(tmp_path / "policy").components["prior"]["view"], view)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@more(150)
 @given(data=st.data())
 def test_any_changed_byte_is_refused(folder: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(folder.iterdir())), "file")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first waits for a new environment
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("vqbet", "flows", "infra")
 
@@ -34,7 +34,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(copy: Path) -> Path:
     """A new environment beside the copy, in which the copy is installed and this one's packages can be seen."""
     folder = copy.parent / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=480)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "seen.pth").write_text("\n".join(site.getsitepackages()))
     run(["bash", str(copy / "infra" / "setup" / "project.sh"), str(folder)], copy.parent)
@@ -43,7 +43,7 @@ def environment(copy: Path) -> Path:
 
 def run(command: list[str], folder: Path, **more: str) -> str:
     kept: Mapping[str, str] = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=folder, env={**kept, **more}, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=folder, env={**kept, **more}, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

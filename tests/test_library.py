@@ -85,7 +85,7 @@ class TestSurface:
 
     def test_the_import_loads_nothing(self) -> None:
         code = "import sys; before = set(sys.modules); import vqbet; print(*sorted(set(sys.modules) - before))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
         assert {name.partition(".")[0] for name in done.stdout.split()} <= {"vqbet"} | set(sys.stdlib_module_names)
 
     def test_types_are_seen_without_running_anything(self) -> None:

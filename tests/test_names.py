@@ -32,6 +32,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_dvc_itself_runs_no_name(tmp_path: Path) -> None:
     """`dvc repro` reads params.yaml without our checks: our dvc.yaml, names that are commands, one stage that tells."""
     yaml = YAML()

@@ -35,6 +35,7 @@ from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.tasks import Task
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = "synthetic"
 LIMITS = DriftParams(max_shift=0.2, max_divergence=0.05, max_tail=1.5)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.judging import TASK, forge, judged
+from tests.support.judging import TASK, forge
 from vqbet import environment, registry
 from vqbet.commands import recheck
 from vqbet.contract import EpisodeRecord, GateError
@@ -23,16 +22,10 @@ from vqbet.stages.progress import Watch
 from vqbet.tasks.blockpush.oracle import demonstrations
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with judged(tmp_path_factory.mktemp("recheck")) as project:
-        yield project.root
-
-
 @pytest.fixture
-def root(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(judged_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy with a registry of its own."""
-    copy = shutil.copytree(home, tmp_path / "copy", symlinks=True)
+    copy = shutil.copytree(judged_once, tmp_path / "copy", symlinks=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy / '.vqbet' / 'mlflow.db'}")
     return copy
 

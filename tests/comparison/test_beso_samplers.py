@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from tests.support.examples import more
 from vqbet.comparison.policies.beso import ancestral, noise_levels, preconditioning, sample, training_sigma
 
 SIGMA = 0.5  # of the data
@@ -22,6 +23,7 @@ SIGMA = 0.5  # of the data
 # --- preconditioning and noise levels ---------------------------------------------------------------------------------
 
 
+@more(100)
 @given(st.floats(1e-3, 100.0))
 def test_preconditioning_is_what_makes_inputs_and_targets_unit_and_amplifies_errors_least(sigma: float) -> None:
     """Karras et al., appendix B.6: unit variance of the input and of F's target, and of all c_skip that with the
@@ -79,6 +81,7 @@ def test_schedules_go_from_the_largest_to_the_smallest_level_and_to_none() -> No
 # --- samplers ---------------------------------------------------------------------------------------------------------
 
 
+@more(100)
 @given(st.floats(1e-3, 100.0), st.floats(0.0, 0.999))
 def test_an_ancestral_step_is_ddpms_posterior(now: float, share: float) -> None:
     """What is put back together has the variance of the next level, and mean and variance are those of x at `then`

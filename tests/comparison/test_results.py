@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import more
 from tests.support.results import made
 from vqbet import statistics
 from vqbet.comparison import results
@@ -35,7 +36,6 @@ def stored(tmp_path: Path, result: Result, change: Callable[[dict[str, Any]], ob
     return path
 
 
-@settings(max_examples=40, deadline=None)
 @given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=20), seed=st.integers(0, 99))
 def test_a_result_comes_back_as_it_was_written(scores: list[float], seed: int) -> None:
     result = made([round(score, 5) for score in scores], seed=seed, modes={"b0-t0": 1}, params={"prior": {"depth": 4}})
@@ -181,7 +181,7 @@ intervals = st.lists(st.tuples(*[st.floats(0, 1)] * 3).map(sorted), min_size=1, 
 )
 
 
-@settings(max_examples=200, deadline=None)
+@more(200)
 @given(found=intervals)
 def test_leaders_are_those_that_do_not_lie_below_the_highest(found: list[Interval]) -> None:
     leaders = results.leaders(found)

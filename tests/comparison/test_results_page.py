@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from tests.support.examples import more, up_to
 from tests.support.results import made
 from vqbet.comparison import figures, published, results
 from vqbet.comparison import page as results_page
@@ -201,7 +202,7 @@ triples = st.dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@more(200)
 @given(found=triples)
 def test_marks_agree_with_the_intervals(found: dict[str, list[float]]) -> None:
     intervals = {name: Interval(estimate, low, high) for name, (low, estimate, high) in found.items()}
@@ -219,7 +220,7 @@ def test_marks_agree_with_the_intervals(found: dict[str, list[float]]) -> None:
         assert results.relation(intervals[name], intervals[highest]) == -1
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(counts=st.lists(st.integers(0, 40), min_size=3, max_size=3))
 def test_the_table_is_marked_as_its_intervals_say(counts: list[int]) -> None:
     policies = ("vqbet", "bc", "bet")

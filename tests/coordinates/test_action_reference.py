@@ -51,6 +51,7 @@ def test_what_leads_there_is_the_command_that_was_given(demos: Demonstrations) -
     np.testing.assert_allclose(led.commands(demos.observation, found.action), demos.action, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_positions_do_again_what_people_did(real_demos: Callable[[str], Path]) -> None:
     """Three published episodes by where their commands led, each command counted from a noisy sight of the arm."""
     demos, env, rows = importer.load(real_demos("kitchen")), Kitchen(), np.arange(3)

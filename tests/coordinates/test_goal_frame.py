@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vqbet.coordinates import goal_frame
@@ -18,7 +18,6 @@ def moved(points: np.ndarray, angle: float, by: np.ndarray) -> np.ndarray:
     return (pairs @ turn.T + by).reshape(points.shape)
 
 
-@settings(max_examples=50, deadline=None)
 @given(angle=st.floats(-np.pi, np.pi), x=st.floats(-500, 500), y=st.floats(-500, 500))
 def test_a_scene_that_was_moved_comes_back(angle: float, x: float, y: float) -> None:
     by, scene = np.array([x, y]), np.random.default_rng(0).normal(0, 100, (1, 3, 6))

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from tests.support.synthetic import synthetic_spec
 from vqbet.contract import Demonstrations
 from vqbet.demos.goals import VARIANTS, GoalWindows, windows
@@ -40,7 +41,6 @@ def every_goal(lengths: list[int], G: int = 1) -> tuple[np.ndarray, np.ndarray, 
     return np.arange(sum(lengths))[:, None], last[:, None], steps.reshape(-1, VARIANTS, G)
 
 
-@settings(max_examples=60, deadline=None)
 @given(lengths=LENGTHS, G=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_every_goal_is_what_a_loop_over_its_steps_gives(lengths: list[int], G: int, seed: int) -> None:
     demos = numbered(lengths)
@@ -59,7 +59,6 @@ def test_every_goal_is_what_a_loop_over_its_steps_gives(lengths: list[int], G: i
         np.testing.assert_array_equal(goal[row], demos.observation[wanted][:, [2, 0]])
 
 
-@settings(max_examples=40, deadline=None)
 @given(lengths=LENGTHS)
 def test_a_goal_is_later_in_the_same_episode(lengths: list[int]) -> None:
     current, last, steps = every_goal(lengths)
@@ -70,7 +69,6 @@ def test_a_goal_is_later_in_the_same_episode(lengths: list[int]) -> None:
     assert (np.diff(goal, axis=1) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
 @given(lengths=LENGTHS)
 def test_near_and_far_are_asked_for_alike(lengths: list[int]) -> None:
     """Where V goals share r steps, each step ahead is asked for by V / r of them, rounded up or down."""
@@ -84,7 +82,7 @@ def test_near_and_far_are_asked_for_alike(lengths: list[int]) -> None:
             assert (ahead == 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(lengths=LENGTHS, G=st.integers(2, 12))
 def test_goal_steps_follow_one_another_and_begin_with_the_episode(lengths: list[int], G: int) -> None:
     first = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)[:, None, None]
@@ -101,7 +99,7 @@ def test_channels_come_in_the_order_asked_for() -> None:
         np.testing.assert_array_equal(last[0, 0], demos.observation[19, columns])
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(lengths=LENGTHS, T=st.integers(1, 6), H=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_the_rest_is_the_plain_window_and_all_is_a_function_of_the_index(
     lengths: list[int], T: int, H: int, seed: int

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import COLUMNS, Channel, Demonstrations, StoreError
 from vqbet.demos import store
@@ -75,7 +76,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 floats = st.sampled_from([0.0, -0.0, 1.5, -3e38, math.nan, math.inf, 1e-45])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@up_to(15)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), stateful=st.booleans())
 def test_what_is_written_is_what_is_read(
     tmp_path: Path, data: st.DataObject, lengths: list[int], stateful: bool
@@ -270,6 +271,7 @@ def fail_at(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanging", [True, False], ids=["in one step", "in two"])
 @pytest.mark.parametrize("call", STRIDES)
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)

@@ -15,6 +15,8 @@ from pathlib import Path
 import zarr, zarr.codecs, zarr.storage, zarr.buffer.cpu
 from vqbet.demos import store
 from vqbet.files import atomic
+import pytest
+
 from tests.support.synthetic import synthetic
 
 os.fsync = lambda descriptor: None  # a process that dies loses nothing that it gave to the kernel
@@ -77,7 +79,8 @@ while killed < 10 and tries < 100:  # and at random moments
     pid = child(lambda: write(1 - held))
     time.sleep(random.uniform(0, needed_s))
     os.kill(pid, signal.SIGKILL)
-    killed, tries = killed + (wait(pid) != 0), tries + 1
+    died, tries = wait(pid) != 0, tries + 1
+    killed, needed_s = killed + died, needed_s * (1.0 if died else 0.9)  # it was busier when this was measured
     held = wait(child(version))
     assert held in (0, 1), held
 assert wait(child(lambda: write(0))) == 0
@@ -85,6 +88,7 @@ print(json.dumps({"moments": moments, "swapped": swapped, "killed": killed, "lef
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_half_a_store(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path)]

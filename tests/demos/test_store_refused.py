@@ -281,9 +281,9 @@ def test_metadata_that_asks_for_anything_else_is_refused(
     name, change, sentence = DOCUMENTS[case]
     edit(folder, name, change)
     monkeypatch.setattr(store, "_decode", lambda *arguments: pytest.fail("decoded before it was refused"))
-    start = time.perf_counter()
+    start = time.process_time()
     found = refused(folder)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert sentence in found
     assert str(folder) in found
 

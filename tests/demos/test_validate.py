@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from tests.support.synthetic import synthetic
 from vqbet import tasks
 from vqbet.contract import Channel, Demonstrations, ValidationError
@@ -67,7 +68,7 @@ def test_a_fault_is_located_by_episode_and_step() -> None:
     assert finding.message == "observation.feature_2 is nan at episode 3, step 17; 2 steps in 2 episodes (3, 5)"
 
 
-@settings(max_examples=15, deadline=None)
+@up_to(15)
 @given(data=st.data())
 def test_any_place_of_a_fault_is_found(data: st.DataObject) -> None:
     demos = synthetic(5, seed=data.draw(st.integers(0, 3)))
@@ -278,6 +279,6 @@ def test_histograms_count_every_finite_value_once() -> None:
 def test_a_hundred_thousand_steps_take_seconds() -> None:
     demos = synthetic(2550, D=16)  # about 115,000 steps
     run(synthetic())  # the import of Great Expectations is not counted
-    started = time.perf_counter()
+    started = time.process_time()  # the core may have other work
     assert run(demos).errors == ()
-    assert time.perf_counter() - started < 10  # 0.8 s on an idle core
+    assert time.process_time() - started < 10  # 0.8 s on an idle core

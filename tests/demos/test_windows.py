@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import Demonstrations
 from vqbet.demos.windows import Windows
@@ -37,7 +38,6 @@ def one_window(demos: Demonstrations, current: int, T: int, H: int) -> tuple[lis
     return observation, action, valid
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     T=st.integers(1, 12),
@@ -63,7 +63,7 @@ def test_every_window_is_what_a_loop_over_its_slots_gives(lengths: list[int], T:
         np.testing.assert_array_equal(batch["valid"][row], valid)
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), T=st.integers(1, 6), H=st.integers(1, 6))
 def test_no_window_sees_two_episodes(lengths: list[int], T: int, H: int) -> None:
     demos = numbered(lengths)

@@ -29,12 +29,14 @@ def _fewer_deals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chance, "LEAST", 1)  # PER_TEST decides
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fewer_deals")
 def test_other_seeds_of_the_same_process_are_no_drift() -> None:
     pairs = ((process(2 * index, 16), process(2 * index + 1, 16)) for index in range(COMPARISONS))
     assert alarms(pairs) <= ALPHA * COMPARISONS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fewer_deals")
 def test_versions_that_share_episodes_are_no_drift_either() -> None:
     def grown(index: int):
@@ -44,6 +46,7 @@ def test_versions_that_share_episodes_are_no_drift_either() -> None:
     assert alarms(grown(index) for index in range(60)) <= ALPHA * 60 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fewer_deals")
 def test_recordings_made_again_are_no_drift_either() -> None:
     """Everything changed, by a new draw from the process: pairs that have nothing in common but their label."""

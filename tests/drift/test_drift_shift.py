@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.drifting import D, compared, moved, process
+from tests.support.examples import up_to
 from vqbet.contract import Channel
 from vqbet.drift.chance import ALPHA
 from vqbet.drift.shift import STILL, shifts
@@ -85,7 +86,7 @@ def test_a_channel_without_range_or_motion_is_finite() -> None:
     assert shifts(old, replace(still(NEW, 3.0), spec=spec))[0].distance == 2
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(
     st.sampled_from([0.0, 1.0, -7.5, 3e-8, 8.9]),
     st.sampled_from([0.0, 1e-7, 1.0]),

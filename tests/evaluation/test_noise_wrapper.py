@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from vqbet.contract import Channel, Demonstrations, Env, Spec, WorldError
 from vqbet.evaluation import rollout
 from vqbet.evaluation.noise import Disturbed
@@ -120,7 +121,7 @@ def test_what_is_done_is_as_wrong_as_was_asked_for_and_possible() -> None:
     assert (asked[:, 0] == np.float32(0.1)).all(), "the policy's own array was changed"
 
 
-@settings(max_examples=25, deadline=None)
+@up_to(25)
 @given(seeds=st.lists(st.integers(0, 2**40), min_size=2, max_size=6, unique=True), row=st.integers(0, 1))
 def test_the_noise_of_an_episode_depends_on_its_seed_alone(seeds: list[int], row: int) -> None:
     together = watch(disturbed(seen=0.1), seeds, 5)

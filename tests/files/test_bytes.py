@@ -141,7 +141,7 @@ def golden() -> dict[str, Any]:
     return json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["files", "verdicts"])
+@pytest.mark.parametrize("kind", ["files", pytest.param("verdicts", marks=pytest.mark.slow)])
 def test_bytes_are_the_golden_ones(kind: str, golden: dict[str, Any], tmp_path: Path) -> None:
     make: dict[str, Callable[[], dict[str, str]]] = {"files": lambda: files(tmp_path), "verdicts": verdicts}
     assert make[kind]() == golden[kind]

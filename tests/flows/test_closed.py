@@ -30,10 +30,10 @@ import psutil
 import pytest
 
 from tests.support import chromium
-from tests.support.waiting import until
+from tests.support.waiting import LONG_S, until
 from vqbet import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 ATTACK = Path(__file__).with_name("attack.js").read_text(encoding="utf-8")
 OPEN = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port"]
@@ -99,7 +99,7 @@ class Server:
         """The answer to a request with no more than these headers."""
         body = None if content is None else json.dumps(content).encode()
         sent = {"Content-Type": "application/json"} | headers if body else headers
-        return urlopen(Request(f"http://127.0.0.1:{self.port}/api/{path}", body, sent), timeout=60)
+        return urlopen(Request(f"http://127.0.0.1:{self.port}/api/{path}", body, sent), timeout=LONG_S)
 
     def ready(self) -> bool:
         try:
@@ -150,7 +150,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
             "open": Server(unguarded),
         }
         for server in servers.values():
-            until(server.ready, 240)
+            until(server.ready)
         yield servers
     os.close(terminal)
 
@@ -269,11 +269,11 @@ def test_the_link_opens_the_pages_and_a_false_one_does_not(
     address = f"http://127.0.0.1:{servers['pages'].port}"
     kept = "localStorage.getItem('prefect-password')"
     with browser.page(f"{address}/enter#vqbet:guessed") as page:
-        until(lambda: "login" in page.run("location.pathname"), 60)
+        until(lambda: "login" in page.run("location.pathname"))
         assert page.run(kept) is None
     with browser.page(f"{address}/enter#{servers['pages'].password}") as page:
-        until(lambda: "dashboard" in page.run("location.pathname"), 60)
-        until(lambda: "Run a task or flow" in page.run("document.body.innerText"), 60)
+        until(lambda: "dashboard" in page.run("location.pathname"))
+        until(lambda: "Run a task or flow" in page.run("document.body.innerText"))
         assert page.run(kept) == servers["pages"].login["Authorization"].removeprefix("Basic ")
 
 
@@ -306,10 +306,10 @@ def test_a_server_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch:
 
 def test_a_server_whose_parent_is_killed_while_it_starts_ends(tmp_path: Path) -> None:
     with running(tmp_path / "early", ["-c", FLOW]) as parent:
-        until(lambda: psutil.Process(parent.pid).children(), 60)
+        until(lambda: psutil.Process(parent.pid).children())
         everybody = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
-        _, left = psutil.wait_procs(everybody, timeout=60)
+        _, left = psutil.wait_procs(everybody, timeout=LONG_S)
     assert not left
 
 
@@ -320,6 +320,6 @@ def test_the_server_of_a_killed_flow_ends(servers: dict[str, Server]) -> None:
     everybody = psutil.Process(server.process.pid).children(recursive=True)
     assert [line for child in everybody for line in child.cmdline() if line == "flows.server"]
     server.process.send_signal(signal.SIGKILL)
-    _, left = psutil.wait_procs(everybody, timeout=60)
+    _, left = psutil.wait_procs(everybody, timeout=LONG_S)
     assert not left
     assert not server.ready()

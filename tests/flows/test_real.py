@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.project import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHORT = {
     "tokenizer": {"steps": 300, "batch": 256, "health": {"max_mean_error": 0.5, "max_p99_error": 2.0, "min_used": 0.3}},

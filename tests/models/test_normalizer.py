@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
@@ -19,7 +19,6 @@ from vqbet.models.normalizer import Normalizer
 NUMBERS = st.floats(-1e4, 1e4, width=32)
 
 
-@settings(max_examples=50, deadline=None)
 @given(arrays(np.float32, (7, 3), elements=NUMBERS))
 def test_data_lands_in_minus_one_to_one_and_comes_back(data: np.ndarray) -> None:
     normalizer = Normalizer.fit(data)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from tests.support.examples import up_to
 from vqbet.contract import BundleError, TrainingError
 from vqbet.models import prior
 from vqbet.models.normalizer import Normalizer
@@ -209,7 +210,6 @@ def test_too_many_combinations_are_decoded_when_asked_for(monkeypatch: pytest.Mo
     torch.testing.assert_close(model.chunk(features, codes), table.chunk(features, codes), rtol=1e-4, atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_pick_is_where_the_cumulative_distribution_passes_the_number(codes: int, seed: int) -> None:
     """As it was written first, in floating-point numbers, whose sums a GPU adds in any order."""
@@ -227,7 +227,7 @@ def test_pick_stays_within_the_codes_at_the_largest_number() -> None:
         assert pick(logits, uniform).max() <= 6
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(st.integers(2, 12), st.integers(0, 1000))
 def test_pick_inverts_the_distribution(codes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -255,6 +255,7 @@ def test_dropout_acts_in_training_and_the_tokenizer_stays_frozen() -> None:
     assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("tokenizer"))
 
 
+@pytest.mark.slow
 def test_it_learns_two_modes_without_averaging_them() -> None:
     """One observation, two opposite chunks: the codes stay 50:50 and each keeps its own actions."""
     torch.manual_seed(0)

@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vector_quantize_pytorch import FSQ, ResidualVQ
 
+from tests.support.examples import up_to
 from vqbet.models.quantizers import (
     QUANTIZERS,
     KMeansQuantizer,
@@ -105,7 +106,7 @@ def test_dead_codes_are_revived_at_residuals_of_the_batch() -> None:
         assert apart.min(1).values.max() < 1e-5
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 6), st.integers(0, 1000), st.sampled_from(["ema", "bins"]))
 def test_every_layer_brings_quantised_vectors_nearer(
     layers: int, codes: int, latent: int, seed: int, kind: str
@@ -149,7 +150,7 @@ def test_kmeans_with_fewer_points_than_centres_stays_finite() -> None:
     assert counts.sum() == 3
 
 
-@settings(max_examples=20, deadline=None)
+@up_to(20)
 @given(st.integers(20, 150), st.integers(2, 12), st.integers(1, 6), st.integers(0, 1000))
 def test_a_bin_is_the_mean_of_its_members_in_every_layer(count: int, codes: int, size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -224,7 +225,6 @@ def centred(quantizer: ScalarQuantizer, codes: Tensor) -> Tensor:
     return middle.double().clamp(-0.999999, 0.999999).atanh().float() - quantizer.shift
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.one_of(st.integers(2, 40), st.sampled_from([255, 256, 1001, 1002, 1023, 1024])))
 def test_every_level_is_reached_and_stays_in_bounds(levels: int) -> None:
     ours = ScalarQuantizer(layers=1, codes=levels)
@@ -237,7 +237,6 @@ def test_every_level_is_reached_and_stays_in_bounds(levels: int) -> None:
     torch.testing.assert_close(values.diff(), torch.full((levels - 1,), 1 / (levels // 2)))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 64), st.integers(1, 4), st.integers(0, 1000))
 def test_what_goes_on_is_what_the_codes_stand_for(levels: int, layers: int, seed: int) -> None:
     ours = ScalarQuantizer(layers=layers, codes=levels)

@@ -80,6 +80,7 @@ def of_kind(kind: str) -> Tokenizer:
 # --- the tokenizer ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_makes_it_healthy(trained: Tokenizer) -> None:
     health = trained.health(chunks(seed=1))
     check_health(health, CHANNELS, **LIMITS)
@@ -95,6 +96,7 @@ def test_encode_and_decode_are_inverse_on_decoded_chunks(trained: Tokenizer) -> 
     assert once.shape == data.shape
 
 
+@pytest.mark.slow
 def test_one_action_chunks_of_two_channels_work() -> None:
     data = chunks(chunk=1)
     health = train(build(data), data, STEPS).health(data)
@@ -162,6 +164,7 @@ def each(request: pytest.FixtureRequest) -> Tokenizer:
     return of_kind(request.param)
 
 
+@pytest.mark.slow
 def test_every_kind_becomes_healthy(each: Tokenizer) -> None:
     health = each.health(chunks(seed=1))
     check_health(health, CHANNELS, max_mean_error=0.4, max_p99_error=2.0, min_used=0.5)
@@ -193,6 +196,7 @@ def test_an_unknown_kind_is_refused(trained: Tokenizer) -> None:
         Tokenizer(trained.normalizer, replace(trained.shape, kind="rvq"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "levels"), [(4, 2), (4, 3), (4, 4), (2, 64)])
 def test_finite_scalars_learn_with_few_levels_and_with_many(layers: int, levels: int) -> None:
     data = chunks()
@@ -256,6 +260,7 @@ def section(**changes: object) -> config.TokenizerParams:
     return config.TokenizerParams(**{**values, "health": lax, **small})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_the_stage_writes_a_bundle_of_every_kind_and_repeats_itself(kind: str, tmp_path: Path) -> None:
     paths, seen = Paths(tmp_path, "blockpush"), []
@@ -290,6 +295,7 @@ def judged(tmp_path: Path, **limits: float) -> tuple[Paths, int]:
     return paths, at[-1] - at[0]
 
 
+@pytest.mark.slow
 def test_other_limits_of_health_judge_again_and_train_nothing(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"mean error over standard deviation is target_0 "):
         judged(tmp_path, max_mean_error=1e-6)
@@ -321,6 +327,7 @@ def test_more_codes_than_distinct_chunks_are_refused(kind: str) -> None:
         stage.refuse_unfit("blockpush", chosen, few(7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distinct", [2, 4])
 def test_levels_need_no_distinct_chunks(distinct: int, tmp_path: Path) -> None:
     """Eight levels, of which a few chunks need but some: the stage fits them, and each comes back from its own."""

@@ -20,7 +20,7 @@ from mlflow.server import security_utils
 
 from vqbet import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOREIGN = "10.pages.example"  # a name that fits MLflow's own pattern for private addresses
 
@@ -61,7 +61,7 @@ def status(port: int, path: str, **headers: str) -> int | None:
     body = json.dumps({"name": f"{headers}"}).encode() if path.endswith("create") else None
     sent = {"Content-Type": "application/json"} | headers
     try:
-        with urlopen(Request(f"http://127.0.0.1:{port}/{path}", body, sent), timeout=60) as answer:
+        with urlopen(Request(f"http://127.0.0.1:{port}/{path}", body, sent), timeout=240) as answer:
             return int(answer.status)
     except HTTPError as refused:
         return refused.code

@@ -13,10 +13,15 @@ from tests.support.postgres import postgres
 from vqbet import registry
 from vqbet.registry import connection, journal, promotion
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.usefixtures("home")
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "LATEST_S", 240.0)  # the machine may have other work
+
+
+@pytest.mark.usefixtures("home", "patient")
 def test_of_processes_on_one_machine_one_wins() -> None:
     tally = race.race(3, processes=4, kills=1)
     assert tally.clean, vars(tally)
@@ -24,6 +29,7 @@ def test_of_processes_on_one_machine_one_wins() -> None:
     assert 0 < tally.slowest_s < race.LATEST_S
 
 
+@pytest.mark.usefixtures("patient")
 def test_of_machines_that_share_a_ledger_one_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a lock; Postgres decides who was first."""
     with postgres() as address:

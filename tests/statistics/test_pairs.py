@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats import contingency_tables
@@ -60,7 +60,6 @@ def z_of(pairs: Pairs, difference: float) -> float:
     return float(tango_zs(pairs.episodes, np.array(pairs.gained), np.array(pairs.lost), difference))
 
 
-@settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_mcnemars_p_value_is_that_of_another_library(pairs: Pairs) -> None:
     if pairs.gained > pairs.lost:
@@ -85,7 +84,6 @@ def test_three_lucky_seeds_of_200_are_no_evidence() -> None:
     assert exchange(0.5 * candidate, 0.5 * champion) == pytest.approx(0.125)
 
 
-@settings(max_examples=40, deadline=None)
 @given(pairs=counts, difference=st.integers(-90, 90).map(lambda percent: percent / 100))
 def test_tangos_z_is_under_the_likeliest_distribution_with_that_difference(pairs: Pairs, difference: float) -> None:
     """Against a search for the share of lost pairs, and not the root of a quadratic equation."""
@@ -103,7 +101,6 @@ def test_tangos_z_is_under_the_likeliest_distribution_with_that_difference(pairs
         assert z_of(pairs, difference) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
 @given(pairs=counts)
 def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> None:
     """The ends by another way: where Tango's z, a formula for counts, is as large as the interval allows."""
@@ -122,6 +119,7 @@ def test_the_paired_difference_of_successes_is_tangos_interval(pairs: Pairs) -> 
     assert (found.estimate, found.low, found.high) == pytest.approx((pairs.difference, low, high), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gained", "lost"), [(0.05, 0.05), (0.02, 0.07), (0.2, 0.1), (0.006, 0.056), (0.4, 0.4)])
 def test_tangos_interval_covers_what_it_says(gained: float, lost: float) -> None:
     """Exact, at 100 pairs: not under 95 % by more than a point, and 0.3 points over 5 % on the side that lets pass."""
@@ -132,6 +130,7 @@ def test_tangos_interval_covers_what_it_says(gained: float, lost: float) -> None
     assert weights[z > 1.64485].sum() <= 0.053
 
 
+@pytest.mark.slow
 def test_equal_policies_are_rarely_called_better_by_exchange() -> None:
     random = np.random.default_rng(3)
     pairs = random.beta(2, 1, (400, 2, 30)).round(1)
@@ -212,6 +211,7 @@ def test_slices_keep_an_easy_one_from_speaking_for_all() -> None:
     assert stratified([((5, 0), (7, 0)), ((0, 4), (0, 4))]) == 1.0
 
 
+@pytest.mark.slow
 def test_equal_policies_are_rarely_called_better_over_slices() -> None:
     random = np.random.default_rng(4)
     shares, called = np.array([0.9, 0.5, 0.2]), 0
@@ -221,6 +221,7 @@ def test_equal_policies_are_rarely_called_better_over_slices() -> None:
     assert called / 2000 <= 0.05
 
 
+@pytest.mark.slow
 def test_the_bootstrap_covers_what_it_says_where_scores_spread() -> None:
     random = np.random.default_rng(5)
     covered = 0

@@ -39,6 +39,7 @@ def test_the_number_needed_has_the_power_asked_for() -> None:
     assert pairs_needed(0.9, gained=0.1, lost=0.1, limit=-0.001, alpha=ALPHA) is None
 
 
+@pytest.mark.slow
 def test_the_approximation_for_scores_is_what_simulation_finds() -> None:
     """Within two points of the stated power, at the stated size."""
     needed = mean_needed(0.8, spread=0.3, difference=0.0, limit=-0.05, alpha=ALPHA)
@@ -57,6 +58,7 @@ def test_what_retraining_does_by_itself() -> None:
     assert Retraining((0.8, 0.8)).chance(0.01) == 0.0
 
 
+@pytest.mark.slow
 def test_of_two_trainings_of_one_recipe_few_are_called_apart() -> None:
     random = np.random.default_rng(3)
     trained = (0.7 + 0.03 * random.standard_normal((4000, 5))).clip(0, 1)

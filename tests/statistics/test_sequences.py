@@ -82,6 +82,7 @@ DIFFERENCES = {  # of success, -1, 0 and 1, of policies that are equally good
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_a_bettor_is_rarely_rich_where_there_is_nothing_to_win(name: str) -> None:
     """Looking after each of 1,000 episodes; a fixed test that looks as often errs many times more."""
@@ -101,6 +102,7 @@ def test_a_bettor_finds_a_difference() -> None:
     assert np.median(when) < 300  # and most of the time well before the last episode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chances", [(0.02, 0.06, 0.92), (0.3, 0.4, 0.3), (0.9, 0.08, 0.02)])
 def test_an_interval_that_may_be_looked_at_any_time_covers(chances: tuple[float, ...]) -> None:
     draws = np.random.default_rng(4).choice([0.0, 0.5, 1.0], (RUNS, 300), p=chances)

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.waiting import until
+from tests.support.waiting import LONG_S, until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FOREIGN = "pages.example"  # a foreign host name that resolves to this machine, as after DNS rebinding
@@ -37,7 +37,7 @@ class Page:
     def go(self, address: str) -> None:
         """Open an address and wait until the page is loaded."""
         self._do("Page.navigate", url=address)
-        until(lambda: self.run("location.href != 'about:blank' && document.readyState == 'complete'"), 60)
+        until(lambda: self.run("location.href != 'about:blank' && document.readyState == 'complete'"))
 
     def run(self, script: str) -> Any:
         """Return the value of an expression, evaluated as a script of the page; promises are awaited."""
@@ -64,7 +64,7 @@ class Chromium:
     def page(self, address: str) -> Iterator[Page]:
         """Yield a new page that shows an address."""
         new = Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
-        with urlopen(new, timeout=60) as answer:
+        with urlopen(new, timeout=LONG_S) as answer:
             target = json.load(answer)["webSocketDebuggerUrl"]
         with connect(target, proxy=None) as connection:
             page = Page(connection)
@@ -88,7 +88,7 @@ def started(home: Path) -> Iterator[Chromium]:
     with (home / "said").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=said)
         try:
-            until(lambda: _port(home / "said"), 60)
+            until(lambda: _port(home / "said"))
             yield Chromium(_port(home / "said"))
         finally:
             process.terminate()

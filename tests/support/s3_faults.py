@@ -157,7 +157,7 @@ class Between:
         return self._forward(request)
 
     def _forward(self, request: Request) -> Answer:
-        connection = http.client.HTTPConnection(self._behind.hostname or "", self._behind.port, timeout=30)
+        connection = http.client.HTTPConnection(self._behind.hostname or "", self._behind.port, timeout=240)
         headers = {name: value for name, value in request.headers.items() if name.lower() != "expect"}
         connection.request(request.method, request.path, request.body or None, headers)
         response = connection.getresponse()

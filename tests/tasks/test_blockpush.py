@@ -6,9 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import up_to
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
 from vqbet.tasks.blockpush import DRAWN, FIXED, world
 from vqbet.tasks.blockpush.oracle import demonstrations, moves, world_seed
@@ -91,7 +92,7 @@ def test_the_drawn_world_says_so_in_its_spec():
     assert (first[:, [0, 1]] == np.array([layout(seed, "drawn")[:2] for seed in range(20)], np.float32)).all()
 
 
-@settings(max_examples=8, deadline=None)
+@up_to(8)
 @given(seed=st.integers(0, 2**31), hold=st.integers(1, 40))
 def test_nothing_leaves_the_limits_under_wild_actions(seed: int, hold: int):
     rng = np.random.default_rng(seed)

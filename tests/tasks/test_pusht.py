@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gym_pusht.envs.pusht import PushTEnv
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vqbet.contract import Demonstrations, WorldError
@@ -108,7 +108,6 @@ def test_an_episode_does_not_depend_on_its_neighbours() -> None:
         np.testing.assert_array_equal(many[-1], one[0])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     x=st.floats(0, 512), y=st.floats(0, 512), angle=st.floats(-10, 10), scale=st.sampled_from([1.0, 0.1, 1e-3, 1e-9])
 )
@@ -128,7 +127,6 @@ def test_coverage_where_edges_coincide(reference: PushTEnv) -> None:
     assert coverage(np.zeros((0, 3))).shape == (0,)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     pose=st.tuples(st.floats(0, 512), st.floats(0, 512), st.floats(-10, 10)),
     goal=st.tuples(st.floats(50, 450), st.floats(50, 450), st.floats(-10, 10)),

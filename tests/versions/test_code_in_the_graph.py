@@ -14,7 +14,7 @@ from vqbet import versions
 from vqbet.stages import runner
 from vqbet.stages.paths import Paths
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first waits for the whole graph
 TASKS = ("blockpush", "kitchen")
 
 # In the place of infra/vqbet: `code` is the real one; a stage writes its outputs and its own name.

@@ -19,10 +19,12 @@ import psutil
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from tests.support.waiting import LONG_S, until
 from vqbet import versions
 from vqbet.contract import PipelineError
 from vqbet.versions import process, strangers
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -386,7 +388,7 @@ class TestRepro:
         threading.Thread(target=kill, daemon=True).start()
         with pytest.raises(versions.Killed):
             versions.repro(graph, "slow")
-        assert sleepers(graph) == []
+        until(lambda: sleepers(graph) == [])  # the kernel tells it; it needs its turn to end
 
     def test_interrupt_leaves_no_process(self, graph: Path) -> None:
         # A shell tells what it runs in the background to ignore interrupts, and tests may run there.
@@ -395,8 +397,8 @@ class TestRepro:
         ours = subprocess.Popen([sys.executable, "-c", heard + code], stderr=subprocess.PIPE, cwd=ROOT)
         started(graph)
         ours.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in ours.communicate(timeout=60)[1]
-        assert sleepers(graph) == []
+        assert b"KeyboardInterrupt" in ours.communicate(timeout=LONG_S)[1]
+        until(lambda: sleepers(graph) == [])
 
     def test_a_repository_that_stays_busy(self, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process, "BUSY_S", 0.0)
@@ -484,12 +486,8 @@ def sleepers(root: Path) -> list[psutil.Process]:
 
 def started(root: Path) -> psutil.Process:
     """Wait until stage `slow` runs; gives its process."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (root / "started").exists() and (found := sleepers(root)):
-            return found[0]
-        time.sleep(0.1)
-    raise TimeoutError("stage slow did not start")
+    until(lambda: (root / "started").exists() and sleepers(root))
+    return sleepers(root)[0]
 
 
 def dvc_of(stage: psutil.Process) -> psutil.Process:

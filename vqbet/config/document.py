@@ -44,7 +44,7 @@ def read(path: Path) -> Mapping[str, Any]:
     return value
 
 
-class _Bounded(Composer):
+class _Bounded(Composer):  # type: ignore[misc]  # it has no types
     """Composer that checks the size limits on the nodes of a document."""
 
     def get_single_node(self) -> Any:

@@ -87,19 +87,22 @@ class Disturbed:
         """Return the noisy action to execute."""
         if not self._done.any():
             return action
-        return np.clip(action + self._done * noise, *self._limits).astype(np.float32)
+        missed: np.ndarray = np.clip(action + self._done * noise, *self._limits).astype(np.float32)
+        return missed
 
     def _blurred(self, observation: Float[np.ndarray, "B D"], noise: Float[np.ndarray, "B D"]) -> np.ndarray:
         """Return the noisy observation."""
         if not self._seen.any():
             return observation
-        return (observation + self._seen * noise).astype(np.float32)
+        blurred: np.ndarray = (observation + self._seen * noise).astype(np.float32)
+        return blurred
 
 
 def _half_ranges(channels: Sequence[Channel], shown: Float[np.ndarray, "N C"] | None) -> Float[np.ndarray, " C"]:
     """Return half the range of each channel: of the values shown, or of its limits."""
     if shown is not None:
-        return (shown.max(axis=0) - shown.min(axis=0)).astype(np.float64) / 2
+        half: np.ndarray = (shown.max(axis=0) - shown.min(axis=0)).astype(np.float64) / 2
+        return half
     half = np.array([(channel.high - channel.low) / 2 for channel in channels])
     if not np.isfinite(half).all():
         name = channels[int(np.argmin(np.isfinite(half)))].name

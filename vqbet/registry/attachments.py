@@ -50,7 +50,7 @@ def fetch(prefix: str, store: Path) -> Path:
     The caller verifies the bytes. Raises RegistryError unless exactly one id begins with `prefix`.
     """
     client = connection.client()
-    found = {run.data.tags[TAG]: run for run in _runs(client, prefix)}
+    found: dict[str, Any] = {run.data.tags[TAG]: run for run in _runs(client, prefix)}
     if len(found) != 1:
         raise RegistryError(f"{connection.shown()}: {len(found)} verdicts have an id that begins with {prefix!r}")
     name, run = found.popitem()

@@ -151,16 +151,16 @@ def experiment(client: MlflowClient, task: str) -> str:
     with connection.refused(f"open experiment {task}"):
         found = client.get_experiment_by_name(task)
         if found is not None:
-            return found.experiment_id
+            return str(found.experiment_id)
         embedded = connection.uri().startswith(connection.SQLITE)
         place = str(connection.home() / relocation.FOLDER / task) if embedded else None  # a server has its own place
         try:
-            return client.create_experiment(task, artifact_location=place)
+            return str(client.create_experiment(task, artifact_location=place))
         except MlflowException:
             made_by_another = client.get_experiment_by_name(task)
             if made_by_another is None:
                 raise
-            return made_by_another.experiment_id
+            return str(made_by_another.experiment_id)
 
 
 def _open(client: MlflowClient, task: str, stage: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -172,7 +172,7 @@ def _open(client: MlflowClient, task: str, stage: str, params: Mapping[str, Any]
     flat = [Param(name, str(value)) for name, value in flatten(params).items()]
     number = experiment(client, task)
     with connection.refused(f"start a run of {stage}"):
-        run_id = client.create_run(number, tags=labels, run_name=stage).info.run_id
+        run_id = str(client.create_run(number, tags=labels, run_name=stage).info.run_id)
         for first in range(0, len(flat), BATCH_PARAMS):
             client.log_batch(run_id, params=flat[first : first + BATCH_PARAMS])
     return run_id

@@ -110,7 +110,8 @@ def halves(candidate: Float[np.ndarray, " E"], champion: Float[np.ndarray, " E"]
     one, two = expect_scores(candidate), expect_scores(champion)
     if one.shape != two.shape:
         raise GateError(f"expected pairs, got {len(one)} scores of the candidate and {len(two)} of the champion")
-    return (one - two + 1) / 2
+    mapped: np.ndarray = (one - two + 1) / 2
+    return mapped
 
 
 def expect_scores(values: Float[np.ndarray, " E"]) -> Float[np.ndarray, " E"]:

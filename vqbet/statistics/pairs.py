@@ -142,7 +142,8 @@ def _drawn(random: np.random.PCG64, ways: int, pairs: int) -> Int[np.ndarray, "W
 def _sums(differing: Float[np.ndarray, " P"], kept: Int[np.ndarray, "W P"]) -> Float[np.ndarray, " W"]:
     """Return the sum of each way. Pairs are added one after another, so that results are equal on all processors."""
     signs = np.ascontiguousarray(kept.T) * np.int8(2) - np.int8(1)
-    return (signs * differing[:, None]).sum(axis=0)
+    sums: np.ndarray = (signs * differing[:, None]).sum(axis=0)
+    return sums
 
 
 def bootstrap_difference(

@@ -71,7 +71,8 @@ def log_wealth(scores: Float[np.ndarray, "*R E"], mean: float, *, alpha: float, 
         bet = np.sqrt(2 * math.log(1 / alpha) / (max(horizon * most, 1.0) * before))
         bet = np.minimum(bet, LARGEST_BET / max(mean, 1e-12))
         owned.append(np.log1p(bet * (scores - mean)).cumsum(axis=-1))
-    return special.logsumexp(np.stack(owned), axis=0) - math.log(len(HORIZONS))
+    mixed: np.ndarray = special.logsumexp(np.stack(owned), axis=0) - math.log(len(HORIZONS))
+    return mixed
 
 
 def betting_interval(scores: Float[np.ndarray, " E"], *, alpha: float, most: int) -> Interval:
@@ -102,7 +103,8 @@ def _lowest(scores: Float[np.ndarray, " E"], alpha: float, most: int) -> float:
 
 
 def _normal(x: np.ndarray) -> np.ndarray:
-    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    density: np.ndarray = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return density
 
 
 def _trapezoid(points: np.ndarray) -> np.ndarray:
