@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # Runs in a process of its own that never uses zarr itself, so that it may fork: each child writes or reads once.
 DRIVER = """
 import json, os, random, signal, sys, time
@@ -15,8 +17,6 @@ from pathlib import Path
 import zarr, zarr.codecs, zarr.storage, zarr.buffer.cpu
 from vqbet.demos import store
 from vqbet.files import atomic
-import pytest
-
 from tests.support.synthetic import synthetic
 
 os.fsync = lambda descriptor: None  # a process that dies loses nothing that it gave to the kernel

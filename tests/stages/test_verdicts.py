@@ -111,7 +111,7 @@ class TestRegister:
             (release.sealing, "sealed", sealed),
             (release.versions, "unmade", lambda root, stages: []),
             (release.worktree, "tags", lambda _: {"git_commit": "g"}),
-            (release.files, "read_metrics", lambda *_: {"score": 0.5, "score_low": 0.4, "score_high": 0.6}),
+            (release.artifacts, "read_metrics", lambda *_: {"score": 0.5, "score_low": 0.4, "score_high": 0.6}),
         ):
             monkeypatch.setattr(module, name, value)
         return given

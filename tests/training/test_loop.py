@@ -442,7 +442,7 @@ import itertools, json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import numpy as np
-import test_train as t
+from tests.training import test_loop as t
 from dataclasses import replace
 from vqbet.contract import TrainingError
 
@@ -484,7 +484,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[int | None, list[dict
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VQBET_PROCESSES", "2")
         patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{ROOT}")
-        code = processes.relaunch([str(folder), str(ROOT / "tests"), "prior", "pusht"], module="worker")
+        code = processes.relaunch([str(folder), str(ROOT), "prior", "pusht"], module="worker")
     return code, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], folder
 
 

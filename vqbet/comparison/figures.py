@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.comparison import results
-from vqbet.comparison.results import VQBET, Cell, Difference
+from vqbet.comparison.results import VQBET, CellResult, Difference
 from vqbet.contract import GateError
 from vqbet.statistics import Interval
 
@@ -64,7 +64,7 @@ PLACES = [
 ]  # offsets of a label from its point
 
 Place = tuple[str, bool]
-Panels = list[tuple["Axes", list[Cell]]]
+Panels = list[tuple["Axes", list[CellResult]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Across:
     """
 
     label: str
-    of: Callable[[Cell], float]
+    of: Callable[[CellResult], float]
     room: tuple[float, float]
     largest: float = math.inf
 
@@ -85,7 +85,7 @@ TRAINING = Across("training, minutes", lambda cell: cell.average("train_s") / 60
 SHARE = Across("share of the demonstrations, %", lambda cell: 100 * (cell.seen or 0.0), (0.1, 0.3), largest=100)
 
 
-def write(folder: Path, largest: Sequence[Cell], sized: Sequence[Cell]) -> list[str]:
+def write(folder: Path, largest: Sequence[CellResult], sized: Sequence[CellResult]) -> list[str]:
     """Draw the figures that these cells allow into `folder` and return their file names. Removes outdated figures.
 
     largest: each cell at its largest size; sized: at all sizes. Raises GateError if a file cannot be written.
@@ -120,13 +120,13 @@ def _save(figure: Figure, path: Path) -> None:
         raise GateError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _time(cells: Sequence[Cell]) -> Figure | None:
+def _time(cells: Sequence[CellResult]) -> Figure | None:
     """Score against the time per executed action; names the policies that were not run."""
     timed = [cell for cell in cells if cell.act_ms("action_1") > 0]
     return _scores(timed, _both(timed), TIME, complete=True)
 
 
-def _training(cells: Sequence[Cell]) -> Figure | None:
+def _training(cells: Sequence[CellResult]) -> Figure | None:
     """Score against training time, for worlds in which a policy was trained for several times."""
     timed = [cell for cell in cells if cell.average("train_s") > 0]
     counts = Counter((cell.place, cell.first.policy) for cell in timed)
@@ -134,14 +134,16 @@ def _training(cells: Sequence[Cell]) -> Figure | None:
     return _scores(timed, [place for place in _places(timed) if place in several], TRAINING)
 
 
-def _data(cells: Sequence[Cell]) -> Figure | None:
+def _data(cells: Sequence[CellResult]) -> Figure | None:
     """Score against the share of the demonstrations, at the largest size with a share below 100 %."""
     tried = {cell.place: cell.first.size for cell in cells if cell.seen is not None and not cell.unchanged}
     shown = [cell for cell in cells if cell.seen is not None and tried.get(cell.place) == cell.first.size]
     return _scores(shown, _places(shown), SHARE)
 
 
-def _scores(cells: Sequence[Cell], places: Sequence[Place], across: Across, complete: bool = False) -> Figure | None:
+def _scores(
+    cells: Sequence[CellResult], places: Sequence[Place], across: Across, complete: bool = False
+) -> Figure | None:
     """One panel per place: scores with intervals, one line per policy, labelled at its end."""
     if not places:
         return None
@@ -162,7 +164,7 @@ def _scores(cells: Sequence[Cell], places: Sequence[Place], across: Across, comp
     return figure
 
 
-def _axes(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
+def _axes(axes: Axes, cells: Sequence[CellResult], across: Across) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     for line in _by_policy(cells, across):
@@ -181,9 +183,9 @@ def _axes(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _by_policy(cells: Sequence[Cell], across: Across) -> list[list[Cell]]:
+def _by_policy(cells: Sequence[CellResult], across: Across) -> list[list[CellResult]]:
     """Return the cells of each policy, from left to right."""
-    lines: dict[str, list[Cell]] = {}
+    lines: dict[str, list[CellResult]] = {}
     for cell in sorted(cells, key=across.of):
         lines.setdefault(cell.first.policy, []).append(cell)
     return sorted(lines.values(), key=lambda line: results.order(line[0]))
@@ -202,7 +204,7 @@ def _mark(axes: Axes, policy: str, across: Sequence[float], up: Sequence[Interva
     )  # fmt: skip
 
 
-def _named(axes: Axes, cells: Sequence[Cell], across: Across) -> None:
+def _named(axes: Axes, cells: Sequence[CellResult], across: Across) -> None:
     """Write each policy's name beside its last point; for TIME at a free place, else at the line's right end."""
     from matplotlib.transforms import Bbox
 
@@ -259,7 +261,7 @@ def _overlap(one: Bbox, other: Bbox) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def _modes(cells: Sequence[Cell]) -> Figure | None:
+def _modes(cells: Sequence[CellResult]) -> Figure | None:
     """Shares of the episodes by mode, one bar per policy, with the entropy."""
     tasks = {cell.first.task for cell in cells if cell.modes}
     shown = [cell for cell in cells if cell.first.task in tasks]
@@ -285,7 +287,7 @@ def _modes(cells: Sequence[Cell]) -> Figure | None:
     return figure
 
 
-def _mode_colours(cells: Sequence[Cell]) -> dict[str, str]:
+def _mode_colours(cells: Sequence[CellResult]) -> dict[str, str]:
     """Return the colour of each mode of a world; rarer modes beyond MODE_COLOURS are grey."""
     total: dict[str, int] = {}
     for cell in cells:
@@ -296,7 +298,7 @@ def _mode_colours(cells: Sequence[Cell]) -> dict[str, str]:
     return {**dict(zip(few, MODE_COLOURS, strict=False)), **dict.fromkeys(names[len(MODE_COLOURS) :], "#bdbdbd")}
 
 
-def _bar(axes: Axes, row: int, cell: Cell, colours: Mapping[str, str]) -> None:
+def _bar(axes: Axes, row: int, cell: CellResult, colours: Mapping[str, str]) -> None:
     modes, left = cell.modes, 0.0
     for mode, colour in colours.items():
         share = modes.get(mode, 0) / cell.episodes
@@ -316,7 +318,7 @@ def _short(mode: str) -> str:
     return ">".join(word[:3] for word in mode.split(">")) if ">" in mode else mode
 
 
-def _ablations(largest: Sequence[Cell], sized: Sequence[Cell]) -> Figure | None:
+def _ablations(largest: Sequence[CellResult], sized: Sequence[CellResult]) -> Figure | None:
     """Effect of each ablation: paired difference from the unchanged policy, with its interval."""
     variants = [cell for cell in largest if cell.first.variant and cell.seen is None and cell.first.policy == VQBET]
     told = [(cell, between) for cell, between in results.compared(variants, sized) if between is not None]
@@ -332,7 +334,7 @@ def _ablations(largest: Sequence[Cell], sized: Sequence[Cell]) -> Figure | None:
     return figure
 
 
-def _forest(axes: Axes, rows: Sequence[tuple[Cell, Difference]]) -> None:
+def _forest(axes: Axes, rows: Sequence[tuple[CellResult, Difference]]) -> None:
     for line, (_, between) in enumerate(rows):
         interval, colour = between.interval, {-1: BELOW, 0: UNDECIDED, 1: ABOVE}[between.side]
         axes.plot([interval.low, interval.high], [line, line], color=colour, linewidth=1.8, solid_capstyle="butt")
@@ -347,18 +349,18 @@ def _forest(axes: Axes, rows: Sequence[tuple[Cell, Difference]]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _places(cells: Sequence[Cell]) -> list[Place]:
+def _places(cells: Sequence[CellResult]) -> list[Place]:
     """Return the places of the cells, in the order of the page."""
     return list(dict.fromkeys(cell.place for cell in sorted(cells, key=results.order)))
 
 
-def _both(cells: Sequence[Cell]) -> list[Place]:
+def _both(cells: Sequence[CellResult]) -> list[Place]:
     """Return every world of the cells without goals and with goals, whether run or not."""
     tasks = dict.fromkeys(task for task, _ in _places(cells))
     return [(task, goal) for task in tasks for goal in (False, True)]
 
 
-def _panels(cells: Sequence[Cell], places: Sequence[Place], height_in: float) -> tuple[Figure, Panels]:
+def _panels(cells: Sequence[CellResult], places: Sequence[Place], height_in: float) -> tuple[Figure, Panels]:
     """Return a figure and its titled panels, one per place and two in a row, each with the cells of its place."""
     from matplotlib.figure import Figure
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vqbet.comparison import figures, published, results, words
-from vqbet.comparison.results import AS_IT_IS, VQBET, Cell, Difference, Result
+from vqbet.comparison.results import AS_IT_IS, VQBET, CellResult, Difference, Result
 from vqbet.contract import GateError
 from vqbet.files import atomic
 from vqbet.statistics import Interval
@@ -20,7 +20,7 @@ NOT_RUN = "not run yet"
 CODE = ("code", "git_commit")  # keys of made_with that change with every commit
 AMOUNT = "size, seeds × episodes"
 Place = tuple[str, bool]
-Cells = Mapping[tuple[Place, str], Cell]
+Cells = Mapping[tuple[Place, str], CellResult]
 
 OPENING = """# Results
 
@@ -107,7 +107,7 @@ def _sizes(found: Sequence[Result], sizes: Sequence[str], old: int) -> str:
     return words.table(["size", "results", "training, hours in all"], rows) + more
 
 
-def _world(task: str, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) -> str:
+def _world(task: str, main: Cells, sized: Sequence[CellResult], sizes: Sequence[str]) -> str:
     title = results.world(task).title
     parts = [f"## {title}\n"]
     for goal in (False, True):
@@ -120,7 +120,7 @@ def _world(task: str, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) 
     return "\n".join(parts)
 
 
-def _policies(task: str, goal: bool, main: Cells, sized: Sequence[Cell], sizes: Sequence[str]) -> str:
+def _policies(task: str, goal: bool, main: Cells, sized: Sequence[CellResult], sizes: Sequence[str]) -> str:
     """Return a table and its summary in words, including smaller sizes at which VQ-BeT is below others."""
     place = task, goal
     policies = dict.fromkeys([*results.policies(goal), *(policy for at, policy in main if at == place)])
@@ -161,7 +161,7 @@ def marked(intervals: Mapping[str, Interval]) -> dict[str, str]:
     return dict.fromkeys(leading, "bold" if len(leading) == 1 else "close")
 
 
-def _scores(cell: Cell, score: str, success: str) -> list[str]:
+def _scores(cell: CellResult, score: str, success: str) -> list[str]:
     metric = cell.world.beside[1]
     entropy = cell.entropy_bits if cell.modes else math.nan
     return [
@@ -171,7 +171,7 @@ def _scores(cell: Cell, score: str, success: str) -> list[str]:
     ]
 
 
-def _costs(cell: Cell) -> list[str]:
+def _costs(cell: CellResult) -> list[str]:
     return [
         words.seeds(cell),
         words.amount(cell),
@@ -216,7 +216,7 @@ def _times_of(value: float, base: float) -> str:
     return "" if math.isnan(base) or base <= 0 else f"{value / base:.1f}"
 
 
-def _ablations(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
+def _ablations(variants: Sequence[CellResult], sized: Sequence[CellResult], main: Cells) -> str:
     about = (
         f"Each row changes one thing of VQ-BeT, or of the world it acts in. Differences are from {AS_IT_IS!r} at the "
         "same size, so at the same training time, paired by seed and episode; 'over seeds' are the lowest and the "
@@ -227,12 +227,12 @@ def _ablations(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> 
     return _variants("Ablations", about, variants, sized, main)
 
 
-def _data(variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
+def _data(variants: Sequence[CellResult], sized: Sequence[CellResult], main: Cells) -> str:
     about = f"As ablations: every row was trained for the same time, and {AS_IT_IS!r} has seen all demonstrations.\n"
     return _variants("Share of the demonstrations", about, variants, sized, main)
 
 
-def _variants(title: str, about: str, variants: Sequence[Cell], sized: Sequence[Cell], main: Cells) -> str:
+def _variants(title: str, about: str, variants: Sequence[CellResult], sized: Sequence[CellResult], main: Cells) -> str:
     """Return a table per world; variants that only other worlds have are marked as not run."""
     names = sorted({cell.first.variant for cell in variants})
     if set(names) <= {AS_IT_IS}:
@@ -252,7 +252,7 @@ def _variants(title: str, about: str, variants: Sequence[Cell], sized: Sequence[
     return "\n".join(parts)
 
 
-def _variant(cell: Cell, between: Difference | None) -> list[str]:
+def _variant(cell: CellResult, between: Difference | None) -> list[str]:
     if between is None:
         differences = ["" if cell.unchanged else f"{AS_IT_IS!r} {NOT_RUN}", ""]
     else:
@@ -263,7 +263,7 @@ def _variant(cell: Cell, between: Difference | None) -> list[str]:
     return [title, score, *differences, success, words.amount(cell), words.minutes(cell)]
 
 
-def _changed(compared: Sequence[tuple[Cell, Difference | None]]) -> str:
+def _changed(compared: Sequence[tuple[CellResult, Difference | None]]) -> str:
     known = [(cell.first.variant, between) for cell, between in compared if between is not None]
     sentences = []
     for lead, side in (("Worse than", -1), ("Better than", 1), ("Not to be told apart from", 0)):
@@ -272,14 +272,14 @@ def _changed(compared: Sequence[tuple[Cell, Difference | None]]) -> str:
     return " ".join(sentences)
 
 
-def _again(cell: Cell | None) -> str:
+def _again(cell: CellResult | None) -> str:
     """Return a sentence on the seed-to-seed variation of VQ-BeT, from the world's own table."""
     if cell is None or len(cell.results) < 2:
         return f"How much training again changes VQ-BeT here was {NOT_RUN}."
     return f"Trained with different seeds, VQ-BeT itself has {words.seeds(cell)} ({words.amount(cell)})."
 
 
-def _trainings(cells: Sequence[Cell]) -> str:
+def _trainings(cells: Sequence[CellResult]) -> str:
     rows = [
         [
             f"{cell.world.title}{', goals' if cell.first.goal else ''}",

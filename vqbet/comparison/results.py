@@ -157,7 +157,7 @@ def _number(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CellResult:
     """Results of one policy in one world at one size, pooled over seeds."""
 
     results: tuple[Result, ...]
@@ -254,7 +254,7 @@ def read(folder: Path) -> list[Result]:
     return found
 
 
-def every(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
+def every(results: Iterable[Result], sizes: Sequence[str]) -> list[CellResult]:
     """Return results grouped by world, policy, variant and size, in the order of `sizes`; omits other sizes.
 
     Raises GateError if a seed appears twice, since its episodes would count twice.
@@ -268,19 +268,19 @@ def every(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
         if len({result.seed for result in group}) < len(group):
             seeds = sorted(result.seed for result in group)
             raise GateError(f"results: {which}: expected one result per seed, got seeds {seeds}: remove all but one")
-    found = [Cell(tuple(sorted(group, key=lambda result: result.seed))) for group in groups.values()]
+    found = [CellResult(tuple(sorted(group, key=lambda result: result.seed))) for group in groups.values()]
     return sorted(found, key=lambda cell: list(sizes).index(cell.first.size))
 
 
-def cells(results: Iterable[Result], sizes: Sequence[str]) -> list[Cell]:
+def cells(results: Iterable[Result], sizes: Sequence[str]) -> list[CellResult]:
     """Return results grouped by world, policy and variant, each at its largest size; `sizes` is ascending."""
-    largest: dict[tuple[str, bool, str, str], Cell] = {}
+    largest: dict[tuple[str, bool, str, str], CellResult] = {}
     for cell in every(results, sizes):
         largest[cell.first.task, cell.first.goal, cell.first.policy, cell.first.variant] = cell
     return list(largest.values())
 
 
-def order(cell: Cell) -> tuple[Any, ...]:
+def order(cell: CellResult) -> tuple[Any, ...]:
     """Return the sort key of a cell: by world, without goals first, by policy; unknown names come last."""
     worlds, policies = list(WORLDS), list(POLICIES)
     task, policy = cell.first.task, cell.first.policy
@@ -326,7 +326,7 @@ class Difference:
         return Difference(world.scaled(self.interval), tuple(world.top * each for each in self.by_seed))
 
 
-def difference(cell: Cell, reference: Cell) -> Difference | None:
+def difference(cell: CellResult, reference: CellResult) -> Difference | None:
     """Return the difference paired by training seed and episode seed; None if there are no common seeds."""
     others = {(result.seed, result.first_seed): result.score for result in reference.results}
     pairs = [
@@ -342,7 +342,7 @@ def difference(cell: Cell, reference: Cell) -> Difference | None:
     return Difference(statistics.paired_difference(ours, theirs), by_seed)
 
 
-def compared(variants: Iterable[Cell], sized: Iterable[Cell]) -> list[tuple[Cell, Difference | None]]:
+def compared(variants: Iterable[CellResult], sized: Iterable[CellResult]) -> list[tuple[CellResult, Difference | None]]:
     """Return each variant with its difference from the unchanged policy at the same size, in the world's unit.
 
     sized: cells at every size. Sorted by difference, lowest first; None, sorted last, if the unchanged policy was not

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from vqbet.comparison import results
-from vqbet.comparison.results import VQBET, Cell, Difference, World
+from vqbet.comparison.results import VQBET, CellResult, Difference, World
 from vqbet.statistics import Interval
 
 CLOSE = 1.1  # largest ratio of measured training times that count as equal
 
 
-def said(cells: Mapping[str, Cell]) -> str:
+def said(cells: Mapping[str, CellResult]) -> str:
     """Return a summary of VQ-BeT against the others, losses first. cells: by policy."""
     if VQBET not in cells:
         return "VQ-BeT itself was not run yet here: nothing to compare."
@@ -30,7 +30,7 @@ def said(cells: Mapping[str, Cell]) -> str:
     return " ".join(sentences)
 
 
-def below(cells: Mapping[str, Cell]) -> list[str]:
+def below(cells: Mapping[str, CellResult]) -> list[str]:
     """Return a sentence for each policy that beats VQ-BeT in a metric; none without VQ-BeT. cells: by policy."""
     if VQBET not in cells:
         return []
@@ -38,7 +38,7 @@ def below(cells: Mapping[str, Cell]) -> list[str]:
     return [sentence for other in others if (sentence := _below(cells[VQBET], other))]
 
 
-def _below(ours: Cell, other: Cell) -> str:
+def _below(ours: CellResult, other: CellResult) -> str:
     """Return a sentence on the metrics in which VQ-BeT is below `other`, by disjoint intervals; empty if none."""
     world, found = ours.world, []
     if results.relation(ours.score, other.score) < 0:
@@ -56,25 +56,25 @@ def _below(ours: Cell, other: Cell) -> str:
     return f"**VQ-BeT is below {other.name}{budget}**: {'; '.join(found)}."
 
 
-def _with_time(ours: Cell, other: Cell) -> str:
+def _with_time(ours: CellResult, other: CellResult) -> str:
     words = {0: "", 1: " (trained for less time)", -1: " (trained for more time)"}
     return other.name + words[_longer(ours, other)]
 
 
-def _longer(ours: Cell, other: Cell) -> int:
+def _longer(ours: CellResult, other: CellResult) -> int:
     """Return 1 if VQ-BeT was trained for longer than the other, -1 if for less, 0 if equally; a size has one time."""
     if ours.first.size == other.first.size or _ratio(ours, other) <= CLOSE:
         return 0
     return 1 if ours.average("train_s") > other.average("train_s") else -1
 
 
-def _ratio(one: Cell, other: Cell) -> float:
+def _ratio(one: CellResult, other: CellResult) -> float:
     """Return the ratio of the longer to the shorter measured training time."""
     times = sorted(cell.average("train_s") for cell in (one, other))
     return times[1] / max(times[0], 1e-9)
 
 
-def _machine(cell: Cell) -> tuple[str, ...]:
+def _machine(cell: CellResult) -> tuple[str, ...]:
     """Return the devices and thread counts on which the cell was trained."""
     made = [result.made_with for result in cell.results]
     return tuple(sorted({f"{one.get('device')}, {one.get('threads')}" for one in made}))
@@ -116,7 +116,7 @@ def spread(between: Difference, world: World) -> str:
     return f"{low} to {high}" if len(between.by_seed) > 1 else "one seed"
 
 
-def seeds(cell: Cell) -> str:
+def seeds(cell: CellResult) -> str:
     """Return the lowest and highest mean of a seed, in the world's own unit."""
     low, high = (f"{cell.world.top * value:.{cell.world.digits}f}" for value in cell.seeds)
     return f"{low} to {high}" if len(cell.results) > 1 else "one seed"
@@ -126,11 +126,11 @@ def plain(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def minutes(cell: Cell) -> str:
+def minutes(cell: CellResult) -> str:
     return f"{cell.average('train_s') / 60:.1f}"
 
 
-def amount(cell: Cell) -> str:
+def amount(cell: CellResult) -> str:
     """Return size, seeds and episodes."""
     counts = [len(result.score) for result in cell.results]
     episodes = f"{len(counts)} × {counts[0]}" if len(set(counts)) == 1 else " + ".join(map(str, counts))
