@@ -15,8 +15,8 @@ from vqbet.coordinates.goal_frame import framed
 from vqbet.coordinates.mirror import Mirror, doubled
 
 
-class Facts(Protocol):
-    """Facts about a task's world that views need, each empty where it is not supported; `tasks.Task` has them."""
+class Symmetries(Protocol):
+    """Symmetries about a task's world that views need, each empty where it is not supported; `tasks.Task` has them."""
 
     @property
     def goal(self) -> tuple[str, ...]: ...
@@ -36,11 +36,11 @@ class View:
     """View. fits: whether a world supports it. lacks: predicate of the other worlds. of: the demonstrations in it."""
 
     lacks: str
-    fits: Callable[[Facts], bool]
-    of: Callable[[Demonstrations, Facts], Demonstrations]
+    fits: Callable[[Symmetries], bool]
+    of: Callable[[Demonstrations, Symmetries], Demonstrations]
 
 
-def _mirrored(demos: Demonstrations, facts: Facts) -> Demonstrations:
+def _mirrored(demos: Demonstrations, facts: Symmetries) -> Demonstrations:
     assert facts.mirror is not None, "such a world is refused before"
     return doubled(demos, facts.mirror)
 
@@ -65,7 +65,7 @@ def flagged(flags: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name in VIEWS if flags.get(name))
 
 
-def refuse(task: str, wanted: Collection[str], facts: Facts) -> None:
+def refuse(task: str, wanted: Collection[str], facts: Symmetries) -> None:
     """Raise ConfigError naming the parameter and every requested view that the task's world does not support."""
     unfit = [
         f"{name}: the world of {task!r} {view.lacks}"
@@ -76,7 +76,7 @@ def refuse(task: str, wanted: Collection[str], facts: Facts) -> None:
         raise ConfigError(f"{task}.demos.views: {'; '.join(unfit)}; take it from the list")
 
 
-def seen(demos: Demonstrations, wanted: Collection[str], facts: Facts) -> Demonstrations:
+def seen(demos: Demonstrations, wanted: Collection[str], facts: Symmetries) -> Demonstrations:
     """Return the demonstrations in all requested views. Raises as `refuse`."""
     refuse(demos.spec.task, wanted, facts)
     for name, view in VIEWS.items():
