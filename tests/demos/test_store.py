@@ -271,6 +271,7 @@ def fail_at(
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanging", [True, False], ids=["in one step", "in two"])
 @pytest.mark.parametrize("call", STRIDES)
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)

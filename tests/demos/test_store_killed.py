@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # Runs in a process of its own that never uses zarr itself, so that it may fork: each child writes or reads once.
 DRIVER = """
 import json, os, random, signal, sys, time
@@ -86,6 +88,7 @@ print(json.dumps({"moments": moments, "swapped": swapped, "killed": killed, "lef
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_half_a_store(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path)]

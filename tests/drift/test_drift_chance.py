@@ -46,6 +46,7 @@ def test_versions_that_share_episodes_are_no_drift_either() -> None:
     assert alarms(grown(index) for index in range(60)) <= ALPHA * 60 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fewer_deals")
 def test_recordings_made_again_are_no_drift_either() -> None:
     """Everything changed, by a new draw from the process: pairs that have nothing in common but their label."""

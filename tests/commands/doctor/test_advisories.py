@@ -140,6 +140,7 @@ def test_a_broken_list_is_a_sentence(project: Path, text: str) -> None:
         doctor.vulnerabilities(project)
 
 
+@pytest.mark.slow
 def test_the_command_says_so_with_its_exit_code(project: Path) -> None:
     """pip-audit itself, with an address that nobody can reach."""
     (project / "params.yaml").write_text("")
