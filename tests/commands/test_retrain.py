@@ -20,6 +20,7 @@ from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.tasks.blockpush.oracle import demonstrations
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASK = "blockpush"
 

@@ -194,6 +194,7 @@ EVIL_TABLES: dict[str, tuple[str, str, Any, str]] = {  # table, column, planted 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVIL_TABLES)
 def test_expectations_see_what_an_exact_check_would_miss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table, column, value, expectation = EVIL_TABLES[name]
@@ -238,6 +239,7 @@ def test_many_errors_are_cut_short() -> None:
         validate.raise_for_errors(report, "x")
 
 
+@pytest.mark.slow
 def test_report_and_page_are_deterministic_and_load_nothing(tmp_path: Path) -> None:
     demos = _with_observation(synthetic(), (100, 2), np.nan)
     hostile = replace(demos, spec=replace(demos.spec, frame="<script>alert(1)</script>"))
