@@ -623,3 +623,11 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def test_seeding_asks_for_deterministic_algorithms_without_the_compiler() -> None:
+    """The compiler of torch takes more than a second to import, in each training process."""
+    code = "import sys, torch\nfrom vqbet.training.recipe import seed_everything\nseed_everything(0)\n"
+    code += "print(torch.are_deterministic_algorithms_enabled(), 'torch._inductor.config' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
