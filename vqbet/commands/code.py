@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from vqbet.stages import code_version
@@ -23,3 +24,18 @@ def run(root: Path, addressed: str) -> dict[str, str]:
 
         config.task(paths.params, task)
     return code_version.write(paths.code, task)
+
+
+def main() -> int:
+    """Run for the graph, without the command line's own start, which takes as long as all of this."""
+    from vqbet import environment
+    from vqbet.commands import console
+
+    def written() -> None:
+        run(environment.prepare(), sys.argv[1])
+
+    return console.guarded(written)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
