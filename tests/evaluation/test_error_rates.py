@@ -20,6 +20,8 @@ from vqbet.evaluation.interim import MOST_DRAWS, Look
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice
 from vqbet.statistics.pairs import tango_zs
 
+pytestmark = pytest.mark.slow
+
 RUNS = 4000
 ALPHA = 0.05
 MONTE_CARLO = 0.0104  # three standard errors of a share of 5 % among RUNS
@@ -43,23 +45,26 @@ def outcomes(plan: Plan, differences: np.ndarray) -> np.ndarray:
     """1 promoted, -1 rejected, 0 neither, for each run."""
     found = np.zeros(len(differences), np.int64)
     limit, hopeless = (0.0, plan.margin) if plan.question == "better" else (-plan.margin, -plan.margin)
-    for look in plan.looks:
-        seen = differences[:, :look]
-        above, below = _beyond(plan, seen, limit), _beyond(plan, -seen, -hopeless)
+    up, down = _beyond(plan, differences, limit), _beyond(plan, -differences, -hopeless)
+    for look, above, below in zip(plan.looks, up, down, strict=True):
         if plan.stopping != "anytime" and plan.question == "better":
+            seen = differences[:, :look]
             gained, lost = (seen > 0).sum(axis=1), (seen < 0).sum(axis=1)
             above &= stats.binom.sf(gained - 1, gained + lost, 0.5) <= Look(plan, look).chance
         found = np.where(found != 0, found, np.where(below, -1, np.where(above, 1, 0)))
     return found
 
 
-def _beyond(plan: Plan, seen: np.ndarray, limit: float) -> np.ndarray:
-    look = seen.shape[1]
+def _beyond(plan: Plan, differences: np.ndarray, limit: float) -> list[np.ndarray]:
+    """Whether each run is beyond the limit, look for look. A bettor's wealth depends on no later episode."""
     if plan.stopping == "anytime":
-        wealth = statistics.log_wealth((seen + 1) / 2, (limit + 1) / 2, alpha=plan.level, most=plan.most)
-        return wealth.max(axis=1) >= np.log(1 / plan.level)
-    z = tango_zs(look, (seen > 0).sum(axis=1), (seen < 0).sum(axis=1), limit)
-    return z > NormalDist().inv_cdf(1 - Look(plan, look).chance)
+        wealth = statistics.log_wealth((differences + 1) / 2, (limit + 1) / 2, alpha=plan.level, most=plan.most)
+        return [wealth[:, :look].max(axis=1) >= np.log(1 / plan.level) for look in plan.looks]
+    counts = [((differences[:, :look] > 0).sum(axis=1), (differences[:, :look] < 0).sum(axis=1)) for look in plan.looks]
+    return [
+        tango_zs(look, *numbers, limit) > NormalDist().inv_cdf(1 - Look(plan, look).chance)
+        for look, numbers in zip(plan.looks, counts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("question", ["better", "not_worse"])

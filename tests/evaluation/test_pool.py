@@ -27,6 +27,8 @@ from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Advance, Watch
 from vqbet.tasks.blockpush.oracle import demonstrations
 
+pytestmark = pytest.mark.slow
+
 TASK = "blockpush"
 
 

@@ -167,6 +167,7 @@ def test_references_are_local_and_there(files: Path) -> None:
     assert not re.search(r"https?://|@import|url\((?!#)", page)
 
 
+@pytest.mark.slow
 def test_equal_files_give_equal_bytes(files: Path, tmp_path: Path) -> None:
     first = _page(files)
     script = (

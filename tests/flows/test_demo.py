@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_metrics_plots_and_graph_answer(project: Project) -> None:
     assert "artifacts/blockpush/metrics/evaluate.json" in project.run("dvc", "metrics", "show").stdout
     assert "gate@blockpush" in project.run("dvc", "dag", "--dot").stdout
     page = project.run("dvc", "plots", "show").stdout.strip().splitlines()[-1]
-    text = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    text = Path(url2pathname(page.removeprefix("file://"))).read_text(encoding="utf-8")
     assert "artifacts/blockpush/plots/prior.csv" in text.replace("::", "/")
     assert not re.search(r"(src|href)=.?https?://", text)
 

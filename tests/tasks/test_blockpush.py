@@ -189,6 +189,7 @@ def test_blocks_count_in_distinct_targets(places, blocks: int, mode: str):
     assert np.isnan(metrics["first_s"]) == (blocks == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", ["fixed", "drawn"])
 def test_the_oracle_succeeds_in_four_balanced_modes(request: pytest.FixtureRequest, sides: world.Sides):
     demos: Demonstrations = request.getfixturevalue("demos" if sides == "fixed" else "drawn")

@@ -488,6 +488,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[int | None, list[dict
     return code, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)], folder
 
 
+@pytest.mark.slow
 def test_two_processes_see_each_window_once(two: tuple[int, list[dict[str, Any]], Path]) -> None:
     _, ranks, _ = two
     together = [ranks[0]["seen"][step] + ranks[1]["seen"][step] for step in range(RECIPE.steps)]
@@ -496,6 +497,7 @@ def test_two_processes_see_each_window_once(two: tuple[int, list[dict[str, Any]]
     assert sorted(np.concatenate(together)[:COUNT]) == list(range(COUNT))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(two: tuple[int, list[dict[str, Any]], Path], tmp_path: Path) -> None:
     _, ranks, _ = two
     _, one = run(tmp_path, model=lambda: Model(dropout=0.0, drift=0.0))
@@ -504,6 +506,7 @@ def test_two_processes_learn_what_one_does(two: tuple[int, list[dict[str, Any]],
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_resume(two: tuple[int, list[dict[str, Any]], Path]) -> None:
     """The signal reached one of them only."""
     _, ranks, _ = two
@@ -513,6 +516,7 @@ def test_two_processes_stop_together_and_resume(two: tuple[int, list[dict[str, A
         assert rank["same"]
 
 
+@pytest.mark.slow
 def test_two_processes_refuse_what_they_cannot_share(two: tuple[int, list[dict[str, Any]], Path]) -> None:
     _, ranks, _ = two
     for rank in ranks:
@@ -520,6 +524,7 @@ def test_two_processes_refuse_what_they_cannot_share(two: tuple[int, list[dict[s
         assert rank["refusals"][1].startswith("batch 7 cannot be split evenly over 2 processes")
 
 
+@pytest.mark.slow
 def test_relaunch_passes_on_arguments_and_exit_code(two: tuple[int, list[dict[str, Any]], Path]) -> None:
     code, ranks, _ = two
     assert code == 7
@@ -550,6 +555,7 @@ def test_main_process(rank: str | None, expected: bool, monkeypatch: pytest.Monk
     assert processes.is_main() is expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_trainer_dies_with_its_parent(guarded: bool) -> None:
@@ -589,6 +595,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_ends_the_command_reaches_every_process(number: signal.Signals, tmp_path: Path) -> None:
