@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ import pytest
 from vqbet.commands import code
 from vqbet.contract import ConfigError
 from vqbet.stages import runner
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -37,3 +43,16 @@ def test_what_is_no_task_is_refused(root: Path, name: str) -> None:
         code.run(root, name)
     assert not (root / "artifacts").exists()
     assert not (root.parent / "up").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("code@blockpush", ""), ("a;touch ran", "error: .*no section 'a;touch ran'")]
+)
+def test_the_graph_runs_it_without_the_command_lines_start(root: Path, name: str, said: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "vqbet.commands.code", name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, bool(lines)) == ((1, True) if said else (0, False))
+    assert re.search(said, "\n".join(lines))
+    assert "typer" not in done.stderr
