@@ -23,6 +23,7 @@ from tests.test_bundle import write as write_bundle
 from vqbet.contract import EpisodeRecord
 from vqbet.demos import store
 from vqbet.demos.validation import validate
+from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.evaluation import evidence, gate
 from vqbet.evaluation.plan import Plan
 from vqbet.files import canonical
@@ -78,7 +79,7 @@ def validation(folder: Path) -> str:
     bounds = {"min_steps": 40, "max_steps": 50, "max_saturated": 0.05, "max_duplicates": 0.01, "min_success": 0.9}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "_expect", lambda measured: [])
-        validate.write(validate.validate(synthetic(), **bounds), folder)
+        validate.write(validate.validate(synthetic(), Knowledge(), **bounds), folder)
     return sha256((folder / "report.json").read_bytes())
 
 

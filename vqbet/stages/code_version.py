@@ -158,7 +158,7 @@ class Sources:
             else:
                 named = [f"{source}.{inner}" if self._file(f"{source}.{inner}") else source]
             yield from ((one, "") for one in named if self._file(one))
-        for text, field in facts.texts:
+        for text, field in facts.texts if name != _top(name) else ():  # the library's surface imports on demand
             match = MODULE.fullmatch(text)
             path = self._file(match[1]) if match else None
             if match and path and path.name != "__init__.py":
