@@ -16,6 +16,7 @@ from tests.support.shelf import proof, registered, verdict
 from vqbet import registry, signing
 from vqbet.commands import audit, keys, release
 from vqbet.contract import RegistryError
+from vqbet.files import canonical
 from vqbet.registry import LedgerEntry, approvals, chain, seals
 from vqbet.stages.progress import Watch
 
@@ -77,7 +78,7 @@ def written(home: Path, name: str, links: list[dict[str, Any]]) -> None:
         for number, link in enumerate(links, start=1):
             link |= {"prev": before, "seq": number}
             link["hash"] = before = chain._hash(link)
-            line = seals.canonical(link).decode()
+            line = canonical.line(link, ascii=False)
             database.execute("INSERT INTO vqbet_ledger VALUES (?, ?, ?)", (name, number, line))
 
 

@@ -74,10 +74,9 @@ def test_knowing_a_task_imports_neither_its_world_nor_another_task() -> None:
 
 @pytest.mark.parametrize("stage", ["validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report"])
 def test_no_stage_imports_a_task(stage: str) -> None:
-    files = {
-        path.relative_to(code_version.PACKAGE).as_posix() for path in code_version.closure(f"vqbet.stages.{stage}")
-    }
-    assert {name for name in files if name.startswith("tasks/")} <= {"tasks/__init__.py", "tasks/task.py"}
+    files = code_version.Sources().closure(f"vqbet.stages.{stage}", ())
+    rooms = {name for name in files if name.startswith("vqbet/tasks/")}
+    assert rooms <= {"vqbet/tasks/__init__.py", "vqbet/tasks/task.py"}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -91,8 +90,7 @@ def test_what_every_stage_may_know_of_a_task_holds_no_world(name: str) -> None:
 
 
 def closure(module: str) -> set[str]:
-    home = code_version.PACKAGE.parent
-    return {path.relative_to(home).as_posix() for path in map(home.joinpath, code_version.closure(module))}
+    return set(code_version.Sources().closure(module, (module,)))
 
 
 def test_a_task_of_which_only_the_spec_is_known_has_nothing_else() -> None:
