@@ -71,4 +71,4 @@ def test_a_mutant_is_its_seeds(tmp_path: Path) -> None:
 def test_the_small_file_is_good(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(fuzz.small())
-    fuzz.used(path)
+    assert fuzz.outcome(lambda: fuzz.used(path)) == ("accepted", "")

@@ -179,9 +179,11 @@ class TestRefused:
         promote(*found[1], found[0][1])
         return found
 
-    def everything_refuses(self, home: Path, links: list[dict[str, Any]], says: str) -> None:
+    def refusals(self, home: Path, links: list[dict[str, Any]]) -> list[str]:
+        """Return what everything that reads the chain says of these links; it fails where one of them accepts them."""
         written(home, "tiny", links)
         versions = {"version": 3, "digest": proof("x")}
+        said = []
         for read in (
             lambda: registry.history("tiny"),
             lambda: registry.show("tiny/1"),
@@ -189,8 +191,10 @@ class TestRefused:
             lambda: registry.rollback("tiny", why="w", who="ann"),
             lambda: registry.repair("tiny"),
         ):
-            with pytest.raises(RegistryError, match=says):
+            with pytest.raises(RegistryError) as caught:
                 read()
+            said.append(str(caught.value))
+        return said
 
     @pytest.mark.usefixtures("story")
     @pytest.mark.parametrize(
@@ -209,18 +213,21 @@ class TestRefused:
     def test_content_of_a_signed_link(self, home: Path, change: dict[str, Any], says: str) -> None:
         links = rows(home, "tiny")
         links[1] |= change
-        self.everything_refuses(home, links, says)
+        assert all(says in said for said in self.refusals(home, links))
 
     @pytest.mark.usefixtures("story")
     def test_a_link_without_its_signature(self, home: Path) -> None:
         links = rows(home, "tiny")
         del links[1]["key"], links[1]["signature"]
-        self.everything_refuses(home, links, "entry 2: is unsigned; infra/trust.yaml asks for")
+        assert all("entry 2: is unsigned; infra/trust.yaml asks for" in said for said in self.refusals(home, links))
 
     @pytest.mark.usefixtures("story")
     def test_a_link_of_another_place(self, home: Path) -> None:
         links = rows(home, "tiny")
-        self.everything_refuses(home, [links[1]], "entry 1: has a signature that is not of this content in this place")
+        assert all(
+            "entry 1: has a signature that is not of this content in this place" in said
+            for said in self.refusals(home, [links[1]])
+        )
 
     def test_a_link_of_another_tasks_chain(self, home: Path, story: list[tuple[int, str]]) -> None:
         written(home, "other", rows(home, "tiny"))

@@ -47,7 +47,7 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
 
 
 def made(root: Path, task: str, params: TaskParams, demos: Demonstrations) -> Plan:
-    """Return the plan of the next verdict, with placeholder digests. Raises GateError as `gate.make_plan`."""
+    """Return the plan of the next verdict, with invented digests. Raises GateError as `gate.make_plan`."""
     world = worlds.name(task, asked=params.prior.goal_steps > 0)
     digests = {"candidate": NOBODY, "champion": "1" * 64}
     return gate.make_plan(world, params, demos, digests, attempt=_attempt(Paths(root, task)))

@@ -143,7 +143,7 @@ def by_alias(name: str, alias: str) -> Version | None:
 
 
 def set_candidate(name: str, version: int) -> None:
-    """Point the alias `candidate` at `version`. No verdict is needed: the alias gives no right to act."""
+    """Point the alias `candidate` at `version`. No verdict is needed: the alias permits nothing."""
     client = connection.client()
     resolve(f"{name}/{version}")
     with connection.refused(f"set {name}@{CANDIDATE}"):
