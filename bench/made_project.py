@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from tests.support.point import planned
 from tests.support.synthetic import synthetic
 from vqbet import bundle
 from vqbet.commands import release, summary
@@ -181,26 +182,19 @@ def _policies(paths: Paths, demos: Demonstrations) -> str:
 
 
 def _plan(demos: Demonstrations, digest: str) -> Plan:
-    return Plan(
+    return replace(
+        planned(),
         task=TASK,
         world=TASK,
         spec=spec_sha256(demos.spec),
         candidate=digest,
         champion="",
-        machine="this one",
         first_seed=2000,
         looks=(EPISODES,),
         reserved={"selection": (1000, 1000 + EPISODES)},
         slices=(Slice("undisturbed", 1.0),),
-        metric="score",
-        question="better",
-        stopping="fixed",
-        margin=0.05,
-        alpha=0.05,
-        power=0.9,
         floor=0.1,
         min_modes=0,
-        baselines=("noop",),
     )
 
 

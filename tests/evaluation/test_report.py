@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.point import planned
 from vqbet.contract import Channel, EpisodeRecord, GateError, Spec
 from vqbet.evaluation import gate, records, report
-from vqbet.evaluation.plan import Plan, Slice, spec_sha256
+from vqbet.evaluation.plan import Plan, spec_sha256
 
 EPISODES = 40
 CHANCES = {"candidate": 0.9, "champion": 0.4, "noop": 0.0, "nearest": 0.3}
@@ -37,25 +38,14 @@ PNG = bytes.fromhex(
 
 
 def _plan() -> Plan:
-    return Plan(
+    return replace(
+        planned(),
         task="table",
         world="table",
         spec=spec_sha256(TABLE),
-        candidate="c" * 64,
-        champion="d" * 64,
-        machine="this one",
         first_seed=2000,
         looks=(EPISODES,),
         reserved={"selection": (1000, 1000 + EPISODES)},
-        slices=(Slice("undisturbed", 0.8), Slice("disturbed", 0.2, action_noise=0.1)),
-        metric="score",
-        question="better",
-        stopping="fixed",
-        margin=0.05,
-        alpha=0.05,
-        power=0.9,
-        floor=0.5,
-        min_modes=2,
         baselines=("noop", "nearest"),
     )
 

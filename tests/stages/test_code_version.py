@@ -193,13 +193,6 @@ class TestTasks:
         assert Sources(house).digest("vqbet.stage", own) != before
         assert "acme" not in sys.modules, "nothing was imported"
 
-    def test_a_room_begins_the_name_of_its_tasks(self, write: Write) -> None:
-        package = write(tasks__push__a="", tasks__push_hard__a="", tasks__checks="")
-        assert own_modules("push", package) == PUSH
-        assert own_modules("push_drawn", package) == PUSH
-        assert own_modules("push_hard", package) == ("vqbet.tasks.push_hard",)
-        assert own_modules("pushing", package) == own_modules("checks", package) == ()
-
 
 ROWS = """
 from vqbet.tasks.task import Task
@@ -235,6 +228,7 @@ class TestFields:
     def test_its_rows_name_its_module(self, house: Path) -> None:
         assert own_modules("push", house) == PUSH
         assert own_modules("door", house) == ("acme.door",)
+        assert own_modules("nobody", house) == ()
 
     @pytest.mark.parametrize(
         ("module", "called"),

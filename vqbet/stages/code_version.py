@@ -59,17 +59,9 @@ def write(path: Path, task: str) -> dict[str, str]:
 
 
 def own_modules(task: str, package: Path = PACKAGE) -> tuple[str, ...]:
-    """Return the modules that hold a task: from its table row, else from its entry point, else its room, or none.
-
-    A room has the name of its task, or of a prefix of the task: blockpush_drawn lives in blockpush.
-    """
+    """Return the modules that hold a task: from its row in the table, else from its entry point, or none."""
     rows = task_table.rows(ast.parse((package / "tasks" / "__init__.py").read_bytes()), task)
-    named = rows or [entry.module for entry in metadata.entry_points(group=GROUP, name=task)]
-    if named:
-        return tuple(named)
-    rooms = [file.parent.name for file in (package / "tasks").glob("*/__init__.py")]
-    fitting = [name for name in rooms if task == name or task.startswith(f"{name}_")]
-    return (f"{TABLE}.{max(fitting, key=len)}",) if fitting else ()
+    return tuple(rows or [entry.module for entry in metadata.entry_points(group=GROUP, name=task)])
 
 
 def _kept() -> Path | None:
