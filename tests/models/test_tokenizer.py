@@ -331,7 +331,8 @@ def test_more_codes_than_distinct_chunks_are_refused(kind: str) -> None:
 @pytest.mark.parametrize("distinct", [2, 4])
 def test_levels_need_no_distinct_chunks(distinct: int, tmp_path: Path) -> None:
     """Eight levels, of which a few chunks need but some: the stage fits them, and each comes back from its own."""
-    demos, chosen = few(distinct), section(kind="fsq", layers=2, chunk=1, steps=STEPS)
+    used = {"max_mean_error": 0.9, "max_p99_error": 3.0, "min_used": distinct / 8}  # of 8 levels, no more can be in use
+    demos, chosen = few(distinct), section(kind="fsq", layers=2, chunk=1, steps=STEPS, health=used)
     with pytest.raises(TrainingError, match=f"8 codes for {distinct} distinct chunks"):
         stage.refuse_unfit("blockpush", section(kind="kmeans", layers=2, chunk=1), demos)
     stage.refuse_unfit("blockpush", chosen, demos)

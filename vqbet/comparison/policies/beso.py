@@ -108,7 +108,7 @@ class ScoreNetwork(nn.Module):
         steps = steps + self.position[self.goal_steps :, None]
         x = self.dropout(torch.cat([*tokens, rearrange(steps, "b t two w -> b (t two) w")], dim=1))
         for block in self.blocks:
-            x = block(x, None)
+            x = block(x)
         return self.head(self.norm(x[:, 1 + self.goal_steps + 1 :: 2]))
 
 
