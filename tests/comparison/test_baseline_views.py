@@ -74,7 +74,11 @@ def test_results_of_tasks_without_goal_frame_stay_what_they_are() -> None:
                 assert ("goal_frame" in section) == there
 
 
-def test_an_ablation_of_the_priors_actions_alone_is_refused() -> None:
-    cell = Cell("kitchen", "vqbet", False, "velocities", 0, 1.0, 1, (("prior.absolute", False),))
-    with pytest.raises(ConfigError, match=r"tokenizer\.absolute is true and prior\.absolute false"):
-        grid.resolved(params.read(PROJECT), cell)
+def test_an_ablation_of_positions_is_one_change_for_tokenizer_and_prior() -> None:
+    known = params.read(PROJECT)
+    as_it_is = grid.resolved(known, Cell("kitchen", "vqbet", False, "", 0, 1.0, 1))
+    velocities = Cell("kitchen", "vqbet", False, "velocities", 0, 1.0, 1, (("demos.views", []),))
+    without = grid.resolved(known, velocities)
+    for section in ("tokenizer", "prior"):
+        assert as_it_is[section]["absolute"]
+        assert "absolute" not in without[section]

@@ -116,7 +116,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B H W"], keys: Float[Tensor, "B heads M w"], values: Float[Tensor, "B heads M w"]
     ) -> Float[Tensor, "B H W"]:
-        x = x + self.attention(self.norm_attention(x), None)
+        x = x + self.attention(self.norm_attention(x))
         query = rearrange(self.query(self.norm_memory(x)), "b t (h w) -> b h t w", h=self.heads)
         found = F.scaled_dot_product_attention(query, keys, values)
         x = x + self.dropout(self.out(rearrange(found, "b h t w -> b t (h w)")))
