@@ -41,6 +41,7 @@ def test_the_stand_in_trains_everything_but_the_tokenizer() -> None:
         assert not any(torch.equal(*pair) for pair in zip(before[name], part.parameters(), strict=True)), name
 
 
+@pytest.mark.slow
 def test_a_measured_step_trains_as_the_training_loop_does() -> None:
     windows = Windows(synthetic(6, D=20), window=GPT.window, chunk=CODES.chunk)
     step = trained(vqbet(), windows, 32)
@@ -48,6 +49,7 @@ def test_a_measured_step_trains_as_the_training_loop_does() -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_measured_policy_plays() -> None:
     actors = {name: SIZES[name].actor() for name in ("VQ-BeT", "BeT, BlockPush", "BESO, BlockPush")}
     times = measured(actors | {"shipped": shipped().actor()}, 2, 1)

@@ -122,6 +122,7 @@ def test_any_changed_byte_is_refused(folder: Path, data: st.DataObject) -> None:
         path.write_bytes(good)
 
 
+@pytest.mark.slow
 def test_every_byte_counts(folder: Path) -> None:
     """One bit of each byte of bundle.json and of a component, one byte after the other."""
     for name in ("bundle.json", "prior.safetensors"):

@@ -6,6 +6,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,6 +21,7 @@ def shared(package: Path) -> dict[str, set[str]]:
     return {name: files for name, files in found.items() if len(files) > 1}
 
 
+@pytest.mark.slow
 def test_no_two_classes_share_a_name() -> None:
     assert shared(ROOT / "vqbet") == {}
 

@@ -33,6 +33,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_editing_a_baseline_changes_the_code_of_no_stage(copy: Path) -> None:
     before = json.loads(python(DIGESTS, copy))
     assert set(before) == set(runner.ORDER)
@@ -47,6 +48,7 @@ def test_editing_a_baseline_changes_the_code_of_no_stage(copy: Path) -> None:
     assert all(after[name] != before[name] for name in before), "the planted fault: code that every stage runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", runner.ORDER)
 def test_no_stage_runs_code_of_the_comparison(stage: str) -> None:
     files = code_version.Sources().closure(f"vqbet.stages.{stage}")
@@ -69,6 +71,7 @@ def loaded(code: str) -> set[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_product_imports_neither_the_comparison_nor_its_packages() -> None:
     found = loaded("    " + "; ".join(f"import {name}" for name in modules()))
     assert {"vqbet.policies.vqbet", "vqbet.stages.gate", "flows.pipeline", "torch"} <= found

@@ -270,6 +270,7 @@ class TestFit:
 
 
 class TestLoad:
+    @pytest.mark.slow
     def test_a_champion(self, folder: Path, project: Path, policy: FittedPolicy) -> None:
         champion(folder, "own")
         for reference in ("own@champion", "own/1"):
@@ -303,6 +304,7 @@ class TestLoad:
         loaded.start(0, np.zeros(1, np.float32))
         assert loaded.act(DEMOS.observation[0]).shape == (2,)
 
+    @pytest.mark.slow
     def test_a_reference_is_never_a_folder(self, folder: Path, project: Path, policy: FittedPolicy) -> None:
         policy.save(project / "own@champion")
         with pytest.raises(RegistryError):

@@ -26,6 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_by_the_task_or_by_what_dvc_calls_the_stage(root: Path) -> None:
     found = code.run(root, "code@blockpush")
     path = root / "artifacts" / "blockpush" / "code.json"
@@ -45,6 +46,7 @@ def test_what_is_no_task_is_refused(root: Path, name: str) -> None:
     assert not (root.parent / "up").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"), [("code@blockpush", ""), ("a;touch ran", "error: .*no section 'a;touch ran'")]
 )

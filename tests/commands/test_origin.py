@@ -64,6 +64,7 @@ def shared(root: Path) -> dict[str, str]:
     return json.loads((root / "data" / "pusht.source.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_folder_is_recorded_as_what_it_is(source: Path, tmp_path: Path) -> None:
     root = tmp_path / "project"
     digest = ingested(root, str(source.parent))
@@ -85,6 +86,7 @@ def test_a_folder_is_recorded_as_what_it_is(source: Path, tmp_path: Path) -> Non
     assert "published" not in store.read(Paths(root, "pusht").store).columns["session"]
 
 
+@pytest.mark.slow
 def test_the_same_from_elsewhere_is_the_same_version(source: Path, tmp_path: Path) -> None:
     """No path and no time is in what is versioned, neither in the store nor beside it."""
     moved = shutil.copytree(source, tmp_path / "a stick" / source.name)

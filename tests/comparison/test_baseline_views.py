@@ -12,7 +12,7 @@ from tests.support.recorded import recorded
 from tests.support.synthetic import synthetic
 from vqbet.comparison import grid, params, trainable
 from vqbet.comparison.grid import Cell
-from vqbet.contract import ConfigError, Demonstrations
+from vqbet.contract import Demonstrations
 from vqbet.tasks import TASKS
 from vqbet.tasks.kitchen.world import Kitchen
 from vqbet.tasks.pusht.world import PushT

@@ -266,6 +266,7 @@ def test_a_stage_of_dvc_depends_on_the_merged_values(tmp_path: Path, monkeypatch
     assert set(Repo(str(tmp_path)).status()) == {"prior@pusht"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "named"),
     [
@@ -293,6 +294,7 @@ def test_defaults_are_no_task() -> None:
         config.task(SHIPPED, "defaults")
 
 
+@pytest.mark.slow
 def test_many_keys_are_read_in_no_time(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("".join(f"k{number}: 1\n" for number in range(20_000)), encoding="utf-8")

@@ -76,6 +76,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 floats = st.sampled_from([0.0, -0.0, 1.5, -3e38, math.nan, math.inf, 1e-45])
 
 
+@pytest.mark.slow
 @up_to(15)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), stateful=st.booleans())
 def test_what_is_written_is_what_is_read(

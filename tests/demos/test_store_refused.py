@@ -69,6 +69,7 @@ def test_the_good_store_is_read(folder: Path) -> None:
     assert len(store.read(folder).episode_ends) == EPISODES
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_names_the_file(folder: Path) -> None:
     random = np.random.default_rng(0)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -43,6 +43,7 @@ def exact_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "_expect", lambda measured: [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("episodes", "seed", "D", "A"), [(20, 0, 4, 2), (7, 3, 1, 1), (60, 5, 16, 7), (1, 1, 3, 2)])
 def test_good_demonstrations_are_fit(episodes: int, seed: int, D: int, A: int) -> None:
     report = run(synthetic(episodes, seed, D, A))
@@ -51,6 +52,7 @@ def test_good_demonstrations_are_fit(episodes: int, seed: int, D: int, A: int) -
     assert all(entry["passed"] for entry in report.gx)
 
 
+@pytest.mark.slow
 def test_real_pusht_is_fit(real_demos: Callable[[str], Path]) -> None:
     report = run(importer.load(real_demos("pusht")), max_steps=400, min_success=0.0)
     assert report.errors == ()

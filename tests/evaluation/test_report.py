@@ -130,6 +130,7 @@ class _References(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "poster", "data")]
 
 
+@pytest.mark.slow
 def test_the_page_says_what_happened(files: Path) -> None:
     page = _page(files)
     verdict = json.loads((files / "gate" / "verdict.json").read_text())
@@ -146,6 +147,7 @@ def test_the_page_says_what_happened(files: Path) -> None:
     assert page.count("<svg") > 13
 
 
+@pytest.mark.slow
 def test_references_are_local_and_there(files: Path) -> None:
     page = _page(files)
     seen = _References(page)
@@ -183,6 +185,7 @@ def test_what_was_not_left_is_left_out(files: Path) -> None:
     assert "Provenance" in page
 
 
+@pytest.mark.slow
 def test_records_of_another_plan_get_no_numbers(files: Path) -> None:
     arms = {name: _arm(_plan(), name, chance) for name, chance in CHANCES.items()}
     verdict = gate.decide(_plan(), {**arms, "candidate": arms["candidate"][1:]})
@@ -194,6 +197,7 @@ def test_records_of_another_plan_get_no_numbers(files: Path) -> None:
     assert "What the gate saw" not in page
 
 
+@pytest.mark.slow
 def test_a_world_without_modes_is_coloured_by_success(files: Path) -> None:
     plan = _plan()
     path = files / "evaluation" / "records.jsonl"
@@ -204,6 +208,7 @@ def test_a_world_without_modes_is_coloured_by_success(files: Path) -> None:
     assert plan.sha256 in page
 
 
+@pytest.mark.slow
 def test_text_from_files_is_escaped(files: Path) -> None:
     page = _page(files, facts={"note": "<script>alert(1)</script>"})
     assert "<script" not in page

@@ -72,6 +72,7 @@ def test_parity_of_the_moving_averages() -> None:
 # --- codebooks by moving averages ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_first_update_leaves_an_unused_code_where_it_is() -> None:
     """Counts that start at zero beside sums that do not throw unused codes far away (0.6 in the notes on upstream)."""
     ours, _ = pair()

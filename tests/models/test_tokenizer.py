@@ -173,6 +173,7 @@ def test_every_kind_becomes_healthy(each: Tokenizer) -> None:
     json.dumps(health, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_components_of_every_kind_and_back_are_bitwise(each: Tokenizer) -> None:
     again = Tokenizer.from_components(json.loads(json.dumps(each.arguments())), each.components())
     data = each.normalizer.normalize(torch.from_numpy(chunks()))

@@ -27,6 +27,7 @@ def promote(version: int, digest: str, needed: int) -> LedgerEntry:
     )
 
 
+@pytest.mark.slow
 def test_a_promotion_waits_for_its_approvals(home: Path, tmp_path: Path) -> None:
     [(one, digest)] = registered(tmp_path, "one")
     with pytest.raises(RegistryError, match="verdict 111111111111 needs the approval of 1 person, it has 0"):
@@ -69,6 +70,7 @@ def test_an_approval_of_another_verdict_is_none(home: Path, tmp_path: Path) -> N
         promote(one, digest, 1)
 
 
+@pytest.mark.slow
 def test_a_forged_approval_is_noticed(home: Path, tmp_path: Path) -> None:
     """The planted fault: another name in the table."""
     [(one, digest)] = registered(tmp_path, "one")

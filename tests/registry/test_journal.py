@@ -66,6 +66,7 @@ def place(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.Monkey
 
 
 class TestEverywhere:
+    @pytest.mark.slow
     @pytest.mark.usefixtures("place")
     def test_a_number_is_taken_once(self) -> None:
         kept = journal.opened()
@@ -76,6 +77,7 @@ class TestEverywhere:
         assert kept.add("other", 1, b"{}")
         assert kept.lines("tiny") == [b'{"who":"\xc3\xa4nn"}', b"{}"]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("place")
     def test_of_many_writers_one_is_first(self) -> None:
         won: list[int] = []
@@ -93,6 +95,7 @@ class TestEverywhere:
             thread.join()
         assert journal.opened().lines("tiny") == [f'{{"n":{number}}}'.encode() for number in won]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("place")
     def test_the_whole_story(self, tmp_path: Path) -> None:
         (one, first), (two, second) = registered(tmp_path, "one", "two")
@@ -114,6 +117,7 @@ class TestEverywhere:
             ledger.append(later(ENTRY, 2, "bob"), before)
         assert [entry.who for entry in ledger.read("tiny")] == ["ann", "ann"]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("place")
     def test_who_moves_the_alias_late_leaves_the_newest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another machine promotes a third version between our entry and our move of the alias."""

@@ -105,6 +105,7 @@ class TestGit:
         noticed = [wrong for what, wrong in found(root).items() if what.startswith("published")]
         assert any(re.search(says, wrong) for wrong in noticed), noticed
 
+    @pytest.mark.slow
     def test_without_a_publication_nobody_notices(self, root: Path) -> None:
         """The limit, said: the same attack where nothing was published outside."""
         for tag in git(root, "tag", "--list").split():
@@ -119,6 +120,7 @@ class TestGit:
         assert "nothing is published outside" in notes["published"]
         assert "unsigned: no committed trust file" in notes["signatures"]
 
+    @pytest.mark.slow
     def test_a_new_entry_is_not_published_yet(self, root: Path) -> None:
         registry.rollback(TASK, why="it dropped a cup", who="ann")
         assert found(root) == {
@@ -132,6 +134,7 @@ class TestGit:
         with pytest.raises(RegistryError, match=r"entry 2 was published in tag .* the ledger was written again"):
             publication.publish(root, TASK, "git")
 
+    @pytest.mark.slow
     def test_a_tag_of_somebody_else(self, root: Path) -> None:
         git(root, "tag", f"vqbet/{TASK}/9")
         assert "vqbet/blockpush/9: is no published head" in found(root)["published"]
@@ -148,6 +151,7 @@ class TestGit:
         with pytest.raises(RegistryError, match="there is no entry to publish"):
             publication.publish(root, TASK, "git")
 
+    @pytest.mark.slow
     def test_a_rollback_stands_though_it_cannot_be_published(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(release, "unchanged", lambda *_: None)
         busy = root / ".git" / "refs" / "tags" / "vqbet" / TASK / "3.lock"

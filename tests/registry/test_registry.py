@@ -117,6 +117,7 @@ class served:
 class TestRun:
     PARAMS = {"steps": 5, "health": {"max_mean_error": 0.1}, "baselines": ["noop"]}  # noqa: RUF012
 
+    @pytest.mark.slow
     def test_everything_arrives(self, home: Path, tmp_path: Path) -> None:
         (tmp_path / "m.json").write_text("{}")
         (tmp_path / "films").mkdir()
@@ -139,6 +140,7 @@ class TestRun:
         assert not (Path.cwd() / "mlruns").exists()
         assert not (Path.cwd() / "mlflow.db").exists()
 
+    @pytest.mark.slow
     def test_tracking_is_cheap(self, home: Path) -> None:
         with registry.run("tiny", "prior", params={}, tags={}) as run:
             started = time.process_time()
@@ -316,6 +318,7 @@ class TestPromotion:
         assert promote(one, digest) == promote(one, digest)
         assert len(registry.history("tiny")) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "says"),
         [
@@ -336,6 +339,7 @@ class TestPromotion:
         assert registry.champion("tiny") is None
         assert registry.history("tiny") == []
 
+    @pytest.mark.slow
     def test_compare_and_set(self, home: Path, tmp_path: Path) -> None:
         (one, first), (two, second), (three, third) = registered(tmp_path, "one", "two", "three")
         promote(one, first)
@@ -344,6 +348,7 @@ class TestPromotion:
             promote(three, third, first, "e3")
         assert registry.resolve("tiny@champion").version == two
 
+    @pytest.mark.slow
     def test_rollback_and_the_verdict_it_spent(self, home: Path, tmp_path: Path) -> None:
         (one, first), (two, second) = registered(tmp_path, "one", "two")
         promote(one, first)
@@ -417,6 +422,7 @@ class TestReaders:
         promote(*found[0])
         return found
 
+    @pytest.mark.slow
     def test_an_alias_that_was_moved_is_not_followed(self, story: list[tuple[int, str]]) -> None:
         connection.client().set_registered_model_alias("tiny", "champion", "2")
         for ask in (lambda: registry.champion("tiny"), lambda: registry.resolve("tiny@champion")):
@@ -430,6 +436,7 @@ class TestReaders:
         assert registry.resolve("tiny@champion").version == 1
         assert "NOT AS IT SHOULD BE" not in registry.show("tiny/2")
 
+    @pytest.mark.slow
     def test_an_alias_that_was_removed_is_not_no_champion(self, story: list[tuple[int, str]]) -> None:
         connection.client().delete_registered_model_alias("tiny", "champion")
         with pytest.raises(RegistryError, match="tiny@champion is none, entry 1"):
@@ -444,6 +451,7 @@ class TestReaders:
         with pytest.raises(RegistryError, match="entries are missing, or another machine's ledger"):
             registry.champion("tiny")
 
+    @pytest.mark.slow
     def test_a_version_that_was_replaced_is_not_the_champion(self, story: list[tuple[int, str]]) -> None:
         connection.client().set_model_version_tag("tiny", "1", "digest", "f" * 64)
         with pytest.raises(RegistryError, match=r"tiny@champion is version 1, entry 1 .* says version 1"):
@@ -482,6 +490,7 @@ class TestCrash:
         promote(*found[0])
         return found
 
+    @pytest.mark.slow
     def test_killed_between_ledger_and_alias(self, story: list[tuple[int, str]]) -> None:
         (one, first), (two, second), _ = story
         assert in_children(die_promoting, [(os.environ["MLFLOW_TRACKING_URI"], two, second, first)]) == [-9]
@@ -493,6 +502,7 @@ class TestCrash:
         assert registry.repair("tiny") == registry.history("tiny")[-1]
         assert registry.resolve("tiny@champion").version == two
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", ["set_registered_model_alias", "set_registered_model_tag"])
     @pytest.mark.parametrize("heal", ["promote", "promote again", "rollback", "repair"])
     def test_whatever_comes_next_completes_it(
@@ -521,6 +531,7 @@ class TestCrash:
 
 
 class TestRace:
+    @pytest.mark.slow
     def test_eight_processes_four_rivals_one_effect(self, home: Path, tmp_path: Path) -> None:
         (one, first), *rivals = registered(tmp_path, "zero", *(f"r{i}" for i in range(4)))
         promote(one, first)
@@ -592,6 +603,7 @@ class TestServer:
         server.kill()
         server.join()
 
+    @pytest.mark.slow
     def test_the_same_story_over_http(
         self, home: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

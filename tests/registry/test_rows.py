@@ -83,6 +83,7 @@ ENTRIES: list[tuple[int, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 def test_a_malformed_entry_is_a_sentence_for_every_reader() -> None:
     honest = {name: fuzz_ledger.read(name) for name in fuzz_ledger.CHAINS}
@@ -103,6 +104,7 @@ def test_a_malformed_entry_is_a_sentence_for_every_reader() -> None:
     assert len(registry.history(TASK)) == 4
 
 
+@pytest.mark.slow
 def test_an_audit_lists_every_malformed_entry_and_all_else(root: Path) -> None:
     honest = set(wrong(root))
     assert honest == {f"{TASK}/1", f"{TASK}/2", f"{TASK}/3", "entry 1, evidence", "entry 2, evidence"}  # stand-ins
@@ -129,6 +131,7 @@ APPROVALS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("root")
 def test_a_malformed_approval_is_a_sentence() -> None:
     honest = {name: fuzz_ledger.read(name) for name in fuzz_ledger.CHAINS}

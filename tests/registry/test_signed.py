@@ -196,6 +196,7 @@ class TestRefused:
             said.append(str(caught.value))
         return said
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("story")
     @pytest.mark.parametrize(
         ("change", "says"),
@@ -302,6 +303,7 @@ class TestAdopted:
         with pytest.raises(RegistryError, match=r"there are 1 entries, infra/trust.yaml pins entry 2"):
             registry.history("tiny")
 
+    @pytest.mark.slow
     def test_it_is_said_where_it_matters(self, adopted: Path, tmp_path: Path, act: Act) -> None:
         act("ann")
         promote(3, registry.resolve("tiny/3").digest, registry.history("tiny")[-1].digest)
@@ -313,6 +315,7 @@ class TestAdopted:
         found = {one.what: one for one in audit.run(adopted, "tiny", Watch(), repair=False)}
         assert "the working copy differs from the committed one" in found["signatures"].note
 
+    @pytest.mark.slow
     def test_an_audit_names_every_link_that_is_not_trusted(self, adopted: Path, home: Path, act: Act) -> None:
         act("ann")
         promote(3, registry.resolve("tiny/3").digest, registry.history("tiny")[-1].digest)

@@ -102,6 +102,7 @@ def test_a_holder_that_is_not_known_is_no_traceback(impatient: Path, number: str
         pass
 
 
+@pytest.mark.slow
 def test_a_lock_whose_holders_change_is_waited_for_longer(impatient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HELD_S", 2.0)
     monkeypatch.setattr(connection, "LOCK_S", 3.0)

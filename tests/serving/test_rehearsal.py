@@ -32,6 +32,7 @@ def written(folder: Path, demos: Demonstrations, *, goal: tuple[str, ...] = (), 
     return untrained.packed(folder, actor, components)
 
 
+@pytest.mark.slow
 def test_a_good_bundle_is_rehearsed(demos: Demonstrations, tmp_path: Path) -> None:
     digest = written(tmp_path / "policy", demos)
     rehearsed = rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
@@ -41,12 +42,14 @@ def test_a_good_bundle_is_rehearsed(demos: Demonstrations, tmp_path: Path) -> No
     assert json.loads(json.dumps(rehearsed.to_json()))["digest"] == digest
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_told_a_goal_is_rehearsed(demos: Demonstrations, tmp_path: Path) -> None:
     goal = tuple(channel.name for channel in demos.spec.observation[:2])
     digest = written(tmp_path / "policy", demos, goal=goal)
     assert rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls > 0
 
 
+@pytest.mark.slow
 def test_an_action_that_is_no_number_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     """Tensors that are finite and overflow when they meet; NaN passes every clamp on the way out."""
     digest = written(tmp_path / "policy", demos, **{"head.4.weight": lambda tensor: 3e38 * np.sign(tensor)})
@@ -54,6 +57,7 @@ def test_an_action_that_is_no_number_is_refused(demos: Demonstrations, tmp_path:
         rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
+@pytest.mark.slow
 def test_a_slow_policy_is_refused(demos: Demonstrations, tmp_path: Path) -> None:
     digest = written(tmp_path / "policy", demos)
     with pytest.raises(GateError, match=r"a call takes .* ms \(99th percentile\), gate.latency_ms allows 1e-06"):
@@ -67,6 +71,7 @@ def test_another_bundle_in_its_place_is_refused(demos: Demonstrations, tmp_path:
         rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
+@pytest.mark.slow
 def test_other_actions_elsewhere_are_refused(
     demos: Demonstrations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +87,7 @@ def test_other_actions_elsewhere_are_refused(
         rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "content", "sentence"),
     [

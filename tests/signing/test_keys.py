@@ -169,6 +169,7 @@ class TestTrust:
         with pytest.raises(SigningError, match="the trust file cannot be read"):
             signing.current()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("content", "says"),
         [

@@ -30,6 +30,7 @@ def demos() -> Demonstrations:
     return replace(demos, columns=synthetic(6).columns)
 
 
+@pytest.mark.slow
 def test_what_was_trained_acts_by_positions(tmp_path: Path, demos: Demonstrations) -> None:
     paths, params = Paths(tmp_path, TASK), shrunk(TASK)
     assert params.demos.views == ["absolute"]

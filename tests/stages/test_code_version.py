@@ -316,11 +316,13 @@ class TestThisProject:
     def test_every_stage_is_versioned(self) -> None:
         assert STAGES == runner.ORDER
 
+    @pytest.mark.slow
     def test_a_comment_and_a_docstring_run_nothing(self, copy: Path, kept: Path) -> None:
         assert not self.again(copy, kept, "contract.py", "", "# So it is.\n")
         assert not self.again(copy, kept, "contract.py", "Types that all packages share", "Words that all share")
         assert not self.again(copy, kept, "stages/gate.py", '"""Stage:', '"""The stage:')
 
+    @pytest.mark.slow
     def test_another_tasks_world_runs_nothing(self, copy: Path, kept: Path) -> None:
         for name in ("world", "picture"):
             assert not self.again(copy, kept, f"tasks/kitchen/{name}.py", "", "PLANTED = 1\n")
@@ -335,11 +337,13 @@ class TestThisProject:
         found = self.again(copy, kept, "models/prior.py", "", "PLANTED = 1\n")
         assert found == {"prior", "bundle", "evaluate", "gate"}
 
+    @pytest.mark.slow
     def test_a_template_runs_its_page(self, copy: Path, kept: Path) -> None:
         assert self.again(copy, kept, "evaluation/report.html.j2", "<main>", "<main >") == {"report"}
         assert self.again(copy, kept, "demos/validation/page.html.j2", "<body>", "<body >") == {"validate"}
         assert self.again(copy, kept, "pages/page.css", "body", "body ") == {"validate", "report"}
 
+    @pytest.mark.slow
     def test_how_versions_are_made_and_handed_over_runs_nothing(self, copy: Path, kept: Path) -> None:
         for name in ("stages/code_version.py", "stages/runner.py", "__main__.py", "commands/summary.py"):
             assert not self.again(copy, kept, name, "", "PLANTED = 1\n")

@@ -31,6 +31,7 @@ def demos() -> Demonstrations:
     return replace(demos, columns=synthetic(8).columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("goal_steps", "reference"), [(1, PUSHT.goal_frame), (0, ())])
 def test_what_was_trained_acts_where_it_is_told_to(
     tmp_path: Path, demos: Demonstrations, goal_steps: int, reference: tuple[float, ...]

@@ -86,6 +86,7 @@ def lose(root: Path) -> None:
 
 
 class TestPutBack:
+    @pytest.mark.slow
     def test_out_of_the_cache(self, root: Path) -> None:
         lose(root)
         wrong = audited(root)[f"{TASK}/1"]

@@ -41,6 +41,7 @@ def test_of_successes_the_mean_interval_is_wilsons(episodes: int, share: float, 
     assert (one.estimate, one.low, one.high) == pytest.approx((two.estimate, two.low, two.high), abs=1e-9)
 
 
+@pytest.mark.slow
 @up_to(30)
 @given(episodes=st.integers(1, 300), share=st.integers(0, 1000).map(lambda thousandth: thousandth / 1000))
 def test_clopper_and_pearson_never_cover_less_than_they_say(episodes: int, share: float) -> None:

@@ -9,6 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from vqbet.statistics.multiple import holm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [[0.01, 0.04, 0.03, 0.5], [0.001, 0.04, 0.012, 0.9, 0.012, 0.03], [0.4, 0.9], [0.02]]
 )

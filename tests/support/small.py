@@ -134,14 +134,13 @@ def draws(policy: nn.Module, count: int) -> Tensor:
 def planned(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return chunks (B, H, A) and tags (B, Q) for observations, goals and random numbers, by default `draws`."""
     count = len(batch["observation"])
-    goal = torch.from_numpy(batch["goal"]) if policy.goal_steps else None
+    goal = batch["goal"] if policy.goal_steps else None
     uniform = draws(policy, count) if uniform is None else uniform
-    with torch.inference_mode():
-        chunk, tags = policy.eval().plan(torch.from_numpy(batch["observation"]), goal, uniform)
+    chunk, tags = policy.eval().plan(batch["observation"], goal, uniform)
     assert chunk.shape == (count, policy.chunk, policy.channels[1])
     assert tags.shape == (count, policy.tags)
-    assert tags.dtype == torch.int64
-    return chunk.numpy(), tags.numpy()
+    assert tags.dtype == np.int64
+    return chunk, tags
 
 
 def plan(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> np.ndarray:

@@ -92,6 +92,7 @@ def test_the_drawn_world_says_so_in_its_spec():
     assert (first[:, [0, 1]] == np.array([layout(seed, "drawn")[:2] for seed in range(20)], np.float32)).all()
 
 
+@pytest.mark.slow
 @up_to(8)
 @given(seed=st.integers(0, 2**31), hold=st.integers(1, 40))
 def test_nothing_leaves_the_limits_under_wild_actions(seed: int, hold: int):
@@ -218,6 +219,7 @@ def replay(env: BlockPush, demos: Demonstrations) -> np.ndarray:
     return states
 
 
+@pytest.mark.slow
 def test_recorded_actions_replay_bit_for_bit(demos: Demonstrations):
     env = BlockPush()
     first = env.reset(demos.columns["seed"])
@@ -263,6 +265,7 @@ def test_a_demonstration_depends_on_seed_and_index_alone(demos: Demonstrations):
     assert not np.array_equal(demonstrations(1, seed=4).observation[0], few.observation[0])
 
 
+@pytest.mark.slow
 def test_demonstrations_of_drawn_sides_are_the_other_world_s(drawn: Demonstrations):
     env = DRAWN.world()
     assert drawn.spec == env.spec

@@ -100,6 +100,7 @@ def test_the_limits_hold_the_model_s_joints() -> None:
         assert channel.unit == {mujoco.mjtJoint.mjJNT_HINGE: "rad", mujoco.mjtJoint.mjJNT_SLIDE: "m"}[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_an_episode_is_the_reference_s_to_the_last_bit(noise: float) -> None:
     gym = theirs(robot_noise_ratio=0.01 * noise, object_noise_ratio=0.0005 * noise)
@@ -352,6 +353,7 @@ def test_every_task_changes_the_picture(task: str) -> None:
     assert (env.render(0)[:270] != before[:270]).any(axis=2).sum() > 40
 
 
+@pytest.mark.slow
 def test_naming_the_worlds_imports_no_simulator_and_building_this_one_says_nothing() -> None:
     code = (
         "import sys, vqbet.tasks; list(vqbet.tasks.TASKS.items()); "

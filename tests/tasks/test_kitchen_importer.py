@@ -164,6 +164,7 @@ def test_every_demonstration_ends_in_a_goal_with_all_four_tasks_done(published: 
     assert done(published.state[published.episode_ends - 1]).all()
 
 
+@pytest.mark.slow
 def test_recorded_servo_targets_do_every_task_again(published: Demonstrations) -> None:
     seen = []
     found = replay(Kitchen(), published, np.arange(19), progress=lambda done, total: seen.append((done, total)))
@@ -188,6 +189,7 @@ def beginnings(demos: Demonstrations, steps: int) -> Demonstrations:
     )
 
 
+@pytest.mark.slow
 def test_the_recording_is_reproduced_to_float32_until_the_first_touch(published: Demonstrations) -> None:
     """With its seed, and so with its noise: the same start, servos, noise and order of doing things."""
     found = replay(Kitchen(), beginnings(published, 24), np.arange(19), way="seed")
@@ -195,6 +197,7 @@ def test_the_recording_is_reproduced_to_float32_until_the_first_touch(published:
     assert found["kettle_m"].max() < 2e-3  # it settles on its burner a little differently
 
 
+@pytest.mark.slow
 def test_other_worlds_fail_the_replay(published: Demonstrations) -> None:
     """One with another seed, and one whose arm is half as fast."""
     demos, env = beginnings(published, 12), Kitchen()

@@ -224,6 +224,7 @@ def test_the_published_buffer(published: Demonstrations) -> None:
     assert within_limits(published)
 
 
+@pytest.mark.slow
 def test_the_world_s_keypoints_are_the_recorded_ones(published: Demonstrations) -> None:
     """Bit for bit where nothing touches the block.
 
@@ -262,6 +263,7 @@ def touched(state: np.ndarray) -> np.ndarray:
     return finger | ((corners < 8) | (corners > 503)).any(axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_recorded_actions_replay_to_the_recorded_states(published: Demonstrations) -> None:
     seen = []
     found = replay(PushT(), published, np.arange(206), lambda done, total: seen.append((done, total)))

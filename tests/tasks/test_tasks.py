@@ -72,6 +72,7 @@ def test_knowing_a_task_imports_neither_its_world_nor_another_task() -> None:
     assert done.stdout.split() == ["vqbet.tasks.kitchen", "vqbet.tasks.kitchen.spec", "vqbet.tasks.task"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report"])
 def test_no_stage_imports_a_task(stage: str) -> None:
     files = code_version.Sources().closure(f"vqbet.stages.{stage}", ())

@@ -79,6 +79,7 @@ def test_a_task_in_one_file_goes_through_the_whole_graph(site: Path, root: Path)
     assert ingest.collect(root, "toy", params, "", Watch()).made, "an edited oracle demonstrates anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ingest", "validate"])
 def test_demonstrations_are_held_against_what_is_known_of_their_task(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str

@@ -156,6 +156,7 @@ def test_only_matrices_decay() -> None:
     assert rest == {"place.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.bias"}
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=400, ema=0.0, weight_decay=0.0)
     _, trained = run(tmp_path, recipe=recipe, model=lambda: Model(dropout=0.0))
@@ -632,6 +633,7 @@ def ended(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_seeding_asks_for_deterministic_algorithms_without_the_compiler() -> None:
     """The compiler of torch takes more than a second to import, in each training process."""
     code = "import sys, torch\nfrom vqbet.training.recipe import seed_everything\nseed_everything(0)\n"

@@ -285,7 +285,7 @@ def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tens
     """
     cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
     threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return (cumulative <= threshold).sum(1)  # searchsorted is the same integer, and no operator of ONNX
 
 
 def _focal(logits: Float[Tensor, "M Q K"], codes: Int[Tensor, "M Q"], gamma: float) -> Float[Tensor, "M Q"]:

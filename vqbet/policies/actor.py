@@ -1,18 +1,16 @@
 """Acting with a model: per episode, a history of observations, a goal, random numbers, and chunks to execute.
 
-Section 3.4 of VQ-BeT (arXiv 2403.03181); the same for VQ-BeT and every baseline. numpy in and out.
+Section 3.4 of VQ-BeT (arXiv 2403.03181); the same for VQ-BeT and every baseline. numpy only: a planner computes with
+torch or with another engine.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, final, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from vqbet.contract import BundleError, Spec, WorldError
 from vqbet.coordinates import goal_frame
@@ -50,10 +48,10 @@ class Planner(Protocol):
 
     def plan(
         self,
-        observation: Float[Tensor, "B T D"],
-        goal: Float[Tensor, "B G C"] | None,
-        uniform: Float[Tensor, "B draws"],
-    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
+        observation: Float[np.ndarray, "B T D"],
+        goal: Float[np.ndarray, "B G C"] | None,
+        uniform: Float[np.ndarray, "B draws"],
+    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
         """Return the next H actions in physical units, and their tags. A pure function; `uniform` is float64.
 
         Raises Undecided where the numbers that determine an action are not finite.
@@ -128,15 +126,7 @@ class Actor:
 
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
         """Start episodes. Raises WorldError where the goals do not fit this policy."""
-        expected = (len(seeds), len(self.goal))
-        if goals is None:
-            goals = np.zeros((len(seeds), 0), np.float32)
-        if goals.shape != expected or not np.isfinite(goals).all():
-            raise WorldError(
-                f"policy for {self.spec.task!r}: goals: expected finite numbers of shape {expected} "
-                f"({', '.join(self.goal) or 'it takes no goal'}), got shape {goals.shape}"
-            )
-        self._start(np.array(seeds, np.int64), goals.astype(np.float32))
+        self._start(np.array(seeds, np.int64), self._fitting(seeds, goals))
 
     def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         """Return the next actions. Raises WorldError on a misshapen or non-finite observation or a non-finite plan."""
@@ -164,15 +154,58 @@ class Actor:
     def components(self) -> Mapping[str, Mapping[str, np.ndarray]]:
         return self.planner.components()
 
+    def restart(
+        self,
+        rows: Int[np.ndarray, " B"],
+        seeds: Int[np.ndarray, " B"],
+        goals: Float[np.ndarray, "B C"] | None = None,
+    ) -> None:
+        """Start new episodes in B of the rows; the others go on. Raises WorldError as `reset`."""
+        self._goals[rows] = self._fitting(seeds, goals)
+        self._seeds[rows], self._steps[rows] = seeds, 0
+        self._moved()
+        self._history[rows], self._chunks[rows], self._tags[rows] = 0, 0, -1
+
+    def plan(
+        self,
+        observation: Float[np.ndarray, "B T D"],
+        goals: Float[np.ndarray, "B C"],
+        seeds: Int[np.ndarray, " B"],
+        steps: Int[np.ndarray, " B"],
+    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
+        """Return chunks of plans made at `steps` of episodes, and their tags; no episode's state is read or changed.
+
+        With `absolute`, the actions are the positions that commands shall lead to (`action_reference`). They are not
+        clamped. Raises WorldError for observations that are not finite and for plans that are not.
+        """
+        motion = goal_frame.onto(goals, np.array(self.reference)) if self.reference else None
+        return self._chunk(
+            observation, goals, motion, uniforms(seeds, steps, self.planner.draws), np.arange(len(seeds))
+        )
+
+    def _fitting(self, seeds: np.ndarray, goals: np.ndarray | None) -> Float[np.ndarray, "E C"]:
+        expected = (len(seeds), len(self.goal))
+        if goals is None:
+            goals = np.zeros((len(seeds), 0), np.float32)
+        if goals.shape != expected or not np.isfinite(goals).all():
+            raise WorldError(
+                f"policy for {self.spec.task!r}: goals: expected finite numbers of shape {expected} "
+                f"({', '.join(self.goal) or 'it takes no goal'}), got shape {goals.shape}"
+            )
+        return goals.astype(np.float32)
+
     def _start(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"]) -> None:
         episodes, chunk = len(seeds), self.planner.chunk
-        self._motion = goal_frame.onto(goals, np.array(self.reference)) if self.reference else None
-        self._seeds, self._goals = seeds, goals if self._motion is None else self._motion.there(goals)
+        self._seeds, self._goals = seeds, goals
+        self._moved()
         self._steps = np.zeros(episodes, np.int64)  # actions returned so far
         self._history = np.zeros((episodes, self.planner.window, len(self.spec.observation)), np.float32)
         kept = chunk if self.execute == "average" else 1
         self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
         self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # last column: 0 where planned
+
+    def _moved(self) -> None:
+        self._motion = goal_frame.onto(self._goals, np.array(self.reference)) if self.reference else None
 
     def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
         expected = (len(rows), len(self.spec.observation))
@@ -191,45 +224,44 @@ class Actor:
         self._history[rows, :-1] = np.where(first[:, None, None], observation[:, None], self._history[rows, 1:])
         self._history[rows, -1] = observation
 
-    @torch.inference_mode()
     def _plan(self, rows: Int[np.ndarray, " B"]) -> None:
         """Insert a new chunk before the older ones of these episodes."""
-        goal = None
-        if self.goal:
-            goal = torch.from_numpy(np.repeat(self._goals[rows][:, None], self.planner.goal_steps, axis=1))
-        uniform = torch.from_numpy(uniforms(self._seeds[rows], self._steps[rows], self.planner.draws))
-        motion, observation = None if self._motion is None else self._motion[rows], self._history[rows]
-        seen = observation if motion is None else motion.there(observation)
+        uniform = uniforms(self._seeds[rows], self._steps[rows], self.planner.draws)
+        motion = None if self._motion is None else self._motion[rows]
+        chunk, tags = self._chunk(self._history[rows], self._goals[rows], motion, uniform, rows)
+        if self.execute == "average":
+            self._chunks[rows, 1:] = self._chunks[rows, :-1]
+            self._tags[rows, 1:] = self._tags[rows, :-1]
+        self._chunks[rows, 0] = chunk
+        self._tags[rows, 0, :-1] = tags
+        self._tags[rows, 0, -1] = 0
+
+    def _chunk(
+        self,
+        observation: Float[np.ndarray, "B T D"],
+        goals: Float[np.ndarray, "B C"],
+        motion: goal_frame.Motion | None,
+        uniform: Float[np.ndarray, "B draws"],
+        rows: Int[np.ndarray, " B"],
+    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
+        """Return chunks and tags of plans made in the frame of `motion`. rows: the episodes' numbers, for messages."""
+        if motion is not None:
+            observation, goals = motion.there(observation), motion.there(goals)
+        wanted = np.repeat(goals[:, None], self.planner.goal_steps, axis=1) if self.goal else None
         try:
-            planned, tags = self.planner.plan(torch.from_numpy(seen), goal, uniform)
+            chunk, tags = self.planner.plan(observation, wanted, uniform)
         except Undecided as error:
             raise WorldError(
                 f"policy for {self.spec.task!r}: its logits for episode {rows[error.row]} are not finite; what it was "
                 "shown lies far from all that it was trained on, or its weights are damaged"
             ) from error
-        chunk = planned.numpy() if motion is None else motion.back(planned.numpy())
-        if self.execute == "average":
-            self._chunks[rows, 1:] = self._chunks[rows, :-1]
-            self._tags[rows, 1:] = self._tags[rows, :-1]
-        self._chunks[rows, 0] = chunk
-        self._tags[rows, 0, :-1] = tags.numpy()
-        self._tags[rows, 0, -1] = 0
+        return chunk if motion is None else motion.back(chunk), tags
 
     def _average(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         ages = np.arange(self._chunks.shape[1])
         overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): each chunk's action for the current step
         agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
         return (overlapping * agree).sum(1) / agree.sum(1)
-
-
-def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:
-    """Return the logits, M / rows of them per row of a plan. Raises Undecided where one is not finite.
-
-    Checking one sum takes microseconds. The sum can be infinite although all logits are finite; then each is checked.
-    """
-    if not math.isfinite(logits.sum().item()) and not (finite := logits.isfinite().all(1)).all():
-        raise Undecided(int(finite.logical_not().nonzero()[0]) * rows // len(logits))
-    return logits
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,11 +281,6 @@ def uniforms(seeds: Int[np.ndarray, " B"], steps: Int[np.ndarray, " B"], count: 
     seed, step = seeds.astype(np.uint64)[:, None], steps.astype(np.uint64)[:, None]
     index = np.arange(count, dtype=np.uint64)
     return (_mix(_mix(_mix(seed) + step) + index) >> N11) * 2.0**-53
-
-
-def normals(uniform: Float[Tensor, "B count"]) -> Float[Tensor, "B count"]:
-    """Return standard normal float32 numbers from uniform float64 ones in [0, 1), by inverting the distribution."""
-    return torch.special.ndtri(uniform.clamp_min(2.0**-54)).float()
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
 from vqbet.models.prior import Prior, pick
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.actor import decided
+from vqbet.policies.in_torch import decided, in_torch
 
 
 @final
@@ -42,6 +42,7 @@ class VQBeT:
         goal = prior.goal.channels if prior.goal is not None else 0
         self.channels = (prior.normalizer.channels, prior.tokenizer.normalizer.channels, goal)
 
+    @in_torch
     def plan(
         self,
         observation: Float[Tensor, "B T D"],

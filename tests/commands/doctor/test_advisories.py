@@ -121,6 +121,7 @@ def test_the_projects_own_list_is_whole_and_about_locked_distributions() -> None
     assert {rule.package for rule in rules} <= {pin.name for pin in locks.read(ROOT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vqbet.contract import TrainingError
 from vqbet.models.spaces import Spaces, parts, rebuilt
+from vqbet.policies.in_torch import in_torch
 
 Loss = Literal["l2", "l1"]
 
@@ -81,6 +82,7 @@ class BehaviorCloning(nn.Module):
             action_error = weight @ physical / weight.sum().clamp_min(1)
         return loss, {"action_error": action_error}
 
+    @in_torch
     def plan(
         self,
         observation: Float[Tensor, "B T D"],

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vqbet.contract import TrainingError
 from vqbet.models.nets import Block, DecoderShape
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.actor import normals
+from vqbet.policies.in_torch import in_torch, normals
 
 SIGMA_DATA = 0.5  # assumed standard deviation of actions (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)
@@ -191,6 +191,7 @@ class Beso(nn.Module):
         told, untold = self.denoise(noised, sigma, observation, goal, masked).chunk(2)
         return untold + self.sampling.guidance * (told - untold)
 
+    @in_torch
     def plan(
         self,
         observation: Float[Tensor, "B T D"],

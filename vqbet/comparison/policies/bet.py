@@ -21,7 +21,7 @@ from vqbet.models.nets import Decoder, DecoderShape
 from vqbet.models.prior import pick
 from vqbet.models.quantizers import BINS_ITERATIONS, kmeans, nearest
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.actor import decided
+from vqbet.policies.in_torch import decided, in_torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,7 @@ class BeT(nn.Module):
             metrics["action_error"] = weight @ physical / count
         return focal + self.offset_weight * offset, {name: value.detach() for name, value in metrics.items()}
 
+    @in_torch
     def plan(
         self,
         observation: Float[Tensor, "B T D"],

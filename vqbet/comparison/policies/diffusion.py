@@ -22,7 +22,7 @@ from vqbet.comparison.policies.diffusion_cnn import CNNShape, UNet
 from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
 from vqbet.contract import TrainingError
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.actor import normals
+from vqbet.policies.in_torch import in_torch, normals
 
 Shape = CNNShape | TransformerShape
 SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": TransformerShape}
@@ -109,6 +109,7 @@ class DiffusionPolicy(nn.Module):
         left = self.signal[step, None, None]
         return left.sqrt() * chunk + (1 - left).sqrt() * noise
 
+    @in_torch
     def plan(
         self,
         observation: Float[Tensor, "B T D"],
