@@ -15,6 +15,7 @@ Errors that a user can meet. Each message says what was expected, what came, whe
     |-- TrainingError     a model cannot be trained, resumed, or came out unhealthy
     |-- BundleError       a policy on disk is not what it claims to be
     |-- WorldError        a simulator does not support a request
+    |-- ServingError      policy server and robot do not fit together, cannot be reached, or break the protocol
     |-- GateError         records, plan and verdict do not belong together
     |-- RegistryError     the model registry cannot be reached, or refuses
     |-- StorageError      the S3 bucket cannot be reached, refuses, or does not hold what it should
@@ -61,6 +62,10 @@ class BundleError(VqbetError):
 
 class WorldError(VqbetError):
     """Raised where a simulator does not support a request."""
+
+
+class ServingError(VqbetError):
+    """Raised where policy server and robot do not fit together, cannot be reached, or break the protocol."""
 
 
 class GateError(VqbetError):

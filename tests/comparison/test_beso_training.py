@@ -44,7 +44,7 @@ def sampled(policy: Beso, wanted: float, **settings: Any) -> np.ndarray:
     arguments["sampling"].update(settings)
     again = Beso.from_components(arguments, policy.components())
     uniform = torch.rand(400, again.draws, dtype=torch.float64, generator=torch.Generator())
-    actions, _ = again.plan(torch.ones(400, 1, 1), torch.full((400, 1, 1), wanted), uniform)
+    actions, _, _ = again.plan(torch.ones(400, 1, 1), torch.full((400, 1, 1), wanted), uniform)
     return (actions[:, 0, 0] - 250) / 200
 
 

@@ -149,9 +149,9 @@ def test_seeds_decide_and_rows_do_not_see_one_another() -> None:
     policy, batch = fitted(), windows()
     drawn = small.draws(policy, 16)
     observation = torch.from_numpy(batch["observation"])
-    chunk, bins = policy.eval().plan(observation, None, drawn)
+    chunk, bins, _ = policy.eval().plan(observation, None, drawn)
     for row in range(16):
-        alone, bin_alone = policy.plan(observation[row, None], None, drawn[row, None])
+        alone, bin_alone, _ = policy.plan(observation[row, None], None, drawn[row, None])
         np.testing.assert_allclose(alone[0], chunk[row], rtol=1e-5, atol=1e-2)
         assert np.array_equal(bin_alone[0], bins[row])
 

@@ -136,7 +136,7 @@ def planned(policy: nn.Module, batch: Batch, uniform: Tensor | None = None) -> t
     count = len(batch["observation"])
     goal = batch["goal"] if policy.goal_steps else None
     uniform = draws(policy, count) if uniform is None else uniform
-    chunk, tags = policy.eval().plan(batch["observation"], goal, uniform)
+    chunk, tags, _ = policy.eval().plan(batch["observation"], goal, uniform)
     assert chunk.shape == (count, policy.chunk, policy.channels[1])
     assert tags.shape == (count, policy.tags)
     assert tags.dtype == np.int64

@@ -7,7 +7,7 @@ torch or with another engine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, final, get_args
+from typing import Any, Literal, NamedTuple, Protocol, final, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +32,14 @@ class Undecided(ArithmeticError):
         self.row = row
 
 
+class Plan(NamedTuple):
+    """Chunks of B rows in physical units, the tags of each, and S numbers that say how sure the model was, or none."""
+
+    chunk: Float[np.ndarray, "B H A"]
+    tags: Int[np.ndarray, "B Q"]
+    signals: Float[np.ndarray, "B S"]
+
+
 class Planner(Protocol):
     """Interface of a trained model to `Actor`.
 
@@ -51,7 +59,7 @@ class Planner(Protocol):
         observation: Float[np.ndarray, "B T D"],
         goal: Float[np.ndarray, "B G C"] | None,
         uniform: Float[np.ndarray, "B draws"],
-    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
+    ) -> Plan:
         """Return the next H actions in physical units, and their tags. A pure function; `uniform` is float64.
 
         Raises Undecided where the numbers that determine an action are not finite.
@@ -172,14 +180,14 @@ class Actor:
         goals: Float[np.ndarray, "B C"],
         seeds: Int[np.ndarray, " B"],
         steps: Int[np.ndarray, " B"],
-    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
-        """Return chunks of plans made at `steps` of episodes, and their tags; no episode's state is read or changed.
+    ) -> Plan:
+        """Return plans made at `steps` of episodes; no episode's state is read or changed.
 
         With `absolute`, the actions are the positions that commands shall lead to (`action_reference`). They are not
         clamped. Raises WorldError for observations that are not finite and for plans that are not.
         """
         motion = goal_frame.onto(goals, np.array(self.reference)) if self.reference else None
-        return self._chunk(
+        return self._planned(
             observation, goals, motion, uniforms(seeds, steps, self.planner.draws), np.arange(len(seeds))
         )
 
@@ -228,7 +236,7 @@ class Actor:
         """Insert a new chunk before the older ones of these episodes."""
         uniform = uniforms(self._seeds[rows], self._steps[rows], self.planner.draws)
         motion = None if self._motion is None else self._motion[rows]
-        chunk, tags = self._chunk(self._history[rows], self._goals[rows], motion, uniform, rows)
+        chunk, tags, _ = self._planned(self._history[rows], self._goals[rows], motion, uniform, rows)
         if self.execute == "average":
             self._chunks[rows, 1:] = self._chunks[rows, :-1]
             self._tags[rows, 1:] = self._tags[rows, :-1]
@@ -236,26 +244,26 @@ class Actor:
         self._tags[rows, 0, :-1] = tags
         self._tags[rows, 0, -1] = 0
 
-    def _chunk(
+    def _planned(
         self,
         observation: Float[np.ndarray, "B T D"],
         goals: Float[np.ndarray, "B C"],
         motion: goal_frame.Motion | None,
         uniform: Float[np.ndarray, "B draws"],
         rows: Int[np.ndarray, " B"],
-    ) -> tuple[Float[np.ndarray, "B H A"], Int[np.ndarray, "B Q"]]:
-        """Return chunks and tags of plans made in the frame of `motion`. rows: the episodes' numbers, for messages."""
+    ) -> Plan:
+        """Return plans made in the frame of `motion`. rows: the episodes' numbers, for messages."""
         if motion is not None:
             observation, goals = motion.there(observation), motion.there(goals)
         wanted = np.repeat(goals[:, None], self.planner.goal_steps, axis=1) if self.goal else None
         try:
-            chunk, tags = self.planner.plan(observation, wanted, uniform)
+            plan = self.planner.plan(observation, wanted, uniform)
         except Undecided as error:
             raise WorldError(
                 f"policy for {self.spec.task!r}: its logits for episode {rows[error.row]} are not finite; what it was "
                 "shown lies far from all that it was trained on, or its weights are damaged"
             ) from error
-        return chunk if motion is None else motion.back(chunk), tags
+        return plan if motion is None else plan._replace(chunk=motion.back(plan.chunk))
 
     def _average(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
         ages = np.arange(self._chunks.shape[1])

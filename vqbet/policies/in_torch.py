@@ -12,23 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vqbet.policies.actor import Undecided
+from vqbet.policies.actor import Plan, Undecided
 
 P = TypeVar("P")
-Planned = tuple[np.ndarray, np.ndarray]
+InTensors = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # without signals, or with
 
 
 def in_torch(
-    plan: Callable[[P, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]],
-) -> Callable[[P, np.ndarray, np.ndarray | None, np.ndarray], Planned]:
+    plan: Callable[[P, Tensor, Tensor | None, Tensor], InTensors],
+) -> Callable[[P, np.ndarray, np.ndarray | None, np.ndarray], Plan]:
     """Return `plan`, a method over tensors, as a method of `policies.actor.Planner`: over arrays, without gradients."""
 
     @wraps(plan)
-    def planned(planner: P, observation: np.ndarray, goal: np.ndarray | None, uniform: np.ndarray) -> Planned:
+    def planned(planner: P, observation: np.ndarray, goal: np.ndarray | None, uniform: np.ndarray) -> Plan:
         with torch.inference_mode():
             wanted = None if goal is None else torch.as_tensor(goal)
-            chunk, tags = plan(planner, torch.as_tensor(observation), wanted, torch.as_tensor(uniform))
-            return chunk.numpy(), tags.numpy()
+            chunk, tags, *signals = plan(planner, torch.as_tensor(observation), wanted, torch.as_tensor(uniform))
+            certain = signals[0].numpy() if signals else np.zeros((len(tags), 0), np.float32)
+            return Plan(chunk.numpy(), tags.numpy(), certain)
 
     return planned
 
