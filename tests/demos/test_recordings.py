@@ -71,9 +71,9 @@ def test_they_are_stored_and_validated_and_the_others_keep_their_states(tmp_path
     np.testing.assert_array_equal(found.state[: len(present.state)], present.state)
     assert not [each for each in checked(found).errors if each.field == "state"]
     found.state[-5] = 0.0  # an episode has states or has none
-    assert [each.field for each in checked(found).errors if each.check == "finite"] == ["state"]
+    assert {each.field for each in checked(found).errors if each.check == "finite"} == {"state"}
     found.state[...] = np.nan  # and data in which no episode has states holds none
-    assert [each.field for each in checked(found).errors if each.check == "finite"] == ["state"]
+    assert {each.field for each in checked(found).errors if each.check == "finite"} == {"state"}
 
 
 def test_they_make_demonstrations_alone(tmp_path: Path) -> None:
