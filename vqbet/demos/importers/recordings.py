@@ -18,21 +18,8 @@ from vqbet.files import canonical
 SOURCE = "recording "  # of a column `source`, before the digest of the recording
 
 
-class Facts(Protocol):
-    """Facts about a recorded episode."""
-
-    @property
-    def spec(self) -> Spec: ...
-
-    @property
-    def operator(self) -> str: ...
-
-    @property
-    def session(self) -> str: ...
-
-
 class Recorded(Protocol):
-    """Recorded episode. array: one of its arrays over steps, named as in the store."""
+    """Recorded episode. facts: with `spec`, `operator` and `session`. array: one over steps, named as in the store."""
 
     @property
     def number(self) -> int: ...
@@ -41,7 +28,7 @@ class Recorded(Protocol):
     def digest(self) -> str: ...
 
     @property
-    def facts(self) -> Any: ...  # Facts; Any, since a protocol's attributes are invariant
+    def facts(self) -> Any: ...
 
     def array(self, name: str) -> np.ndarray: ...
 
@@ -95,7 +82,7 @@ def _marked(demos: Demonstrations) -> Demonstrations:
 
 def _demonstration(accepted: Accepted, spec: Spec, states: np.ndarray | None) -> Demonstrations:
     recording, where = accepted.recording, f"recording {accepted.recording.number}"
-    facts: Facts = recording.facts
+    facts = recording.facts
     differences = spec.differences(facts.spec)
     if differences:
         raise StoreError(f"{where}: is of another spec than the demonstrations: {'; '.join(differences)}; reject it")
