@@ -92,9 +92,9 @@ class TestConnect:
             connect(f"ws://127.0.0.1:{port}")
 
     def test_a_server_that_says_nothing(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as mute:
-            with pytest.raises(ServingError, match=r"no answer within 0\.3 s; see whether the server runs"):
-                connect(f"ws://127.0.0.1:{mute.getsockname()[1]}", timeout_s=0.3)
+        refused = pytest.raises(ServingError, match=r"no answer within 0\.3 s; see whether the server runs")
+        with socket.create_server(("127.0.0.1", 0)) as mute, refused:
+            connect(f"ws://127.0.0.1:{mute.getsockname()[1]}", timeout_s=0.3)
 
     def test_something_that_is_no_websocket(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -132,9 +132,9 @@ class TestEpisodes:
         assert ("execute" not in acted, acted["state"].shape) == (True, (2,))
 
     def test_an_episode_comes_first(self) -> None:
-        with Fake().serving() as url, connect(url) as policy:
-            with pytest.raises(ServingError, match=r"call start\(seed\) or start\(seed, goal\) first"):
-                policy.act(STATE)
+        refused = pytest.raises(ServingError, match=r"call start\(seed\) or start\(seed, goal\) first")
+        with Fake().serving() as url, connect(url) as policy, refused:
+            policy.act(STATE)
 
     def test_a_goal_goes_to_the_server(self) -> None:
         fake = Fake(handshake=replace(HANDSHAKE, goal=("x",)))
@@ -196,9 +196,9 @@ class TestEpisodes:
         assert fake.connections == 1
 
     def test_a_start_that_is_not_confirmed(self) -> None:
-        with Fake(answers=lambda *_: {"status": "busy"}).serving() as url, connect(url) as policy:
-            with pytest.raises(ServingError, match="expected that the server begins an episode"):
-                policy.start(0)
+        refused = pytest.raises(ServingError, match="expected that the server begins an episode")
+        with Fake(answers=lambda *_: {"status": "busy"}).serving() as url, connect(url) as policy, refused:
+            policy.start(0)
 
     def test_a_new_champion_is_met_between_episodes(self) -> None:
         fake = Fake()

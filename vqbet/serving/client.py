@@ -12,7 +12,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -140,18 +140,21 @@ class RemotePolicy:
         Raises ServingError for a goal that is not finite or of other channels, an invalid seed, and as `open`.
         """
         self._step = -1
-        asked = self._opening(seed, goal)
-        if self._connection is None:
+        self._opening(seed, goal)
+        answer: Mapping[str, Any] = {}
+        if self._connection is not None:
+            with suppress(ServingError):  # closed since the last episode, or of a policy that is served no more
+                answer = self._asked(self._opening(seed, goal), "start")
+        if not answer:
             self.open()
-        answer = self._asked(asked, "start")
+            answer = self._asked(self._opening(seed, goal), "start")
         if answer.get("status") != "reset successful":
             self._drop()
             raise ServingError(f"start: expected that the server begins an episode, got {reading.short(answer)}")
         served = answer.get(KEY)
         if isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
             self.open()  # another champion since: another handshake
-            self._opening(seed, goal)
-            self._asked(asked, "start")
+            self._asked(self._opening(seed, goal), "start")
         self._step = 0
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
