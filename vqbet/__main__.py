@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("vqbet: only a robot's part is installed (docs/robot.md); for this command: pip install 'vqbet[pipeline]'")
 
 from vqbet.commands import console
 from vqbet.commands.key_verbs import keys
