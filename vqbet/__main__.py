@@ -5,11 +5,15 @@ An edge like flows/: the only module of vqbet that may import flows, and only fo
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("vqbet: only a robot's part is installed (docs/robot.md); for this command: pip install 'vqbet[pipeline]'")
 
 from vqbet.commands import console
 from vqbet.commands.key_verbs import keys
@@ -282,6 +286,53 @@ def rollout(
     from vqbet.commands import play
 
     console.table(play.run(_root(), reference, episodes, seed, out, console.watch()))
+
+
+@app.command()
+def serve(
+    policy: Annotated[str, typer.Argument(help="<task>@champion, <task>/<version>, or the folder of a bundle")],
+    host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    digest: Annotated[str, typer.Option(help="serve the bundle of this digest or nothing")] = "",
+    robots: Annotated[int, typer.Option(min=1, max=1024, help="episodes at once")] = 8,
+    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
+    singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
+) -> None:
+    """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
+    from vqbet.commands import serve as command
+    from vqbet.commands.load import is_reference
+    from vqbet.serving.server import Options
+
+    if is_reference(policy):
+        _root()
+    options = Options(
+        host=host,
+        port=port,
+        token=os.environ.get(command.TOKEN, ""),
+        certificate=certificate,
+        key=key,
+        robots=robots,
+        singular=singular,
+        idle_s=idle,
+        grace_s=grace,
+    )
+    command.run(policy, digest or None, options, console.say)
+
+
+@app.command()
+def fetch(
+    reference: Reference, folder: Annotated[Path, typer.Argument(help="new or empty; for a machine without registry")]
+) -> None:
+    """Copy a registered policy to a folder, every byte checked."""
+    from vqbet.commands import serve as command
+
+    _root()
+    console.table(command.fetch(str(reference), folder))
 
 
 @app.command()

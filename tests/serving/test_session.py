@@ -7,8 +7,7 @@ import pytest
 
 from tests.support import untrained
 from tests.support.synthetic import synthetic
-from vqbet.contract import WorldError
-from vqbet.serving.channels import SLACK
+from vqbet.contract import SLACK, WorldError
 from vqbet.serving.session import Session
 
 DEMOS = synthetic(4, D=5, A=2)

@@ -25,6 +25,7 @@ from vqbet.commands import console
 from vqbet.contract import LEAST_TEMPERATURE, ConfigError, Demonstrations, Spec, TrainingError
 from vqbet.demos.store import schema
 from vqbet.demos.windows import Windows, complete_chunks
+from vqbet.environment import threads
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape
@@ -87,7 +88,7 @@ def fit(
     chunks = complete_chunks(demos, chunk)
     _refuse_few(demos, chunks, chosen)
     watch = Watch() if quiet else console.watch()
-    with _own_randomness(seed), tempfile.TemporaryDirectory() as scratch:
+    with _own_randomness(seed), threads.of(threads.training()), tempfile.TemporaryDirectory() as scratch:
         tokenizer = _tokenizer(demos, chunks, chosen, watch, Path(scratch))
         prior, history = _prior(demos, tokenizer, chosen, watch, Path(scratch))
         actor = Actor(demos.spec, VQBeT(prior, temperature=chosen.temperature), execute=chosen.execute)

@@ -13,6 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
+    "Robot": ("serve", "fetch"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -45,6 +46,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     ),
     "keys adopt": ("vqbet keys adopt blockpush",),
     "keys list": ("vqbet keys list",),
+    "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
     "flow pipeline": ("vqbet flow pipeline pusht",),

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import ServingError
-from vqbet.policies.actor import Actor, Plan
+from vqbet.policies.actor import SIGNALS, Actor, Plan
 from vqbet.serving.channels import limits_of
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.requests import Answer, Execute
@@ -86,7 +86,6 @@ class Seats:
     def __init__(self, served: Served, count: int) -> None:
         self.served, self.count = served, count
         actor = self._actor = served.actor
-        self._signals: Sequence[str] = getattr(actor.planner, "signals", ())
         actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
         self._observed, self._wanted = limits_of(actor.spec, actor.goal)
         self._free = list(range(count))[::-1]
@@ -184,7 +183,7 @@ class Seats:
                     step=int(steps[place]),
                     seed=int(self._seeds[ask.row]),
                     codes=tuple(plan.tags[place].tolist()),
-                    signals=dict(zip(self._signals, plan.signals[place].tolist(), strict=False)),
+                    signals=dict(zip(SIGNALS, plan.signals[place].tolist(), strict=False)),
                     digest=self.served.handshake.digest,
                 )
             )

@@ -52,7 +52,7 @@ class Session:
         """Return the action of this control step in physical units.
 
         Raises WorldError, naming channel and value, unless the observation is an array of D finite numbers, within
-        `channels.SLACK` of their channels' limits; the state of the episode is then unchanged.
+        SLACK of their channels' limits; the state of the episode is then unchanged.
         """
         if not self._started:
             call = "start(seed, goal)" if self.goal else "start(seed)"
