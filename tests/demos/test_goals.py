@@ -133,7 +133,7 @@ def test_a_goal_is_the_callers_own_and_an_empty_batch_has_none() -> None:
 
 @pytest.mark.parametrize("index", [[-1], [4 * VARIANTS], [0, 4 * VARIANTS + 7]])
 def test_a_window_that_is_not_there_is_refused(index: list[int]) -> None:
-    with pytest.raises(IndexError, match="expected steps from 0 to 3"):
+    with pytest.raises(IndexError, match="expected windows from 0 to 3"):
         with_goals(numbered([4])).gather(np.array(index))
 
 

@@ -293,7 +293,7 @@ def test_arrays_that_the_schema_does_not_know_or_must_have(folder: Path) -> None
     (folder / "data" / "img").mkdir()
     (folder / "data" / "img" / "zarr.json").write_bytes((folder / OBSERVATION).read_bytes())
     sign(folder)
-    assert "data/img: a node that schema version 1 does not have" in refused(folder)
+    assert "data/img: a node that schema version 2 does not have" in refused(folder)
     (folder / "data" / "img" / "zarr.json").unlink()
     (folder / "data" / "time_s" / "zarr.json").unlink()
     sign(folder)

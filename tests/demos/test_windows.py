@@ -123,7 +123,7 @@ def test_windows_of_an_empty_batch() -> None:
 
 @pytest.mark.parametrize("index", [[-1], [4], [0, 7]])
 def test_a_step_that_is_not_there_is_refused(index: list[int]) -> None:
-    with pytest.raises(IndexError, match="expected steps from 0 to 3"):
+    with pytest.raises(IndexError, match="expected windows from 0 to 3"):
         Windows(numbered([4]), window=2, chunk=2).gather(np.array(index))
 
 

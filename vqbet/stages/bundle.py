@@ -44,7 +44,9 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "tokenizer": tokenizer.digest,
             "prior": prior.digest,
             "params": {
-                "demos": {"views": prior.provenance["views"]},
+                "demos": {
+                    name: prior.provenance[name] for name in ("views", "corrections") if name in prior.provenance
+                },
                 "tokenizer": tokenizer.provenance["params"],
                 "prior": prior.provenance["params"],
                 "bundle": chosen.model_dump(mode="json"),

@@ -54,6 +54,7 @@ def read(path: Path) -> Demonstrations:
         episode_ends=arrays[schema.ENDS],
         columns={name: arrays[f"meta/{name}"] for name in COLUMNS},
         state=arrays.get("data/state"),
+        intervention=arrays.get(schema.INTERVENTION),
     )
     schema.refuse_malformed(demos, str(folder))
     return replace(demos, digest=listing.digest)
@@ -75,7 +76,7 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
             entries[key] = Fingerprint.of(content)
     for name in reversed(schema.GROUPS):
         key = f"{name}/zarr.json".lstrip("/")
-        content = _encode_group(schema.attributes(demos.spec) if not name else {})
+        content = _encode_group(schema.attributes(demos) if not name else {})
         atomic.create(staging / key, content)
         entries[key] = Fingerprint.of(content)
     listing = Manifest(entries)
