@@ -336,6 +336,47 @@ def fetch(
 
 
 @app.command()
+def simrobot(
+    task: Annotated[str, typer.Argument(help="a task with a world, such as blockpush")],
+    server: Annotated[str, typer.Option(help="of `vqbet serve`; its token in $VQBET_TOKEN")] = "ws://127.0.0.1:8000",
+    episodes: Annotated[int, typer.Option(min=1, help="how many episodes to play")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="the first episode's seed, of world, policy and faults")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="name=number, repeatable: jitter, latency, drop, noise, beyond, stuck or person"),
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="at the control rate; else as fast as it goes")] = False,
+    execute: Annotated[str, typer.Option(help="first, chunk or average; none: the bundle's own rule")] = "",
+    digest: Annotated[str, typer.Option(help="play the bundle of this digest or nothing")] = "",
+    name: Annotated[str, typer.Option(help="of the robot, at the server and in recordings")] = "simrobot",
+    limits: Annotated[
+        Path | None, typer.Option(help="the robot's own limits, .toml or .json; only tighter ones")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="folder of recordings, for vqbet ingest --from")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
+    wait: Annotated[float, typer.Option(min=0.0, help="seconds to wait for a server that is gone")] = 0.0,
+) -> None:
+    """Drive a simulated robot by a served policy, with faults to order, through guard and recorder."""
+    from vqbet.commands import simrobot as command
+
+    asked = command.Rehearsal(
+        server=server,
+        episodes=episodes,
+        seed=seed,
+        faults=fault or (),
+        realtime=realtime,
+        execute=execute,
+        digest=digest,
+        name=name,
+        limits=limits,
+        record=record,
+        certificate=certificate,
+        wait_s=wait,
+    )
+    console.table(command.run(_root(), task, asked, console.watch()))
+
+
+@app.command()
 def forget(
     yes_really: Annotated[bool, typer.Option("--yes-really", help="delete it; nothing brings it back")] = False,
 ) -> None:

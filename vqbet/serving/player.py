@@ -105,6 +105,10 @@ class ChunkPlayer:
         assert self._made_guard is not None
         return self._made_guard
 
+    @property
+    def goal(self) -> tuple[str, ...]:
+        return self._served.goal
+
     def start(
         self, observation: Observation | np.ndarray, *, seed: int, goal: Float[np.ndarray, " C"] | None = None
     ) -> None:
