@@ -53,7 +53,7 @@ def outputs(stage: dict) -> list:
 
 def test_a_stage_receives_exactly_its_section() -> None:
     special = {"gate": ["demos", "evaluate", "gate"], "report": []}
-    special |= {name: ["demos.views", name] for name in ("tokenizer", "prior")}
+    special |= {name: ["demos.views", name] for name in ("tokenizer", "prior", "bundle")}
     for name in runner.ORDER:
         stage = graph()[name]
         assert stage["params"][1:] == [f"${{item}}.{section}" for section in special.get(name, [name])]

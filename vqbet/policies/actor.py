@@ -17,6 +17,7 @@ from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
+SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
 GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

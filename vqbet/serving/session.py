@@ -10,13 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet import policies
-from vqbet.contract import Channel, Spec, WorldError
+from vqbet.contract import SLACK, Channel, Spec, WorldError
 from vqbet.files import reading
 
 ROW = np.zeros(1, np.int64)
-# Tolerance beyond a channel's limits, as a share of its range: sensors err, and the gate's noise (0.005 of half a
-# range, rarely more than 0.02) is not clipped to the limits. A wrong unit is off by a factor of 57 or more.
-SLACK = 0.25
 
 
 @final
