@@ -17,6 +17,7 @@ from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
+SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
 SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 GAMMA, FIRST, SECOND = (
