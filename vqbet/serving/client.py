@@ -7,6 +7,7 @@ since a late answer could be taken for the answer to a later question; the next 
 from __future__ import annotations
 
 import http
+import logging
 import socket
 import ssl
 import struct
@@ -194,6 +195,7 @@ class RemotePolicy:
             open_timeout=_left(deadline),
             close_timeout=CLOSE_S,
             max_size=MOST_BYTES,
+            logger=_quiet(),
         )
 
     def _refuse(self, handshake: Handshake) -> None:
@@ -393,6 +395,13 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+def _quiet() -> logging.Logger:
+    """Return the logger of websockets, silent about frames that arrive while a connection is dropped."""
+    logger = logging.getLogger(f"{__name__}.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger
 
 
 def _limit_sends(plain: socket.socket, timeout_s: float) -> None:
