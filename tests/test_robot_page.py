@@ -173,4 +173,4 @@ def test_ros2(monkeypatch: pytest.MonkeyPatch) -> None:
             node.tick()
         node.tick()
     assert node.published[0].data == [pytest.approx(0.007), 0.0, 0.0]
-    assert "'x' (m) is nan" in node.stopped
+    assert "'y' (m) is nan" in node.stopped

@@ -32,7 +32,7 @@ def drive(robot: Any, player: ChunkPlayer, spec: Any, *, seed: int, most_s: floa
             return False  # the motors keep their last targets; cut the torque where yours must not
         if decision.action is not None:
             robot.send_action({channel.name: float(x) for channel, x in zip(spec.action, decision.action, strict=True)})
-        due += 1 / spec.control_hz
+        due = max(due + 1 / spec.control_hz, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
     player.finish()
     return True

@@ -33,7 +33,7 @@ def drive(receive: Any, control: Any, player: ChunkPlayer, spec: Any, *, seed: i
             if decision.action is not None:
                 target = decision.action.astype(float).tolist()
                 control.servoJ(target, SPEED, ACCELERATION, period_s, LOOKAHEAD_S, GAIN)
-            due += period_s
+            due = max(due + period_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
     finally:
         control.servoStop()

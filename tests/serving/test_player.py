@@ -139,6 +139,17 @@ class TestTiming:
         step, window = played.policy.asked[-1]
         assert (step, window[:, 0].tolist()) == (4, [3.0, 0.0])
 
+    def test_a_plan_belongs_to_the_step_of_its_observation(self) -> None:
+        """A frame that comes a period late, and one that does not come: no plan is made from it as if it were new."""
+        played = Played()
+        played.start()
+        played.step(observed_s=played.clock.now_s)
+        late_s = played.clock.now_s - PERIOD_S * 0.9
+        assert rows([played.step(observed_s=late_s)]) == [(1, 0)]
+        assert played.step(observed_s=late_s).reason == Reason.STALE_OBSERVATION
+        assert [step for step, _ in played.policy.asked] == [0]
+        assert rows([played.step(observed_s=played.clock.now_s)]) == [(3, 3)]
+
     def test_jitter_of_the_loop_loses_no_step(self) -> None:
         random, played = np.random.default_rng(0), Played()
         played.start()

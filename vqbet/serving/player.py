@@ -127,7 +127,7 @@ class ChunkPlayer:
         self._step, self._since, self._driven, self._hurried = -1, 0, False, False
         self._errand = self._errand_of(self._policy)
         self._errand.ask(np.stack(self._seen), 0)
-        self._asked_at = 0
+        self._asked_at = self._seen_step = 0
         self._take(self._policy.timeout_s + 1.0)
         if not self._chunks:
             trouble = self._errand.trouble or f"no plan arrived within {self._policy.timeout_s:g} s"
@@ -155,11 +155,11 @@ class ChunkPlayer:
         if self._errand is None:
             raise ServingError("no episode runs; call start(observation, seed=...) first")
         now, seen = self._clock(), _mapping(observation)
-        state = self._state(seen)
-        self._count(now, state)
+        state, age_s = self._state(seen), 0.0 if observed_s is None else now - observed_s
+        self._count(now, state, age_s)
         asked = self._planned(state, drives=intervention is not None)
         if intervention is None:
-            decision = self._decided(asked, state, now, observed_s)
+            decision = self._decided(asked, state, age_s, observed_s)
         else:
             decision = Decision("pass", self._persons(intervention))
         if self._recorder is not None:
@@ -214,11 +214,11 @@ class ChunkPlayer:
             raise ServingError(f"state: expected {channels} real numbers, got {state.dtype} of shape {state.shape}")
         return state.astype(np.float32)
 
-    def _count(self, now: float, state: Float[np.ndarray, " D"]) -> None:
-        """Advance to the control step of `now`, and keep its observation.
+    def _count(self, now: float, state: Float[np.ndarray, " D"], age_s: float) -> None:
+        """Advance to the control step of `now`, and keep its observation and the step that the observation is of.
 
         A missed step, and one whose observation the guard refuses, repeats the observation before it: for one bad
-        reading, the server would refuse the whole window.
+        reading, the server would refuse the whole window. No plan is made from a repeated observation.
         """
         if self._step < 0:
             self._began_s = now
@@ -229,7 +229,9 @@ class ChunkPlayer:
         self._seen.extend([self._seen[-1]] * min(passed - 1, self._served.window))
         limits = self.guard.limits
         within = (state >= limits.observation_low) & (state <= limits.observation_high)  # False for NaN
-        self._seen.append(state if within.all() else self._seen[-1])
+        good = bool(within.all()) and 0 <= age_s <= limits.max_age_s
+        self._seen.append(state if good else self._seen[-1])
+        self._seen_step = max(0, self._step - round(age_s / self._period_s)) if good else self._seen_step
         if self._step == 0:
             self._seen.extend([self._seen[-1]] * self._served.window)
 
@@ -242,8 +244,8 @@ class ChunkPlayer:
         self._driven = drives
         self._turn()
         if self._is_time():
-            self._asked_at = self._step
-            self._errand_now.ask(np.stack(self._seen), self._step)
+            self._asked_at = self._seen_step
+            self._errand_now.ask(np.stack(self._seen), self._seen_step)
             self._take(self._wait_s)
             self._turn()
         action = None if self._hurried else self._by_rule()
@@ -276,7 +278,7 @@ class ChunkPlayer:
     def _is_time(self) -> bool:
         """Return whether the next plan is to be asked for at this step."""
         errand = self._errand_now
-        if errand.busy or errand.trouble or self._asked_at == self._step:
+        if errand.busy or errand.trouble or self._asked_at >= self._seen_step:
             return False
         if self._execute != "chunk" or self._present is None:
             return True
@@ -312,12 +314,11 @@ class ChunkPlayer:
         self,
         asked: Float[np.ndarray, " A"] | None,
         state: Float[np.ndarray, " D"],
-        now: float,
+        age_s: float,
         observed_s: float | None,
     ) -> Decision:
         """Return the guard's decision. What is not recorded is not done: no action is passed on."""
         failed = "" if self._recorder is None else self._recorder.failed
-        age_s = 0.0 if observed_s is None else now - observed_s
         decision = self.guard.check(None if failed else asked, state, age_s=age_s, observed_s=observed_s)
         why = failed or (self._why() if asked is None else "")
         return replace(decision, detail="; ".join(filter(None, [decision.detail, why]))) if why else decision
