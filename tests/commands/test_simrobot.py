@@ -105,7 +105,7 @@ def test_a_server_that_fails_is_a_sentence_with_the_episode(tmp_path: Path) -> N
         def __exit__(self, *_: object) -> None:
             return
 
-    with fake.serving() as address, pytest.raises(ServingError, match="episode 1 of 3, seed 1: start: .*out of order"):
+    with fake.serving() as address, pytest.raises(ServingError, match=r"episode 1 of 3, seed 1: start: .*out of order"):
         simrobot.run(tmp_path, "blockpush", Rehearsal(server=address, episodes=3), Watch(bar=lambda _: Ending()))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import untrained
 from tests.support.fake_server import HANDSHAKE, SPEC, Fake
+from tests.support.serving import running, served
 from vqbet.contract import ServingError
 from vqbet.policies.actor import Actor
 from vqbet.serving.client import Reply, connect
@@ -329,6 +330,23 @@ class TestRules:
                 clock.now_s += 1 / actor.spec.control_hz
                 assert decision.action is None or decision.verdict == "pass", decision
                 assert np.array_equal(decision.action, action)
+
+    @pytest.mark.parametrize("execute", ["first", "chunk", "average"])
+    def test_nor_does_the_wire_change_a_bit(self, execute: str) -> None:
+        """Our server, a websocket, the thread; wait_s, so that each step has the answer to its own observation."""
+        actor, clock = untrained.build(execute), Clock()
+        seen = np.random.default_rng(1).uniform(-0.5, 0.5, (12, len(actor.spec.observation))).astype(np.float32)
+        with running(served(untrained.build(execute))) as server, connect(server.url, spec=actor.spec) as policy:
+            player = ChunkPlayer(policy, wait_s=30.0, clock=clock, errand=lambda remote: Threaded(remote, clock))
+            for seed in (4, 5):
+                actor.reset(np.array([seed]))
+                player.start(seen[0], seed=seed)
+                for one in seen:
+                    action = actor.act(one[None], np.zeros(1, np.int64))[0]
+                    assert np.array_equal(player.step(one).action, action)
+                    clock.now_s += 1 / actor.spec.control_hz
+                player.finish()
+            player.close()
 
     def test_averages_leave_other_behaviours_out(self) -> None:
         played = Played(execute="average")
