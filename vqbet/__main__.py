@@ -301,6 +301,7 @@ def serve(
     key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
     idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 60.0,
     grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the ledger")] = 10.0,
     singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
 ) -> None:
     """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
@@ -321,7 +322,7 @@ def serve(
         idle_s=idle,
         grace_s=grace,
     )
-    command.run(policy, digest or None, options, console.say)
+    command.run(policy, digest or None, options, console.say, every_s=every)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from vqbet.policies.actor import Actor
@@ -39,7 +39,8 @@ class Running:
 
     def end(self) -> None:
         """Begin to drain, and return at once."""
-        self.loop.call_soon_threadsafe(self.stop.set)
+        with suppress(RuntimeError):  # it has stopped, and its loop is closed
+            self.loop.call_soon_threadsafe(self.stop.set)
 
     async def _switch(self, served: Served) -> None:
         self.server.switch(served)
@@ -65,9 +66,9 @@ def running(policy: Served, options: Options | None = None) -> Iterator[Running]
         try:
             asyncio.run(serve())
         except BaseException as error:
-            if not ready.done():
-                ready.set_exception(error)
-            raise
+            if ready.done():
+                raise
+            ready.set_exception(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

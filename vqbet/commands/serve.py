@@ -43,17 +43,17 @@ class Found:
     reference: str
 
 
-def run(policy: str, digest: str | None, options: Options, say: Say) -> None:
+def run(policy: str, digest: str | None, options: Options, say: Say, *, every_s: float = EVERY_S) -> None:
     """Serve a registered policy or the bundle in a folder until SIGTERM or SIGINT.
 
     digest: of the only bundle that may be served, None for any. A champion or candidate is followed: when the ledger
-    names another one, robots get it from their next episode on. Raises VqbetError where nothing can be served.
+    names another one, robots get it from their next episode on. every_s: between two looks at the ledger. Raises
+    VqbetError where nothing can be served.
     """
-    serving = (
-        _registered(policy, digest, options, say) if is_reference(policy) else _alone(policy, digest, options, say)
-    )
-    with threads.of(1):
-        asyncio.run(serving)
+    if is_reference(policy):
+        asyncio.run(_registered(policy, digest, options, say, every_s))
+    else:
+        asyncio.run(_alone(policy, digest, options, say))
 
 
 def fetch(reference: str, folder: Path) -> dict[str, str]:
@@ -118,10 +118,10 @@ async def _alone(policy: str, digest: str | None, options: Options, say: Say) ->
     await _serve(Found(folder, digest, folder.resolve().name), options, say, None)
 
 
-async def _registered(reference: str, digest: str | None, options: Options, say: Say) -> None:
+async def _registered(reference: str, digest: str | None, options: Options, say: Say, every_s: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         say(f"{reference}: asking the registry")
-        async with _following(reference, Path(scratch)) as news:
+        async with _following(reference, Path(scratch), every_s) as news:
             async with asyncio.timeout(FIRST_S):
                 first = await anext(news, None)
             if first is None:
@@ -171,11 +171,11 @@ async def _switching(server: Server, reference: str, news: AsyncIterator[dict[st
 
 
 @asynccontextmanager
-async def _following(reference: str, into: Path) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+async def _following(reference: str, into: Path, every_s: float) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """Run `follow` in a child, which ends when its input ends, as it does when this process dies."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "vqbet.commands.serve", reference, str(into)),
+        *("-m", "vqbet.commands.serve", reference, str(into), str(every_s)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=MOST_LINE,
@@ -228,7 +228,7 @@ def _write(output: TextIO, line: str) -> None:
     output.flush()
 
 
-def _main(reference: str, into: str) -> None:
+def _main(reference: str, into: str, every_s: str) -> None:
     """Follow in this process, which writes lines to its output and ends with its input."""
     import select
 
@@ -240,7 +240,7 @@ def _main(reference: str, into: str) -> None:
         return bool(readable)
 
     with suppress(BrokenPipeError):
-        follow(reference, Path(into), every_s=EVERY_S, say=lambda line: _write(output, line), ended=ended)
+        follow(reference, Path(into), every_s=float(every_s), say=lambda line: _write(output, line), ended=ended)
 
 
 if __name__ == "__main__":

@@ -137,9 +137,9 @@ def refused(dialect: Dialect, sentence: str) -> bytes | str:
 
 def _endpoint(message: Mapping[str, Any]) -> str:
     endpoint = message.get("endpoint", "infer")
-    if endpoint not in ("infer", "reset"):
+    if type(endpoint) is not str or endpoint not in ("infer", "reset"):
         raise ServingError(f"endpoint: expected infer or reset, got {reading.short(endpoint)}")
-    return str(endpoint)
+    return endpoint
 
 
 def _state(message: Mapping[str, Any]) -> np.ndarray:
@@ -201,15 +201,15 @@ def _step(value: Any) -> int | None:
 
 
 def _execute(value: Any) -> Execute:
-    if value is None or value == "server":
+    if value is None:
         return "server"
-    if value == "robot":
-        return "robot"
+    if type(value) is str and value in ("server", "robot"):
+        return "robot" if value == "robot" else "server"
     raise ServingError(f"execute: expected server or robot, got {reading.short(value)}")
 
 
 def _digest(value: Any, handshake: Handshake) -> None:
-    if value is not None and value != handshake.digest:
+    if value is not None and (type(value) is not str or value != handshake.digest):
         raise ServingError(
             f"digest: {reading.short(value)} was asked for, {handshake.digest} is served here; connect to a server of "
             "that policy, or ask for this one"
