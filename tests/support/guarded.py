@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vqbet.contract import Channel, Spec
 from vqbet.serving.guard import Guard, Limits
 from vqbet.serving.handshake import Handshake
 
+Kind = Literal["absolute", "relative"]
 HZ, GRID = 16.0, 64
 BROKEN = (math.nan, math.inf, -math.inf)
 EPISODE = 25  # control steps
@@ -56,7 +57,7 @@ class Oracle:
             return "stop", "", self.held()
         reason = self.reason(asked, step.observation.tolist(), step)
         self.stamp = max(self.stamp, step.observed_s)
-        if not reason:
+        if not reason and asked is not None:
             self.refusals = 0
             self.sent.append(asked)
             return "pass", "", asked
@@ -101,11 +102,13 @@ class Oracle:
         return all(least <= value <= most for least, value, most in bounds)
 
 
-def spec(actions: int, observations: int, *, kind: str = "absolute") -> Spec:
-    """Return a spec of channels between -1 and 1."""
+def spec(actions: int, observations: int, *, kind: Kind = "absolute") -> Spec:
+    """Return a spec of channels between -1 and 1, of which the last observation has no unit."""
     return Spec(
         "guarded",
-        tuple(Channel(f"o{place}", "m", -1.0, 1.0) for place in range(observations)),
+        tuple(
+            Channel(f"o{place}", "m" if place < observations - 1 else "", -1.0, 1.0) for place in range(observations)
+        ),
         tuple(Channel(f"a{place}", "m", -1.0, 1.0) for place in range(actions)),
         HZ,
         kind,
@@ -117,7 +120,7 @@ def handshake(of: Spec, limits: Mapping[str, list[float]] | None = None) -> Hand
     return Handshake("0" * 64, "guarded@champion", of, 1, 4, "chunk", limits=limits or {})
 
 
-def drawn(rng: np.random.Generator, actions: int, observations: int, kind: str) -> Limits:
+def drawn(rng: np.random.Generator, actions: int, observations: int, kind: Kind) -> Limits:
     """Return limits drawn on the grid."""
 
     def grid(low: int, high: int, count: int) -> list[float]:
@@ -159,7 +162,7 @@ def _near(rng: np.random.Generator, limits: Limits, sent: list[list[float]]) -> 
     if not sent:
         wanted = rng.uniform(limits.start_low, limits.start_high)
     else:
-        before = np.subtract(*sent[::-1]) if len(sent) == 2 else 0.0
+        before = np.subtract(sent[1], sent[0]) if len(sent) == 2 else 0.0
         turn = rng.uniform(-1.01, 1.01, len(limits.low)) * limits.acceleration
         wanted = sent[-1] + np.clip(before + turn, -limits.rate, limits.rate)
     return np.clip(np.round(wanted * GRID) / GRID, limits.low, limits.high).astype(np.float32)
@@ -208,7 +211,8 @@ def campaign(actions: int, seed: int, sizes: Sequence[tuple[int, int]] = ((1, 1)
     """
     rng, told = np.random.default_rng(seed), Counter[str]()
     while told.total() < actions:
-        limits = drawn(rng, *sizes[int(rng.integers(len(sizes)))], ("absolute", "relative")[int(rng.integers(2))])
+        kind: Kind = "absolute" if rng.random() < 0.5 else "relative"
+        limits = drawn(rng, *sizes[int(rng.integers(len(sizes)))], kind)
         hook = _Hook()
         guard, oracle = Guard(limits, workspace=hook), _oracle(limits)
         for _ in range(8):

@@ -123,10 +123,10 @@ class Guard:
         if self.stopped:
             return self._held("stop")
         refusal = self._refusal(action, observation, self._stale(age_s, observed_s))
-        if refusal is None and action is not None:
+        if refusal is None:
+            assert action is not None, "where none came, the deadline was missed"
             self._passed(action.dtype)
             return Decision("pass", action)
-        assert refusal is not None, "where no action came, the deadline was missed"
         self._reason = refusal
         self.counters[refusal[0].value] += 1
         self._refused += 1

@@ -15,6 +15,7 @@ A robot's own file is TOML or JSON and can only tighten, channel by channel (uni
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,10 +107,8 @@ def read(path: Path) -> dict[str, Any]:
         return content
     if path.suffix != ".toml":
         raise ServingError(f"{path}: expected a file of limits whose name ends with .toml or .json")
-    try:
+    with reading.sentences(str(path), ServingError, "expected TOML"):
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ServingError(f"{path}: is not TOML: {reading.cut(str(error))}") from error
 
 
 def _widest(spec: Spec) -> dict[str, Float[np.ndarray, " _"]]:
@@ -182,7 +181,7 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ServingError(f"{where}: expected a finite number, got {reading.short(value)}")
     return float(value)
 
