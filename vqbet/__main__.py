@@ -61,15 +61,46 @@ DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
 def ingest(
     task: Task,
     source: Annotated[str, typer.Argument(help="path or URL of published data; none: the task's own oracle")] = "",
+    recordings: Annotated[
+        Path | None, typer.Option("--from", help="a folder of reviewed recordings, to be added to the present data")
+    ] = None,
 ) -> None:
     """Bring demonstrations into data/<task>.zarr, check them, version them with DVC and push them."""
     from vqbet.commands import ingest as stage
 
     root, params = _project(task)
-    collected = stage.collect(root, task, params, source, console.watch())
+    if recordings is None:
+        collected = stage.collect(root, task, params, source, console.watch())
+    elif source:
+        raise typer.BadParameter("expected a source or --from, got both; one of them at a time")
+    else:
+        from vqbet.commands import recordings as recorded
+
+        collected = recorded.collect(root, task, params, recordings, console.watch())
     version = stage.publish(root, console.watch())
     console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, data version {collected.digest[:12]}")
     console.say(f"data.dvc {version.md5[:12]}: {version.files} files of all tasks, pushed and audited")
+
+
+@app.command()
+def review(
+    folder: Annotated[Path, typer.Argument(help="a folder of recordings, as a robot's recorder writes it")],
+    accept: Annotated[str, typer.Option(help="numbers of recordings to learn from, such as 3,5 or 3-7")] = "",
+    reject: Annotated[str, typer.Option(help="numbers of recordings to leave out")] = "",
+    success: Annotated[str, typer.Option(help="numbers of recordings that succeeded")] = "",
+    failure: Annotated[str, typer.Option(help="numbers of recordings that failed")] = "",
+    note: Annotated[str, typer.Option(help="written beside these decisions")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="list recordings without anything unusual too")] = False,
+) -> None:
+    """List recordings that a person must look at before they are ingested, and write down what was decided."""
+    from vqbet.commands import review as stage
+
+    named = {"accept": accept, "reject": reject, "success": success, "failure": failure}
+    if any(named.values()):
+        stage.mark(folder, **{name: stage.numbers(text) for name, text in named.items()}, note=note)
+    found, broken = stage.run(folder)
+    console.table(stage.rows(found, broken, everything=everything))
+    console.say(f"{len(found)} recordings, {sum(each.open for each in found)} without a decision")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Demonstrations": ("ingest", "drift"),
+    "Demonstrations": ("ingest", "review", "drift"),
     "Parameters": ("params", "check"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
@@ -20,7 +20,12 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 OTHER = "Other"  # section of verbs that no other section names
 
 EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
-    "ingest": ("vqbet ingest blockpush", "vqbet ingest pusht ~/downloads/pusht.zip"),
+    "ingest": (
+        "vqbet ingest blockpush",
+        "vqbet ingest pusht ~/downloads/pusht.zip",
+        "vqbet ingest blockpush --from recordings",
+    ),
+    "review": ("vqbet review recordings", "vqbet review recordings --accept 3,5 --reject 4 --success 3"),
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
     "params": ("vqbet params", "vqbet params blockpush"),
     "check": ("vqbet check blockpush",),

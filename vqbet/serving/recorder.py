@@ -29,7 +29,7 @@ from vqbet.files import atomic, canonical, manifest, reading
 from vqbet.files.manifest import Fingerprint
 from vqbet.serving import recordings, steps
 from vqbet.serving.handshake import Handshake
-from vqbet.serving.recordings import FACTS, KINDS, MANIFEST, RUNNING, Facts
+from vqbet.serving.recordings import FACTS, KINDS, MANIFEST, RUNNING, Circumstances
 from vqbet.serving.steps import GrowingArray, Row
 
 MOST_TEXT = 256  # characters, as in the demonstration store
@@ -81,7 +81,7 @@ class Recorder:
             self._running.drain()
             self._running.release()
             self._running = None
-        facts = Facts(
+        facts = Circumstances(
             spec=self.handshake.spec,
             digest=self.handshake.digest,
             reference=self.handshake.reference,
@@ -168,7 +168,7 @@ class _Running:
     """The recording of one episode: its folder, the thread that writes, and the steps that it has not written yet."""
 
     folder: Path
-    facts: Facts
+    facts: Circumstances
     failed: str = ""
     steps: int = 0
     _lock: int | None = None

@@ -2,7 +2,7 @@
 
     <number>.running/      an episode that is being recorded, or was broken off; see `serving.recorder`
     <number>/              a finished episode
-      episode.json         who, where and with which policy: `Facts`
+      episode.json         who, where and with which policy: `Circumstances`
       observation.npy      (N, D) float32
       action.npy           (N, A) float32, as sent to the robot; NaN where nothing was sent
       asked.npy            (N, A) float32, as the policy asked; NaN where nothing arrived in time
@@ -57,7 +57,7 @@ MEND = "copy the recording from the robot again, or leave it out: vqbet review <
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Circumstances:
     """What is known when an episode begins. digest, reference: of the policy. goal: one value per goal channel."""
 
     spec: Spec
@@ -74,7 +74,7 @@ class Facts:
         return {**asdict(self), "spec": self.spec.to_json(), "goal": list(self.goal)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Facts:
+    def from_json(cls, value: Mapping[str, Any]) -> Circumstances:
         """Return the facts that `to_json` wrote. Raises ValueError, TypeError or KeyError for anything else."""
         texts = ("digest", "reference", "robot", "operator", "session", "begun")
         wrong = [name for name in texts if not isinstance(value[name], str)]
@@ -90,7 +90,7 @@ class Recording:
 
     folder: Path
     digest: str
-    facts: Facts
+    facts: Circumstances
     steps: int
     success: bool | None
     note: str
@@ -190,7 +190,7 @@ def read(folder: Path, number: int) -> Recording:
         return Recording(
             folder=path,
             digest=hashlib.sha256(content).hexdigest(),
-            facts=Facts.from_json(reading.parse(facts.decode(), str(path / FACTS), ServingError)),
+            facts=Circumstances.from_json(reading.parse(facts.decode(), str(path / FACTS), ServingError)),
             steps=said["steps"],
             success=said["success"],
             note=str(said["note"]),

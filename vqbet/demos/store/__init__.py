@@ -67,6 +67,11 @@ def digest(path: Path) -> str:
     return manifest.read(folder).digest
 
 
+def recorded(path: Path) -> bool:
+    """Return whether a store holds episodes recorded on a robot, from its manifest alone. Raises StoreError."""
+    return f"{schema.INTERVENTION}/zarr.json" in manifest.read(atomic.settled(path)).files
+
+
 def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     """Write arrays over steps, then columns, then `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
