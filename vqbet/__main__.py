@@ -391,7 +391,7 @@ def simrobot(
     """Drive a simulated robot by a served policy, with faults to order, through guard and recorder."""
     from vqbet.commands import simrobot as command
 
-    asked = command.Rehearsal(
+    asked = command.Practice(
         server=server,
         episodes=episodes,
         seed=seed,

@@ -13,7 +13,7 @@ from tests.support.fake_server import Fake
 from tests.support.serving import running, served
 from vqbet.__main__ import app
 from vqbet.commands import simrobot
-from vqbet.commands.simrobot import Rehearsal
+from vqbet.commands.simrobot import Practice
 from vqbet.contract import ServingError, WorldError
 from vqbet.policies.actor import Actor, Plan
 from vqbet.serving.handshake import Handshake
@@ -57,7 +57,7 @@ def test_episodes_and_a_table(url: str, tmp_path: Path) -> None:
         def __exit__(self, *_: object) -> None:
             return
 
-    asked = Rehearsal(server=url, episodes=2, seed=5, record=tmp_path / "recordings")
+    asked = Practice(server=url, episodes=2, seed=5, record=tmp_path / "recordings")
     rows = simrobot.run(tmp_path, "blockpush", asked, Watch(bar=lambda _: Bar()))
     assert seen == [(1, 2), (2, 2)]
     assert rows["policy"].startswith("fake@champion, digest aaaaaaaaaaaa")
@@ -71,7 +71,7 @@ def test_the_robots_own_limits_are_used(url: str, tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text('{"patience": 1, "observation": {"%s": {"high": %s}}}' % (  # noqa: UP031
         SPEC.observation[0].name, low,
     ))  # fmt: skip
-    rows = simrobot.run(tmp_path, "blockpush", Rehearsal(server=url, episodes=1, limits=tmp_path / "own.json"), Watch())
+    rows = simrobot.run(tmp_path, "blockpush", Practice(server=url, episodes=1, limits=tmp_path / "own.json"), Watch())
     assert (rows["stops"], rows["reasons"]) == ("1 of 1 episodes", "observation_limit 1")
     assert "last stop" in rows
 
@@ -89,7 +89,7 @@ def test_the_robots_own_limits_are_used(url: str, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_a_sentence(
     url: str, tmp_path: Path, task: str, change: dict[str, Any], sentence: str
 ) -> None:
-    asked = Rehearsal(**({"server": url, "episodes": 1} | change))
+    asked = Practice(**({"server": url, "episodes": 1} | change))
     with pytest.raises((ServingError, WorldError), match=sentence):
         simrobot.run(tmp_path, task, asked, Watch())
 
@@ -106,7 +106,7 @@ def test_a_server_that_fails_is_a_sentence_with_the_episode(tmp_path: Path) -> N
             return
 
     with fake.serving() as address, pytest.raises(ServingError, match=r"episode 1 of 3, seed 1: start: .*out of order"):
-        simrobot.run(tmp_path, "blockpush", Rehearsal(server=address, episodes=3), Watch(bar=lambda _: Ending()))
+        simrobot.run(tmp_path, "blockpush", Practice(server=address, episodes=3), Watch(bar=lambda _: Ending()))
 
 
 def test_from_the_command_line(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

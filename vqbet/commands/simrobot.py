@@ -22,7 +22,7 @@ TOKEN = "VQBET_TOKEN"  # environment variable: a token on a command line can be 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rehearsal:
+class Practice:
     """Settings of a simulated robot. name: of the robot, at the server and in recordings. digest: the only bundle to be
     accepted, "" for any. limits: the robot's own, a file that can only tighten. record: folder of recordings. wait_s:
     for a server that is gone between episodes."""
@@ -41,7 +41,7 @@ class Rehearsal:
     wait_s: float = 0.0
 
 
-def run(root: Path, task: str, asked: Rehearsal, watch: Watch) -> dict[str, str]:
+def run(root: Path, task: str, asked: Practice, watch: Watch) -> dict[str, str]:
     """Play episodes and return a table of them. Raises ServingError, WorldError."""
     faults, env = Faults.of(asked.faults), worlds.make(task)
     with _connected(asked, env) as policy:
@@ -52,7 +52,7 @@ def run(root: Path, task: str, asked: Rehearsal, watch: Watch) -> dict[str, str]
     return rows | simrobot.summary(drives) | ({"recordings": str(asked.record)} if asked.record else {})
 
 
-def _connected(asked: Rehearsal, env: Env) -> RemotePolicy:
+def _connected(asked: Practice, env: Env) -> RemotePolicy:
     return connect(
         asked.server,
         digest=asked.digest or None,
@@ -63,7 +63,7 @@ def _connected(asked: Rehearsal, env: Env) -> RemotePolicy:
     )
 
 
-def _equipment(asked: Rehearsal, policy: RemotePolicy) -> dict:
+def _equipment(asked: Practice, policy: RemotePolicy) -> dict:
     own = None if asked.limits is None else limits.read(asked.limits)
     recorder = None
     if asked.record is not None:
@@ -77,7 +77,7 @@ def _equipment(asked: Rehearsal, policy: RemotePolicy) -> dict:
     }
 
 
-def _driven(robot: SimulatedRobot, asked: Rehearsal, watch: Watch) -> list[Drive]:
+def _driven(robot: SimulatedRobot, asked: Practice, watch: Watch) -> list[Drive]:
     drives: list[Drive] = []
     with watch.bar("simulated robot") as advance:
         for seed in range(asked.seed, asked.seed + asked.episodes):
