@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.test_simrobot import POLICY
 from tests.support.fake_server import SPEC, Fake
+from tests.support.homing import POLICY
 from tests.support.point import PointMass
 from tests.support.serving import running
 from vqbet.serving.client import connect

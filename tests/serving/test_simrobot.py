@@ -9,40 +9,15 @@ import numpy as np
 import pytest
 
 from tests.support.fake_server import Fake
+from tests.support.homing import POLICY, H
 from tests.support.point import POINT, PointMass
-from tests.support.serving import running, served
+from tests.support.serving import running
 from vqbet.contract import ServingError
-from vqbet.policies.actor import Actor, Plan
 from vqbet.serving.client import OneRow, connect
 from vqbet.serving.guard import Reason
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.recorder import Recorder
 from vqbet.serving.simrobot import Drive, Faults, SimulatedRobot, summary
-
-H = 4
-
-
-class Homing:
-    """A planner that brings the point to the origin, with chunks that are right if they are executed in time."""
-
-    window, chunk, channels, goal_steps, draws, tags = 2, H, (2, 2, 0), 0, 1, 1
-
-    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Plan:
-        position, rows = observation[:, -1].astype(np.float64), []
-        for _ in range(H):
-            rows.append(np.clip(-position, -0.08, 0.08))
-            position = position + rows[-1]
-        chunk = np.stack(rows, axis=1).astype(np.float32)
-        return Plan(chunk, np.zeros((len(chunk), 1), np.int64), np.zeros((len(chunk), 0)))
-
-    def arguments(self) -> dict[str, Any]:
-        return {}
-
-    def components(self) -> dict[str, dict[str, np.ndarray]]:
-        return {}
-
-
-POLICY = served(Actor(POINT, Homing(), execute="first"))
 
 
 @pytest.fixture(scope="module")
