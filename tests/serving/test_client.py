@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,13 @@ import pytest
 from websockets.sync.client import connect as open_websocket
 
 from tests.support.fake_server import DIGEST, HANDSHAKE, SPEC, Fake
+from tests.support.homing import POLICY
+from tests.support.serving import running
 from vqbet.contract import ServingError
 from vqbet.serving import wire
 from vqbet.serving.client import OneRow, connect
 from vqbet.serving.handshake import KEY
+from vqbet.serving.server import Options
 
 STATE = np.zeros(2, np.float32)
 WINDOW = np.zeros((2, 2), np.float32)
@@ -289,3 +294,30 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(OSError, match="refused"):  # the fault that is planted: websockets alone asks the proxy
             open_websocket(url, open_timeout=2)
         connect(url).close()
+
+
+def test_tls_with_the_authority_of_the_robots_owner(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    named = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, *named], check=True, capture_output=True)
+    with running(POLICY, Options(certificate=certificate, key=key, grace_s=0.2)) as server:
+        url = f"wss://localhost:{server.port}"
+        with connect(url, tls=certificate, robot="arm-3") as policy:
+            policy.start(1)
+            assert policy.act(np.zeros(2)).shape == (2,)
+        with pytest.raises(ServingError, match=r"TLS: .*; check certificate, name and authority"):
+            connect(url)
+        with pytest.raises(ServingError, match=r"connect: ws://"):
+            connect(f"ws://localhost:{server.port}")
