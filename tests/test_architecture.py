@@ -54,6 +54,7 @@ def outputs(stage: dict) -> list:
 def test_a_stage_receives_exactly_its_section() -> None:
     special = {"gate": ["demos", "evaluate", "gate"], "report": []}
     special |= {name: ["demos.views", "demos.corrections", name] for name in ("tokenizer", "prior")}
+    special |= {"bundle": ["demos.views", "bundle"]}
     for name in runner.ORDER:
         stage = graph()[name]
         assert stage["params"][1:] == [f"${{item}}.{section}" for section in special.get(name, [name])]

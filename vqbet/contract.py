@@ -34,6 +34,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
 LEAST_TEMPERATURE = 1e-6  # least divisor of logits before a draw: below it float32 overflows, argmax is the same
+# Tolerance of an observation beyond a channel's limits, as a share of its range: sensors err, and the gate's noise
+# (0.005 of half a range, rarely more than 0.02) is not clipped to the limits. A wrong unit is off by 57 or more.
+SLACK = 0.25
 
 
 class VqbetError(Exception):

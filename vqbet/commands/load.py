@@ -27,13 +27,13 @@ def load(policy: str | PathLike[str], *, digest: str | None = None) -> Session:
     `start` with the goal first. Raises RegistryError where there is no such version, BundleError where the bundle does
     not match its manifest or `digest`.
     """
-    session = _registered(policy, digest) if _is_reference(policy) else _in_folder(Path(policy), digest)
+    session = _registered(policy, digest) if is_reference(policy) else _in_folder(Path(policy), digest)
     if not session.goal:
         session.start(0)
     return session
 
 
-def _is_reference(policy: str | PathLike[str]) -> bool:
+def is_reference(policy: str | PathLike[str]) -> bool:
     return isinstance(policy, str) and REFERENCE.fullmatch(policy) is not None
 
 

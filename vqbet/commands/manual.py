@@ -13,6 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
+    "Robot": ("serve", "fetch", "simrobot"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -50,6 +51,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     ),
     "keys adopt": ("vqbet keys adopt blockpush",),
     "keys list": ("vqbet keys list",),
+    "simrobot": (
+        "vqbet simrobot blockpush --episodes 20 --record recordings",
+        "vqbet simrobot blockpush --realtime --fault latency=0.05 --fault drop=0.02 --fault person=0.5",
+    ),
+    "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
     "flow pipeline": ("vqbet flow pipeline pusht",),

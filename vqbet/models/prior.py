@@ -180,9 +180,13 @@ class Prior(nn.Module):
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         return self.code_head.draw(features, choose)
 
+    def decode(self, codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
+        """Return the actions of the given codes without their offset, in normalised units."""
+        return self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
+
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes, in normalised units."""
-        decoded = self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
+        decoded = self.decode(codes)
         return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -28,11 +28,14 @@ def _vqbet(arguments: Mapping[str, Any], components: Components) -> Planner:
 POLICIES: Kinds = {"vqbet": _vqbet}
 
 
-def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) -> tuple[Actor, Bundle]:
+def load(
+    folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES, watched: bool = False
+) -> tuple[Actor, Bundle]:
     """Read a bundle and build its policy, ready to act.
 
-    kinds: constructors by kind; the comparison passes its own table. Raises BundleError where the bundle is damaged,
-    its kind is not in `kinds`, or this code cannot build it.
+    kinds: constructors by kind; the comparison passes its own table. watched: let plans come with signals, where the
+    planner has any. The component `guard` is no part of the policy, and may be absent. Raises BundleError where the
+    bundle is damaged, its kind is not in `kinds`, or this code cannot build it.
     """
     bundle = read(folder, digest)
     if bundle.kind not in kinds:
@@ -45,6 +48,8 @@ def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) ->
             f"{folder}: this code cannot build a {bundle.kind!r} policy from it ({type(error).__name__}: {error}); "
             f"it was made by code {bundle.provenance.get('code', 'unknown')!r}: use that version, or build it again"
         ) from error
+    if watched and hasattr(policy.planner, "watched"):
+        policy.planner.watched = True
     return policy, bundle
 
 

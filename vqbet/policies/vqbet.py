@@ -10,24 +10,28 @@ from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
 from vqbet.models.prior import Prior, pick
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.in_torch import decided, in_torch
+from vqbet.policies.in_torch import InTensors, decided, in_torch
 
 
 @final
 class VQBeT:
     """A `policies.actor.Planner`: temperature divides the logits before sampling; argmax takes the likeliest codes.
 
+    watched: whether plans come with SIGNALS: the entropy of the codes (nats, at temperature 1, summed over the layers)
+    and the mean absolute offset (normalised units). They change no action.
+
     Raises BundleError unless temperature is a finite number of LEAST_TEMPERATURE or more and argmax a bool.
     """
 
-    def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False) -> None:
+    def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False, watched: bool = False) -> None:
         self.prior = prior.eval()
         number = type(temperature) in (int, float)
         if not (number and LEAST_TEMPERATURE <= temperature < math.inf) or type(argmax) is not bool:
@@ -35,7 +39,7 @@ class VQBeT:
                 f"vqbet policy: sampling: expected a finite temperature of {LEAST_TEMPERATURE:g} or more, and argmax "
                 f"true or false, got {reading.short(temperature)} and {reading.short(argmax)}"
             )
-        self.temperature, self.argmax = temperature, argmax
+        self.temperature, self.argmax, self.watched = temperature, argmax, watched
         shape = prior.tokenizer.shape
         self.window, self.chunk, self.goal_steps = prior.shape.window, shape.chunk, prior.shape.goal_steps
         self.draws = self.tags = shape.layers
@@ -48,16 +52,23 @@ class VQBeT:
         observation: Float[Tensor, "B T D"],
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B Q"],
-    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
-        """Return chunks in physical units, and their codes."""
-        features = self.prior.last(observation, goal)
+    ) -> InTensors:
+        """Return chunks (B, H, A) in physical units, their codes (B, Q), and SIGNALS (B, 2) if watched."""
+        features, entropy = self.prior.last(observation, goal), list[Tensor]()
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
             decided(logits, len(observation))
+            if self.watched:
+                entropy.append(_entropy(logits).view(len(observation), -1).sum(1))
             return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
 
         codes = self.prior.draw(features, choose)
-        return self.prior.tokenizer.normalizer.unnormalize(self.prior.chunk(features, codes)), codes
+        chunk = self.prior.chunk(features, codes)
+        actions = self.prior.tokenizer.normalizer.unnormalize(chunk)
+        if not self.watched:
+            return actions, codes
+        offset = (chunk - self.prior.decode(codes)).abs().mean((1, 2))
+        return actions, codes, torch.stack([torch.stack(entropy).sum(0), offset], 1)
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -94,3 +105,8 @@ class VQBeT:
             return cls(prior, **arguments["sampling"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"vqbet policy: arguments are not those of this version: {error}") from error
+
+
+def _entropy(logits: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
