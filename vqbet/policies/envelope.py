@@ -20,7 +20,7 @@ from vqbet.policies.actor import SIGNALS, Actor, Undecided, uniforms
 from vqbet.policies.vqbet import VQBeT
 
 # A policy changes its actions faster than people where one chunk meets the next, since each has codes of its own.
-MARGIN = 2.0  # times the demonstrations' most rate and acceleration
+MARGIN = 2.0  # times the demonstrations' most rate and acceleration; measured in docs/log.md, 2026-11-29
 LEAST = 0.01  # of a channel's range, allowed in one step however still it was: noise and rounding
 LEVELS = (0.5, 0.9, 0.99, 0.999)  # quantiles kept of each signal
 WINDOWS, PAIRS, BATCH = 2048, 16384, 256  # most windows that are planned for, and pairs of chunks that are encoded
