@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import branches
 from tests.support.guarded import handshake, spec
-from vqbet.contract import SLACK, Channel, ServingError
+from vqbet.contract import SLACK, Channel, ServingError, Spec
 from vqbet.serving import limits as module
 from vqbet.serving.limits import Limits, listed, read
 
@@ -113,7 +113,13 @@ SAID_WRONG: list[tuple[dict[str, list[float]], str]] = [
     ({"observation_low": [-9, 0, 0]}, r"limits of the policy: observation_low: 'o0': -9 is wider than -1.5;"),
     ({"rate": [0.5, math.inf]}, r"limits of the policy: rate: 'a1': expected a finite number, got inf"),
 ]
-LIMITLESS = [(-1.0, math.inf), (math.nan, 1.0), (1.0, -1.0)]
+LIMITLESS: list[tuple[Spec, str]] = [
+    (replace(spec(1, 1), action=(Channel("a0", "m", -1.0, math.inf),)), "'a0': expected a finite number, got inf"),
+    (replace(spec(1, 1), observation=(Channel("o0", "m", math.nan, 1.0),)), "'o0': expected a finite number, got nan"),
+    (replace(spec(1, 1), action=(Channel("a0", "m", 1.0, -1.0),)), "'a0': nothing lies between 1 and -1"),
+    (replace(spec(1, 1), control_hz=math.nan), "control_hz: expected a finite number, got nan"),
+    (replace(spec(1, 1), control_hz=0.0), "control_hz: expected a rate above 0, got 0"),
+]
 FILES = [
     ("limits.toml", b"a = ", r"limits.toml: is not what it should be: .*; expected TOML"),
     ("limits.toml", b"\xff", "is not UTF-8 text"),
@@ -136,10 +142,10 @@ def test_a_server_cannot_widen_the_spec(said: dict[str, list[float]], sentence: 
         Limits.of(handshake(spec(2, 3), said))
 
 
-@pytest.mark.parametrize(("low", "high"), LIMITLESS)
-def test_a_channel_without_limits_cannot_be_guarded(low: float, high: float) -> None:
-    with pytest.raises(ServingError, match=r"channel 'a0': expected finite limits in the spec, got .* can be guarded"):
-        Limits.of(handshake(replace(spec(1, 1), action=(Channel("a0", "m", low, high),))))
+@pytest.mark.parametrize(("of", "sentence"), LIMITLESS)
+def test_a_spec_without_limits_cannot_be_guarded(of: Spec, sentence: str) -> None:
+    with pytest.raises(ServingError, match=f"limits of the spec: {sentence}"):
+        Limits.of(handshake(of))
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), FILES)
@@ -165,8 +171,8 @@ def test_every_branch_of_the_limits_is_taken(tmp_path: Path) -> None:
             test_what_does_not_tighten_is_refused(own, sentence)
         for said, sentence in SAID_WRONG:
             test_a_server_cannot_widen_the_spec(said, sentence)
-        for low, high in LIMITLESS:
-            test_a_channel_without_limits_cannot_be_guarded(low, high)
+        for of, sentence in LIMITLESS:
+            test_a_spec_without_limits_cannot_be_guarded(of, sentence)
         for each in FILES:
             test_a_file_that_is_none_is_a_sentence(tmp_path, *each)
 

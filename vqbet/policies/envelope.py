@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from vqbet.contract import SLACK, Channel, Demonstrations, TrainingError
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
-from vqbet.environment.threads import one_thread
+from vqbet.environment import threads
 from vqbet.policies.actor import SIGNALS, Actor, Undecided, uniforms
 from vqbet.policies.vqbet import VQBeT
 
 # A policy changes its actions faster than people where one chunk meets the next, since each has codes of its own.
-MARGIN = 2.0  # times the demonstrations' most rate and acceleration
+MARGIN = 2.0  # times the demonstrations' most rate and acceleration; measured in docs/log.md, 2026-11-29
 LEAST = 0.01  # of a channel's range, allowed in one step however still it was: noise and rounding
 LEVELS = (0.5, 0.9, 0.99, 0.999)  # quantiles kept of each signal
 WINDOWS, PAIRS, BATCH = 2048, 16384, 256  # most windows that are planned for, and pairs of chunks that are encoded
@@ -43,7 +43,7 @@ def component(
     assert isinstance(planner, VQBeT), "other policies have no codes"
     found = {f"limit.{name}": value for name, value in limits(shown, moved=bool(actor.reference)).items()}
     stride = planner.chunk if actor.execute == "chunk" else 1
-    with one_thread():
+    with threads.of(1):
         table, surprise = transitions(planner, seen, stride)
         signals = {**sampled(planner, windows), "surprise": surprise}
     found |= {f"signal.{name}": np.quantile(each, LEVELS) for name, each in signals.items() if len(each)}

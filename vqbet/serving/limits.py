@@ -14,7 +14,6 @@ A robot's own file is TOML or JSON and can only tighten, channel by channel (uni
 
 from __future__ import annotations
 
-import math
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -82,7 +81,10 @@ class Limits:
                 )
             for place, value in enumerate(values):
                 _tighten(found, name, place, value, f"limits of the policy: {name}: {_channel(spec, name, place)!r}")
-        scalars = {"max_age_s": AGE_PERIODS / spec.control_hz, "patience": float(PATIENCE)}
+        rate_hz = _number(spec.control_hz, "limits of the spec: control_hz")
+        if rate_hz <= 0:
+            raise ServingError(f"limits of the spec: control_hz: expected a rate above 0, got {rate_hz:g}")
+        scalars = {"max_age_s": AGE_PERIODS / rate_hz, "patience": float(PATIENCE)}
         for name, value in (own or {}).items():
             if name in scalars:
                 scalars[name] = _scalar(name, value, scalars[name])
@@ -129,12 +131,12 @@ def _widest(spec: Spec) -> dict[str, Float[np.ndarray, " _"]]:
 
 
 def _ends(channel: Channel) -> tuple[float, float]:
-    if not (math.isfinite(channel.low) and math.isfinite(channel.high) and channel.low <= channel.high):
-        raise ServingError(
-            f"channel {channel.name!r}: expected finite limits in the spec, got {channel.low:g} to {channel.high:g}; "
-            "nothing can be guarded without them"
-        )
-    return channel.low, channel.high
+    """Return the limits of a channel of the spec, without which nothing can be guarded."""
+    where = f"limits of the spec: {channel.name!r}"
+    low, high = _number(channel.low, where), _number(channel.high, where)
+    if low > high:
+        raise ServingError(f"{where}: nothing lies between {low:g} and {high:g}")
+    return low, high
 
 
 def _tighten(found: Mapping[str, np.ndarray], name: str, place: int, value: Any, where: str) -> None:
