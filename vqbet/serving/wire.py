@@ -84,7 +84,8 @@ def _unpacked(fields: dict[Any, Any]) -> Any:
         if type(value) not in (bool, int, float):
             raise ServingError(f"scalar: expected a number, got {type(value).__name__}")
         try:
-            return _allowed(named.get("dtype")).type(value)
+            with np.errstate(over="ignore"):  # to infinity
+                return _allowed(named.get("dtype")).type(value)
         except OverflowError as error:
             raise ServingError(f"scalar: {error}") from error
     return fields
