@@ -56,8 +56,8 @@ def decode(frame: bytes | str, *, most: int) -> dict[str, Any]:
         raise ServingError(f"frame: is not msgpack: {type(error).__name__}: {reading.short(str(error))}") from error
     if type(message) is not dict:
         raise ServingError(f"frame: expected a map, got {type(message).__name__}")
-    if wrong := next((key for key in message if type(key) is not str), None):
-        raise ServingError(f"frame: expected keys of text, got {reading.short(wrong)}")
+    if wrong := [key for key in message if type(key) is not str]:
+        raise ServingError(f"frame: expected keys of text, got {reading.short(wrong[0])}")
     return message
 
 
