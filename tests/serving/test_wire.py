@@ -123,6 +123,8 @@ def nested(depth: int) -> bytes:
         (msgpack.packb(3), "expected a map, got int"),
         (msgpack.packb(array()), "expected a map, got ndarray"),
         (msgpack.packb({1: 2}), "expected keys of text, got 1"),
+        (msgpack.packb({None: 2}), "expected keys of text, got None"),
+        (msgpack.packb({"": 1, b"": 2}), "expected keys of text, got b''"),
         (msgpack.packb({b"x": 2}), "expected keys of text, got b'x'"),
         (msgpack.packb({"x": msgpack.ExtType(5, b"a")}), "extension type 5"),
         (b"", "is not msgpack"),

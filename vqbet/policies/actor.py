@@ -155,14 +155,13 @@ class Actor:
         chunk as it would be executed, in the end without motion. tags, signals: of the newest chunk. Raises as `act`.
         """
         target, age = self._decide(observation, rows)
-        targets = np.zeros((len(rows), *self._chunks.shape[2:]), np.float32)
-        for row, (episode, first) in enumerate(zip(rows, age, strict=True)):
-            left = self._chunks[episode, 0, first:]
-            targets[row, : len(left)] = left
-            if self._led is not None or self.spec.action_kind == "absolute":
-                targets[row, len(left) :] = left[-1]
+        targets = self._chunks[rows, 0]
+        for row in np.flatnonzero(age):
+            left = targets[row, age[row] :].copy()
+            still = left[-1] if self._led is not None or self.spec.action_kind == "absolute" else np.float32(0)
+            targets[row, : len(left)], targets[row, len(left) :] = left, still
         targets[:, 0] = target
-        signals = np.stack([self._signals[row] for row in rows])
+        signals = np.array([self._signals[row] for row in rows])
         return Plan(self.executed(_newest(observation), targets), self._tags[rows, 0, :-1], signals)
 
     def executed(

@@ -139,12 +139,11 @@ class Seats:
 
     def act(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         """Return an answer per request, each of another row; an exception where a row could not be computed."""
-        answers: list[Answer | Exception] = [ServingError("not computed")] * len(asks)
-        for ruled, call in ((True, self._ahead), (False, self._anew)):
-            places = [place for place, ask in enumerate(asks) if (ask.rule == "server") is ruled]
-            for place, answer in zip(places, self._each([asks[place] for place in places], call), strict=True):
-                answers[place] = answer
-        return answers
+        ruled = [ask for ask in asks if ask.rule == "server"]
+        fresh = [ask for ask in asks if ask.rule != "server"]
+        answers = dict(zip(map(id, ruled), self._each(ruled, self._ahead), strict=True))
+        answers |= dict(zip(map(id, fresh), self._each(fresh, self._anew), strict=True))
+        return [answers[id(ask)] for ask in asks]
 
     def _each(self, asks: Sequence[Ask], call: Callable[[Sequence[Ask]], list[Answer]]) -> list[Answer | Exception]:
         """Return the answers of one call; where it fails, of one call per row, so that only the faulty row fails."""
@@ -193,4 +192,4 @@ class Seats:
 
 
 def _stacked(asks: Sequence[Ask]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([ask.row for ask in asks]), np.stack([ask.observed for ask in asks])
+    return np.array([ask.row for ask in asks]), np.array([ask.observed for ask in asks])

@@ -41,6 +41,7 @@ MOST_BYTES = 64 << 20  # of any frame
 LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+LOOKS = 4
 ERROR, AWAY, POLICY = 1011, 1001, 1008  # close codes of RFC 6455
 WRONG = "the server failed at this request; its log says why"
 LOG = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Options:
     once. singular: answer with `action` (A,) in place of `actions` (H, A), as BEHAVIOR's evaluator wants.
 
     Deadlines in seconds: to open a connection, between two requests, to take an answer, for running episodes after a
-    stop, and between two signs of life of a robot that sends nothing.
+    stop, and between two signs of life of a robot that sends nothing. They are looked at LOOKS times in their length.
     """
 
     host: str = "127.0.0.1"
@@ -90,7 +91,12 @@ class _Robot:
     name: str
     named: str
     met: Served
-    dialect: Dialect | None = None
+    path: str
+    dialect: Dialect
+    talk: asyncio.Task[None]
+    due: float  # time of the loop at which it is let go; moved on with every frame
+    late: bool = False
+    asked: bool = False  # whether a request has shown the dialect
     episode: _Episode | None = None
     total_ms: float | None = None
 
@@ -112,6 +118,7 @@ class Server:
         self._most = frame_limit(served.handshake)
         self._robots: set[_Robot] = set()
         self._waiting: list[tuple[Seats, Ask, Computed]] = []
+        self._running = 0  # episodes
         self._draining = False
         self._changed = asyncio.Event()  # set when an episode or a connection ended
 
@@ -123,10 +130,12 @@ class Server:
     async def listening(self) -> AsyncIterator[int]:
         """Serve inside the block, then drain. Yields the port. Raises ServingError where it cannot be had."""
         listener = await self._listen()
+        watching = asyncio.create_task(self._watch())
         try:
             yield next(iter(listener.sockets)).getsockname()[1]
         finally:
             await self._drain(listener)
+            watching.cancel()
 
     async def run(self, ready: Callable[[int], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends running episodes at once."""
@@ -182,7 +191,7 @@ class Server:
         self._draining = True
         try:
             async with asyncio.timeout(self.options.grace_s):
-                while any(robot.episode for robot in self._robots):
+                while self._running:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -241,7 +250,7 @@ class Server:
     def _measured(self, socket: ServerConnection) -> Response:
         gauges = {
             "vqbet_robots": ("Open connections.", len(self._robots)),
-            "vqbet_episodes_running": ("Episodes now.", sum(robot.episode is not None for robot in self._robots)),
+            "vqbet_episodes_running": ("Episodes now.", self._running),
             "vqbet_episodes_limit": ("Episodes at once, at most.", self.options.robots),
             "vqbet_draining": ("1 while the server stops.", self._draining),
         }
@@ -256,11 +265,15 @@ class Server:
     async def _talk(self, socket: ServerConnection) -> None:
         """Serve one robot until it goes, is silent for too long, or makes an error."""
         assert socket.request is not None
-        digest, name = _wanted(urlsplit(socket.request.path).query)
+        url = urlsplit(socket.request.path)
+        digest, name = _wanted(url.query)
         if name and any(robot.name == name for robot in self._robots):  # two that were opening at the same time
             await socket.close(POLICY, f"robot {name} is connected already")
             return
-        robot = _Robot(socket, name, digest, self.served)
+        talk, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert talk is not None
+        dialect = requests.spoken({}, path=url.path)
+        robot = _Robot(socket, name, digest, self.served, url.path, dialect, talk, loop.time() + self.options.idle_s)
         self._robots.add(robot)
         try:
             await self._send(robot, wire.encode(robot.met.handshake.metadata()))
@@ -268,9 +281,12 @@ class Server:
                 pass
         except ConnectionClosed:
             pass
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not robot.late:
+                raise
+            talk.uncancel()
             self.metrics.count("idle")
-            await socket.close(AWAY, f"nothing came or went for {self.options.idle_s:g} s")
+            await socket.close(AWAY, "nothing came, or no answer was taken, for too long")
         except Exception:
             LOG.exception("connection of robot %r", robot.name)
             self.metrics.count("failures")
@@ -282,8 +298,8 @@ class Server:
 
     async def _turn(self, robot: _Robot) -> bool:
         """Answer one request. Returns whether the connection goes on."""
-        async with asyncio.timeout(self.options.idle_s):
-            frame = await robot.socket.recv()
+        robot.due = asyncio.get_running_loop().time() + self.options.idle_s
+        frame = await robot.socket.recv()
         began = time.perf_counter()
         try:
             answer = await self._answered(robot, frame, began)
@@ -297,8 +313,8 @@ class Server:
 
     async def _answered(self, robot: _Robot, frame: bytes | str, began: float) -> bytes | str:
         message = wire.decode(frame, most=self._most)
-        path = robot.socket.request.path if robot.socket.request else "/"
-        robot.dialect = requests.spoken(message, path=urlsplit(path).path, before=robot.dialect)
+        robot.dialect = requests.spoken(message, path=robot.path, before=robot.dialect if robot.asked else None)
+        robot.asked = True
         request = requests.understood(message, robot.dialect, self._speaks_of(robot))
         if request.reset or robot.episode is None or request.session != robot.episode.session:
             self._begin(robot, request)
@@ -334,12 +350,14 @@ class Server:
         row = self._seats.take(seed, request.goal)
         own = request.own or self.options.singular
         robot.episode = _Episode(self._seats, row, seed, request.session, own)
+        self._running += 1
         self.metrics.count("episodes")
 
     def _end(self, robot: _Robot) -> None:
         if robot.episode is not None:
             robot.episode.seats.release(robot.episode.row)
             robot.episode = None
+            self._running -= 1
             self._changed.set()
 
     def _ask(self, episode: _Episode, request: requests.Request) -> Ask:
@@ -369,26 +387,39 @@ class Server:
         self.metrics.count("refused_requests" if known else "failures")
         if not known:
             LOG.error("request of robot %r", robot.name, exc_info=error)
-        dialect = robot.dialect or Dialect.OPENPI
-        await self._send(robot, requests.refused(dialect, str(error) if known else WRONG))
-        if dialect is Dialect.VLLM:
+        await self._send(robot, requests.refused(robot.dialect, str(error) if known else WRONG))
+        if robot.dialect is Dialect.VLLM:
             return True
         await robot.socket.close(ERROR, "refused; the frame before says why")
         return False
 
     async def _send(self, robot: _Robot, frame: bytes | str) -> None:
-        async with asyncio.timeout(self.options.writing_s):
-            await robot.socket.send(frame)
+        robot.due = asyncio.get_running_loop().time() + self.options.writing_s
+        await robot.socket.send(frame)
+
+    async def _watch(self) -> None:
+        """Let go of robots that are late. One look at all of them is cheaper than a timer per frame."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(self.options.idle_s, self.options.writing_s) / LOOKS)
+            for robot in self._robots:
+                if not robot.late and loop.time() > robot.due:
+                    robot.late = True
+                    robot.talk.cancel()
 
     # --- computing ---------------------------------------------------------------------------------------------------
 
     async def _computed(self, ask: Ask, seats: Seats) -> tuple[Answer, float]:
-        """Return the answer, and the seconds of the call that it came from."""
-        loop = asyncio.get_running_loop()
-        future: Computed = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._compute)  # after all connections that have a request in this turn of the loop
+        """Return the answer, and the seconds of the call that it came from.
+
+        Where one episode runs, nothing can meet: its request is computed at once, which saves two turns of the loop.
+        """
+        future: Computed = asyncio.get_running_loop().create_future()
         self._waiting.append((seats, ask, future))
+        if self._running == 1:
+            self._compute()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._compute)  # after all connections with a request in this turn
         return await future
 
     def _compute(self) -> None:

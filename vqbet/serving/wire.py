@@ -56,8 +56,8 @@ def decode(frame: bytes | str, *, most: int) -> dict[str, Any]:
         raise ServingError(f"frame: is not msgpack: {type(error).__name__}: {reading.short(str(error))}") from error
     if type(message) is not dict:
         raise ServingError(f"frame: expected a map, got {type(message).__name__}")
-    if wrong := next((key for key in message if type(key) is not str), None):
-        raise ServingError(f"frame: expected keys of text, got {reading.short(wrong)}")
+    if wrong := [key for key in message if type(key) is not str]:
+        raise ServingError(f"frame: expected keys of text, got {reading.short(wrong[0])}")
     return message
 
 
@@ -84,7 +84,8 @@ def _unpacked(fields: dict[Any, Any]) -> Any:
         if type(value) not in (bool, int, float):
             raise ServingError(f"scalar: expected a number, got {type(value).__name__}")
         try:
-            return _allowed(named.get("dtype")).type(value)
+            with np.errstate(over="ignore"):  # to infinity
+                return _allowed(named.get("dtype")).type(value)
         except OverflowError as error:
             raise ServingError(f"scalar: {error}") from error
     return fields
