@@ -13,6 +13,7 @@ import numpy as np
 
 from vqbet.bundle import Bundle, read
 from vqbet.contract import BundleError, Spec
+from vqbet.policies import exported
 from vqbet.policies.actor import TERMS, Actor, Planner, understood
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
@@ -29,11 +30,15 @@ POLICIES: Kinds = {"vqbet": _vqbet}
 
 
 def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) -> tuple[Actor, Bundle]:
-    """Read a bundle and build its policy, ready to act.
+    """Read a bundle, or what `vqbet export` made of one, and build its policy, ready to act.
 
-    kinds: constructors by kind; the comparison passes its own table. Raises BundleError where the bundle is damaged,
-    its kind is not in `kinds`, or this code cannot build it.
+    An exported policy runs in onnxruntime and imports no torch; its bundle's only component is that of the guard, if
+    any. kinds: constructors by kind; the comparison passes its own table. Raises BundleError where a file is damaged,
+    the bundle's kind is not in `kinds`, or this code cannot build it.
     """
+    if exported.is_exported(folder):
+        found = exported.read(folder, digest)
+        return found.policy, found.bundle
     bundle = read(folder, digest)
     if bundle.kind not in kinds:
         known = ", ".join(sorted(kinds))

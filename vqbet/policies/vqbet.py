@@ -6,7 +6,7 @@ Section 3.4 of VQ-BeT (arXiv 2403.03181). Only the last position is computed, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -50,10 +50,19 @@ class VQBeT:
         uniform: Float[Tensor, "B Q"],
     ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
         """Return chunks in physical units, and their codes."""
+        return self.drawn(observation, goal, uniform, decided)
+
+    def drawn(
+        self, observation: Tensor, goal: Tensor | None, uniform: Tensor, check: Callable[[Tensor, int], object]
+    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
+        """Return `plan` in tensors. check: receives logits (M, K) before codes are drawn from them, and B.
+
+        Has no branch on values, so that it can be exported (`policies.to_onnx`).
+        """
         features = self.prior.last(observation, goal)
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
-            decided(logits, len(observation))
+            check(logits, observation.shape[0])
             return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
 
         codes = self.prior.draw(features, choose)
