@@ -136,6 +136,7 @@ class Prior(nn.Module):
     """
 
     decoded: Float[Tensor, "K ... H A"] | None
+    places: Int[Tensor, " Q"]
 
     def __init__(
         self,
@@ -154,6 +155,8 @@ class Prior(nn.Module):
         self.shape, self.objective = shape, objective or Objective()
         self.tokenizer = tokenizer.requires_grad_(False).eval()
         self.register_buffer("decoded", _table(tokenizer), persistent=False)
+        powers = tokenizer.shape.codes ** torch.arange(tokenizer.shape.layers).flip(0)
+        self.register_buffer("places", powers, persistent=False)  # of the table's layers, counted in chunks
         self.normalizer, self.goal = normalizer, goal
         goal_inputs = goal.channels if goal is not None else 0
         self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
@@ -183,7 +186,10 @@ class Prior(nn.Module):
 
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes, in normalised units."""
-        decoded = self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
+        if self.decoded is None:
+            decoded = self.tokenizer.decode(codes)
+        else:
+            decoded = self.decoded.flatten(0, -3).index_select(0, (codes * self.places).sum(1))
         return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -284,7 +290,7 @@ def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tens
 
     Probabilities are integers in units of 2^-48: sums of integers are exact, in whatever order a GPU adds.
     """
-    cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
+    cumulative = (logits.double().softmax(1) * 2.0**48).long().cumsum(1)
     threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
     return (cumulative <= threshold).sum(1)  # searchsorted is the same integer, and no operator of ONNX
 

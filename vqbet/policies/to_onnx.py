@@ -71,7 +71,7 @@ class _Graph(nn.Module):
             sums.append(logits.double().view(rows, -1).sum(1))  # float64: finite logits have a finite sum
 
         drawn = self.planner.drawn(observation, goal, uniform, summed)
-        return (*drawn, torch.stack(sums).sum(0) if len(sums) > 1 else sums[0])
+        return (*drawn, sum(sums[1:], sums[0]))
 
 
 def _example(planner: VQBeT) -> tuple[Tensor, ...]:

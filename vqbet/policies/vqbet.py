@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -63,7 +64,12 @@ class VQBeT:
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
             check(logits, observation.shape[0])
-            return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
+            if self.argmax:
+                return logits.argmax(1)
+            codes = pick(logits / self.temperature, uniform[:, layers].flatten())
+            if torch.compiler.is_exporting():  # a graph cannot stop at logits that are no numbers: codes stay codes
+                codes = codes.clamp_max(logits.shape[1] - 1)
+            return codes
 
         codes = self.prior.draw(features, choose)
         return self.prior.tokenizer.normalizer.unnormalize(self.prior.chunk(features, codes)), codes
