@@ -21,8 +21,7 @@ import numpy as np
 from vqbet import environment, policies
 from vqbet.contract import Env
 from vqbet.demos import store
-from vqbet.environment import processes
-from vqbet.environment.threads import one_thread
+from vqbet.environment import processes, threads
 from vqbet.evaluation import pool as rollouts
 from vqbet.evaluation import rollout
 from vqbet.evaluation.pool import Assignment, RolloutPool
@@ -54,7 +53,7 @@ def alone(demos: Path, job: Assignment) -> tuple[int, float]:
     known = store.read(demos)
     world = Recorded(worlds.make(job.label.world, known))
     assert job.bundle is not None
-    with one_thread():
+    with threads.of(1):
         rollout.play(world, policies.load(job.bundle)[0], job.seeds, job.label)
     env = worlds.make(job.label.world, known)
     began = time.perf_counter()

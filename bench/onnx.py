@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def shipped(task: str) -> Prior:
 
 def read_bytes(prior: Prior) -> int:
     """Return the bytes of weights that a plan of one episode reads: of the last layer of offsets only Q rows."""
-    numbers = sum(parameter.numel() for parameter in prior.parameters() if parameter.requires_grad)
+    numbers: float = sum(parameter.numel() for parameter in prior.parameters() if parameter.requires_grad)
     if prior.offset_head is not None:
         weight, bias = prior.offset_head.head.products[-1]
         numbers -= (weight.numel() + bias.numel()) * (1 - 1 / prior.tokenizer.shape.codes)
@@ -75,7 +76,7 @@ def operators(work: Callable[[], object]) -> int:
     return len(seen.events())
 
 
-def works(prior: Prior) -> tuple[dict[str, Callable[[], object]], int]:
+def works(prior: Prior) -> tuple[dict[str, Callable[[], Any]], int]:
     """Return what takes turns, and the number of nodes of the graph."""
     import onnx
 
@@ -87,7 +88,7 @@ def works(prior: Prior) -> tuple[dict[str, Callable[[], object]], int]:
     graph = to_onnx.graph(planner)
     exported = InOnnx(graph, to_onnx.shape(planner))
     weights = torch.ones(read_bytes(prior) // 4)
-    plans = {
+    plans: dict[str, Callable[[], Any]] = {
         "read": weights.sum,
         "torch": lambda: planner.plan(observation, goal, uniform),
         "onnxruntime": lambda: exported.plan(observation, goal, uniform),

@@ -218,6 +218,12 @@ class TestFit:
         assert policy.health["trained_steps"] == 4
         assert policy.history[-1]["step"] == 20
 
+    def test_its_bundle_guards(self, folder: Path) -> None:
+        """By limits of the demonstrations, for whoever serves it."""
+        component = bundle.read(folder).components["guard"]
+        assert (component["limit.start_low"] <= DEMOS.action[DEMOS.episode_starts]).all()
+        assert component["signal.entropy"].shape == (4,)
+
     def test_act_needs_no_start(self, folder: Path) -> None:
         without, with_it = vqbet.load(folder), vqbet.load(folder)
         with_it.start(0)

@@ -30,7 +30,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vqbet' has no attribute {name!r}; there are {', '.join(__all__)}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"vqbet.{name} needs {error.name}, which is not installed: pip install 'vqbet[pipeline]'"
+        ) from error
     globals()[name] = value  # the next access does not call this function
     return value
 

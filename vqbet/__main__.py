@@ -5,11 +5,15 @@ An edge like flows/: the only module of vqbet that may import flows, and only fo
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("vqbet: only a robot's part is installed (docs/robot.md); for this command: pip install 'vqbet[pipeline]'")
 
 from vqbet.commands import console
 from vqbet.commands.key_verbs import keys
@@ -57,15 +61,46 @@ DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
 def ingest(
     task: Task,
     source: Annotated[str, typer.Argument(help="path or URL of published data; none: the task's own oracle")] = "",
+    recordings: Annotated[
+        Path | None, typer.Option("--from", help="a folder of reviewed recordings, to be added to the present data")
+    ] = None,
 ) -> None:
     """Bring demonstrations into data/<task>.zarr, check them, version them with DVC and push them."""
     from vqbet.commands import ingest as stage
 
     root, params = _project(task)
-    collected = stage.collect(root, task, params, source, console.watch())
+    if recordings is None:
+        collected = stage.collect(root, task, params, source, console.watch())
+    elif source:
+        raise typer.BadParameter("expected a source or --from, got both; one of them at a time")
+    else:
+        from vqbet.commands import recordings as recorded
+
+        collected = recorded.collect(root, task, params, recordings, console.watch())
     version = stage.publish(root, console.watch())
     console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, data version {collected.digest[:12]}")
     console.say(f"data.dvc {version.md5[:12]}: {version.files} files of all tasks, pushed and audited")
+
+
+@app.command()
+def review(
+    folder: Annotated[Path, typer.Argument(help="a folder of recordings, as a robot's recorder writes it")],
+    accept: Annotated[str, typer.Option(help="numbers of recordings to learn from, such as 3,5 or 3-7")] = "",
+    reject: Annotated[str, typer.Option(help="numbers of recordings to leave out")] = "",
+    success: Annotated[str, typer.Option(help="numbers of recordings that succeeded")] = "",
+    failure: Annotated[str, typer.Option(help="numbers of recordings that failed")] = "",
+    note: Annotated[str, typer.Option(help="written beside these decisions")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="list recordings without anything unusual too")] = False,
+) -> None:
+    """List recordings that a person must look at before they are ingested, and write down what was decided."""
+    from vqbet.commands import review as stage
+
+    named = {"accept": accept, "reject": reject, "success": success, "failure": failure}
+    if any(named.values()):
+        stage.mark(folder, **{name: stage.numbers(text) for name, text in named.items()}, note=note)
+    found, broken = stage.run(folder)
+    console.table(stage.rows(found, broken, everything=everything))
+    console.say(f"{len(found)} recordings, {sum(each.open for each in found)} without a decision")
 
 
 @app.command()
@@ -293,6 +328,95 @@ def rollout(
     from vqbet.commands import play
 
     console.table(play.run(_root(), reference, episodes, seed, out, console.watch()))
+
+
+@app.command()
+def serve(
+    policy: Annotated[str, typer.Argument(help="<task>@champion, <task>/<version>, or the folder of a bundle")],
+    host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    digest: Annotated[str, typer.Option(help="serve the bundle of this digest or nothing")] = "",
+    robots: Annotated[int, typer.Option(min=1, max=1024, help="episodes at once")] = 8,
+    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the ledger")] = 10.0,
+    singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
+) -> None:
+    """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
+    from vqbet.commands import serve as command
+    from vqbet.commands.load import is_reference
+    from vqbet.serving.server import Options
+
+    if is_reference(policy):
+        _root()
+    options = Options(
+        host=host,
+        port=port,
+        token=os.environ.get(command.TOKEN, ""),
+        certificate=certificate,
+        key=key,
+        robots=robots,
+        singular=singular,
+        idle_s=idle,
+        grace_s=grace,
+    )
+    command.run(policy, digest or None, options, console.say, every_s=every)
+
+
+@app.command()
+def fetch(
+    reference: Reference, folder: Annotated[Path, typer.Argument(help="new or empty; for a machine without registry")]
+) -> None:
+    """Copy a registered policy to a folder, every byte checked."""
+    from vqbet.commands import serve as command
+
+    _root()
+    console.table(command.fetch(str(reference), folder))
+
+
+@app.command()
+def simrobot(
+    task: Annotated[str, typer.Argument(help="a task with a world, such as blockpush")],
+    server: Annotated[str, typer.Option(help="of `vqbet serve`; its token in $VQBET_TOKEN")] = "ws://127.0.0.1:8000",
+    episodes: Annotated[int, typer.Option(min=1, help="how many episodes to play")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="the first episode's seed, of world, policy and faults")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="name=number, repeatable: jitter, latency, drop, noise, beyond, stuck or person"),
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="at the control rate; else as fast as it goes")] = False,
+    execute: Annotated[str, typer.Option(help="first, chunk or average; none: the bundle's own rule")] = "",
+    digest: Annotated[str, typer.Option(help="play the bundle of this digest or nothing")] = "",
+    name: Annotated[str, typer.Option(help="of the robot, at the server and in recordings")] = "simrobot",
+    limits: Annotated[
+        Path | None, typer.Option(help="the robot's own limits, .toml or .json; only tighter ones")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="folder of recordings, for vqbet ingest --from")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
+    wait: Annotated[float, typer.Option(min=0.0, help="seconds to wait for a server that is gone")] = 0.0,
+) -> None:
+    """Drive a simulated robot by a served policy, with faults to order, through guard and recorder."""
+    from vqbet.commands import simrobot as command
+
+    asked = command.Practice(
+        server=server,
+        episodes=episodes,
+        seed=seed,
+        faults=fault or (),
+        realtime=realtime,
+        execute=execute,
+        digest=digest,
+        name=name,
+        limits=limits,
+        record=record,
+        certificate=certificate,
+        wait_s=wait,
+    )
+    console.table(command.run(_root(), task, asked, console.watch()))
 
 
 @app.command()

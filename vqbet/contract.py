@@ -34,6 +34,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
 LEAST_TEMPERATURE = 1e-6  # least divisor of logits before a draw: below it float32 overflows, argmax is the same
+# Tolerance of an observation beyond a channel's limits, as a share of its range: sensors err, and the gate's noise
+# (0.005 of half a range, rarely more than 0.02) is not clipped to the limits. A wrong unit is off by 57 or more.
+SLACK = 0.25
 
 
 class VqbetError(Exception):
@@ -148,7 +151,9 @@ class Demonstrations:
     """Demonstrations of a task in memory: flat arrays over steps, cut into episodes by `episode_ends`.
 
     `episode_ends[e]` is one past the last step of episode e (the replay-buffer convention of Diffusion Policy).
-    `state` holds the simulator state of each step, from which a world can be restored; None for data without states.
+    `state` holds the simulator state of each step, from which a world can be restored; None for data without states,
+    NaN at every step of an episode that has none, see `stateless`.
+    `intervention` marks the steps of recorded episodes at which a person acted; None for data without recordings.
     `columns` holds one array of length E for each of COLUMNS. `digest` is the sha256 of the store's manifest.
     """
 
@@ -160,6 +165,7 @@ class Demonstrations:
     columns: Mapping[str, np.ndarray]
     state: Float[np.ndarray, "N S"] | None = None  # float64
     digest: str = ""
+    intervention: Bool[np.ndarray, " N"] | None = None
 
     @classmethod
     def of(
@@ -213,6 +219,13 @@ class Demonstrations:
     @property
     def lengths(self) -> Int[np.ndarray, " E"]:
         return np.diff(self.episode_ends, prepend=0)
+
+    @property
+    def stateless(self) -> Bool[np.ndarray, " E"]:
+        """Return which episodes have no simulator state: a robot has none, nor has data without states."""
+        if self.state is None:
+            return np.ones(len(self.episode_ends), bool)
+        return np.logical_and.reduceat(np.isnan(self.state).all(axis=1), self.episode_starts)
 
 
 MARGIN = 0.1  # of a recorded range, added on either side for default limits

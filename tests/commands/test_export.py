@@ -62,7 +62,7 @@ def test_a_graph_that_computes_something_else_is_not_written(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted fault: the graph of another temperature."""
-    other = to_onnx.graph(untrained.build("average", temperature=3.0).planner)
+    other = to_onnx.graph(untrained.build("average", temperature=3.0, watched=True).planner)
     monkeypatch.setattr(to_onnx, "graph", lambda planner: other)
     with pytest.raises(BundleError, match="parity: expected equal codes in all of 1024 generated scenes, got "):
         export.run(str(bundle), tmp_path / "out", Watch())

@@ -116,7 +116,7 @@ MERGED = "m0: &m0 {a: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1},
 )
 def test_a_value_that_is_none_is_a_short_sentence(tmp_path: Path, value: str, named: str) -> None:
     path = edited(tmp_path, "episodes: 1000", f"episodes: {value}", "blockpush")
-    line = 1 + path.read_text(encoding="utf-8").split("  demos: {episodes:")[0].count("\n")
+    line = 1 + path.read_text(encoding="utf-8").split("  demos: {<<: *demos, episodes:")[0].count("\n")
     with pytest.raises(ConfigError, match=named.replace("line 7", f"line {line}")) as caught:
         config.task(path, "blockpush")
     assert len(str(caught.value)) < 700
@@ -312,3 +312,10 @@ def test_many_keys_are_read_in_no_time(tmp_path: Path) -> None:
 def test_views_are_known_names_each_once(tmp_path: Path, views: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         config.task(edited(tmp_path, "views: []", f"views: {views}", "blockpush"), "blockpush")
+
+
+def test_the_default_of_corrections_is_not_in_a_policys_provenance(tmp_path: Path) -> None:
+    """Policies of before there was the parameter have the same recipe."""
+    assert config.task(SHIPPED, "kitchen").demos.learned() == {"views": ["absolute"]}
+    path = edited(tmp_path, "views: [absolute]", "views: [absolute], corrections: only", "kitchen")
+    assert config.task(path, "kitchen").demos.learned() == {"views": ["absolute"], "corrections": "only"}

@@ -105,3 +105,12 @@ def test_the_mirror_of_a_goal_reached_is_a_goal_reached() -> None:
 def test_push_t_without_states_is_refused() -> None:
     with pytest.raises(ConfigError, match="pusht: its demonstrations have no states"):
         doubled(replace(pushed("pusht"), state=None))
+    with pytest.raises(ConfigError, match="pusht: its demonstrations have no states"):
+        doubled(replace(pushed("pusht"), state=np.full_like(pushed("pusht").state, np.nan)))
+
+
+def test_episodes_without_states_are_mirrored_by_what_the_others_know() -> None:
+    demos = pushed("pusht")
+    state = np.array(demos.state)
+    state[demos.episode_starts[-1] :] = np.nan
+    np.testing.assert_allclose(doubled(replace(demos, state=state)).observation, doubled(demos).observation, atol=1e-3)

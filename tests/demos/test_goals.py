@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_goal_is_the_callers_own_and_an_empty_batch_has_none() -> None:
 
 @pytest.mark.parametrize("index", [[-1], [4 * VARIANTS], [0, 4 * VARIANTS + 7]])
 def test_a_window_that_is_not_there_is_refused(index: list[int]) -> None:
-    with pytest.raises(IndexError, match="expected steps from 0 to 3"):
+    with pytest.raises(IndexError, match="expected windows from 0 to 3"):
         with_goals(numbered([4])).gather(np.array(index))
 
 
@@ -195,3 +196,13 @@ def test_a_world_asks_for_what_its_policies_are_told(task: str) -> None:
     assert asking.goals().shape == (2, len(asking.goal))
     assert plain.goals().shape == (2, 0)
     assert asking.goals().dtype == plain.goals().dtype == np.float32
+
+
+def test_goals_of_corrections_are_those_of_the_same_steps() -> None:
+    demos = replace(numbered([6, 5]), intervention=np.isin(np.arange(11), [2, 3]))
+    chosen = {"window": 2, "chunk": 1, "goal": CHANNELS, "goal_steps": 2}
+    every, only = windows(demos, **chosen), windows(demos, **chosen, corrections="only")
+    steps = np.array([2, 3, *range(6, 11)])
+    assert len(only) == VARIANTS * len(steps)
+    numbers = (steps[:, None] * VARIANTS + np.arange(VARIANTS)).ravel()
+    np.testing.assert_array_equal(only.gather(np.arange(len(only)))["goal"], every.gather(numbers)["goal"])

@@ -27,6 +27,7 @@ from vqbet.demos import store
 from vqbet.demos.store import inspection, manifest, schema
 from vqbet.files import atomic
 
+GOLDEN_RECORDED = "eba2839375ba60755c75baf7e8ee7707b62d30ea5d84deb2f7a9c761bbaf4316"
 GOLDEN_DIGEST = "70ee1cad10bb05f97953a04496a0852a397f833ba696389240be35e0debe6f9c"
 
 
@@ -125,6 +126,22 @@ def test_the_format_has_not_changed(tmp_path: Path) -> None:
     assert store.write(tmp_path / "demo.zarr", counted([1000, 500, 1])) == GOLDEN_DIGEST
     manifest_bytes = (tmp_path / "demo.zarr" / "manifest.json").read_bytes()
     assert hashlib.sha256(manifest_bytes).hexdigest() == GOLDEN_DIGEST
+
+
+def test_a_store_with_recordings_is_of_version_2(tmp_path: Path) -> None:
+    demos = counted([1000, 500, 1])
+    demos = replace(demos, intervention=np.arange(1501) % 3 == 0)
+    assert store.write(tmp_path / "demo.zarr", demos) == GOLDEN_RECORDED
+    assert_equal(store.read(tmp_path / "demo.zarr"), demos)
+    assert store.recorded(tmp_path / "demo.zarr")
+    store.write(tmp_path / "demo.zarr", counted([3]))
+    assert not store.recorded(tmp_path / "demo.zarr")
+
+
+def test_marks_of_another_length_or_type_are_not_written(tmp_path: Path) -> None:
+    for marks in (np.zeros(2, bool), np.zeros(3, np.int8)):
+        with pytest.raises(StoreError, match="data/intervention: expected"):
+            store.write(tmp_path / "demo.zarr", replace(counted([3]), intervention=marks))
 
 
 def test_other_readers_of_the_replay_buffer_convention_can_read_it(tmp_path: Path) -> None:

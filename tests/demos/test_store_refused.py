@@ -258,6 +258,7 @@ DOCUMENTS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "no spec": ("zarr.json", lambda d: d.update(attributes={}), "zarr.json: no spec in the attributes"),
     "attributes as a list": ("zarr.json", lambda d: d.update(attributes=[]), "zarr.json: no spec"),
     "another schema": ("zarr.json", lambda d: d["attributes"].update(schema_version=2), "schema_version: expected 1"),
+    "no schema": ("zarr.json", lambda d: d["attributes"].update(schema_version=None), "schema_version: expected 1"),
     "a spec of text": ("zarr.json", lambda d: d["attributes"].update(spec="x"), "spec: expected the keys of a spec"),
     "a spec with a new key": ("zarr.json", lambda d: d["attributes"]["spec"].update(robot="x"), "robot"),
     "a spec without a rate": ("zarr.json", lambda d: d["attributes"]["spec"].pop("control_hz"), "control_hz"),
@@ -293,7 +294,7 @@ def test_arrays_that_the_schema_does_not_know_or_must_have(folder: Path) -> None
     (folder / "data" / "img").mkdir()
     (folder / "data" / "img" / "zarr.json").write_bytes((folder / OBSERVATION).read_bytes())
     sign(folder)
-    assert "data/img: a node that schema version 1 does not have" in refused(folder)
+    assert "data/img: a node that schema version 2 does not have" in refused(folder)
     (folder / "data" / "img" / "zarr.json").unlink()
     (folder / "data" / "time_s" / "zarr.json").unlink()
     sign(folder)

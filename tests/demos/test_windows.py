@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.support.examples import up_to
 from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import Demonstrations
-from vqbet.demos.windows import Windows
+from vqbet.coordinates.mirror import doubled
+from vqbet.demos.windows import Windows, complete_chunks
 
 
 def numbered(lengths: list[int]) -> Demonstrations:
@@ -123,7 +124,7 @@ def test_windows_of_an_empty_batch() -> None:
 
 @pytest.mark.parametrize("index", [[-1], [4], [0, 7]])
 def test_a_step_that_is_not_there_is_refused(index: list[int]) -> None:
-    with pytest.raises(IndexError, match="expected steps from 0 to 3"):
+    with pytest.raises(IndexError, match="expected windows from 0 to 3"):
         Windows(numbered([4]), window=2, chunk=2).gather(np.array(index))
 
 
@@ -153,3 +154,42 @@ def test_synthetic_demonstrations_are_equal_for_an_equal_seed_and_bimodal() -> N
     sides = [part[:, 1].mean() for part in np.split(first.action, first.episode_ends[:-1])]
     assert min(np.abs(sides)) > 0.2
     assert sum(side > 0 for side in sides) == 10
+
+
+def corrected() -> Demonstrations:
+    """Three episodes of six steps; a person acts in the second one at steps 8, 9 and 10, and nobody in the others."""
+    return replace(numbered([6, 6, 6]), intervention=np.isin(np.arange(18), [8, 9, 10]))
+
+
+def test_all_steps_are_learned_from_unless_only_corrections_are() -> None:
+    plain, marked = Windows(numbered([6, 6, 6]), window=3, chunk=2), Windows(corrected(), window=3, chunk=2)
+    for name, array in plain.gather(np.arange(18)).items():
+        np.testing.assert_array_equal(marked.gather(np.arange(18))[name], array)
+
+
+def test_only_corrections_of_an_episode_with_interventions() -> None:
+    windows = Windows(corrected(), window=3, chunk=2, corrections="only")
+    assert windows.steps.tolist() == [*range(6), 8, 9, 10, *range(12, 18)]
+    batch = windows.gather(np.arange(len(windows)))
+    assert batch["observation"][6:9, :, 0].tolist() == [[6, 7, 8], [7, 8, 9], [8, 9, 10]]  # what led there is seen
+    assert batch["valid"][6:9].tolist() == [
+        [False, False, True, True],
+        [False, True, True, True],
+        [True, True, True, False],  # the policy acted again after step 10
+    ]
+    whole = Windows(numbered([6, 6, 6]), window=3, chunk=2).gather(np.array([0, 5, 12]))
+    for name, array in whole.items():
+        np.testing.assert_array_equal(batch[name][[0, 5, 9]], array)
+
+
+def test_chunks_of_corrections_are_the_persons_from_end_to_end() -> None:
+    chunks = complete_chunks(corrected(), 3, "only")[:, :, 0]
+    assert chunks.tolist() == [[s, s + 1, s + 2] for s in (0, 1, 2, 3, 8, 12, 13, 14, 15)]
+
+
+def test_mirror_images_keep_the_marks() -> None:
+    twice = doubled(corrected(), lambda demos: (-demos.observation, -demos.action))
+    assert Windows(twice, window=1, chunk=1, corrections="only").steps.tolist() == [
+        *(s for s in range(18) if not 6 <= s < 12 or s in (8, 9, 10)),
+        *(s + 18 for s in range(18) if not 6 <= s < 12 or s in (8, 9, 10)),
+    ]

@@ -194,7 +194,7 @@ def test_records_of_another_plan_get_no_numbers(files: Path) -> None:
     assert '<span class="badge none">NOT_COMPARABLE</span>' in page
     assert "Side by side" not in page
     assert "seeds are missing" in page
-    assert "What the gate saw" not in page
+    assert "Evidence of the gate" not in page
 
 
 @pytest.mark.slow

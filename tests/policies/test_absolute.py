@@ -46,6 +46,23 @@ def test_limits_are_those_of_commands() -> None:
     assert (commands.min(), commands.max()) == pytest.approx((-0.3, 0.3))
 
 
+@pytest.mark.parametrize("execute", ["first", "chunk", "average"])
+def test_what_follows_leads_from_target_to_target(execute: str) -> None:
+    """The first of the actions ahead is that of `act`, bit for bit; the others are right where each was reached."""
+    ahead, acted, targets = policy(execute), policy(execute), policy(execute, absolute=())
+    rows = np.arange(6)
+    for each in (ahead, acted, targets):
+        each.reset(SEEDS)
+    for scene in SCENES[:4]:
+        commands, planned = ahead.ahead(scene, rows).chunk, targets.ahead(scene, rows).chunk
+        np.testing.assert_array_equal(commands[:, 0], acted.act(scene, rows))
+        reached = np.concatenate([scene[:, None, [1, 4]], planned[:, :-1]], axis=1)
+        moving = slice(1) if execute == "chunk" else slice(None)  # a chunk that runs out stands still, both ways
+        np.testing.assert_allclose(
+            (reached + commands * np.array([0.5, 0.25], np.float32))[:, moving], planned[:, moving], atol=1e-4
+        )
+
+
 def test_it_survives_the_way_to_a_bundle_and_back() -> None:
     acted, again = policy(), small.rebuilt("vqbet", policy())
     assert again.absolute == COUNTED

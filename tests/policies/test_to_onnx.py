@@ -18,14 +18,14 @@ from vqbet.models.normalizer import Normalizer
 from vqbet.models.prior import Prior, PriorShape
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape
 from vqbet.policies import parity, to_onnx
-from vqbet.policies.actor import Actor, Undecided
+from vqbet.policies.actor import SIGNALS, Actor, Undecided
 from vqbet.policies.in_onnx import InOnnx
 from vqbet.policies.vqbet import VQBeT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FORMS: dict[str, dict[str, Any]] = {
-    "plain": {"execute": "average"},
-    "goals as tokens, codes in turn": {"goal": 2, "sequential": True, "temperature": 0.7},
+    "plain": {"execute": "average", "watched": True},
+    "goals as tokens, codes in turn": {"watched": True, "goal": 2, "sequential": True, "temperature": 0.7},
     "goals as features, likeliest codes": {"goal": 2, "goal_as": "features", "argmax": True, "execute": "chunk"},
 }
 
@@ -56,6 +56,7 @@ def test_a_graph_plans_what_torch_plans(form: str) -> None:
     scenes = parity.generated(SPEC, one.goal, one.planner.window, 400, seed=1)
     found = parity.compare(one, other, scenes, lambda _done, _count: None)
     assert found.apart < 1e-6
+    assert to_onnx.shape(one.planner).signals == (len(SIGNALS) if one.planner.watched else 0)
     goals = GOALS if one.goal else None
     ours, theirs = (play(actor, observations(), SEEDS, goals) for actor in (one, other))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -85,27 +86,3 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(BundleError, match=r"export needs onnxscript, which is not here: pip install 'vqbet\[export\]'"):
         to_onnx.graph(build().planner)
-
-
-class Watched:
-    """A planner that returns two signals beside chunk and codes: sums of the codes, and of the chunk."""
-
-    def __init__(self, planner: VQBeT) -> None:
-        self.planner, self.prior = planner, planner.prior
-        for name in ("window", "chunk", "channels", "goal_steps", "draws", "tags"):
-            setattr(self, name, getattr(planner, name))
-
-    def drawn(self, *given: Any) -> tuple[torch.Tensor, ...]:
-        chunk, codes = self.planner.drawn(*given)
-        return chunk, codes, torch.stack([codes.sum(1).float(), chunk.sum((1, 2))], dim=1)
-
-
-def test_signals_are_an_output_where_the_planner_returns_them() -> None:
-    watched = Watched(build().planner)
-    shape = to_onnx.shape(watched)  # type: ignore[arg-type]
-    assert shape.signals == 2
-    plan = InOnnx(to_onnx.graph(watched), shape).plan(  # type: ignore[arg-type]
-        observations(T, 6).transpose(1, 0, 2), None, small.draws(watched.planner, 6).numpy()
-    )
-    expected = np.stack([plan.tags.sum(1), plan.chunk.sum((1, 2))], axis=1)
-    np.testing.assert_allclose(plan.signals, expected, rtol=1e-4, atol=1e-4)

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support import untrained
 from tests.support.synthetic import synthetic
-from vqbet.contract import WorldError
-from vqbet.serving.session import SLACK, Session
+from vqbet.contract import SLACK, WorldError
+from vqbet.serving.session import Session
 
 DEMOS = synthetic(4, D=5, A=2)
 LOW, HIGH = (np.array([getattr(channel, end) for channel in DEMOS.spec.observation]) for end in ("low", "high"))

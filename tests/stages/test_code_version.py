@@ -104,19 +104,11 @@ class TestClosure:
 
 TABLE = """
 from vqbet.contract import Task
-from vqbet.tasks import push, cook
 
-def _push():
-    from vqbet.tasks.push.world import World
-    return World()
+def found(name):
+    return ROWS[name]
 
-def _cook():
-    from vqbet.tasks.cook.world import World
-    return World()
-
-TASKS = {task.name: task for task in (push.TASK, cook.TASK)}
-WORLDS = {"push": _push, "cook": _cook}
-MODULES = {"push": "vqbet.tasks.push.world", "cook": "vqbet.tasks.cook.world"}
+ROWS = {"push": "vqbet.tasks.push:TASK", "cook": "vqbet.tasks.cook:TASK"}
 COMMON = 1
 """
 PUSH, COOK = ("vqbet.tasks.push",), ("vqbet.tasks.cook",)
@@ -135,6 +127,8 @@ class TestTasks:
             tasks__cook__world="from vqbet.tasks.cook import picture",
             tasks__cook__picture="SIZE = 1",
         )
+        for name in ("push", "cook"):
+            (package / "tasks" / name / "__init__.py").write_text(f"from vqbet.tasks.{name} import world\nTASK = 1")
         (package / "tasks" / "__init__.py").write_text(TABLE)
         return package
 
@@ -152,14 +146,14 @@ class TestTasks:
         after = Sources(house).digest("vqbet.stage", PUSH), Sources(house).digest("vqbet.stage", COOK)
         assert after[0] == before[0]
         assert after[1] != before[1]
-        table = TABLE.replace("push, cook", "push, cook, door").replace("cook.TASK)", "cook.TASK, door.TASK)")
+        table = TABLE.replace('"cook":', '"door": "vqbet.tasks.door:TASK", "cook":')
         (house / "tasks" / "door").mkdir()
         (house / "tasks" / "door" / "__init__.py").write_text("")
         (house / "tasks" / "__init__.py").write_text(table)
         assert Sources(house).digest("vqbet.stage", PUSH) == before[0], "a task was added"
 
     @pytest.mark.parametrize(
-        ("old", "new"), [("COMMON = 1", "COMMON = 2"), ("return World()", "return World(1)"), ('"push": _push, ', "")]
+        ("old", "new"), [("COMMON = 1", "COMMON = 2"), ("[name]", "[name, 1]"), ("push:TASK", "push:OTHER")]
     )
     def test_the_tasks_own_row_counts(self, house: Path, old: str, new: str) -> None:
         before = Sources(house).digest("vqbet.stage", PUSH)

@@ -280,6 +280,16 @@ def test_goal_poses_are_those_that_demonstrations_pass_through(demos: Demonstrat
     assert len(spread) == len(middle)
 
 
+def test_recorded_episodes_have_no_poses(demos: Demonstrations) -> None:
+    state = np.array(demos.state)
+    state[demos.episode_starts[-1] :] = np.nan
+    recorded = replace(demos, state=state)
+    assert recorded.stateless.tolist() == [False] * (len(demos.lengths) - 1) + [True]
+    without = demonstrated_poses(recorded)
+    np.testing.assert_array_equal(without, demonstrated_poses(demos)[: len(without)])
+    assert np.isfinite(without).all()
+
+
 def test_goals_that_make_no_sense_are_refused(demos: Demonstrations) -> None:
     for poses, told in ((np.zeros((2, 2)), r"\(2, 2\)"), (np.zeros((0, 3)), r"\(0, 3\)"), (np.zeros(3), r"\(3,\)")):
         with pytest.raises(WorldError, match=rf"goals: expected finite poses of shape \(M, 3\), got shape {told}"):
@@ -288,6 +298,8 @@ def test_goals_that_make_no_sense_are_refused(demos: Demonstrations) -> None:
         PushT(goal_poses=np.full((1, 3), np.nan))
     with pytest.raises(WorldError, match="hold no states to take poses from"):
         demonstrated_poses(replace(demos, state=None))
+    with pytest.raises(WorldError, match="hold no states to take poses from"):
+        demonstrated_poses(replace(demos, state=np.full_like(demos.state, np.nan)))
     with pytest.raises(WorldError, match=r"another spec: control_hz: 10\.0 here, 20\.0 there"):
         demonstrated_poses(replace(demos, spec=replace(demos.spec, control_hz=20.0)))
     with pytest.raises(WorldError, match="expected a demonstration of 5 steps or more"):

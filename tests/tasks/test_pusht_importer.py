@@ -298,3 +298,8 @@ def test_replay_refuses_what_it_cannot_replay(buffer: Path) -> None:
         replay(PushT(), Demonstrations(spec=demos.spec, **fields), np.arange(3))
     with pytest.raises(WorldError, match="an episode has 75 steps, the world ends after 20"):
         replay(PushT(max_steps=20), demos, np.arange(3))
+    assert demos.state is not None
+    demos.state[demos.episode_starts[2] : demos.episode_ends[2]] = np.nan  # recorded on a robot
+    with pytest.raises(WorldError, match="hold no states"):
+        replay(PushT(), demos, np.arange(3))
+    replay(PushT(), demos, np.arange(2))

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 QUIET_S = 10.0  # without a terminal, the least time between two lines
 INTERRUPTED = 130
 NO_MEMORY = re.compile("cannot allocate memory|can't allocate memory|CUDA out of memory", re.IGNORECASE)
-SHOWN = ("loss", "reconstruction", "accuracy_0", "accuracy_1", "samples_per_s")  # beside a bar; the run has all
+SHOWN = (
+    "loss",
+    "reconstruction",
+    "accuracy_0",
+    "accuracy_1",
+    "samples_per_s",
+    "success",
+)  # beside a bar; the run has all
 
 
 def say(sentence: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from vqbet import environment, policies
 from vqbet.commands.load import is_reference
 from vqbet.contract import BundleError
-from vqbet.environment.threads import one_thread
+from vqbet.environment import threads
 from vqbet.policies import exported, parity
 from vqbet.policies.actor import Actor, understood
 from vqbet.policies.in_onnx import InOnnx
@@ -33,8 +33,8 @@ def run(policy: str, out: Path, watch: Watch) -> dict[str, str]:
     `export` is missing, and for a kind of policy that has no graph; `out` is then as it was.
     """
     exported.check_free(out)
-    with _bundle(policy) as (folder, digest), one_thread():
-        actor, bundle = policies.load(folder, digest)
+    with _bundle(policy) as (folder, digest), threads.of(1):
+        actor, bundle = policies.load(folder, digest, watched=True)
         planner = _exportable(policy, actor)
         from vqbet.policies import to_onnx  # imported late: needs torch
 

@@ -25,9 +25,11 @@ from vqbet.commands import console
 from vqbet.contract import LEAST_TEMPERATURE, ConfigError, Demonstrations, Spec, TrainingError
 from vqbet.demos.store import schema
 from vqbet.demos.windows import Windows, complete_chunks
+from vqbet.environment import threads
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape
+from vqbet.policies import envelope
 from vqbet.policies.actor import Actor, Execute
 from vqbet.policies.vqbet import VQBeT
 from vqbet.serving.session import Session
@@ -87,10 +89,12 @@ def fit(
     chunks = complete_chunks(demos, chunk)
     _refuse_few(demos, chunks, chosen)
     watch = Watch() if quiet else console.watch()
-    with _own_randomness(seed), tempfile.TemporaryDirectory() as scratch:
+    with _own_randomness(seed), threads.of(threads.training()), tempfile.TemporaryDirectory() as scratch:
         tokenizer = _tokenizer(demos, chunks, chosen, watch, Path(scratch))
         prior, history = _prior(demos, tokenizer, chosen, watch, Path(scratch))
         actor = Actor(demos.spec, VQBeT(prior, temperature=chosen.temperature), execute=chosen.execute)
+        windows = Windows(demos, window=chosen.window, chunk=chosen.chunk)
+        guard = envelope.component(actor, [demos], demos, windows)
         folder = Path(scratch) / "policy"
         provenance = {"code": code_version.digest(__name__), "data": _digest(demos), "params": asdict(chosen)}
         bundle.write(
@@ -98,7 +102,7 @@ def fit(
             kind="vqbet",
             spec=demos.spec,
             arguments=actor.arguments(),
-            components=actor.components(),
+            components={**actor.components(), "guard": guard},
             provenance=provenance,
         )
         return FittedPolicy(folder, health=tokenizer.health(chunks), history=history)

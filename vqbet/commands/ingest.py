@@ -38,8 +38,9 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     """Write a task's demonstrations to its store and record their source. A store made by the same recipe is kept.
 
     Raises PipelineError, before anything is done, where data/ cannot be versioned or lacks another task's store;
-    ConfigError where the task has neither importer nor oracle; ValidationError where the demonstrations are not fit for
-    training. After an error the previous store is untouched.
+    ConfigError where the task has neither importer nor oracle; StoreError where the present store holds recorded
+    episodes; ValidationError where the demonstrations are not fit for training. After an error the previous store is
+    untouched.
     """
     paths = Paths(root, task)
     completeness.check(root, task)
@@ -51,6 +52,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
         if known["recipe"] == recipe and known["digest"] == store.digest(paths.store):
             origin.keep(paths, known["digest"], _scripted(oracle, task, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)
+    _refuse_loss(paths)
     if oracle:
         demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, task, params)
     else:
@@ -62,6 +64,15 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
     artifacts.write_json(note, {"recipe": recipe, "digest": digest, "episodes": made.episodes, "steps": made.steps})
     return made
+
+
+def _refuse_loss(paths: Paths) -> None:
+    """Raise StoreError where the present store holds recorded episodes, which the new one would not hold."""
+    if paths.store.is_dir() and store.recorded(paths.store):
+        raise StoreError(
+            f"{paths.store}: holds episodes recorded on a robot, which would be lost from data/; nothing was done. To "
+            "add more of them: vqbet ingest --from. To begin again without them, remove this folder first"
+        )
 
 
 def publish(root: Path, watch: Watch) -> versions.DataVersion:

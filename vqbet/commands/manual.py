@@ -8,19 +8,24 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Demonstrations": ("ingest", "drift"),
+    "Demonstrations": ("ingest", "review", "drift"),
     "Parameters": ("params", "check"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
-    "Robot": ("export",),
+    "Robot": ("export", "serve", "fetch", "simrobot"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
 
 EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
-    "ingest": ("vqbet ingest blockpush", "vqbet ingest pusht ~/downloads/pusht.zip"),
+    "ingest": (
+        "vqbet ingest blockpush",
+        "vqbet ingest pusht ~/downloads/pusht.zip",
+        "vqbet ingest blockpush --from recordings",
+    ),
+    "review": ("vqbet review recordings", "vqbet review recordings --accept 3,5 --reject 4 --success 3"),
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
     "params": ("vqbet params", "vqbet params blockpush"),
     "check": ("vqbet check blockpush",),
@@ -47,6 +52,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     ),
     "keys adopt": ("vqbet keys adopt blockpush",),
     "keys list": ("vqbet keys list",),
+    "simrobot": (
+        "vqbet simrobot blockpush --episodes 20 --record recordings",
+        "vqbet simrobot blockpush --realtime --fault latency=0.05 --fault drop=0.02 --fault person=0.5",
+    ),
+    "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
     "flow pipeline": ("vqbet flow pipeline pusht",),

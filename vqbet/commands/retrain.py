@@ -44,6 +44,6 @@ def _there(paths: Paths, chosen: TaskParams) -> bool:
     policy = bundle.read(paths.policy)
     made = policy.provenance
     asked = {name: getattr(chosen, name).model_dump(mode="json") for name in ("prior", "bundle")}
-    asked |= {"demos": {"views": chosen.demos.views}, "tokenizer": made_with(chosen.tokenizer)}
+    asked |= {"demos": chosen.demos.learned(), "tokenizer": made_with(chosen.tokenizer)}
     same = made["params"] == asked and made["data"] == store.digest(paths.store)
     return same and len(retraining_history.played(paths, policy)) == chosen.evaluate.episodes

@@ -21,7 +21,7 @@ from vqbet.comparison.timed import Job
 from vqbet.contract import ConfigError, Demonstrations, Env
 from vqbet.coordinates import views
 from vqbet.demos import store
-from vqbet.environment.threads import one_thread
+from vqbet.environment import threads
 from vqbet.evaluation import records, rollout
 from vqbet.evaluation.rollout import Label
 from vqbet.policies.actor import Actor
@@ -170,7 +170,7 @@ def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float
     """Return milliseconds on one thread, for 1 and 64 episodes: median of a planning call, and per executed action."""
     every = actor.planner.chunk if actor.execute == "chunk" else 1
     found = {}
-    with one_thread():
+    with threads.of(1):
         for batch in (1, 64):
             times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
             found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)

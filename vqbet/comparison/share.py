@@ -29,4 +29,5 @@ def share(demos: Demonstrations, fraction: float, seed: int) -> Demonstrations:
         episode_ends=np.cumsum(ends - starts),
         columns={name: column[kept] for name, column in demos.columns.items()},
         state=None if demos.state is None else demos.state[steps],
+        intervention=None if demos.intervention is None else demos.intervention[steps],
     )

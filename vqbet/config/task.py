@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,12 +49,22 @@ class DemosParams(Section):
         "commands lead to; the policy gives at each step the command that leads to the planned position. A "
         "view is refused where the world is not made for it."
     )
+    corrections: Literal["all", "only"] = Field(
+        description="Steps of recorded episodes that policies learn from. `all`: every step. `only`: of episodes in "
+        "which a person intervened, only the steps at which the person acted. Baselines of the comparison learn from "
+        "all."
+    )
 
     @model_validator(mode="after")
     def distinct(self) -> DemosParams:
         if len(set(self.views)) != len(self.views):
             raise ValueError(f"views: expected each view once, got {', '.join(self.views)}")
         return self
+
+    def learned(self) -> dict[str, Any]:
+        """Return what determines a policy besides the data, for its provenance; defaults of later versions are left
+        out, so that the provenance of earlier policies still compares as equal."""
+        return {"views": self.views} | ({} if self.corrections == "all" else {"corrections": self.corrections})
 
 
 class ValidateParams(Section):

@@ -28,4 +28,5 @@ def doubled(demos: Demonstrations, mirror: Mirror) -> Demonstrations:
         episode_ends=np.concatenate([demos.episode_ends, demos.episode_ends + len(demos.action)]),
         columns={name: np.tile(column, 2) for name, column in demos.columns.items()},
         state=None,
+        intervention=None if demos.intervention is None else np.tile(demos.intervention, 2),
     )

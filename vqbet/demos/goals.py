@@ -12,16 +12,24 @@ import numpy as np
 from jaxtyping import Int
 
 from vqbet.contract import Demonstrations
-from vqbet.demos.windows import Windows
+from vqbet.demos.windows import Corrections, Windows
 
 VARIANTS = 16
 
 
 def windows(
-    demos: Demonstrations, *, window: int, chunk: int, goal: Sequence[str], goal_steps: int, ends_only: bool = False
+    demos: Demonstrations,
+    *,
+    window: int,
+    chunk: int,
+    goal: Sequence[str],
+    goal_steps: int,
+    ends_only: bool = False,
+    corrections: Corrections = "all",
 ) -> Windows | GoalWindows:
     """Return training windows, with goals where `goal` names channels; `ends_only`: only ends of episodes are goals."""
-    plain, variants = Windows(demos, window=window, chunk=chunk), 1 if ends_only else VARIANTS
+    plain = Windows(demos, window=window, chunk=chunk, corrections=corrections)
+    variants = 1 if ends_only else VARIANTS
     return GoalWindows(plain, demos, channels=goal, steps=goal_steps, variants=variants) if goal else plain
 
 
@@ -48,8 +56,8 @@ class GoalWindows:
         names = [channel.name for channel in demos.spec.observation]
         if steps < 1 or not channels or not set(channels) <= set(names):
             raise ValueError(f"expected 1 goal step or more and channels among {names}, got {steps} of {channels}")
-        if len(windows) != len(demos.observation):
-            raise ValueError(f"expected windows of these {len(demos.observation)} steps, got {len(windows)}")
+        if windows.recorded != len(demos.observation):
+            raise ValueError(f"expected windows of these {len(demos.observation)} steps, got {windows.recorded}")
         self._windows, self._steps, self._variants = windows, steps, variants
         self._goal = np.ascontiguousarray(demos.observation[:, [names.index(name) for name in channels]])
         self._first = np.repeat(demos.episode_starts, demos.lengths)
@@ -62,8 +70,9 @@ class GoalWindows:
         """Return `Windows.gather` and "goal" (B, G, C) float32, oldest first. Raises IndexError likewise."""
         if index.dtype.kind != "i":  # a mask, divided, would pass for steps
             raise IndexError(f"expected a vector of signed integers, got {index.dtype}")
-        current, variant = index // self._variants, index % self._variants
-        batch = self._windows.gather(current)
+        window, variant = index // self._variants, index % self._variants
+        batch = self._windows.gather(window)
+        current = self._windows.steps[window]
         left = self._last[current] - current
         end = current - (-(variant + 1) * left // self._variants)
         wanted = end[:, None] + np.arange(1 - self._steps, 1)

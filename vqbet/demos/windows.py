@@ -8,19 +8,21 @@ every episode is the current step (position T - 1) of exactly one window, and `v
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vqbet.contract import Demonstrations
+
+Corrections = Literal["all", "only"]
 
 
 @final
 class Windows:
-    """All windows of a set of demonstrations; the current step of window i is step i of the store.
+    """All windows of a set of demonstrations. `steps[i]`, the current step of window i, is i unless steps are left out.
 
-    Position t of window i stands for step i - (T - 1) + t. Steps outside the episode of step i are replaced by its
+    Position t of window i is step steps[i] - (T - 1) + t. Steps outside the episode of that step are replaced by its
     nearest step, so no window spans two episodes. `valid` is True where a slot is a recorded step:
 
     - A position is a training target where `valid[:, t]` (t < T). Padded positions of the past are no targets, because
@@ -29,10 +31,13 @@ class Windows:
     - Within the chunk of a target, `valid[:, t:t+H]` is False where the chunk runs past the episode's end and repeats
       the last action.
 
+    corrections: "only" leaves out the steps of episodes with interventions at which nobody intervened, as current steps
+    and in `valid`, so that of such episodes a policy learns from the person alone (DAgger, arXiv 1011.0686).
+
     Raises ValueError where T or H is not positive, or `episode_ends` does not cut the steps into episodes.
     """
 
-    def __init__(self, demos: Demonstrations, *, window: int, chunk: int) -> None:
+    def __init__(self, demos: Demonstrations, *, window: int, chunk: int, corrections: Corrections = "all") -> None:
         if window < 1 or chunk < 1:
             raise ValueError(f"expected window and chunk of at least 1 step, got window={window}, chunk={chunk}")
         steps, lengths = len(demos.observation), demos.lengths
@@ -43,36 +48,48 @@ class Windows:
             )
         self.window = window
         self.chunk = chunk
+        self.recorded = steps  # N, of which some may be left out
         self._observation = np.ascontiguousarray(demos.observation)
         self._action = np.ascontiguousarray(demos.action)
         self._first = np.repeat(demos.episode_starts, lengths)  # (N,) first step of each step's episode
         self._last = np.repeat(demos.episode_ends - 1, lengths)  # (N,)
         self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) offsets of a window's slots from its current step
+        self._taught = taught(demos, corrections)
+        self.steps = np.flatnonzero(self._taught)
 
     def __len__(self) -> int:
-        return len(self._observation)
+        return len(self.steps)
 
     def gather(self, index: Int[np.ndarray, " B"]) -> dict[str, np.ndarray]:
-        """Return the windows whose current steps are `index`, as fresh arrays in the order of `index`.
+        """Return the windows numbered `index`, as fresh arrays in the order of `index`.
 
         Returns "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
-        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a step that does not exist.
+        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a window that does not exist.
         """
         if index.ndim != 1 or index.dtype.kind != "i":
             raise IndexError(f"expected a vector of signed integers, got shape {index.shape} of {index.dtype}")
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
-            raise IndexError(f"expected steps from 0 to {len(self) - 1}, got {index.min()} to {index.max()}")
-        wanted = index[:, None] + self._offsets  # (B, T+H-1)
-        nearest = np.clip(wanted, self._first[index][:, None], self._last[index][:, None])
+            raise IndexError(f"expected windows from 0 to {len(self) - 1}, got {index.min()} to {index.max()}")
+        current = self.steps[index]
+        wanted = current[:, None] + self._offsets  # (B, T+H-1)
+        nearest = np.clip(wanted, self._first[current][:, None], self._last[current][:, None])
         return {
             "observation": np.take(self._observation, nearest[:, : self.window], axis=0),
             "action": np.take(self._action, nearest, axis=0),
-            "valid": wanted == nearest,
+            "valid": (wanted == nearest) & self._taught[nearest],
         }
 
 
-def complete_chunks(demos: Demonstrations, chunk: int) -> Float[np.ndarray, "M H A"]:
-    """Return every chunk of H actions that lies within its episode, in physical units."""
-    windows = Windows(demos, window=1, chunk=chunk)
+def taught(demos: Demonstrations, corrections: Corrections) -> Bool[np.ndarray, " N"]:
+    """Return the steps to learn from: all, or of episodes with interventions only those at which a person acted."""
+    if corrections == "all" or demos.intervention is None:
+        return np.ones(len(demos.observation), bool)
+    corrected = np.logical_or.reduceat(demos.intervention, demos.episode_starts)
+    return demos.intervention | ~np.repeat(corrected, demos.lengths)
+
+
+def complete_chunks(demos: Demonstrations, chunk: int, corrections: Corrections = "all") -> Float[np.ndarray, "M H A"]:
+    """Return every chunk of H actions that lies within its episode, in physical units. corrections: see `Windows`."""
+    windows = Windows(demos, window=1, chunk=chunk, corrections=corrections)
     batch = windows.gather(np.arange(len(windows)))
     return batch["action"][batch["valid"].all(axis=1)]

@@ -26,8 +26,8 @@ BADGES = {"PROMOTE": "good", "REJECT": "bad", "HOLD": "warn", "NOT_COMPARABLE": 
 MEANINGS = {
     "PROMOTE": "Every check passed: this policy may become champion.",
     "REJECT": "A check failed: the champion stays.",
-    "HOLD": "Nothing failed and something is undecided: more episodes may decide.",
-    "NOT_COMPARABLE": "The records do not answer the plan's question.",
+    "HOLD": "No check failed, and at least one is undecided: more episodes may decide it.",
+    "NOT_COMPARABLE": "The records cannot be compared as the plan requires.",
 }
 MEND = "run the stage that writes it again: dvc repro"
 DRAWN = 150  # episodes in a chart of trajectories
@@ -161,13 +161,14 @@ def _gate_pictures(
     rivals = "the candidate's score above the champion's" if plan.champion else "the candidate's score"
     other = f"; a dot: not {plan.slices[0].name}" if len(plan.slices) > 1 else ""
     found = {
-        "Where the interval stood at each look; the dashed line is what it must exceed.": gate_figures.looked(
+        "Confidence interval at each interim look. Dashed: the limit that it must exceed.": gate_figures.looked(
             plan, verdict["looked"], name="looked"
         ),
     }
     if verdict["comparison"]:
         caption = (
-            "Dashed: no difference, and the margin. Dotted: error rate and the power asked for. Paler: earlier looks."
+            "Power over the true difference. Dashed: no difference, and the margin. Dotted: error rate and required "
+            "power. Paler: earlier looks."
         )
         found[caption] = gate_figures.power(plan, verdict["comparison"], name="power")
     found[f"Every seed, in order: {rivals}{other}."] = gate_figures.outcomes(plan, judged, name="outcomes")

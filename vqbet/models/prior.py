@@ -184,12 +184,15 @@ class Prior(nn.Module):
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         return self.code_head.draw(features, choose)
 
+    def decode(self, codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
+        """Return the actions of the given codes without their offset, in normalised units."""
+        if self.decoded is None:
+            return self.tokenizer.decode(codes)
+        return self.decoded.flatten(0, -3).index_select(0, (codes * self.places).sum(1))
+
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes, in normalised units."""
-        if self.decoded is None:
-            decoded = self.tokenizer.decode(codes)
-        else:
-            decoded = self.decoded.flatten(0, -3).index_select(0, (codes * self.places).sum(1))
+        decoded = self.decode(codes)
         return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -29,12 +29,15 @@ def _vqbet(arguments: Mapping[str, Any], components: Components) -> Planner:
 POLICIES: Kinds = {"vqbet": _vqbet}
 
 
-def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) -> tuple[Actor, Bundle]:
+def load(
+    folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES, watched: bool = False
+) -> tuple[Actor, Bundle]:
     """Read a bundle, or what `vqbet export` made of one, and build its policy, ready to act.
 
-    An exported policy runs in onnxruntime and imports no torch; its bundle's only component is that of the guard, if
-    any. kinds: constructors by kind; the comparison passes its own table. Raises BundleError where a file is damaged,
-    the bundle's kind is not in `kinds`, or this code cannot build it.
+    An exported policy runs in onnxruntime, imports no torch, and its plans always come with signals; its bundle's only
+    component is `guard`, if any. kinds: constructors by kind; the comparison passes its own table. watched: let plans
+    come with signals, where the planner has any. The component `guard` is no part of the policy, and may be absent.
+    Raises BundleError where a file is damaged, the bundle's kind is not in `kinds`, or this code cannot build it.
     """
     if exported.is_exported(folder):
         found = exported.read(folder, digest)
@@ -50,6 +53,8 @@ def load(folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES) ->
             f"{folder}: this code cannot build a {bundle.kind!r} policy from it ({type(error).__name__}: {error}); "
             f"it was made by code {bundle.provenance.get('code', 'unknown')!r}: use that version, or build it again"
         ) from error
+    if watched and hasattr(policy.planner, "watched"):
+        policy.planner.watched = True
     return policy, bundle
 
 

@@ -17,7 +17,9 @@ from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
+SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
+SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )  # SplitMix64
@@ -136,18 +138,42 @@ class Actor:
         """Start episodes. Raises WorldError where the goals do not fit this policy."""
         self._start(np.array(seeds, np.int64), self._fitting(seeds, goals))
 
-    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
-        """Return the next actions. Raises WorldError on a misshapen or non-finite observation or a non-finite plan."""
-        self._observe(observation, rows)
-        age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
-        fresh = rows[age == 0]
-        if len(fresh):
-            self._plan(fresh)
-        action = self._average(rows) if self.execute == "average" else self._chunks[rows, 0, age]
-        self._steps[rows] += 1
+    def act(
+        self, observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"], rows: Int[np.ndarray, " B"]
+    ) -> Float[np.ndarray, "B A"]:
+        """Return the next actions. Raises WorldError on a misshapen or non-finite observation or a non-finite plan.
+
+        observation (B, T, D): the last T of each episode, oldest first, which replace those that were kept here.
+        """
+        target, _ = self._decide(observation, rows)
+        return self.executed(_newest(observation), target[:, None])[:, 0]
+
+    def ahead(
+        self, observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"], rows: Int[np.ndarray, " B"]
+    ) -> Plan:
+        """Act, and return what would follow: chunk[:, 0] are the actions of `act`, the others the rest of the newest
+        chunk as it would be executed, in the end without motion. tags, signals: of the newest chunk. Raises as `act`.
+        """
+        target, age = self._decide(observation, rows)
+        targets = np.zeros((len(rows), *self._chunks.shape[2:]), np.float32)
+        for row, (episode, first) in enumerate(zip(rows, age, strict=True)):
+            left = self._chunks[episode, 0, first:]
+            targets[row, : len(left)] = left
+            if self._led is not None or self.spec.action_kind == "absolute":
+                targets[row, len(left) :] = left[-1]
+        targets[:, 0] = target
+        signals = np.stack([self._signals[row] for row in rows])
+        return Plan(self.executed(_newest(observation), targets), self._tags[rows, 0, :-1], signals)
+
+    def executed(
+        self, observation: Float[np.ndarray, "B D"], targets: Float[np.ndarray, "B H A"]
+    ) -> Float[np.ndarray, "B H A"]:
+        """Return planned actions as they are executed from `observation` on: clamped, and with `absolute` as commands,
+        of which each counts from the target before it."""
         if self._led is not None:
-            action = self._led.commands(observation, action)
-        return np.clip(action, self._low, self._high)
+            first = self._led.commands(observation, targets[:, 0])
+            targets = np.concatenate([first[:, None], np.diff(targets, axis=1) / self._led.reach], axis=1)
+        return np.clip(targets, self._low, self._high)
 
     def arguments(self) -> dict[str, Any]:
         """Return the `arguments` of `policies.build`; JSON-clean."""
@@ -211,23 +237,40 @@ class Actor:
         kept = chunk if self.execute == "average" else 1
         self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
         self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # last column: 0 where planned
+        self._signals = [np.zeros(0, np.float32)] * episodes  # of the newest chunk
 
     def _moved(self) -> None:
         self._motion = goal_frame.onto(self._goals, np.array(self.reference)) if self.reference else None
 
+    def _decide(
+        self, observation: np.ndarray, rows: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B A"], Int[np.ndarray, " B"]]:
+        """Return the planned action of this step, and its place in the newest chunk, after planning where due."""
+        self._observe(observation, rows)
+        age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
+        fresh = rows[age == 0]
+        if len(fresh):
+            self._plan(fresh)
+        target = self._average(rows) if self.execute == "average" else self._chunks[rows, 0, age]
+        self._steps[rows] += 1
+        return target, age
+
     def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
-        expected = (len(rows), len(self.spec.observation))
+        expected = (len(rows), *(self._history.shape[1:] if observation.ndim == 3 else self._history.shape[2:]))
         if observation.shape != expected:
             raise WorldError(
                 f"policy for {self.spec.task!r}: observation: expected shape {expected}, got {observation.shape}"
             )
         if not np.isfinite(observation).all():
-            row, channel = np.argwhere(~np.isfinite(observation))[0]
+            row, *_, channel = place = np.argwhere(~np.isfinite(observation))[0]
             name = self.spec.observation[channel].name
             raise WorldError(
                 f"policy for {self.spec.task!r}: observation {name!r} of episode {rows[row]} is "
-                f"{observation[row, channel]}"
+                f"{observation[tuple(place)]}"
             )
+        if observation.ndim == 3:
+            self._history[rows] = observation
+            return
         first = self._steps[rows] == 0
         self._history[rows, :-1] = np.where(first[:, None, None], observation[:, None], self._history[rows, 1:])
         self._history[rows, -1] = observation
@@ -236,13 +279,15 @@ class Actor:
         """Insert a new chunk before the older ones of these episodes."""
         uniform = uniforms(self._seeds[rows], self._steps[rows], self.planner.draws)
         motion = None if self._motion is None else self._motion[rows]
-        chunk, tags, _ = self._planned(self._history[rows], self._goals[rows], motion, uniform, rows)
+        chunk, tags, signals = self._planned(self._history[rows], self._goals[rows], motion, uniform, rows)
         if self.execute == "average":
             self._chunks[rows, 1:] = self._chunks[rows, :-1]
             self._tags[rows, 1:] = self._tags[rows, :-1]
         self._chunks[rows, 0] = chunk
         self._tags[rows, 0, :-1] = tags
         self._tags[rows, 0, -1] = 0
+        for row, certain in zip(rows, signals, strict=True):
+            self._signals[row] = certain
 
     def _planned(
         self,
@@ -270,6 +315,10 @@ class Actor:
         overlapping = self._chunks[rows][:, ages, ages]  # (B, H, A): each chunk's action for the current step
         agree = (self._tags[rows] == self._tags[rows, :1]).all(2)[:, :, None].astype(np.float32)  # (B, H, 1)
         return (overlapping * agree).sum(1) / agree.sum(1)
+
+
+def _newest(observation: Float[np.ndarray, "B *T D"]) -> Float[np.ndarray, "B D"]:
+    return observation[:, -1] if observation.ndim == 3 else observation
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:

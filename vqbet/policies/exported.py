@@ -25,7 +25,7 @@ from vqbet.policies.in_onnx import GraphShape, InOnnx
 
 SCHEMA_VERSION = 1
 MANIFEST, GRAPH = "exported.json", "policy.onnx"
-MAX_MANIFEST_BYTES = 1 << 22
+MAX_MANIFEST_BYTES = 1 << 26  # the guard's table of 1,024 codes has a million numbers
 MAX_GRAPH_BYTES = 1 << 31  # a protobuf holds no more
 KEYS = {"schema", "bundle", "kind", "spec", "arguments", "graph", "guard", "parity", "files", "digest"}
 GUARD = "guard"  # the component of a bundle that holds the numbers of the robot's guard

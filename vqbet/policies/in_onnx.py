@@ -15,7 +15,7 @@ from vqbet.contract import BundleError
 from vqbet.policies.actor import Plan, Undecided
 
 OBSERVATION, UNIFORM, GOAL = "observation", "uniform", "goal"  # inputs of a graph
-CHUNK, CODES, SIGNALS, SUMS = "chunk", "codes", "signals", "sums"  # its outputs
+CHUNK, CODES, SUMS = "chunk", "codes", "sums"  # outputs; with SIGNALS of `policies.actor`, "signals" too
 FATAL = 4  # onnxruntime's severity: its errors are raised as exceptions besides
 
 
@@ -56,7 +56,7 @@ class GraphShape:
             CODES: ("tensor(int64)", (self.tags,)),
         }
         if self.signals:
-            found[SIGNALS] = ("tensor(float)", (self.signals,))
+            found["signals"] = ("tensor(float)", (self.signals,))
         return {**found, SUMS: ("tensor(double)", ())}
 
 

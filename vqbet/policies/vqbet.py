@@ -11,24 +11,27 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
 from vqbet.models.prior import Prior, pick
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.in_torch import decided, in_torch
+from vqbet.policies.in_torch import InTensors, decided, in_torch
 
 
 @final
 class VQBeT:
     """A `policies.actor.Planner`: temperature divides the logits before sampling; argmax takes the likeliest codes.
 
+    watched: whether plans come with SIGNALS: the entropy of the codes (nats, at temperature 1, summed over the layers)
+    and the mean absolute offset (normalised units). They change no action.
+
     Raises BundleError unless temperature is a finite number of LEAST_TEMPERATURE or more and argmax a bool.
     """
 
-    def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False) -> None:
+    def __init__(self, prior: Prior, *, temperature: float = 1.0, argmax: bool = False, watched: bool = False) -> None:
         self.prior = prior.eval()
         number = type(temperature) in (int, float)
         if not (number and LEAST_TEMPERATURE <= temperature < math.inf) or type(argmax) is not bool:
@@ -36,7 +39,7 @@ class VQBeT:
                 f"vqbet policy: sampling: expected a finite temperature of {LEAST_TEMPERATURE:g} or more, and argmax "
                 f"true or false, got {reading.short(temperature)} and {reading.short(argmax)}"
             )
-        self.temperature, self.argmax = temperature, argmax
+        self.temperature, self.argmax, self.watched = temperature, argmax, watched
         shape = prior.tokenizer.shape
         self.window, self.chunk, self.goal_steps = prior.shape.window, shape.chunk, prior.shape.goal_steps
         self.draws = self.tags = shape.layers
@@ -49,21 +52,23 @@ class VQBeT:
         observation: Float[Tensor, "B T D"],
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B Q"],
-    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
-        """Return chunks in physical units, and their codes."""
+    ) -> InTensors:
+        """Return chunks (B, H, A) in physical units, their codes (B, Q), and SIGNALS (B, 2) if watched."""
         return self.drawn(observation, goal, uniform, decided)
 
     def drawn(
         self, observation: Tensor, goal: Tensor | None, uniform: Tensor, check: Callable[[Tensor, int], object]
-    ) -> tuple[Float[Tensor, "B H A"], Int[Tensor, "B Q"]]:
+    ) -> InTensors:
         """Return `plan` in tensors. check: receives logits (M, K) before codes are drawn from them, and B.
 
         Has no branch on values, so that it can be exported (`policies.to_onnx`).
         """
-        features = self.prior.last(observation, goal)
+        features, entropy = self.prior.last(observation, goal), list[Tensor]()
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
             check(logits, observation.shape[0])
+            if self.watched:
+                entropy.append(_entropy(logits).view(observation.shape[0], -1).sum(1))
             if self.argmax:
                 return logits.argmax(1)
             codes = pick(logits / self.temperature, uniform[:, layers].flatten())
@@ -72,7 +77,12 @@ class VQBeT:
             return codes
 
         codes = self.prior.draw(features, choose)
-        return self.prior.tokenizer.normalizer.unnormalize(self.prior.chunk(features, codes)), codes
+        chunk = self.prior.chunk(features, codes)
+        actions = self.prior.tokenizer.normalizer.unnormalize(chunk)
+        if not self.watched:
+            return actions, codes
+        offset = (chunk - self.prior.decode(codes)).abs().mean((1, 2))
+        return actions, codes, torch.stack([torch.stack(entropy).sum(0), offset], 1)
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -109,3 +119,8 @@ class VQBeT:
             return cls(prior, **arguments["sampling"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"vqbet policy: arguments are not those of this version: {error}") from error
+
+
+def _entropy(logits: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)

@@ -20,7 +20,7 @@ import numpy as np
 
 from vqbet import environment
 from vqbet.contract import Demonstrations, GateError, VqbetError
-from vqbet.environment.threads import one_thread
+from vqbet.environment import threads
 from vqbet.serving.session import Session
 
 EPISODES, STEPS = 3, 100  # the first demonstrations, and the first steps of each
@@ -83,7 +83,7 @@ def _act(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray,
     """Return actions and seconds of every call, on one thread."""
     actions, seconds = [], []
     starts = np.concatenate([[0], recorded["ends"][:-1]])
-    with one_thread():
+    with threads.of(1):
         session.start(0, recorded["goal"][0] if session.goal else None)
         for _ in range(WARM):
             session.act(recorded["observation"][0])

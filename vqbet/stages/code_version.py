@@ -98,7 +98,7 @@ class Sources:
         for name in (module, *(own or ())):
             self._expect(name)
         found, others = dict[str, str](), self._others(module, own)
-        for name, whole in self._modules(module, own or (), others).items():
+        for name, whole in self._modules(module, self._every() if own is None else own, others).items():
             path, home = self._file(name), self._homes[_top(name)]
             if path is None:  # a folder without __init__.py
                 continue
@@ -191,6 +191,11 @@ class Sources:
             return frozenset()
         folders = self._homes[_top(TABLE)].joinpath(*TABLE.split(".")).glob("*/__init__.py")
         return frozenset(f"{TABLE}.{file.parent.name}" for file in folders) - set(map(self._room, (module, *own)))
+
+    def _every(self) -> list[str]:
+        """Return the modules of all rows of the table that are there."""
+        table = self._file(TABLE)
+        return [name for name in task_table.rows(ast.parse(table.read_bytes())) if self._file(name)] if table else []
 
     @staticmethod
     def _room(module: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import Demonstrations
-from vqbet.demos.windows import complete_chunks
+from vqbet.demos.windows import Corrections, complete_chunks
 
 if TYPE_CHECKING:
     from vqbet.config import TokenizerParams
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FROM_DATA = ("residual", "kmeans")  # codebooks initialised from data, which needs at least `codes` distinct points
 
 
-def unfit(chosen: TokenizerParams, demos: Demonstrations) -> Iterator[str]:
+def unfit(chosen: TokenizerParams, demos: Demonstrations, corrections: Corrections = "all") -> Iterator[str]:
     """Yield a sentence, beginning with the parameter, for each requirement that the demonstrations cannot meet."""
     longest = int(demos.lengths.max(initial=0))
     if chosen.chunk > longest:
@@ -26,7 +26,11 @@ def unfit(chosen: TokenizerParams, demos: Demonstrations) -> Iterator[str]:
             "shorter chunk"
         )
         return
-    found = distinct(complete_chunks(demos, chosen.chunk))
+    chunks = complete_chunks(demos, chosen.chunk, corrections)
+    if not len(chunks):
+        yield f"chunk: no person acted for {chosen.chunk} steps on end; use a shorter chunk, or demos.corrections all"
+        return
+    found = distinct(chunks)
     if chosen.kind in FROM_DATA and chosen.codes > found:
         yield f"codes: {chosen.codes} codes for {found} distinct chunks of data; use fewer codes"
     elif chosen.health.min_used * chosen.codes > found:

@@ -9,7 +9,7 @@ from typing import Any
 from vqbet import bundle, environment, policies
 from vqbet.contract import Demonstrations, EpisodeRecord, Policy
 from vqbet.demos import store
-from vqbet.environment.threads import one_thread
+from vqbet.environment import threads
 from vqbet.evaluation import rollout
 from vqbet.evaluation.plan import Plan
 from vqbet.evaluation.pool import Assignment, Report
@@ -37,7 +37,7 @@ class StorePlayers:
             noise = {"observation_noise": within.observation_noise, "action_noise": within.action_noise}
             env, label = worlds.disturbed(env, self.demos, **noise), replace(label, slice=within.name)
         rows = [list(assignment.seeds).index(seed) for seed in assignment.film]
-        with one_thread():
+        with threads.of(1):
             return rollout.play(env, self._policy(assignment), assignment.seeds, label, progress=report, film=rows)
 
     @property

@@ -75,7 +75,10 @@ def read(paths: Paths) -> Demonstrations:
 
 def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
     """Yield an error for every parameter that these demonstrations cannot satisfy."""
-    yield from (ConfigError(f"{task}.tokenizer.{line}") for line in fitting.unfit(params.tokenizer, demos))
+    yield from (
+        ConfigError(f"{task}.tokenizer.{line}")
+        for line in fitting.unfit(params.tokenizer, demos, params.demos.corrections)
+    )
     names = [channel.name for channel in demos.spec.observation]
     for pattern in params.prior.unseen:
         if not any(fnmatchcase(name, pattern) for name in names):

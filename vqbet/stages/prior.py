@@ -10,7 +10,7 @@ from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import goals, store
 from vqbet.demos.goals import GoalWindows
-from vqbet.demos.windows import Windows
+from vqbet.demos.windows import Corrections, Windows
 from vqbet.environment import processes
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.spaces import Spaces
@@ -33,7 +33,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model, windows = build(chosen, frozen, demos, goal, wanted=params.demos.views)
+    model, windows = build(chosen, frozen, demos, goal, wanted=params.demos.views, corrections=params.demos.corrections)
     code = code_version.digest(__name__, paths.task)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = loop.train(
@@ -42,7 +42,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             len(windows),
             recipe(chosen),
             folder=paths.scratch("checkpoints/prior"),
-            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{params.demos.views}:{chosen.model_dump_json()}",
+            fingerprint=f"{tokenizer.digest}:{demos.digest}:{code}:{params.demos.learned()}:{chosen.model_dump_json()}",
             track=watch.track,
             progress=advance,
         )
@@ -60,7 +60,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "data": demos.digest,
             "tokenizer": tokenizer.digest,
             "params": chosen.model_dump(mode="json"),
-            "views": params.demos.views,
+            **params.demos.learned(),
         },
     )
     checkpoint.clear(paths.scratch("checkpoints/prior"))
@@ -89,6 +89,7 @@ def build(
     goal: tuple[str, ...],
     *,
     wanted: Collection[str],
+    corrections: Corrections = "all",
 ) -> tuple[Prior, Windows | GoalWindows]:
     """Return an untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
@@ -105,7 +106,13 @@ def build(
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(
-        demos, window=chosen.window, chunk=chunk, goal=goal, goal_steps=steps, ends_only="goal_frame" in wanted
+        demos,
+        window=chosen.window,
+        chunk=chunk,
+        goal=goal,
+        goal_steps=steps,
+        ends_only="goal_frame" in wanted,
+        corrections=corrections,
     )
 
 

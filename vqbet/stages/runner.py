@@ -6,7 +6,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, environment, registry, signing
 from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
-from vqbet.environment import processes
+from vqbet.environment import processes, threads
 from vqbet.files import reading
 from vqbet.stages import artifacts, worktree
 from vqbet.stages.paths import Paths
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
+TRAINED = ("tokenizer", "prior")
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; a test compares it with dvc.yaml.
@@ -47,7 +49,8 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
         return artifacts.read_metrics(paths.metrics(name))
     if not processes.is_main():
-        return stage(paths, params, Watch())
+        with _threads(name, task, Watch()):
+            return stage(paths, params, Watch())
     section = getattr(params, "validate_" if name == "validate" else name, None)
     if name == ORDER[0]:
         from vqbet.stages import preflight  # with all that any stage asks of parameters, which no other stage needs
@@ -70,7 +73,8 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             "machine": environment.machine(),
         },
     ) as record:
-        metrics = stage(paths, params, replace(watch, track=record.track))
+        with _threads(name, task, watch):
+            metrics = stage(paths, params, replace(watch, track=record.track))
         record.finish(metrics, [paths.metrics(name)])
         record.tag("digest", _digest(paths, name))
     artifacts.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
@@ -101,6 +105,18 @@ def fetch(paths: Paths) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if version is not None:
             registry.download(version, folder)
+
+
+@contextmanager
+def _threads(name: str, task: str, watch: Watch) -> Iterator[None]:
+    """Train on the chosen number of threads, and say which; other stages play on one thread by themselves."""
+    if name not in TRAINED:
+        yield
+        return
+    count = threads.training()
+    watch.say(f"{name} {task}: {threads.reason(count)}")
+    with threads.of(count):
+        yield
 
 
 def _digest(paths: Paths, name: str) -> str:

@@ -20,7 +20,7 @@ from vqbet import bundle, tasks
 from vqbet.contract import Demonstrations, PipelineError, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import store
-from vqbet.demos.windows import Windows, complete_chunks
+from vqbet.demos.windows import Corrections, Windows, complete_chunks
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape, check_health
 from vqbet.stages import artifacts, code_version, fitting
@@ -40,20 +40,21 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
     demos = store.read(paths.store)
     views.refuse(paths.task, params.demos.views, tasks.of(demos.spec))
-    refuse_unfit(paths.task, chosen, demos)
+    refuse_unfit(paths.task, chosen, demos, params.demos.corrections)
     code, folder = code_version.digest(__name__, paths.task), paths.scratch("checkpoints/tokenizer")
     _forget_if_accepted(folder, chosen)
     made = fit(
         chosen,
         demos,
         wanted=params.demos.views,
+        corrections=params.demos.corrections,
         folder=folder,
-        fingerprint=f"{demos.digest}:{code}:{params.demos.views}:{json.dumps(made_with(chosen))}",
+        fingerprint=f"{demos.digest}:{code}:{params.demos.learned()}:{json.dumps(made_with(chosen))}",
         watch=watch,
     )
     tokenizer = made.tokenizer
     recorded = views.seen(demos, set(params.demos.views) - {"mirrored"}, tasks.of(demos.spec))
-    health = tokenizer.health(complete_chunks(recorded, chosen.chunk))
+    health = tokenizer.health(complete_chunks(recorded, chosen.chunk, params.demos.corrections))
     artifacts.write_curves(paths.plot("tokenizer"), made.history)
     artifacts.write_json(paths.health, described(health, recorded))
     channels = [channel.name for channel in recorded.spec.action]
@@ -64,7 +65,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         spec=demos.spec,
         arguments=tokenizer.arguments(),
         components=tokenizer.components(),
-        provenance={"code": code, "data": demos.digest, "params": made_with(chosen), "views": params.demos.views},
+        provenance={"code": code, "data": demos.digest, "params": made_with(chosen), **params.demos.learned()},
     )
     metrics = {
         "mean_error_over_std": max(health["mean_error_over_std"]),
@@ -110,6 +111,7 @@ def fit(
     folder: Path,
     fingerprint: str,
     watch: Watch,
+    corrections: Corrections = "all",
 ) -> Fit:
     """Initialise codebooks from data if the kind has any, then train if it has networks; checkpoints go to `folder`.
 
@@ -117,10 +119,11 @@ def fit(
     """
     began = loop.clock()
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
-    windows = Windows(demos, window=1, chunk=chosen.chunk)
+    windows = Windows(demos, window=1, chunk=chosen.chunk, corrections=corrections)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
-    tokenizer.initialise(complete_chunks(demos, chosen.chunk), torch.Generator().manual_seed(chosen.seed))
+    chunks = complete_chunks(demos, chosen.chunk, corrections)
+    tokenizer.initialise(chunks, torch.Generator().manual_seed(chosen.seed))
     if not tokenizer.trainable:
         history = [fitted(tokenizer, windows)]
         watch.track(1, history[0])
@@ -141,9 +144,9 @@ def fit(
     return Fit(tokenizer.eval(), trained.history, loop.clock() - began)
 
 
-def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations) -> None:
+def refuse_unfit(task: str, chosen: TokenizerParams, demos: Demonstrations, corrections: Corrections = "all") -> None:
     """Raise TrainingError, naming the parameter, where the data does not suffice for the parameters."""
-    for sentence in fitting.unfit(chosen, demos):
+    for sentence in fitting.unfit(chosen, demos, corrections):
         raise TrainingError(f"{task}.tokenizer.{sentence}")
 
 

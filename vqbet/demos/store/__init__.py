@@ -54,6 +54,7 @@ def read(path: Path) -> Demonstrations:
         episode_ends=arrays[schema.ENDS],
         columns={name: arrays[f"meta/{name}"] for name in COLUMNS},
         state=arrays.get("data/state"),
+        intervention=arrays.get(schema.INTERVENTION),
     )
     schema.refuse_malformed(demos, str(folder))
     return replace(demos, digest=listing.digest)
@@ -66,6 +67,11 @@ def digest(path: Path) -> str:
     return manifest.read(folder).digest
 
 
+def recorded(path: Path) -> bool:
+    """Return whether a store holds episodes recorded on a robot, from its manifest alone. Raises StoreError."""
+    return f"{schema.INTERVENTION}/zarr.json" in manifest.read(atomic.settled(path)).files
+
+
 def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     """Write arrays over steps, then columns, then `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
@@ -75,7 +81,7 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
             entries[key] = Fingerprint.of(content)
     for name in reversed(schema.GROUPS):
         key = f"{name}/zarr.json".lstrip("/")
-        content = _encode_group(schema.attributes(demos.spec) if not name else {})
+        content = _encode_group(schema.attributes(demos) if not name else {})
         atomic.create(staging / key, content)
         entries[key] = Fingerprint.of(content)
     listing = Manifest(entries)

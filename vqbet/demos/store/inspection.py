@@ -48,7 +48,7 @@ def inspect(folder: Path, listing: Manifest) -> Contents:
     documents = {name: _document(folder, listing, name) for name in _nodes(folder, listing)}
     for name in schema.GROUPS:
         _refuse_differences(documents[name], {"zarr_format": 3, "node_type": "group"}, folder / name / "zarr.json")
-    found = _root(documents[""], folder / "zarr.json")
+    found = _root(documents[""], schema.version(schema.INTERVENTION in documents), folder / "zarr.json")
     layouts = {
         name: _layout(documents[name], name, folder / name / "zarr.json") for name in schema.ARRAYS if name in documents
     }
@@ -122,13 +122,13 @@ def _document(folder: Path, listing: Manifest, name: str) -> dict[str, Any]:
     return manifest.document(manifest.fetch(folder, listing, path), folder / path)
 
 
-def _root(document: Mapping[str, Any], path: Path) -> Spec:
+def _root(document: Mapping[str, Any], version: int, path: Path) -> Spec:
     attributes = document.get("attributes")
     if not isinstance(attributes, dict) or "spec" not in attributes:
         raise StoreError(f"{path}: no spec in the attributes; ingest the demonstrations again")
-    if attributes.get("schema_version") != schema.SCHEMA_VERSION:
-        version = attributes.get("schema_version")
-        raise StoreError(f"{path}: schema_version: expected {schema.SCHEMA_VERSION}, got {version!r}; ingest again")
+    if attributes.get("schema_version") != version:
+        found = attributes.get("schema_version")
+        raise StoreError(f"{path}: schema_version: expected {version}, got {found!r}; ingest again")
     return schema.spec(attributes["spec"], str(path))
 
 

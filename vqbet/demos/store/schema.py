@@ -15,16 +15,18 @@ import numpy as np
 
 from vqbet.contract import COLUMNS, Demonstrations, Spec, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of a store with INTERVENTION; every other store is of version 1, in unchanged bytes
 
 ENDS = "meta/episode_ends"
+INTERVENTION = "data/intervention"
 STEP_ARRAYS: Mapping[str, str] = {
     "data/observation": "float32",
     "data/action": "float32",
     "data/time_s": "float64",
     "data/state": "float64",
+    INTERVENTION: "bool",
 }
-OPTIONAL = frozenset({"data/state"})
+OPTIONAL = frozenset({"data/state", INTERVENTION})
 EPISODE_ARRAYS: Mapping[str, str] = {f"meta/{name}": dtype for name, dtype in COLUMNS.items()} | {ENDS: "int64"}
 ARRAYS: Mapping[str, str] = {**STEP_ARRAYS, **EPISODE_ARRAYS}  # in the order of writing: the ends last
 MATRICES = frozenset({"data/observation", "data/action", "data/state"})
@@ -98,6 +100,7 @@ def arrays(demos: Demonstrations) -> dict[str, np.ndarray]:
         "data/action": demos.action,
         "data/time_s": demos.time_s,
         **({} if demos.state is None else {"data/state": demos.state}),
+        **({} if demos.intervention is None else {INTERVENTION: demos.intervention}),
     }
     return {**found, **{f"meta/{name}": demos.columns[name] for name in COLUMNS}, ENDS: demos.episode_ends}
 
@@ -141,9 +144,14 @@ def refuse_ends(ends: np.ndarray, steps: int, where: str) -> None:
         )
 
 
-def attributes(spec: Spec) -> dict[str, Any]:
+def attributes(demos: Demonstrations) -> dict[str, Any]:
     """Return the attributes of the store's root group."""
-    return {"schema_version": SCHEMA_VERSION, "spec": spec.to_json()}
+    return {"schema_version": version(demos.intervention is not None), "spec": demos.spec.to_json()}
+
+
+def version(recorded: bool) -> int:
+    """Return the schema version of a store with INTERVENTION, or without."""
+    return SCHEMA_VERSION if recorded else 1
 
 
 def spec(value: Any, where: str) -> Spec:

@@ -53,6 +53,8 @@ def _arrays(demos: Demonstrations) -> Iterator[Finding]:
     }
     if demos.state is not None:
         expected["state"] = (demos.state, "float64", (steps, None))
+    if demos.intervention is not None:
+        expected["intervention"] = (demos.intervention, "bool", (steps,))
     for field, (array, dtype, shape) in expected.items():
         if array.dtype != np.dtype(dtype):
             yield _broken(field, f"has dtype {array.dtype}; expected {dtype}")

@@ -34,11 +34,17 @@ def is_first_step(demos: Demonstrations) -> Bool[np.ndarray, " N"]:
 
 
 def nonfinite(demos: Demonstrations) -> Mapping[str, Bool[np.ndarray, "N _"]]:
-    """Return where each field holds NaN or an infinity, by name of the field."""
+    """Return where each field holds NaN or an infinity, by name of the field.
+
+    The states of an episode without states are NaN throughout and are no fault where other episodes have states.
+    """
     fields = {"observation": demos.observation, "action": demos.action, "time_s": demos.time_s[:, None]}
     if demos.state is not None:
         fields["state"] = demos.state
-    return {name: ~np.isfinite(array) for name, array in fields.items()}
+    found = {name: ~np.isfinite(array) for name, array in fields.items()}
+    if demos.state is not None and not demos.stateless.all():
+        found["state"] &= ~np.repeat(demos.stateless, demos.lengths)[:, None]
+    return found
 
 
 def outside(array: Float[np.ndarray, "N C"], channels: tuple[Channel, ...]) -> Bool[np.ndarray, "N C"]:

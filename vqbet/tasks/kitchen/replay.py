@@ -76,6 +76,6 @@ def _started(env: Kitchen, demos: Demonstrations, episodes: np.ndarray, way: Way
         raise WorldError(f"kitchen: replay: an episode has {longest} steps, the world ends after {env.max_steps}")
     if way == "seed":
         return env.reset(np.full(len(episodes), RECORDED_SEED))
-    if demos.state is None:
+    if demos.state is None or demos.stateless[episodes].any():
         raise WorldError("kitchen: replay: these demonstrations hold no states to start from; import them with states")
     return env.restore(demos.state[demos.episode_starts[episodes]])

@@ -27,10 +27,11 @@ def _keypoint_weights(demos: Demonstrations) -> Float[np.ndarray, "K K"]:
     The place of a keypoint on the T is taken from the demonstrations: the median over the steps of its position in the
     frame of the recorded pose, whose second axis is the symmetry axis of the T.
     """
-    if demos.state is None:
+    if demos.state is None or demos.stateless.all():
         raise ConfigError(f"{demos.spec.task}: its demonstrations have no states, without which there is no mirror")
-    x, y, angle = demos.state[:, 2:].T
-    away = demos.observation[:, :-2].reshape(len(demos.state), -1, 2) - np.stack([x, y], axis=1)[:, None]
+    posed = ~np.repeat(demos.stateless, demos.lengths)
+    x, y, angle = demos.state[posed, 2:].T
+    away = demos.observation[posed, :-2].reshape(len(x), -1, 2) - np.stack([x, y], axis=1)[:, None]
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     across = np.median(cosine * away[..., 0] + sine * away[..., 1], axis=0)
     along = np.median(cosine * away[..., 1] - sine * away[..., 0], axis=0)

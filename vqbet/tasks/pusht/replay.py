@@ -25,7 +25,7 @@ def replay(
     """
     episodes = np.asarray(episodes, np.int64)
     starts, lengths = demos.episode_starts[episodes], demos.lengths[episodes]
-    recorded = _replayable(env, demos, lengths)
+    recorded = _replayable(env, demos, episodes)
     env.restore(recorded[starts])
     deviation = np.zeros(len(episodes))
     longest = int(lengths.max(initial=0))
@@ -42,11 +42,12 @@ def replay(
     return {name: metrics[name] for name in ("max_coverage", "final_coverage")} | {"deviation_px": deviation}
 
 
-def _replayable(env: PushT, demos: Demonstrations, lengths: np.ndarray) -> np.ndarray:
+def _replayable(env: PushT, demos: Demonstrations, episodes: np.ndarray) -> np.ndarray:
+    lengths = demos.lengths[episodes]
     differences = env.spec.differences(demos.spec)
     if differences:
         raise WorldError("pusht: replay: these demonstrations are of another spec: " + "; ".join(differences))
-    if demos.state is None:
+    if demos.state is None or demos.stateless[episodes].any():
         raise WorldError("pusht: replay: these demonstrations hold no states to start from; import them with states")
     if lengths.max(initial=0) > env.max_steps:
         raise WorldError(f"pusht: replay: an episode has {lengths.max()} steps, the world ends after {env.max_steps}")

@@ -45,10 +45,10 @@ def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
     differences = SPEC.differences(demos.spec)
     if differences:
         raise WorldError("pusht: goals: these demonstrations are of another spec: " + "; ".join(differences))
-    if demos.state is None:
+    if demos.state is None or demos.stateless.all():
         raise WorldError("pusht: goals: these demonstrations hold no states to take poses from; import with states")
     step = np.arange(len(demos.state)) - np.repeat(demos.episode_starts, demos.lengths)
-    poses = demos.state[step >= SEGMENT - 1, 2:5]
+    poses = demos.state[(step >= SEGMENT - 1) & ~np.repeat(demos.stateless, demos.lengths), 2:5]
     if not len(poses):
         raise WorldError(f"pusht: goals: expected a demonstration of {SEGMENT} steps or more, got none")
     return poses

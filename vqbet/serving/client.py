@@ -1,0 +1,410 @@
+"""A policy that lives elsewhere: the robot's end of the connection to `vqbet serve`.
+
+numpy, msgpack and websockets only. Every call has a deadline. After any fault the connection is of no use any more,
+since a late answer could be taken for the answer to a later question; the next `start` opens another one.
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+import websockets
+from jaxtyping import Float, Int
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as open_websocket
+
+from vqbet.contract import ServingError, Spec
+from vqbet.files import reading
+from vqbet.serving import wire
+from vqbet.serving.handshake import KEY, Handshake
+
+MOST_BYTES = 16 << 20  # of a frame from the server: a handshake or a chunk of actions is far smaller
+PORTS = {"ws": 80, "wss": 443}
+CLOSE_S = 0.5  # wait for the server's good-bye
+BETWEEN_S = 0.05  # tries to connect under a name that the server still holds for the connection that broke
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer to one question: a chunk of H actions in physical units, planned at `step` of the episode.
+
+    codes: Q numbers that identify the behaviour of the chunk. signals: how sure the policy was. infer_s: the server's
+    own time.
+    """
+
+    chunk: Float[np.ndarray, "H A"]  # float32
+    codes: tuple[int, ...]
+    signals: Mapping[str, float]
+    step: int
+    infer_s: float
+
+
+def connect(
+    url: str,
+    *,
+    digest: str | None = None,
+    spec: Spec | None = None,
+    robot: str = "",
+    token: str | None = None,
+    tls: ssl.SSLContext | Path | str | None = None,
+    timeout_s: float = 2.0,
+) -> RemotePolicy:
+    """Return the policy served at `url`, ws://host:port or wss://host:port.
+
+    digest: the only bundle to be accepted; None: the one that is served. spec: of this robot, control rate included.
+    robot: a name that no other robot has at this server. tls: the certificate authority's file of a wss address, or a
+    context; None: those that this machine trusts. timeout_s: most time of any call.
+
+    Raises ServingError, in one sentence, where the server cannot be reached in time, refuses, or serves another policy.
+    """
+    policy = RemotePolicy(url, digest=digest, spec=spec, robot=robot, token=token, tls=tls, timeout_s=timeout_s)
+    policy.open()
+    return policy
+
+
+@final
+class RemotePolicy:
+    """One connection, one episode at a time: `start` an episode, then call `act` or `plan` once per control step.
+
+    Made by `connect`. `act` lets the server execute the bundle's rule and keep the history. `plan` returns a whole
+    chunk, planned from a history that the robot keeps; `serving.player` plays it. Every call blocks for at most about
+    `timeout_s`, and raises ServingError for a fault of network, server or answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        digest: str | None,
+        spec: Spec | None,
+        robot: str,
+        token: str | None,
+        tls: ssl.SSLContext | Path | str | None,
+        timeout_s: float,
+    ) -> None:
+        self._address = _Address(url, digest, robot)
+        self._expected, self._pinned, self._token, self.timeout_s = spec, digest, token, timeout_s
+        self._tls = _context(tls, secure=self._address.secure)
+        self._connection: ClientConnection | None = None
+        self._handshake: Handshake | None = None
+        self._held = False  # a name that the server may not have given back yet
+        self._step = -1  # no episode
+
+    @property
+    def handshake(self) -> Handshake:
+        if self._handshake is None:
+            raise ServingError(f"{self._address.url}: not connected yet; call vqbet.serving.client.connect")
+        return self._handshake
+
+    @property
+    def spec(self) -> Spec:
+        return self.handshake.spec
+
+    @property
+    def goal(self) -> tuple[str, ...]:
+        return self.handshake.goal
+
+    def open(self) -> None:
+        """Connect, and check the handshake. Raises ServingError."""
+        deadline = time.monotonic() + self.timeout_s
+        self._drop()
+        with self._in_words("connect"):
+            while True:
+                try:
+                    self._connection = self._connected(deadline)
+                    break
+                except websockets.InvalidStatus as error:
+                    taken = error.response.status_code == http.HTTPStatus.CONFLICT
+                    if not (taken and self._held and time.monotonic() + BETWEEN_S < deadline):
+                        raise
+                    time.sleep(BETWEEN_S)
+            self._held = bool(self._address.robot)
+            handshake = Handshake.of(self._received(deadline))
+            self._refuse(handshake)
+        self._handshake = handshake
+
+    def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None) -> None:
+        """Start an episode; connects again where the connection broke, or where the server changed its policy.
+
+        Raises ServingError for a goal that is not finite or of other channels, an invalid seed, and as `open`.
+        """
+        self._step = -1
+        self._opening(seed, goal)
+        answer: Mapping[str, Any] = {}
+        if self._connection is not None:
+            with suppress(ServingError):  # closed since the last episode, or of a policy that is served no more
+                answer = self._asked(self._opening(seed, goal), "start")
+        if not answer:
+            self.open()
+            answer = self._asked(self._opening(seed, goal), "start")
+        if answer.get("status") != "reset successful":
+            self._drop()
+            raise ServingError(f"start: expected that the server begins an episode, got {reading.short(answer)}")
+        served = answer.get(KEY)
+        if isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
+            self.open()  # another champion since: another handshake
+            self._asked(self._opening(seed, goal), "start")
+        self._step = 0
+
+    def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
+        """Return the action of this control step, as the bundle's own rule executes it on the server."""
+        reply = self._replied({"state": self._state(observation, 1), "step": self._running()}, "act")
+        return np.array(reply.chunk[0])
+
+    def plan(self, observed: Float[np.ndarray, "T D"], step: int) -> Reply:
+        """Return a chunk planned at `step` from the last T observations, oldest first; not clamped, not converted."""
+        self._running()
+        return self._replied({"state": self._state(observed, 2), "step": int(step), "execute": "robot"}, "plan", step)
+
+    def close(self) -> None:
+        """Say good-bye; waits for at most CLOSE_S."""
+        connection, self._connection, self._step = self._connection, None, -1
+        if connection is not None:
+            connection.close()
+
+    def __enter__(self) -> RemotePolicy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connected(self, deadline: float) -> ClientConnection:
+        """Return an open websocket. The socket is our own: no proxy stands between a robot and its policy."""
+        plain = socket.create_connection((self._address.host, self._address.port), timeout=_left(deadline))
+        plain.settimeout(None)
+        _limit_sends(plain, self.timeout_s)
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
+        return open_websocket(
+            self._address.url,
+            sock=plain,
+            ssl=self._tls,
+            compression=None,
+            additional_headers=headers,
+            open_timeout=_left(deadline),
+            close_timeout=CLOSE_S,
+            max_size=MOST_BYTES,
+            logger=_quiet(),
+        )
+
+    def _refuse(self, handshake: Handshake) -> None:
+        """Raise ServingError unless this is the digest and the spec that the robot expects."""
+        if self._pinned is not None and handshake.digest != self._pinned:
+            raise ServingError(
+                f"expected the bundle with digest {self._pinned[:12]}, the server has {handshake.digest[:12]} "
+                f"({reading.cut(handshake.reference)}); serve that bundle, or ask for this one"
+            )
+        if self._expected is not None and (differences := self._expected.differences(handshake.spec)):
+            raise ServingError(
+                f"{reading.cut(handshake.reference)} was not made for this robot (here) but for another (there): "
+                f"{'; '.join(differences)}"
+            )
+
+    def _opening(self, seed: int, goal: np.ndarray | None) -> dict[str, Any]:
+        """Return the question that begins an episode."""
+        if not (isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and 0 <= seed < 2**63):
+            raise ServingError(f"seed: expected a whole number from 0 to 2^63 - 1, got {reading.short(seed)}")
+        asked: dict[str, Any] = {"endpoint": "reset", "seed": int(seed)}
+        given = np.zeros(0, np.float32) if goal is None else np.asarray(goal)
+        if given.shape != (len(self.goal),) or given.dtype.kind not in "fiu" or not np.isfinite(given).all():
+            raise ServingError(
+                f"goal: expected a finite number for each of ({', '.join(self.goal) or 'it takes no goal'}), got "
+                f"{reading.short(given.tolist())}"
+            )
+        return asked | ({"goal": given.astype(np.float32)} if self.goal else {})
+
+    def _running(self) -> int:
+        """Return the number of this control step."""
+        if self._step < 0:
+            raise ServingError("no episode runs on this connection; call start(seed) or start(seed, goal) first")
+        step = self._step
+        self._step += 1
+        return step
+
+    def _state(self, observation: np.ndarray, axes: int) -> Float[np.ndarray, "..."]:
+        channels = len(self.spec.observation)
+        value = np.asarray(observation)
+        expected = (channels,) if axes == 1 else (self.handshake.window, channels)
+        if value.shape != expected or value.dtype.kind not in "fiu":
+            raise ServingError(
+                f"observation: expected real numbers of shape {expected}, got {value.dtype} {value.shape}"
+            )
+        return value.astype(np.float32)
+
+    def _replied(self, asked: Mapping[str, Any], call: str, step: int | None = None) -> Reply:
+        answer = self._asked(asked, call)
+        try:
+            return _understood(answer, self.handshake, asked["step"] if step is None else step)
+        except ServingError as error:
+            self._drop()
+            raise ServingError(f"{call}: {self._address.url}: {error}") from error
+
+    def _asked(self, question: Mapping[str, Any], call: str) -> dict[str, Any]:
+        deadline = time.monotonic() + self.timeout_s
+        with self._in_words(call):
+            if self._connection is None:
+                raise ServingError("the connection is broken; start the next episode")
+            self._connection.send(wire.encode(question))
+            return self._received(deadline)
+
+    def _received(self, deadline: float) -> dict[str, Any]:
+        """Return the next map from the server. Raises ServingError for the sentence of an error."""
+        assert self._connection is not None
+        frame = self._connection.recv(_left(deadline))
+        if isinstance(frame, str):
+            raise ServingError(f"the server refused: {reading.cut(frame, 400)}")
+        message = wire.decode(frame, most=MOST_BYTES)
+        if message.get("type") == "error":
+            raise ServingError(f"the server refused: {reading.cut(str(message.get('message', '')), 400)}")
+        return message
+
+    @contextmanager
+    def _in_words(self, call: str) -> Iterator[None]:
+        """Drop the connection after any fault in the block, and raise it as ServingError."""
+        where = f"{call}: {self._address.url}"
+        try:
+            yield
+        except BaseException as error:
+            self._drop()
+            if isinstance(error, ServingError):
+                raise ServingError(f"{where}: {error}") from error
+            if sentence := _sentence(error, self.timeout_s):
+                raise ServingError(f"{where}: {sentence}") from error
+            raise
+
+    def _drop(self) -> None:
+        """Leave the connection without a good-bye, so that nobody waits for a server that says nothing."""
+        connection, self._connection, self._step = self._connection, None, -1
+        if connection is not None:
+            connection.close_socket()
+
+
+@final
+class OneRow:
+    """A `contract.Policy` of one episode at a time that asks a server, such as `evaluation.rollout` plays."""
+
+    def __init__(self, remote: RemotePolicy) -> None:
+        self._remote = remote
+
+    @property
+    def spec(self) -> Spec:
+        return self._remote.spec
+
+    @property
+    def goal(self) -> tuple[str, ...]:
+        return self._remote.goal
+
+    def reset(self, seeds: Int[np.ndarray, " 1"], goals: Float[np.ndarray, "1 C"] | None = None) -> None:
+        """Start an episode. Raises ServingError for more than one."""
+        if len(seeds) != 1:
+            raise ServingError(f"a connection has one episode at a time, got {len(seeds)} seeds; play them in turn")
+        self._remote.start(int(seeds[0]), None if goals is None else goals[0])
+
+    def act(self, observation: Float[np.ndarray, "1 D"], rows: Int[np.ndarray, " 1"]) -> Float[np.ndarray, "1 A"]:
+        return self._remote.act(observation[0])[None]
+
+
+@final
+class _Address:
+    """Parts of a server's URL. Raises ServingError unless it is ws://host:port or wss://host:port."""
+
+    def __init__(self, url: str, digest: str | None, robot: str) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ServingError(f"expected a server such as ws://127.0.0.1:8765, got {reading.short(url)}") from error
+        if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
+            raise ServingError(f"expected a server such as ws://127.0.0.1:8765, got {reading.short(url)}")
+        wanted = {"digest": digest or "", "robot": robot}
+        query = dict(parse_qsl(parts.query)) | {name: value for name, value in wanted.items() if value}
+        self.host, self.port, self.secure = parts.hostname, port or PORTS[parts.scheme], parts.scheme == "wss"
+        self.robot = query.get("robot", "")
+        self.url = urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
+
+
+def _context(tls: ssl.SSLContext | Path | str | None, *, secure: bool) -> ssl.SSLContext | None:
+    if not secure:
+        if tls is not None:
+            raise ServingError("tls was given for a ws:// address, whose connection is not encrypted; use wss://")
+        return None
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    try:
+        return ssl.create_default_context(cafile=tls)
+    except (OSError, ssl.SSLError) as error:
+        raise ServingError(f"{tls}: expected the certificate authority's file (PEM): {error}") from error
+
+
+def _understood(answer: Mapping[str, Any], handshake: Handshake, step: int) -> Reply:
+    """Return the reply in an answer. Raises ServingError unless it is of this policy, this step and this shape."""
+    said, chunk = answer.get(KEY), answer.get("actions")
+    expected = (handshake.chunk, len(handshake.spec.action))
+    if not isinstance(said, Mapping) or not isinstance(chunk, np.ndarray):
+        raise ServingError(f"expected actions and {KEY!r} in the answer, got the keys {reading.short(sorted(answer))}")
+    if chunk.shape != expected or chunk.dtype != np.float32:
+        raise ServingError(f"actions: expected float32 of shape {expected}, got {chunk.dtype} {chunk.shape}")
+    if said.get("digest") != handshake.digest:
+        raise ServingError(f"the answer is of another policy: {reading.short(said.get('digest'))}")
+    if said.get("step") != step:
+        raise ServingError(f"the answer is to step {reading.short(said.get('step'))}, not to {step}")
+    codes, signals = said.get("codes", ()), said.get("signals", {})
+    try:
+        if any(type(code) is not int for code in codes):
+            raise TypeError("codes are whole numbers")
+        timing = answer.get("server_timing", {}).get("infer_ms", 0.0)
+        named = {str(name): float(value) for name, value in signals.items()}
+        return Reply(chunk.copy(), tuple(codes), named, step, float(timing) / 1000)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ServingError(f"expected codes, signals and times in the answer: {error}") from error
+
+
+def _sentence(error: BaseException, timeout_s: float) -> str:
+    """Return the reason of a fault of the network in words; "" for a fault of another kind."""
+    if isinstance(error, websockets.InvalidStatus):
+        body = (error.response.body or b"").decode("utf-8", "replace")
+        return f"the server refused with HTTP {error.response.status_code}: {reading.cut(body, 400) or 'no reason'}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s; see whether the server runs and the network is up"
+    if isinstance(error, websockets.ConnectionClosed):
+        said = error.rcvd.reason if error.rcvd is not None else ""
+        return f"the server closed the connection: {reading.cut(said, 400) or 'no reason given'}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {reading.cut(str(error))}; check certificate, name and authority"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; see whether the server runs there: vqbet serve"
+    if isinstance(error, websockets.WebSocketException):
+        return f"no websocket server of ours answers: {reading.cut(str(error))}"
+    return ""
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a time of the monotonic clock. Raises TimeoutError where none are left."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _quiet() -> logging.Logger:
+    """Return the logger of websockets, silent about frames that arrive while a connection is dropped."""
+    logger = logging.getLogger(f"{__name__}.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
+def _limit_sends(plain: socket.socket, timeout_s: float) -> None:
+    """Let a send fail after `timeout_s`, which websockets has no option for: a frozen server empties no buffer."""
+    seconds, fraction = divmod(timeout_s, 1.0)
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(fraction * 1e6)))

@@ -1,0 +1,216 @@
+"""Requests of robots and answers to them, in the dialects that call themselves openpi. Pure functions over maps.
+
+openpi: a map of observations; `actions` and `server_timing` come back; an error is a text frame, then the server hangs
+up. RoboArena: the same, with `endpoint` in every request and names of its own for the state of an arm; a reset is
+answered in text. vLLM-Omni: `endpoint` and `session_id`, answers always binary, errors too, and the connection stays.
+Keys of our own are added to requests, and one map `vqbet` to replies; foreign clients ignore it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vqbet.contract import ServingError
+from vqbet.files import reading
+from vqbet.serving import wire
+from vqbet.serving.channels import check_seed
+from vqbet.serving.handshake import KEY, Handshake
+
+STATES = ("state", "observation/state", "observation.state")
+ARM = ("observation/joint_position", "observation/gripper_position")  # of RoboArena; together the state
+CAMERA = "camera/"
+IGNORED = ("prompt", "observation/cartesian_position")  # of a language model; said again by the joints of ARM
+OWN = ("seed", "step", "execute", "digest")  # keys that no foreign client sends
+KNOWN = {*STATES, *ARM, *IGNORED, *OWN, "endpoint", "session_id", "goal"}
+VLLM_PATH = "/v1/realtime/robot/openpi"
+MOST_TEXT = 200  # characters of a session's id
+RESET = "reset successful"
+
+Execute = Literal["server", "robot"]
+
+
+class Dialect(Enum):
+    """How a client wants resets and errors answered."""
+
+    OPENPI = "openpi"
+    ROBOARENA = "roboarena"
+    VLLM = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. state: (D,) or (T, D), real numbers of any kind, unchecked; None for a reset. own: a client of
+    vqbet, which counts its steps. execute: who applies the bundle's rule."""
+
+    dialect: Dialect
+    reset: bool
+    state: np.ndarray | None = None
+    cameras: Mapping[str, UInt8[np.ndarray, "height width 3"]] | None = None
+    session: str = ""
+    goal: np.ndarray | None = None
+    seed: int | None = None
+    step: int | None = None
+    execute: Execute = "server"
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Actions for one request, what they came from, and which episode and policy they belong to."""
+
+    actions: Float[np.ndarray, "H A"]  # float32
+    step: int
+    seed: int
+    codes: tuple[int, ...]
+    signals: Mapping[str, float]
+    digest: str
+
+
+def spoken(message: Mapping[str, Any], *, path: str = "/", before: Dialect | None = None) -> Dialect:
+    """Return the dialect of a request. path: of the URL. before: the dialect of the connection's last request."""
+    if path.rstrip("/").endswith(VLLM_PATH):
+        return Dialect.VLLM
+    if any(name in message for name in ARM):
+        return Dialect.ROBOARENA
+    if "endpoint" in message and before is not None:
+        return before
+    if "endpoint" in message and not any(name in message for name in OWN):
+        return Dialect.VLLM
+    return Dialect.OPENPI
+
+
+def understood(message: Mapping[str, Any], dialect: Dialect, handshake: Handshake) -> Request:
+    """Return the request in a map. Raises ServingError, naming the key, for anything else."""
+    reset = _endpoint(message) == "reset"
+    cameras = {name: value for name, value in message.items() if name.startswith(CAMERA)}
+    if unknown := next((name for name in message if name not in KNOWN and name not in cameras), None):
+        raise ServingError(
+            f"request: key {reading.short(unknown)} is unknown; expected `state`, or "
+            f"{' and '.join(f'`{name}`' for name in ARM)}, and the keys of docs/robot.md"
+        )
+    _digest(message.get("digest"), handshake)
+    return Request(
+        dialect=dialect,
+        reset=reset,
+        state=None if reset else _state(message),
+        cameras=_cameras(cameras, handshake),
+        session=_session(message.get("session_id")),
+        goal=_goal(message.get("goal")),
+        seed=_seed(message.get("seed")),
+        step=_step(message.get("step")),
+        execute=_execute(message.get("execute")),
+        own=any(name in message for name in OWN),
+    )
+
+
+def reply(answer: Answer, timing: Mapping[str, float], *, singular: bool = False) -> bytes:
+    """Return the frame that answers a request. timing: milliseconds. singular: the first action alone, as `action`."""
+    actions = {"action": answer.actions[0]} if singular else {"actions": answer.actions}
+    said = {
+        "step": answer.step,
+        "seed": answer.seed,
+        "codes": list(answer.codes),
+        "signals": dict(answer.signals),
+        "digest": answer.digest,
+    }
+    return wire.encode({**actions, "server_timing": dict(timing), KEY: said})
+
+
+def restarted(dialect: Dialect, seed: int, digest: str) -> bytes | str:
+    """Return the frame that answers a reset."""
+    if dialect is Dialect.ROBOARENA:
+        return RESET
+    return wire.encode({"status": RESET, KEY: {"step": 0, "seed": seed, "digest": digest}})
+
+
+def refused(dialect: Dialect, sentence: str) -> bytes | str:
+    """Return the frame that says an error. In all dialects but vLLM-Omni's the server closes the connection then."""
+    sentence = reading.cut(sentence, 1000)
+    return wire.encode({"type": "error", "message": sentence}) if dialect is Dialect.VLLM else sentence
+
+
+def _endpoint(message: Mapping[str, Any]) -> str:
+    endpoint = message.get("endpoint", "infer")
+    if type(endpoint) is not str or endpoint not in ("infer", "reset"):
+        raise ServingError(f"endpoint: expected infer or reset, got {reading.short(endpoint)}")
+    return endpoint
+
+
+def _state(message: Mapping[str, Any]) -> np.ndarray:
+    names = [name for name in (*STATES, *ARM) if name in message]
+    if len(names) == 1 and names[0] in STATES:
+        return _numbers(names[0], message[names[0]], 2)
+    if names == list(ARM):
+        return np.concatenate([_numbers(name, message[name], 1) for name in ARM])
+    raise ServingError(
+        f"request: expected the observation as `state`, or as {' and '.join(f'`{name}`' for name in ARM)}, got "
+        f"{', '.join(names) or 'none of them'}"
+    )
+
+
+def _numbers(name: str, value: Any, most: int) -> np.ndarray:
+    if type(value) is not np.ndarray or value.dtype.kind not in "fiu" or not 1 <= value.ndim <= most:
+        got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        shapes = "(D,) or (T, D)" if most == 2 else "(D,)"
+        raise ServingError(f"{name}: expected an array of real numbers of shape {shapes}, got {got}")
+    return value
+
+
+def _cameras(given: Mapping[str, Any], handshake: Handshake) -> dict[str, np.ndarray]:
+    for key, value in given.items():
+        name = key.removeprefix(CAMERA)
+        if name not in handshake.cameras:
+            known = ", ".join(handshake.cameras) or "none"
+            raise ServingError(f"{reading.short(key)}: this policy sees no such camera; it sees {known}")
+        shape = tuple(handshake.cameras[name])
+        if type(value) is not np.ndarray or value.dtype != np.uint8 or value.shape != shape:
+            got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise ServingError(f"{key}: expected uint8 of shape {shape}, got {got}")
+    return {key.removeprefix(CAMERA): value for key, value in given.items()}
+
+
+def _session(value: Any) -> str:
+    if value is not None and (type(value) is not str or len(value) > MOST_TEXT):
+        raise ServingError(f"session_id: expected text of at most {MOST_TEXT} characters, got {reading.short(value)}")
+    return value or ""
+
+
+def _goal(value: Any) -> np.ndarray | None:
+    return None if value is None else _numbers("goal", value, 1)
+
+
+def _seed(value: Any) -> int | None:
+    if value is None:
+        return None
+    check_seed(value)
+    return int(value)
+
+
+def _step(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
+        raise ServingError(f"step: expected a whole number from 0, got {reading.short(value)}")
+    return int(value)
+
+
+def _execute(value: Any) -> Execute:
+    if value is None:
+        return "server"
+    if type(value) is str and value in ("server", "robot"):
+        return "robot" if value == "robot" else "server"
+    raise ServingError(f"execute: expected server or robot, got {reading.short(value)}")
+
+
+def _digest(value: Any, handshake: Handshake) -> None:
+    if value is not None and (type(value) is not str or value != handshake.digest):
+        raise ServingError(
+            f"digest: {reading.short(value)} was asked for, {handshake.digest} is served here; connect to a server of "
+            "that policy, or ask for this one"
+        )

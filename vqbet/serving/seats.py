@@ -1,0 +1,196 @@
+"""Episodes behind a server: one policy with a fixed number of rows, one row per running episode.
+
+Rows do not affect one another. Requests that are there at the same time are computed in one call of the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from vqbet.contract import ServingError
+from vqbet.policies.actor import SIGNALS, Actor, Plan
+from vqbet.serving.channels import limits_of
+from vqbet.serving.handshake import Handshake
+from vqbet.serving.requests import Answer, Execute
+
+GUARD = "guard"  # component of a bundle: numbers of the robot's guard
+PREFIXES = ("limit.", "signal.")  # of its tensors
+FREE_TO_CHANGE = {"digest", "reference", "limits", "signals"}  # from one champion to the next, for a robot that stays
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A policy and what is said of it."""
+
+    actor: Actor
+    handshake: Handshake
+
+    @classmethod
+    def of(
+        cls, actor: Actor, digest: str, reference: str, components: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    ) -> Served:
+        """Return what to serve. components: of the bundle, for the numbers of its guard."""
+        limits, signals = (
+            {
+                name.removeprefix(prefix): np.asarray(values, np.float64).ravel().tolist()
+                for name, values in (components or {}).get(GUARD, {}).items()
+                if name.startswith(prefix)
+            }
+            for prefix in PREFIXES
+        )
+        planner = actor.planner
+        said = Handshake(
+            digest=digest,
+            reference=reference,
+            spec=actor.spec,
+            window=planner.window,
+            chunk=planner.chunk,
+            execute=actor.execute,
+            goal=actor.goal,
+            absolute=actor.absolute,
+            limits=limits,
+            signals=signals,
+        )
+        return cls(actor, said)
+
+    def change(self, other: Served) -> str:
+        """Return the first field in which robots of one policy could not go on with the other; "" if there is none."""
+        mine, theirs = self.handshake, other.handshake
+        names = (field.name for field in fields(Handshake) if field.name not in FREE_TO_CHANGE)
+        return next((name for name in names if getattr(mine, name) != getattr(theirs, name)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to one row. observed: the last T observations, oldest first, float32.
+
+    rule: "server", the bundle's rule, one request per control step; "chunk", a new plan as it would be executed;
+    "robot", a new plan, neither clamped nor converted. step: of the new plan.
+    """
+
+    row: int
+    observed: Float[np.ndarray, "T D"]
+    rule: Execute | str
+    step: int
+
+
+@final
+class Seats:
+    """Rows of one policy. Raises ServingError or WorldError, with a sentence for the robot."""
+
+    def __init__(self, served: Served, count: int) -> None:
+        self.served, self.count = served, count
+        actor = self._actor = served.actor
+        actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
+        self._observed, self._wanted = limits_of(actor.spec, actor.goal)
+        self._free = list(range(count))[::-1]
+        self._seeds = np.zeros(count, np.int64)
+        self._goals = np.zeros((count, len(actor.goal)), np.float32)
+        self._steps = np.zeros(count, np.int64)
+        self._history = np.zeros((count, actor.planner.window, len(actor.spec.observation)), np.float32)
+        self._seen = np.zeros(count, bool)
+
+    @property
+    def taken(self) -> int:
+        return self.count - len(self._free)
+
+    def take(self, seed: int, goal: np.ndarray | None) -> int:
+        """Start an episode and return its row. goal: (C,) real numbers; None where the policy takes none."""
+        if goal is not None:
+            self._wanted.check(goal)
+        elif self._actor.goal:
+            raise ServingError(
+                f"goal: this policy needs {', '.join(self._actor.goal)} with the first request of an episode, got none"
+            )
+        if not self._free:
+            raise ServingError(f"all {self.count} episodes of this server are running; start it with more rows")
+        row = self._free[-1]
+        goals = np.zeros((1, 0), np.float32) if goal is None else np.asarray(goal, np.float32)[None]
+        self._actor.restart(np.array([row]), np.array([seed]), goals)
+        self._seeds[row], self._goals[row], self._steps[row], self._seen[row] = seed, goals[0], 0, False
+        return self._free.pop()
+
+    def release(self, row: int) -> None:
+        """End the episode of a row."""
+        self._free.append(row)
+
+    def step(self, row: int) -> int:
+        """Return the number of requests of the row's episode that were answered."""
+        return int(self._steps[row])
+
+    def seen(self, row: int, state: np.ndarray) -> Float[np.ndarray, "T D"]:
+        """Return the last T observations of a row, the new one included. state: (D,), or all T.
+
+        Nothing is kept until `act` has answered. Raises WorldError for observations beyond their limits.
+        """
+        if state.ndim == 2:
+            self._observed.check(state, steps=self._history.shape[1])
+            return state.astype(np.float32)
+        self._observed.check(state)
+        newest = state.astype(np.float32)
+        if not self._seen[row]:
+            return np.repeat(newest[None], self._history.shape[1], axis=0)
+        return np.concatenate([self._history[row, 1:], newest[None]])
+
+    def act(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
+        """Return an answer per request, each of another row; an exception where a row could not be computed."""
+        answers: list[Answer | Exception] = [ServingError("not computed")] * len(asks)
+        for ruled, call in ((True, self._ahead), (False, self._anew)):
+            places = [place for place, ask in enumerate(asks) if (ask.rule == "server") is ruled]
+            for place, answer in zip(places, self._each([asks[place] for place in places], call), strict=True):
+                answers[place] = answer
+        return answers
+
+    def _each(self, asks: Sequence[Ask], call: Callable[[Sequence[Ask]], list[Answer]]) -> list[Answer | Exception]:
+        """Return the answers of one call; where it fails, of one call per row, so that only the faulty row fails."""
+        if not asks:
+            return []
+        try:
+            return [*call(asks)]
+        except Exception as error:
+            if len(asks) > 1:
+                return [answer for ask in asks for answer in self._each([ask], call)]
+            return [error]
+
+    def _ahead(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Return answers by the bundle's rule."""
+        rows, observed = _stacked(asks)
+        return self._answers(asks, self._actor.ahead(observed, rows), self._steps[rows])
+
+    def _anew(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Return new plans; those for "chunk" as they would be executed."""
+        rows, observed = _stacked(asks)
+        steps = np.array([ask.step for ask in asks])
+        plan = self._actor.plan(observed, self._goals[rows], self._seeds[rows], steps)
+        executed = self._actor.executed(observed[:, -1], plan.chunk)
+        played = np.array([ask.rule == "chunk" for ask in asks])[:, None, None]
+        return self._answers(asks, plan._replace(chunk=np.where(played, executed, plan.chunk)), steps)
+
+    def _answers(self, asks: Sequence[Ask], plan: Plan, steps: np.ndarray) -> list[Answer]:
+        chunk = np.asarray(plan.chunk, np.float32)
+        if not np.isfinite(chunk).all():
+            raise ServingError("the plan has numbers that are not finite")
+        answers: list[Answer] = []
+        for place, ask in enumerate(asks):
+            answers.append(
+                Answer(
+                    actions=chunk[place],
+                    step=int(steps[place]),
+                    seed=int(self._seeds[ask.row]),
+                    codes=tuple(plan.tags[place].tolist()),
+                    signals=dict(zip(SIGNALS, plan.signals[place].tolist(), strict=False)),
+                    digest=self.served.handshake.digest,
+                )
+            )
+            self._history[ask.row], self._seen[ask.row] = ask.observed, True
+            self._steps[ask.row] += 1
+        return answers
+
+
+def _stacked(asks: Sequence[Ask]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([ask.row for ask in asks]), np.stack([ask.observed for ask in asks])

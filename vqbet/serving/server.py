@@ -1,0 +1,469 @@
+"""Server of a policy: websocket and msgpack as openpi's clients speak them, with our handshake in the metadata.
+
+One thread. The policy is computed in the event loop: a call takes about a millisecond, and handing it to a thread and
+back would take longer than the rest of the way. Requests that arrive during a call are answered together by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import ipaddress
+import logging
+import re
+import secrets
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+from urllib.parse import parse_qsl, urlsplit
+
+from websockets.asyncio.server import Server as Listener
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as Opening
+from websockets.http11 import Response
+
+from vqbet.contract import ServingError, VqbetError
+from vqbet.files import reading
+from vqbet.serving import requests, wire
+from vqbet.serving.handshake import Handshake
+from vqbet.serving.metrics import CONTENT_TYPE, Metrics
+from vqbet.serving.requests import Answer, Dialect
+from vqbet.serving.seats import Ask, Seats, Served
+
+MOST_BYTES = 64 << 20  # of any frame
+LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
+DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+ERROR, AWAY, POLICY = 1011, 1001, 1008  # close codes of RFC 6455
+WRONG = "the server failed at this request; its log says why"
+LOG = logging.getLogger(__name__)
+
+Computed = asyncio.Future[tuple[Answer, float]]  # an answer, and the seconds of the call that it came from
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of a server. token, certificate and key: required beyond loopback, and optional. robots: episodes at
+    once. singular: answer with `action` (A,) in place of `actions` (H, A), as BEHAVIOR's evaluator wants.
+
+    Deadlines in seconds: to open a connection, between two requests, to take an answer, for running episodes after a
+    stop, and between two signs of life of a robot that sends nothing.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+    robots: int = 8
+    singular: bool = False
+    opening_s: float = 5.0
+    idle_s: float = 60.0
+    writing_s: float = 5.0
+    grace_s: float = 30.0
+    alive_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _Episode:
+    """A running episode. own: its client counts steps, so that the bundle's rule runs on the server."""
+
+    seats: Seats
+    row: int
+    seed: int
+    session: str
+    own: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Robot:
+    """One connection. named: the digest that the robot named when it connected, "" for none."""
+
+    socket: ServerConnection
+    name: str
+    named: str
+    met: Served
+    dialect: Dialect | None = None
+    episode: _Episode | None = None
+    total_ms: float | None = None
+
+
+@final
+class Server:
+    """Policy server. Raises ServingError for settings that are refused."""
+
+    def __init__(self, served: Served, options: Options, *, say: Callable[[str], None] = lambda sentence: None) -> None:
+        if not _loopback(options.host) and not options.token:
+            raise ServingError(
+                f"host {options.host}: anybody in this network could drive the robot; expected 127.0.0.1, or a token "
+                "in VQBET_TOKEN (for example of `openssl rand -hex 24`), and better a certificate too"
+            )
+        if (options.certificate is None) != (options.key is None):
+            raise ServingError("TLS needs two files: expected a certificate and its key, got one of them")
+        self.options, self.metrics, self._say = options, Metrics(), say
+        self._seats = Seats(served, options.robots)
+        self._most = frame_limit(served.handshake)
+        self._robots: set[_Robot] = set()
+        self._waiting: list[tuple[Seats, Ask, Computed]] = []
+        self._draining = False
+        self._changed = asyncio.Event()  # set when an episode or a connection ended
+
+    @property
+    def served(self) -> Served:
+        return self._seats.served
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """Serve inside the block, then drain. Yields the port. Raises ServingError where it cannot be had."""
+        listener = await self._listen()
+        try:
+            yield next(iter(listener.sockets)).getsockname()[1]
+        finally:
+            await self._drain(listener)
+
+    async def run(self, ready: Callable[[int], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends running episodes at once."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, stop)
+        try:
+            async with self.listening() as port:
+                ready(port)
+                await stop.wait()
+                self._say("stopping: running episodes may end, new ones are refused; once more ends them now")
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def switch(self, served: Served) -> None:
+        """Serve another policy from the next episode on; running ones end with theirs. To be called in the loop."""
+        if frame_limit(served.handshake) > self._most:
+            raise ServingError("the new policy takes larger frames than this server reads; start it again")
+        self._seats = Seats(served, self.options.robots)
+        self.metrics.count("switches")
+        self._say(f"from the next episode on: {served.handshake.reference}, digest {served.handshake.digest}")
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    async def _listen(self) -> Listener:
+        options = self.options
+        tls = _tls(options.certificate, options.key) if options.certificate and options.key else None
+        try:
+            return await serve(
+                self._talk,
+                options.host,
+                options.port,
+                process_request=self._admit,
+                origins=[None],  # no web page may drive a robot
+                compression=None,
+                max_size=self._most,
+                open_timeout=options.opening_s,
+                ping_interval=options.alive_s,
+                ping_timeout=2 * options.alive_s,
+                close_timeout=options.writing_s,
+                server_header=None,
+                ssl=tls,
+                logger=_quiet(),
+            )
+        except OSError as error:
+            raise ServingError(
+                f"{options.host}:{options.port}: cannot be listened on: {error.strerror}; choose another --port"
+            ) from error
+
+    async def _drain(self, listener: Listener) -> None:
+        """Refuse what is new, let running episodes end for at most grace_s, then close."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(self.options.grace_s):
+                while any(robot.episode for robot in self._robots):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        listener.close(code=AWAY, reason="the server stops")
+        await listener.wait_closed()
+
+    def _stop(self, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            for robot in self._robots:
+                self._end(robot)
+        stop.set()
+
+    async def _admit(self, socket: ServerConnection, opening: Opening) -> Response | None:
+        """Answer /healthz, /readyz and /metrics; return a refusal, or None to open the connection."""
+        url = urlsplit(opening.path)
+        if url.path == "/healthz":
+            return socket.respond(http.HTTPStatus.OK, "OK\n")
+        if url.path == "/readyz":
+            return self._ready(socket)
+        status, sentence = self._refusal(opening, url.query)
+        if sentence:
+            self.metrics.count("refused_connections")
+            return socket.respond(status, sentence + "\n")
+        if url.path == "/metrics":
+            return self._measured(socket)
+        return None
+
+    def _ready(self, socket: ServerConnection) -> Response:
+        if self._draining:
+            return socket.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "stopping\n")
+        return socket.respond(http.HTTPStatus.OK, "OK\n")
+
+    def _refusal(self, opening: Opening, query: str) -> tuple[http.HTTPStatus, str]:
+        """Return why a connection is refused; an empty sentence to let it in."""
+        said = opening.headers.get_all("Authorization")
+        if self.options.token and not _has_token(said, self.options.token):
+            return http.HTTPStatus.UNAUTHORIZED, "expected the header Authorization: Bearer with this server's token"
+        if self._draining:
+            return http.HTTPStatus.SERVICE_UNAVAILABLE, "the server stops; connect to another one, or later"
+        try:
+            digest, name = _wanted(query)
+        except ServingError as error:
+            return http.HTTPStatus.BAD_REQUEST, str(error)
+        if digest and digest != self.served.handshake.digest:
+            return http.HTTPStatus.NOT_FOUND, _another(digest, self.served.handshake)
+        if name and any(robot.name == name for robot in self._robots):
+            return http.HTTPStatus.CONFLICT, f"robot {name} is connected already; two robots need two names"
+        if len(self._robots) >= 4 * self.options.robots:
+            return (
+                http.HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{len(self._robots)} robots are connected, no more are taken",
+            )
+        return http.HTTPStatus.OK, ""
+
+    def _measured(self, socket: ServerConnection) -> Response:
+        gauges = {
+            "vqbet_robots": ("Open connections.", len(self._robots)),
+            "vqbet_episodes_running": ("Episodes now.", sum(robot.episode is not None for robot in self._robots)),
+            "vqbet_episodes_limit": ("Episodes at once, at most.", self.options.robots),
+            "vqbet_draining": ("1 while the server stops.", self._draining),
+        }
+        said = self.served.handshake
+        response = socket.respond(http.HTTPStatus.OK, self.metrics.text(gauges, said.digest, said.reference))
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = CONTENT_TYPE
+        return response
+
+    # --- a connection ------------------------------------------------------------------------------------------------
+
+    async def _talk(self, socket: ServerConnection) -> None:
+        """Serve one robot until it goes, is silent for too long, or makes an error."""
+        assert socket.request is not None
+        digest, name = _wanted(urlsplit(socket.request.path).query)
+        if name and any(robot.name == name for robot in self._robots):  # two that were opening at the same time
+            await socket.close(POLICY, f"robot {name} is connected already")
+            return
+        robot = _Robot(socket, name, digest, self.served)
+        self._robots.add(robot)
+        try:
+            await self._send(robot, wire.encode(robot.met.handshake.metadata()))
+            while await self._turn(robot):
+                pass
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            self.metrics.count("idle")
+            await socket.close(AWAY, f"nothing came or went for {self.options.idle_s:g} s")
+        except Exception:
+            LOG.exception("connection of robot %r", robot.name)
+            self.metrics.count("failures")
+            await socket.close(ERROR, WRONG)
+        finally:
+            self._end(robot)
+            self._robots.discard(robot)
+            self._changed.set()
+
+    async def _turn(self, robot: _Robot) -> bool:
+        """Answer one request. Returns whether the connection goes on."""
+        async with asyncio.timeout(self.options.idle_s):
+            frame = await robot.socket.recv()
+        began = time.perf_counter()
+        try:
+            answer = await self._answered(robot, frame, began)
+        except Exception as error:
+            return await self._refuse(robot, error)
+        await self._send(robot, answer)
+        total = time.perf_counter() - began
+        robot.total_ms = 1000 * total
+        self.metrics.served.observe(total)
+        return True
+
+    async def _answered(self, robot: _Robot, frame: bytes | str, began: float) -> bytes | str:
+        message = wire.decode(frame, most=self._most)
+        path = robot.socket.request.path if robot.socket.request else "/"
+        robot.dialect = requests.spoken(message, path=urlsplit(path).path, before=robot.dialect)
+        request = requests.understood(message, robot.dialect, self._speaks_of(robot))
+        if request.reset or robot.episode is None or request.session != robot.episode.session:
+            self._begin(robot, request)
+        elif request.seed is not None or request.goal is not None:
+            raise ServingError("seed and goal belong to the first request of an episode, or to its reset; reset first")
+        episode = robot.episode
+        assert episode is not None
+        if request.reset:
+            self.metrics.count("resets")
+            return requests.restarted(robot.dialect, episode.seed, episode.seats.served.handshake.digest)
+        answer, policy_s = await self._computed(self._ask(episode, request), episode.seats)
+        self.metrics.count("requests")
+        timing = {"infer_ms": 1000 * policy_s}
+        if robot.total_ms is not None:
+            timing["prev_total_ms"] = robot.total_ms
+        return requests.reply(answer, timing, singular=self.options.singular)
+
+    def _speaks_of(self, robot: _Robot) -> Handshake:
+        """Return the handshake that a request must fit: of the running episode, else of the next one."""
+        return (robot.episode.seats if robot.episode else self._seats).served.handshake
+
+    def _begin(self, robot: _Robot, request: requests.Request) -> None:
+        """End the robot's episode and start the next one, with the policy that is served now."""
+        if self._draining:
+            raise ServingError("the server stops and starts no more episodes; connect to another one, or later")
+        now = self.served
+        if robot.named and robot.named != now.handshake.digest:
+            raise ServingError(_another(robot.named, now.handshake) + "; connect again")
+        if differing := robot.met.change(now):
+            raise ServingError(f"another policy is served now, whose {differing} is not the same; connect again")
+        self._end(robot)
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        row = self._seats.take(seed, request.goal)
+        own = request.own or self.options.singular
+        robot.episode = _Episode(self._seats, row, seed, request.session, own)
+        self.metrics.count("episodes")
+
+    def _end(self, robot: _Robot) -> None:
+        if robot.episode is not None:
+            robot.episode.seats.release(robot.episode.row)
+            robot.episode = None
+            self._changed.set()
+
+    def _ask(self, episode: _Episode, request: requests.Request) -> Ask:
+        """Return what to compute. Raises ServingError where robot and server count differently.
+
+        A client that counts no steps may play one action of a chunk or all of them. The bundle's rule needs every
+        control step's observation, so such a client gets a new plan each time, as it would be executed.
+        """
+        assert request.state is not None
+        counted, row = episode.seats.step(episode.row), episode.row
+        episode.own |= request.own
+        observed = episode.seats.seen(row, request.state)
+        if request.execute == "robot":
+            return Ask(row, observed, "robot", counted if request.step is None else request.step)
+        if request.step is not None and request.step != counted:
+            raise ServingError(
+                f"step: expected {counted}, the number of requests answered in this episode, got {request.step}; one "
+                "request per control step, or execute the plans on the robot (execute: robot)"
+            )
+        return Ask(row, observed, "server" if episode.own else "chunk", counted)
+
+    async def _refuse(self, robot: _Robot, error: Exception) -> bool:
+        """Say an error to the robot. Returns whether its dialect goes on after one."""
+        if isinstance(error, ConnectionClosed):
+            raise error
+        known = isinstance(error, VqbetError)
+        self.metrics.count("refused_requests" if known else "failures")
+        if not known:
+            LOG.error("request of robot %r", robot.name, exc_info=error)
+        dialect = robot.dialect or Dialect.OPENPI
+        await self._send(robot, requests.refused(dialect, str(error) if known else WRONG))
+        if dialect is Dialect.VLLM:
+            return True
+        await robot.socket.close(ERROR, "refused; the frame before says why")
+        return False
+
+    async def _send(self, robot: _Robot, frame: bytes | str) -> None:
+        async with asyncio.timeout(self.options.writing_s):
+            await robot.socket.send(frame)
+
+    # --- computing ---------------------------------------------------------------------------------------------------
+
+    async def _computed(self, ask: Ask, seats: Seats) -> tuple[Answer, float]:
+        """Return the answer, and the seconds of the call that it came from."""
+        loop = asyncio.get_running_loop()
+        future: Computed = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._compute)  # after all connections that have a request in this turn of the loop
+        self._waiting.append((seats, ask, future))
+        return await future
+
+    def _compute(self) -> None:
+        """Compute what waits: one call per policy, of which there are two for a while after a switch."""
+        waiting, self._waiting = self._waiting, []
+        groups: dict[int, list[tuple[Seats, Ask, Computed]]] = {}
+        for one in waiting:
+            groups.setdefault(id(one[0]), []).append(one)
+        for group in groups.values():
+            began = time.perf_counter()
+            answers = group[0][0].act([ask for _, ask, _ in group])
+            policy_s = time.perf_counter() - began
+            self.metrics.count("calls")
+            self.metrics.policy.observe(policy_s)
+            for (_, _, future), answer in zip(group, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result((answer, policy_s))
+
+
+def frame_limit(handshake: Handshake) -> int:
+    """Return the most bytes of a request: T observations in float64, one picture per camera, and room for the rest."""
+    numbers = 8 * handshake.window * len(handshake.spec.observation)
+    pictures = sum(height * width * depth for height, width, depth in handshake.cameras.values())
+    return min(MOST_BYTES, max(LEAST_BYTES, numbers + pictures + (1 << 16)))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _has_token(said: list[str], token: str) -> bool:
+    words = said[0].split(" ", 1) if len(said) == 1 else []
+    known = len(words) == 2 and words[0].lower() in ("bearer", "api-key")
+    return known and hmac.compare_digest(words[1].strip().encode(), token.encode())
+
+
+def _wanted(query: str) -> tuple[str, str]:
+    """Return digest and robot's name from the query of a URL. Raises ServingError for anything else in it."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=8)
+    except ValueError as error:
+        raise ServingError(f"query: expected digest=... and robot=..., got {reading.short(query)}") from error
+    said = dict(pairs)
+    if len(said) != len(pairs) or said.keys() - {"digest", "robot"}:
+        raise ServingError(f"query: expected digest=... and robot=..., each once, got {reading.short(query)}")
+    digest, name = said.get("digest", ""), said.get("robot", "")
+    if digest and not DIGEST.fullmatch(digest):
+        raise ServingError(f"digest: expected 64 characters of 0-9 and a-f, got {reading.short(digest)}")
+    if name and not NAME.fullmatch(name):
+        raise ServingError(f"robot: expected at most 64 letters, digits and _ . : -, got {reading.short(name)}")
+    return digest, name
+
+
+def _another(digest: str, handshake: Handshake) -> str:
+    return f"digest {digest} was asked for; this server serves {handshake.reference}, digest {handshake.digest}"
+
+
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ServingError(f"{certificate}, {key}: not a certificate and its key in PEM: {error}") from error
+    return context
+
+
+def _quiet() -> logging.Logger:
+    """Return the logger of websockets, silent about strangers that hang up while a connection opens."""
+    logger = logging.getLogger(f"{__name__}.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger
