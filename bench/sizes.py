@@ -53,13 +53,20 @@ class Sized:
         return Actor(spec, planner, execute=self.execute, goal=tuple(channel.name for channel in channels[:goal]))
 
 
-def vqbet(code: TokenizerShape = CODES, shape: PriorShape = GPT, objective: Objective | None = None) -> Prior:
-    """Return an untrained VQ-BeT with Push-T's channels."""
+def vqbet(
+    code: TokenizerShape = CODES,
+    shape: PriorShape = GPT,
+    objective: Objective | None = None,
+    *,
+    channels: tuple[int, int, int] = (20, 2, 0),
+) -> Prior:
+    """Return an untrained VQ-BeT. channels: of observation, action and goal; by default Push-T's."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer(Normalizer(2), code)
-    tokenizer.initialise(_chunks(code.chunk, 2), torch.Generator().manual_seed(0))
+    observation, action, goal = channels
+    tokenizer = Tokenizer(Normalizer(action), code)
+    tokenizer.initialise(_chunks(code.chunk, action), torch.Generator().manual_seed(0))
     tokenizer.trained_steps.fill_(1)
-    return Prior(tokenizer, Normalizer(20), shape, objective)
+    return Prior(tokenizer, Normalizer(observation), shape, objective, goal=Normalizer(goal) if goal else None)
 
 
 def bet(observation: int, action: int, shape: BeTShape, *, acting_window: int) -> BeT:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.onnx import measured as measured_plans
+from bench.onnx import read_bytes, works
+from bench.onnx import shipped as shipped_prior
 from bench.policies import measured, shipped
 from bench.sizes import CODES, GPT, SIZES, vqbet
 from bench.slices import Slices, batches
@@ -17,6 +20,7 @@ from bench.training import trained
 from bench.unchanged import differences, facts
 from tests.support.synthetic import synthetic
 from vqbet.demos.windows import Windows
+from vqbet.tasks import TASKS
 
 
 @pytest.mark.parametrize(("window", "chunk"), [(5, 5), (1, 1), (2, 16), (16, 1)])
@@ -90,3 +94,25 @@ def test_a_run_that_differs_in_names_of_versions_alone_is_unchanged(tmp_path: Pa
 def test_a_run_that_computed_something_else_is_told(tmp_path: Path, change: dict, said: list[str]) -> None:
     before = facts(run_of_the_graph(tmp_path / "before"))
     assert differences(before, facts(run_of_the_graph(tmp_path / "after", **change))) == said
+
+
+def test_weights_that_a_plan_reads_are_all_but_the_offsets_of_other_codes() -> None:
+    prior = vqbet()
+    last = prior.offset_head.head.products[-1]
+    numbers = sum(value.size for value in prior.components()["prior"].values())
+    rest = sum(part.numel() for part in last) * 15 // 16  # one of 16 codes in each layer
+    assert read_bytes(prior) == 4 * (numbers - rest)
+
+
+def test_shapes_of_params_have_the_channels_of_their_tasks() -> None:
+    assert shipped_prior("kitchen").normalizer.channels == len(TASKS["kitchen"].spec.observation)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torch_and_the_graph_take_turns() -> None:
+    plans, nodes = works(shipped_prior("blockpush"))
+    times = measured_plans(plans, 1)
+    assert times.shape == (1, 3)
+    assert (times > 0).all()
+    assert nodes > 50

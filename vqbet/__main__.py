@@ -273,6 +273,17 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="a reference, as of `show`, or the folder of a bundle")],
+    onnx: Annotated[Path, typer.Option(help="folder for the graph and its manifest")],
+) -> None:
+    """Export a policy as one ONNX graph, which `vqbet serve` runs without torch, after a comparison with torch."""
+    from vqbet.commands import export as stage
+
+    console.table(stage.run(policy, onnx, console.watch()))
+
+
 @verdict.command("replay")
 def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of the verdict's id")]) -> None:
     """Recompute a verdict from its evidence alone, byte for byte."""

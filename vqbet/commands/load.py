@@ -11,13 +11,14 @@ from pathlib import Path
 from vqbet import bundle
 from vqbet.contract import BundleError
 from vqbet.files import reading
+from vqbet.policies import exported
 from vqbet.serving.session import Session
 
 REFERENCE = re.compile(r"[a-z][a-z0-9_]{0,39}(@[a-z]+|/[0-9]+)", re.ASCII)
 
 
 def load(policy: str | PathLike[str], *, digest: str | None = None) -> Session:
-    """Return a session of a registered policy, or of the bundle in a folder. Every byte of the bundle is checked.
+    """Return a session of a registered policy, or of the bundle or exported policy in a folder. Every byte is checked.
 
     policy: "<task>@champion", "<task>@candidate" or "<task>/<version>", looked up in the registry of the project
     around the working directory; anything else is a folder. Pass a Path for a folder whose name looks like a reference.
@@ -34,6 +35,7 @@ def load(policy: str | PathLike[str], *, digest: str | None = None) -> Session:
 
 
 def is_reference(policy: str | PathLike[str]) -> bool:
+    """Return True for the name of a registered policy: "<task>@<alias>" or "<task>/<version>"."""
     return isinstance(policy, str) and REFERENCE.fullmatch(policy) is not None
 
 
@@ -48,9 +50,10 @@ def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
 
 
 def _in_folder(folder: Path, digest: str | None) -> Session:
-    if not os.path.isfile(folder / bundle.MANIFEST):  # False, not an error, for an impossible file name
+    manifests = (bundle.MANIFEST, exported.MANIFEST)
+    if not any(os.path.isfile(folder / name) for name in manifests):  # False, no error, for an impossible file name
         raise BundleError(
-            f"{reading.short(str(folder))}: no folder that holds {bundle.MANIFEST}; expected one, or a registered "
-            "policy such as blockpush@champion, blockpush@candidate or blockpush/3"
+            f"{reading.short(str(folder))}: no folder that holds {' or '.join(manifests)}; expected one, or a "
+            "registered policy such as blockpush@champion, blockpush@candidate or blockpush/3"
         )
     return Session(folder, digest)

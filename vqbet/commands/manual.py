@@ -13,7 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
-    "Robot": ("serve", "fetch", "simrobot"),
+    "Robot": ("export", "serve", "fetch", "simrobot"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -43,6 +43,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "show": ("vqbet show blockpush@champion", "vqbet show blockpush/3"),
     "history": ("vqbet history blockpush --at 2026-05-01T14:30",),
     "audit": ("vqbet audit blockpush", "vqbet audit blockpush --repair"),
+    "export": ("vqbet export blockpush@champion --onnx blockpush-onnx",),
     "keys make": ("vqbet keys make", "vqbet keys make /secure/judge.pem"),
     "keys show": ("VQBET_KEY=~/.config/vqbet/key.pem vqbet keys show",),
     "keys trust": (

@@ -81,7 +81,7 @@ class CodeHead(nn.Module):
         if not self.sequential:
             logits = self.heads[0](features).view(-1, self.codes)
             return choose(slice(self.layers), logits).view(-1, self.layers)
-        codes = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
+        codes = torch.empty(features.shape[0], 0, dtype=torch.int64, device=features.device)
         for layer in range(self.layers):
             chosen = choose(layer, self._logits(features, codes, layer))
             codes = torch.cat([codes, chosen[:, None]], dim=1)
@@ -97,6 +97,7 @@ class OffsetHead(nn.Module):
 
     In the last layer a row costs Q K H A hidden multiply-adds, of which the chosen codes need 1 / K. Up to `FEW` rows
     fetch only their codes' weights, Q H A hidden numbers each; for more rows, one product with all weights is faster.
+    An exported graph, which is for robots, has no branch and fetches always.
     """
 
     FEW = 4
@@ -109,14 +110,14 @@ class OffsetHead(nn.Module):
         self.register_buffer("first", codes * torch.arange(layers), persistent=False)
 
     def forward(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
-        if len(features) <= self.FEW and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and (torch.compiler.is_exporting() or len(features) <= self.FEW):
             return self._chosen(features, codes)
         table = self.head(features).view(-1, self.layers, self.codes, self.size)
         rows = codes[:, :, None, None].expand(-1, -1, 1, self.size)
         return table.gather(2, rows).sum(dim=(1, 2))
 
     def _chosen(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M HA"]:
-        places, rows = (codes + self.first).flatten(), (len(codes), self.layers * self.size, -1)
+        places, rows = (codes + self.first).flatten(), (codes.shape[0], self.layers * self.size, -1)
         weight, bias = (
             part.view(self.layers * self.codes, -1).index_select(0, places).view(rows)  # (M, Q HA, hidden or 1)
             for part in self.head.products[-1]
@@ -135,6 +136,7 @@ class Prior(nn.Module):
     """
 
     decoded: Float[Tensor, "K ... H A"] | None
+    places: Int[Tensor, " Q"]
 
     def __init__(
         self,
@@ -153,6 +155,8 @@ class Prior(nn.Module):
         self.shape, self.objective = shape, objective or Objective()
         self.tokenizer = tokenizer.requires_grad_(False).eval()
         self.register_buffer("decoded", _table(tokenizer), persistent=False)
+        powers = tokenizer.shape.codes ** torch.arange(tokenizer.shape.layers).flip(0)
+        self.register_buffer("places", powers, persistent=False)  # of the table's layers, counted in chunks
         self.normalizer, self.goal = normalizer, goal
         goal_inputs = goal.channels if goal is not None else 0
         self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
@@ -182,7 +186,9 @@ class Prior(nn.Module):
 
     def decode(self, codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes without their offset, in normalised units."""
-        return self.tokenizer.decode(codes) if self.decoded is None else self.decoded[tuple(codes.unbind(1))]
+        if self.decoded is None:
+            return self.tokenizer.decode(codes)
+        return self.decoded.flatten(0, -3).index_select(0, (codes * self.places).sum(1))
 
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes, in normalised units."""
@@ -287,7 +293,7 @@ def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tens
 
     Probabilities are integers in units of 2^-48: sums of integers are exact, in whatever order a GPU adds.
     """
-    cumulative = (logits.softmax(1, dtype=torch.float64) * 2.0**48).long().cumsum(1)
+    cumulative = (logits.double().softmax(1) * 2.0**48).long().cumsum(1)
     threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
     return (cumulative <= threshold).sum(1)  # searchsorted is the same integer, and no operator of ONNX
 

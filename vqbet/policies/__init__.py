@@ -13,6 +13,7 @@ import numpy as np
 
 from vqbet.bundle import Bundle, read
 from vqbet.contract import BundleError, Spec
+from vqbet.policies import exported
 from vqbet.policies.actor import TERMS, Actor, Planner, understood
 
 Components = Mapping[str, Mapping[str, np.ndarray]]
@@ -31,12 +32,16 @@ POLICIES: Kinds = {"vqbet": _vqbet}
 def load(
     folder: Path, digest: str | None = None, *, kinds: Kinds = POLICIES, watched: bool = False
 ) -> tuple[Actor, Bundle]:
-    """Read a bundle and build its policy, ready to act.
+    """Read a bundle, or what `vqbet export` made of one, and build its policy, ready to act.
 
-    kinds: constructors by kind; the comparison passes its own table. watched: let plans come with signals, where the
-    planner has any. The component `guard` is no part of the policy, and may be absent. Raises BundleError where the
-    bundle is damaged, its kind is not in `kinds`, or this code cannot build it.
+    An exported policy runs in onnxruntime, imports no torch, and its plans always come with signals; its bundle's only
+    component is `guard`, if any. kinds: constructors by kind; the comparison passes its own table. watched: let plans
+    come with signals, where the planner has any. The component `guard` is no part of the policy, and may be absent.
+    Raises BundleError where a file is damaged, the bundle's kind is not in `kinds`, or this code cannot build it.
     """
+    if exported.is_exported(folder):
+        found = exported.read(folder, digest)
+        return found.policy, found.bundle
     bundle = read(folder, digest)
     if bundle.kind not in kinds:
         known = ", ".join(sorted(kinds))

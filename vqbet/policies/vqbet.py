@@ -6,7 +6,7 @@ Section 3.4 of VQ-BeT (arXiv 2403.03181). Only the last position is computed, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -54,13 +54,27 @@ class VQBeT:
         uniform: Float[Tensor, "B Q"],
     ) -> InTensors:
         """Return chunks (B, H, A) in physical units, their codes (B, Q), and SIGNALS (B, 2) if watched."""
+        return self.drawn(observation, goal, uniform, decided)
+
+    def drawn(
+        self, observation: Tensor, goal: Tensor | None, uniform: Tensor, check: Callable[[Tensor, int], object]
+    ) -> InTensors:
+        """Return `plan` in tensors. check: receives logits (M, K) before codes are drawn from them, and B.
+
+        Has no branch on values, so that it can be exported (`policies.to_onnx`).
+        """
         features, entropy = self.prior.last(observation, goal), list[Tensor]()
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
-            decided(logits, len(observation))
+            check(logits, observation.shape[0])
             if self.watched:
-                entropy.append(_entropy(logits).view(len(observation), -1).sum(1))
-            return logits.argmax(1) if self.argmax else pick(logits / self.temperature, uniform[:, layers].flatten())
+                entropy.append(_entropy(logits).view(observation.shape[0], -1).sum(1))
+            if self.argmax:
+                return logits.argmax(1)
+            codes = pick(logits / self.temperature, uniform[:, layers].flatten())
+            if torch.compiler.is_exporting():  # a graph cannot stop at logits that are no numbers: codes stay codes
+                codes = codes.clamp_max(logits.shape[1] - 1)
+            return codes
 
         codes = self.prior.draw(features, choose)
         chunk = self.prior.chunk(features, codes)
