@@ -349,11 +349,11 @@ def serve(
     """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
     from vqbet.commands import serve as command
     from vqbet.commands.load import is_reference
-    from vqbet.serving.server import Options
+    from vqbet.serving.server import ServerOptions
 
     if is_reference(policy):
         _root()
-    options = Options(
+    options = ServerOptions(
         host=host,
         port=port,
         token=os.environ.get(command.TOKEN, ""),

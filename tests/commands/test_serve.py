@@ -22,7 +22,7 @@ from vqbet.commands import serve
 from vqbet.contract import BundleError, RegistryError, ServingError
 from vqbet.serving import wire
 from vqbet.serving.handshake import KEY
-from vqbet.serving.server import Options
+from vqbet.serving.server import ServerOptions
 
 DEMOS = synthetic(4)
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,11 +104,11 @@ def test_the_process_that_acts_knows_no_registry(project: Path) -> None:
     """A folder is served by a process that imports neither MLflow nor anything else of a pipeline."""
     _, digest = untrained.written(project / "robots" / "arm", DEMOS)
     code = (
-        "import sys; from vqbet.commands import serve; from vqbet.serving.server import Options\n"
+        "import sys; from vqbet.commands import serve; from vqbet.serving.server import ServerOptions\n"
         "import vqbet.serving.server as server, asyncio\n"
         "async def run(self, ready): ready(1)\n"
         "server.Server.run = run\n"
-        f"serve.run('robots/arm', {digest!r}, Options(), print)\n"
+        f"serve.run('robots/arm', {digest!r}, ServerOptions(), print)\n"
         "print(sorted(set(sys.modules) & {'mlflow', 'prefect', 'dvc', 'zarr', 'pydantic', 'boto3', 'rich'}))"
     )
     command = [sys.executable, "-c", code]
@@ -122,18 +122,18 @@ def test_what_cannot_be_served_is_said(project: Path) -> None:
     _, digest = untrained.written(project / "arm", DEMOS)
     said: list[str] = []
     with pytest.raises(BundleError, match="expected the bundle with digest bbbb"):
-        serve.run("arm", "b" * 64, Options(), said.append)
+        serve.run("arm", "b" * 64, ServerOptions(), said.append)
     with pytest.raises(BundleError, match=r"no folder that holds bundle.json"):
-        serve.run("nothing", None, Options(), said.append)
+        serve.run("nothing", None, ServerOptions(), said.append)
     with pytest.raises(ServingError, match="VQBET_TOKEN"):
-        serve.run("arm", digest, Options(host="0.0.0.0"), said.append)
+        serve.run("arm", digest, ServerOptions(host="0.0.0.0"), said.append)
     assert said == []
 
 
 @pytest.mark.slow
 def test_a_version_that_is_not_there_is_said(project: Path) -> None:
     with pytest.raises(RegistryError, match="synthetic@champion: no such version"):
-        serve.run("synthetic@champion", None, Options(), lambda line: None)
+        serve.run("synthetic@champion", None, ServerOptions(), lambda line: None)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from tests.support.once import once
 from tests.support.serving import DIGEST, running, served
 from tests.support.untrained import H, T
 from vqbet.serving.handshake import KEY
-from vqbet.serving.server import Options
+from vqbet.serving.server import ServerOptions
 
 PACKAGES = ("numpy==1.26.4", "openpi-client==0.1.2", "typing_extensions", "websockets<18")
 INSTALLING_S = 280.0
@@ -96,7 +96,7 @@ def drive(python: Path, port: int, horizon: int, steps: np.ndarray, folder: Path
 @pytest.mark.timeout(400)
 def test_openpi_s_own_client_drives_the_server(foreign: Path, tmp_path: Path) -> None:
     steps = small.observations(2 * H, 1)[:, 0]
-    with running(served(untrained.build("chunk")), Options(token=TOKEN, grace_s=0.2)) as own:
+    with running(served(untrained.build("chunk")), ServerOptions(token=TOKEN, grace_s=0.2)) as own:
         with urllib.request.urlopen(f"{own.http}/healthz") as answer:
             assert answer.read() == b"OK\n"
         found = drive(foreign, own.port, H, steps, tmp_path)

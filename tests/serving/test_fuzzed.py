@@ -13,7 +13,7 @@ from vqbet.contract import VqbetError
 from vqbet.serving import wire
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.requests import VLLM_PATH
-from vqbet.serving.server import Options
+from vqbet.serving.server import ServerOptions
 
 COUNT = 3000  # `python -m bench.serving --fuzz 1000000` sends more
 STATE = small.observations(1, 1)[0, 0]
@@ -26,7 +26,7 @@ SEEDS = [
 
 @pytest.mark.slow
 def test_every_broken_frame_is_answered() -> None:
-    with running(served(untrained.build()), Options(robots=2, grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(robots=2, grace_s=0.2)) as own:
         acted = refused = 0
         with connect(own.url + VLLM_PATH, compression=None) as robot:
             robot.recv()

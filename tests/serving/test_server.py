@@ -28,9 +28,10 @@ from tests.support.untrained import H
 from vqbet.contract import ServingError
 from vqbet.policies.actor import Actor
 from vqbet.serving import wire
+from vqbet.serving.admission import frame_limit
 from vqbet.serving.handshake import KEY, Handshake
 from vqbet.serving.seats import Seats, Served
-from vqbet.serving.server import Options, Server, frame_limit
+from vqbet.serving.server import Server, ServerOptions
 
 STREAM = small.observations(40, 1)[:, 0]
 MOST = 1 << 22
@@ -69,7 +70,7 @@ def robot(of: Running, query: str = "", **options: Any) -> Iterator[Robot]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with running(served(untrained.build("chunk")), Options(robots=4, grace_s=0.2)) as found:
+    with running(served(untrained.build("chunk")), ServerOptions(robots=4, grace_s=0.2)) as found:
         yield found
 
 
@@ -147,7 +148,7 @@ def test_a_plan_for_the_robot_depends_on_nothing_before(server: Running) -> None
 
 def test_robots_that_meet_share_a_call_and_no_history() -> None:
     """Frames of four robots lie in the socket while the loop is held; one call answers them, each as it would alone."""
-    with running(served(untrained.build("first")), Options(robots=4, grace_s=0.2)) as own:
+    with running(served(untrained.build("first")), ServerOptions(robots=4, grace_s=0.2)) as own:
         made = [Robot(own.url) for _ in range(4)]
         for seed, one in enumerate(made):
             one.ask(endpoint="reset", seed=seed)
@@ -202,14 +203,14 @@ def arm() -> Actor:
 
 
 def test_behavior_gets_one_action_by_the_bundle_s_rule() -> None:
-    with running(served(untrained.build("average")), Options(singular=True)) as own, robot(own) as one:
+    with running(served(untrained.build("average")), ServerOptions(singular=True)) as own, robot(own) as one:
         replies = [one.ask(state=state) for state in STREAM]
         expected = alone("average", replies[0][KEY]["seed"], len(STREAM))
         np.testing.assert_array_equal([reply["action"] for reply in replies], expected)
 
 
 def test_rows_are_for_running_episodes_only() -> None:
-    with running(served(untrained.build()), Options(robots=1)) as own:
+    with running(served(untrained.build()), ServerOptions(robots=1)) as own:
         with robot(own) as one, robot(own) as two:
             one.ask(state=STREAM[0])
             assert "all 1 episodes of this server are running" in two.ask(state=STREAM[0])["refused"]
@@ -348,7 +349,7 @@ def test_two_robots_need_two_names(server: Running) -> None:
 
 
 def test_no_more_than_four_connections_per_row() -> None:
-    with running(served(untrained.build()), Options(robots=1, grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(robots=1, grace_s=0.2)) as own:
         made = [Robot(own.url) for _ in range(4)]
         assert refused(own, "/")[0] == 503
         for one in made:
@@ -360,7 +361,7 @@ def test_a_web_page_may_not_drive_a_robot(server: Running) -> None:
 
 
 def test_a_token_is_asked_for_where_one_is_set() -> None:
-    with running(served(untrained.build()), Options(token="s3cret", grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(token="s3cret", grace_s=0.2)) as own:
         for headers in (
             {},
             {"Authorization": "Bearer other"},
@@ -381,18 +382,18 @@ def test_a_token_is_asked_for_where_one_is_set() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_beyond_this_machine_a_token_is_needed(host: str) -> None:
     with pytest.raises(ServingError, match="VQBET_TOKEN"):
-        Server(served(untrained.build()), Options(host=host))
-    Server(served(untrained.build()), Options(host=host, token="s3cret"))
+        Server(served(untrained.build()), ServerOptions(host=host))
+    Server(served(untrained.build()), ServerOptions(host=host, token="s3cret"))
 
 
 def test_tls_needs_both_files_and_they_must_be_what_they_are_called(tmp_path: Path) -> None:
     policy, wrong = served(untrained.build()), tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
     with pytest.raises(ServingError, match="TLS needs two files"):
-        Server(policy, Options(certificate=wrong))
+        Server(policy, ServerOptions(certificate=wrong))
     with (
         pytest.raises(ServingError, match="not a certificate and its key in PEM"),
-        running(policy, Options(certificate=wrong, key=wrong)),
+        running(policy, ServerOptions(certificate=wrong, key=wrong)),
     ):
         pass
 
@@ -403,7 +404,7 @@ def test_with_tls_the_connection_is_encrypted(tmp_path: Path) -> None:
     command += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
     trusting = ssl.create_default_context(cafile=certificate)
-    with running(served(untrained.build()), Options(certificate=certificate, key=key, grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(certificate=certificate, key=key, grace_s=0.2)) as own:
         one = Robot(f"wss://localhost:{own.port}", ssl=trusting)
         assert "actions" in one.ask(state=STREAM[0])
         one.socket.close()
@@ -413,7 +414,7 @@ def test_a_port_that_is_taken_is_said(server: Running) -> None:
     import asyncio
 
     async def second() -> None:
-        async with Server(served(untrained.build()), Options(port=server.port)).listening():
+        async with Server(served(untrained.build()), ServerOptions(port=server.port)).listening():
             pass
 
     with pytest.raises(ServingError, match=f"127.0.0.1:{server.port}: cannot be listened on"):
@@ -424,7 +425,7 @@ def test_a_port_that_is_taken_is_said(server: Running) -> None:
 
 
 def test_a_silent_robot_is_let_go() -> None:
-    with running(served(untrained.build()), Options(idle_s=0.3, grace_s=0.2)) as own, robot(own) as one:
+    with running(served(untrained.build()), ServerOptions(idle_s=0.3, grace_s=0.2)) as own, robot(own) as one:
         one.ask(state=STREAM[0])
         assert one.closed() == 1001
         waiting.until(lambda: "vqbet_episodes_running 0" in get(own, "/metrics")[1])
@@ -433,17 +434,21 @@ def test_a_silent_robot_is_let_go() -> None:
 
 @pytest.mark.slow
 def test_a_robot_that_takes_no_answers_is_let_go() -> None:
-    """Asks without reading: both buffers fill, the server waits for at most writing_s, and others are served."""
-    with running(served(untrained.build()), Options(writing_s=0.3, grace_s=0.2)) as own:
+    """Asks without reading until both buffers are full; the server lets it go, and others are served."""
+    patient = ServerOptions(writing_s=0.3, alive_s=1000, grace_s=0.2)
+    with running(served(untrained.build()), patient) as own:
         plain = upgraded(own.port)
-        plain.settimeout(0.5)
-        frame = masked(wire.encode({"state": STREAM[0], "prompt": "x" * 100}))
-        try:
-            while True:
-                plain.sendall(frame * 100)
-        except OSError:  # its own buffer is full, or the server hung up
-            pass
-        waiting.until(lambda: count(own, "idle") == 1)
+        plain.setblocking(False)
+        frames, sent = masked(wire.encode({"state": STREAM[0], "prompt": "x" * 100})) * 1000, 0
+
+        def gone() -> bool:
+            nonlocal sent
+            with suppress(OSError):  # its own buffer is full, or the server has hung up
+                while True:
+                    sent = (sent + plain.send(frames[sent:])) % len(frames)
+            return count(own, "idle") == 1
+
+        waiting.until(gone)
         with robot(own) as one:
             assert "actions" in one.ask(state=STREAM[0])
         plain.close()
@@ -468,7 +473,7 @@ def masked(content: bytes) -> bytes:
 
 
 def test_a_connection_that_never_asks_for_anything_is_dropped() -> None:
-    with running(served(untrained.build()), Options(opening_s=0.3, grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(opening_s=0.3, grace_s=0.2)) as own:
         plain = socket.create_connection(("127.0.0.1", own.port))
         plain.settimeout(30)
         assert plain.recv(100) == b""
@@ -478,7 +483,7 @@ def test_a_connection_that_never_asks_for_anything_is_dropped() -> None:
     "content", [b"\x00" * 100, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 1000, b"SSH-2.0-x\r\n", b"\r\n"]
 )
 def test_strangers_are_turned_away(content: bytes) -> None:
-    with running(served(untrained.build()), Options(opening_s=0.5, grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(opening_s=0.5, grace_s=0.2)) as own:
         plain = socket.create_connection(("127.0.0.1", own.port))
         plain.settimeout(30)
         plain.sendall(content)
@@ -491,7 +496,7 @@ def test_strangers_are_turned_away(content: bytes) -> None:
 
 
 def test_running_episodes_end_before_the_server_stops() -> None:
-    with running(served(untrained.build()), Options(grace_s=30)) as own:
+    with running(served(untrained.build()), ServerOptions(grace_s=30)) as own:
         one, two = Robot(own.url), Robot(own.url)
         one.ask(state=STREAM[0])
         own.end()
@@ -506,7 +511,7 @@ def test_running_episodes_end_before_the_server_stops() -> None:
 
 
 def test_episodes_that_do_not_end_are_cut_off_after_the_grace() -> None:
-    with running(served(untrained.build()), Options(grace_s=0.2)) as own:
+    with running(served(untrained.build()), ServerOptions(grace_s=0.2)) as own:
         one = Robot(own.url)
         one.ask(state=STREAM[0])
         own.end()
@@ -559,7 +564,7 @@ def test_the_cap_of_a_frame_comes_from_the_handshake() -> None:
     assert frame_limit(looking) == 8 * 3 * D + 480 * 640 * 3 + 1080 * 1920 * 3 + (1 << 16)
     assert frame_limit(replace(policy.handshake, cameras={"top": (10_000, 10_000, 3)})) == 64 << 20
     with pytest.raises(ServingError, match="larger frames than this server reads"):
-        Server(policy, Options()).switch(Served(policy.actor, looking))
+        Server(policy, ServerOptions()).switch(Served(policy.actor, looking))
 
 
 def test_a_server_holds_as_many_rows_as_it_was_asked_for() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from vqbet.policies.actor import Actor
 from vqbet.serving.seats import Served
-from vqbet.serving.server import Options, Server
+from vqbet.serving.server import Server, ServerOptions
 
 DIGEST = "a" * 64
 TIMEOUT_S = 30.0
@@ -51,9 +51,9 @@ def served(actor: Actor, digest: str = DIGEST) -> Served:
 
 
 @contextmanager
-def running(policy: Served, options: Options | None = None) -> Iterator[Running]:
+def running(policy: Served, options: ServerOptions | None = None) -> Iterator[Running]:
     """Run a server in a thread, on a free port of loopback."""
-    options = replace(options or Options(grace_s=0.2), port=0)
+    options = replace(options or ServerOptions(grace_s=0.2), port=0)
     ready: Future[Running] = Future()
 
     async def serve() -> None:

@@ -24,7 +24,7 @@ from vqbet.contract import BundleError, RegistryError, VqbetError
 from vqbet.environment import threads
 from vqbet.files import reading
 from vqbet.serving.seats import Served
-from vqbet.serving.server import Options, Server
+from vqbet.serving.server import Server, ServerOptions
 
 EVERY_S = 10.0  # between two looks at the ledger
 FIRST_S = 120.0  # for the first answer of the registry
@@ -43,7 +43,7 @@ class Found:
     reference: str
 
 
-def run(policy: str, digest: str | None, options: Options, say: Say, *, every_s: float = EVERY_S) -> None:
+def run(policy: str, digest: str | None, options: ServerOptions, say: Say, *, every_s: float = EVERY_S) -> None:
     """Serve a registered policy or the bundle in a folder until SIGTERM or SIGINT.
 
     digest: of the only bundle that may be served, None for any. A champion or candidate is followed: when the ledger
@@ -108,7 +108,7 @@ def follow(reference: str, into: Path, *, every_s: float, say: Say, ended: Calla
             return
 
 
-async def _alone(policy: str, digest: str | None, options: Options, say: Say) -> None:
+async def _alone(policy: str, digest: str | None, options: ServerOptions, say: Say) -> None:
     folder = Path(policy)
     if not os.path.isfile(folder / bundle.MANIFEST):
         raise BundleError(
@@ -118,7 +118,7 @@ async def _alone(policy: str, digest: str | None, options: Options, say: Say) ->
     await _serve(Found(folder, digest, folder.resolve().name), options, say, None)
 
 
-async def _registered(reference: str, digest: str | None, options: Options, say: Say, every_s: float) -> None:
+async def _registered(reference: str, digest: str | None, options: ServerOptions, say: Say, every_s: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         say(f"{reference}: asking the registry")
         async with _following(reference, Path(scratch), every_s) as news:
@@ -139,7 +139,7 @@ def _found(news: dict[str, Any], reference: str) -> Found:
     return Found(Path(news["folder"]), news["digest"], f"{reference} ({name}/{news['version']})")
 
 
-async def _serve(found: Found, options: Options, say: Say, news: AsyncIterator[dict[str, Any]] | None) -> None:
+async def _serve(found: Found, options: ServerOptions, say: Say, news: AsyncIterator[dict[str, Any]] | None) -> None:
     served = _loaded(found)
     server = Server(served, options, say=say)
     follower = asyncio.create_task(_switching(server, found.reference.partition(" ")[0], news, say)) if news else None
@@ -200,7 +200,7 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def _announce(served: Served, options: Options, port: int, say: Say) -> None:
+def _announce(served: Served, options: ServerOptions, port: int, say: Say) -> None:
     said, scheme = served.handshake, "wss" if options.certificate else "ws"
     host = f"[{options.host}]" if ":" in options.host else options.host
     seen = f"{said.window} x {len(said.spec.observation)} numbers"

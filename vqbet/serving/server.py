@@ -7,21 +7,17 @@ back would take longer than the rest of the way. Requests that arrive during a c
 from __future__ import annotations
 
 import asyncio
-import hmac
 import http
-import ipaddress
 import logging
-import re
 import secrets
 import signal
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server as Listener
 from websockets.asyncio.server import ServerConnection, serve
@@ -30,27 +26,21 @@ from websockets.http11 import Request as Opening
 from websockets.http11 import Response
 
 from vqbet.contract import ServingError, VqbetError
-from vqbet.files import reading
-from vqbet.serving import requests, wire
+from vqbet.serving import admission, requests, wire
 from vqbet.serving.handshake import Handshake
+from vqbet.serving.meeting import Meeting
 from vqbet.serving.metrics import CONTENT_TYPE, Metrics
-from vqbet.serving.requests import Answer, Dialect
+from vqbet.serving.requests import Dialect
 from vqbet.serving.seats import Ask, Seats, Served
 
-MOST_BYTES = 64 << 20  # of any frame
-LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
-DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 LOOKS = 4
 ERROR, AWAY, POLICY = 1011, 1001, 1008  # close codes of RFC 6455
 WRONG = "the server failed at this request; its log says why"
 LOG = logging.getLogger(__name__)
 
-Computed = asyncio.Future[tuple[Answer, float]]  # an answer, and the seconds of the call that it came from
-
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """Settings of a server. token, certificate and key: required beyond loopback, and optional. robots: episodes at
     once. singular: answer with `action` (A,) in place of `actions` (H, A), as BEHAVIOR's evaluator wants.
 
@@ -105,8 +95,10 @@ class _Robot:
 class Server:
     """Policy server. Raises ServingError for settings that are refused."""
 
-    def __init__(self, served: Served, options: Options, *, say: Callable[[str], None] = lambda sentence: None) -> None:
-        if not _loopback(options.host) and not options.token:
+    def __init__(
+        self, served: Served, options: ServerOptions, *, say: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        if not admission.loopback(options.host) and not options.token:
             raise ServingError(
                 f"host {options.host}: anybody in this network could drive the robot; expected 127.0.0.1, or a token "
                 "in VQBET_TOKEN (for example of `openssl rand -hex 24`), and better a certificate too"
@@ -115,9 +107,9 @@ class Server:
             raise ServingError("TLS needs two files: expected a certificate and its key, got one of them")
         self.options, self.metrics, self._say = options, Metrics(), say
         self._seats = Seats(served, options.robots)
-        self._most = frame_limit(served.handshake)
+        self._most = admission.frame_limit(served.handshake)
         self._robots: set[_Robot] = set()
-        self._waiting: list[tuple[Seats, Ask, Computed]] = []
+        self._meeting = Meeting(self.metrics)
         self._running = 0  # episodes
         self._draining = False
         self._changed = asyncio.Event()  # set when an episode or a connection ended
@@ -153,7 +145,7 @@ class Server:
 
     def switch(self, served: Served) -> None:
         """Serve another policy from the next episode on; running ones end with theirs. To be called in the loop."""
-        if frame_limit(served.handshake) > self._most:
+        if admission.frame_limit(served.handshake) > self._most:
             raise ServingError("the new policy takes larger frames than this server reads; start it again")
         self._seats = Seats(served, self.options.robots)
         self.metrics.count("switches")
@@ -163,7 +155,7 @@ class Server:
 
     async def _listen(self) -> Listener:
         options = self.options
-        tls = _tls(options.certificate, options.key) if options.certificate and options.key else None
+        tls = admission.tls_context(options.certificate, options.key) if options.certificate and options.key else None
         try:
             return await serve(
                 self._talk,
@@ -179,7 +171,7 @@ class Server:
                 close_timeout=options.writing_s,
                 server_header=None,
                 ssl=tls,
-                logger=_quiet(),
+                logger=admission.quiet(),
             )
         except OSError as error:
             raise ServingError(
@@ -228,16 +220,16 @@ class Server:
     def _refusal(self, opening: Opening, query: str) -> tuple[http.HTTPStatus, str]:
         """Return why a connection is refused; an empty sentence to let it in."""
         said = opening.headers.get_all("Authorization")
-        if self.options.token and not _has_token(said, self.options.token):
+        if self.options.token and not admission.has_token(said, self.options.token):
             return http.HTTPStatus.UNAUTHORIZED, "expected the header Authorization: Bearer with this server's token"
         if self._draining:
             return http.HTTPStatus.SERVICE_UNAVAILABLE, "the server stops; connect to another one, or later"
         try:
-            digest, name = _wanted(query)
+            digest, name = admission.wanted(query)
         except ServingError as error:
             return http.HTTPStatus.BAD_REQUEST, str(error)
         if digest and digest != self.served.handshake.digest:
-            return http.HTTPStatus.NOT_FOUND, _another(digest, self.served.handshake)
+            return http.HTTPStatus.NOT_FOUND, admission.another(digest, self.served.handshake)
         if name and any(robot.name == name for robot in self._robots):
             return http.HTTPStatus.CONFLICT, f"robot {name} is connected already; two robots need two names"
         if len(self._robots) >= 4 * self.options.robots:
@@ -266,7 +258,7 @@ class Server:
         """Serve one robot until it goes, is silent for too long, or makes an error."""
         assert socket.request is not None
         url = urlsplit(socket.request.path)
-        digest, name = _wanted(url.query)
+        digest, name = admission.wanted(url.query)
         if name and any(robot.name == name for robot in self._robots):  # two that were opening at the same time
             await socket.close(POLICY, f"robot {name} is connected already")
             return
@@ -325,7 +317,9 @@ class Server:
         if request.reset:
             self.metrics.count("resets")
             return requests.restarted(robot.dialect, episode.seed, episode.seats.served.handshake.digest)
-        answer, policy_s = await self._computed(self._ask(episode, request), episode.seats)
+        answer, policy_s = await self._meeting.computed(
+            episode.seats, self._ask(episode, request), alone=self._running == 1
+        )
         self.metrics.count("requests")
         timing = {"infer_ms": 1000 * policy_s}
         if robot.total_ms is not None:
@@ -342,7 +336,7 @@ class Server:
             raise ServingError("the server stops and starts no more episodes; connect to another one, or later")
         now = self.served
         if robot.named and robot.named != now.handshake.digest:
-            raise ServingError(_another(robot.named, now.handshake) + "; connect again")
+            raise ServingError(admission.another(robot.named, now.handshake) + "; connect again")
         if differing := robot.met.change(now):
             raise ServingError(f"another policy is served now, whose {differing} is not the same; connect again")
         self._end(robot)
@@ -406,95 +400,3 @@ class Server:
                 if not robot.late and loop.time() > robot.due:
                     robot.late = True
                     robot.talk.cancel()
-
-    # --- computing ---------------------------------------------------------------------------------------------------
-
-    async def _computed(self, ask: Ask, seats: Seats) -> tuple[Answer, float]:
-        """Return the answer, and the seconds of the call that it came from.
-
-        Where one episode runs, nothing can meet: its request is computed at once, which saves two turns of the loop.
-        """
-        future: Computed = asyncio.get_running_loop().create_future()
-        self._waiting.append((seats, ask, future))
-        if self._running == 1:
-            self._compute()
-        elif len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._compute)  # after all connections with a request in this turn
-        return await future
-
-    def _compute(self) -> None:
-        """Compute what waits: one call per policy, of which there are two for a while after a switch."""
-        waiting, self._waiting = self._waiting, []
-        groups: dict[int, list[tuple[Seats, Ask, Computed]]] = {}
-        for one in waiting:
-            groups.setdefault(id(one[0]), []).append(one)
-        for group in groups.values():
-            began = time.perf_counter()
-            answers = group[0][0].act([ask for _, ask, _ in group])
-            policy_s = time.perf_counter() - began
-            self.metrics.count("calls")
-            self.metrics.policy.observe(policy_s)
-            for (_, _, future), answer in zip(group, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result((answer, policy_s))
-
-
-def frame_limit(handshake: Handshake) -> int:
-    """Return the most bytes of a request: T observations in float64, one picture per camera, and room for the rest."""
-    numbers = 8 * handshake.window * len(handshake.spec.observation)
-    pictures = sum(height * width * depth for height, width, depth in handshake.cameras.values())
-    return min(MOST_BYTES, max(LEAST_BYTES, numbers + pictures + (1 << 16)))
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _has_token(said: list[str], token: str) -> bool:
-    words = said[0].split(" ", 1) if len(said) == 1 else []
-    known = len(words) == 2 and words[0].lower() in ("bearer", "api-key")
-    return known and hmac.compare_digest(words[1].strip().encode(), token.encode())
-
-
-def _wanted(query: str) -> tuple[str, str]:
-    """Return digest and robot's name from the query of a URL. Raises ServingError for anything else in it."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=8)
-    except ValueError as error:
-        raise ServingError(f"query: expected digest=... and robot=..., got {reading.short(query)}") from error
-    said = dict(pairs)
-    if len(said) != len(pairs) or said.keys() - {"digest", "robot"}:
-        raise ServingError(f"query: expected digest=... and robot=..., each once, got {reading.short(query)}")
-    digest, name = said.get("digest", ""), said.get("robot", "")
-    if digest and not DIGEST.fullmatch(digest):
-        raise ServingError(f"digest: expected 64 characters of 0-9 and a-f, got {reading.short(digest)}")
-    if name and not NAME.fullmatch(name):
-        raise ServingError(f"robot: expected at most 64 letters, digits and _ . : -, got {reading.short(name)}")
-    return digest, name
-
-
-def _another(digest: str, handshake: Handshake) -> str:
-    return f"digest {digest} was asked for; this server serves {handshake.reference}, digest {handshake.digest}"
-
-
-def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ServingError(f"{certificate}, {key}: not a certificate and its key in PEM: {error}") from error
-    return context
-
-
-def _quiet() -> logging.Logger:
-    """Return the logger of websockets, silent about strangers that hang up while a connection opens."""
-    logger = logging.getLogger(f"{__name__}.websockets")
-    logger.setLevel(logging.CRITICAL)
-    return logger
