@@ -332,7 +332,9 @@ def rollout(
 
 @app.command()
 def serve(
-    policy: Annotated[str, typer.Argument(help="<task>@champion, <task>/<version>, or the folder of a bundle")],
+    policy: Annotated[
+        str, typer.Argument(help="<task>@champion, <task>/<version>, or the folder of a bundle or export")
+    ],
     host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
         "127.0.0.1"
     ),

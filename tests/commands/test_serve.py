@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from tests.support import untrained
+from tests.support import graphs, small, untrained
 from tests.support.synthetic import synthetic
 from vqbet import bundle, environment, registry
 from vqbet.commands import serve
@@ -97,6 +97,22 @@ def test_a_champion_is_served_and_followed(project: Path) -> None:
             assert wire.decode(other.recv(), most=1 << 20)[KEY]["digest"] == two
         own.process.send_signal(signal.SIGTERM)
         assert own.process.wait(WAIT_S) == 0
+
+
+@pytest.mark.slow
+def test_an_exported_policy_is_served_by_a_process_without_torch(project: Path) -> None:
+    graphs.written(project / "arm")
+    with serving("arm", "--digest", graphs.DIGEST) as own, connect(own.url, compression=None) as robot:
+        assert wire.decode(robot.recv(), most=1 << 20)[KEY]["digest"] == graphs.DIGEST
+        observation = np.full(small.D, 0.1, np.float32)
+        robot.send(wire.encode({"state": observation}))
+        actions = wire.decode(robot.recv(), most=1 << 20)["actions"]
+        expected = small.play(graphs.actor(), observation[None, None], np.array([0]))
+        assert np.array_equal(actions[0], expected[0, 0])
+        maps = Path(f"/proc/{own.process.pid}/maps")
+        if maps.is_file():
+            assert "onnxruntime" in maps.read_text()
+            assert "torch" not in maps.read_text()
 
 
 @pytest.mark.slow

@@ -49,11 +49,16 @@ def _registered(reference: str | PathLike[str], digest: str | None) -> Session:
         return Session(registry.download(version, Path(folder) / "bundle"), digest or version.digest)
 
 
-def _in_folder(folder: Path, digest: str | None) -> Session:
+def check_folder(folder: Path) -> None:
+    """Raise BundleError where the folder claims to be neither a bundle nor an exported policy."""
     manifests = (bundle.MANIFEST, exported.MANIFEST)
     if not any(os.path.isfile(folder / name) for name in manifests):  # False, no error, for an impossible file name
         raise BundleError(
             f"{reading.short(str(folder))}: no folder that holds {' or '.join(manifests)}; expected one, or a "
             "registered policy such as blockpush@champion, blockpush@candidate or blockpush/3"
         )
+
+
+def _in_folder(folder: Path, digest: str | None) -> Session:
+    check_folder(folder)
     return Session(folder, digest)

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vqbet import bundle, policies
-from vqbet.commands.load import is_reference
+from vqbet.commands.load import check_folder, is_reference
 from vqbet.contract import BundleError, RegistryError, VqbetError
 from vqbet.environment import threads
-from vqbet.files import reading
 from vqbet.serving.seats import Served
 from vqbet.serving.server import Server, ServerOptions
 
@@ -110,11 +109,7 @@ def follow(reference: str, into: Path, *, every_s: float, say: Say, ended: Calla
 
 async def _alone(policy: str, digest: str | None, options: ServerOptions, say: Say) -> None:
     folder = Path(policy)
-    if not os.path.isfile(folder / bundle.MANIFEST):
-        raise BundleError(
-            f"{reading.short(policy)}: no folder that holds {bundle.MANIFEST}; expected one, or a registered policy "
-            "such as blockpush@champion or blockpush/3"
-        )
+    check_folder(folder)
     await _serve(Found(folder, digest, folder.resolve().name), options, say, None)
 
 
