@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import Channel, ServingError, Spec
-from vqbet.policies.actor import Actor, Plan
+from vqbet.policies.actor import Actor, Planned
 from vqbet.serving.client import RemotePolicy, connect
 from vqbet.serving.player import RULES, ChunkPlayer
 
@@ -53,11 +53,11 @@ class Telling:
 
     window, chunk, channels, goal_steps, draws, tags = 1, H, (2, 3, 0), 0, 1, 1
 
-    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Plan:
+    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Planned:
         episode, now = observation[:, -1, :1], observation[:, -1, 1:]
         later = now + 1000 * PERIOD_S * np.arange(H, dtype=np.float32)
         chunk = np.stack([np.repeat(episode, H, 1), later, np.repeat(now, H, 1)], axis=2)
-        return Plan(chunk.astype(np.float32), np.zeros((len(now), 1), np.int64), np.zeros((len(now), 0)))
+        return Planned(chunk.astype(np.float32), np.zeros((len(now), 1), np.int64), np.zeros((len(now), 0)))
 
     def arguments(self) -> dict[str, Any]:
         return {}
@@ -69,12 +69,12 @@ class Telling:
 def serve(port: int) -> None:
     """Serve until killed."""
     from vqbet.serving.seats import Served
-    from vqbet.serving.server import Options, Server
+    from vqbet.serving.server import Server, ServerOptions
 
     served = Served.of(Actor(SPEC, Telling(), execute="first"), "a" * 64, "told@champion")
 
     async def run() -> None:
-        await Server(served, Options(port=port, alive_s=1.0)).run(lambda port: print("ready", flush=True))
+        await Server(served, ServerOptions(port=port, alive_s=1.0)).run(lambda port: print("ready", flush=True))
 
     asyncio.run(run())
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.drifting import LIMITS, chosen, coded, compared, joined, moved, process
 from vqbet.contract import Channel, StoreError, ValidationError
-from vqbet.drift import Limits, compare, page
+from vqbet.drift import Thresholds, compare, page
 
 OLD, NEW = process(2, 30), process(3, 30)
 
@@ -39,7 +39,7 @@ def test_an_action_that_moved_asks_for_a_tokenizer_first() -> None:
 
 def test_more_than_its_threshold_and_no_more_than_chance_is_let_pass() -> None:
     """By the value alone, two versions of few episodes of one process would be a drift."""
-    report = compared(process(4, 8), process(5, 8), Limits(0.05, 0.001, 1.0))
+    report = compared(process(4, 8), process(5, 8), Thresholds(0.05, 0.001, 1.0))
     assert max(each.distance for each in report.shifts) > 0.2
     assert report.tellable
     assert report.exceeded == []

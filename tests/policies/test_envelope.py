@@ -18,7 +18,7 @@ from vqbet.demos.windows import Windows
 from vqbet.models.spaces import Spaces
 from vqbet.policies import envelope
 from vqbet.policies.actor import Actor
-from vqbet.serving.guard import Guard, Limits, Watch
+from vqbet.serving.guard import Guard, Limits, SignalWatch
 from vqbet.serving.limits import LIMIT, SIGNAL, listed
 
 DEMOS = synthetic(8)
@@ -200,7 +200,7 @@ class TestWatched:
 
     def test_a_policy_far_from_its_demonstrations_is_warned_of(self, actor: Actor) -> None:
         """Offsets grow with features that no demonstration had; nothing is refused for it."""
-        watch = Watch.of(component(actor))
+        watch = SignalWatch.of(component(actor))
         planner = untrained.planner(Spaces.fit(DEMOS))
         planner.watched = True
         with torch.no_grad():

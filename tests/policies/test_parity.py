@@ -11,7 +11,7 @@ from tests.support.small import WANTED, D
 from tests.support.untrained import SPEC, T, build
 from vqbet.contract import BundleError
 from vqbet.policies import parity
-from vqbet.policies.actor import Actor, Plan
+from vqbet.policies.actor import Actor, Planned
 from vqbet.policies.parity import ALONE, TOLERANCE
 
 RANGE = 1.6  # of each action of SPEC
@@ -25,9 +25,9 @@ class Changed:
         for name in ("window", "chunk", "channels", "goal_steps", "draws", "tags"):
             setattr(self, name, getattr(actor.planner, name))
 
-    def plan(self, *given: Any) -> Plan:
+    def plan(self, *given: Any) -> Planned:
         plan = self.planner.plan(*given)
-        return self.change(Plan(*(part.copy() for part in plan)))
+        return self.change(Planned(*(part.copy() for part in plan)))
 
 
 def compared(change: Any = lambda plan: plan, count: int = 200, **settings: Any) -> tuple[parity.Parity, list[int]]:
@@ -50,22 +50,22 @@ def test_what_rounding_does_is_allowed_and_said() -> None:
     assert found.apart == pytest.approx(0.5 * TOLERANCE, rel=0.1)
 
 
-def another_code(plan: Plan) -> Plan:
+def another_code(plan: Planned) -> Planned:
     plan.tags[-1, -1] += len(plan.tags) > 1  # in the last row of batches alone
     return plan
 
 
-def another_action(plan: Plan) -> Plan:
+def another_action(plan: Planned) -> Planned:
     plan.chunk[-1, -1, -1] += 3 * TOLERANCE * RANGE
     return plan
 
 
-def no_number(plan: Plan) -> Plan:
+def no_number(plan: Planned) -> Planned:
     plan.chunk[0, 0, 0] = np.nan
     return plan
 
 
-def other_signals(plan: Plan) -> Plan:
+def other_signals(plan: Planned) -> Planned:
     return plan._replace(signals=np.ones((len(plan.chunk), 2), np.float32))
 
 

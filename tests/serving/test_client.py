@@ -22,7 +22,7 @@ from vqbet.contract import ServingError
 from vqbet.serving import wire
 from vqbet.serving.client import OneRow, connect
 from vqbet.serving.handshake import KEY
-from vqbet.serving.server import Options
+from vqbet.serving.server import ServerOptions
 
 STATE = np.zeros(2, np.float32)
 WINDOW = np.zeros((2, 2), np.float32)
@@ -312,7 +312,7 @@ def test_tls_with_the_authority_of_the_robots_owner(tmp_path: Path) -> None:
     ]
     named = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([*command, *named], check=True, capture_output=True)
-    with running(POLICY, Options(certificate=certificate, key=key, grace_s=0.2)) as server:
+    with running(POLICY, ServerOptions(certificate=certificate, key=key, grace_s=0.2)) as server:
         url = f"wss://localhost:{server.port}"
         with connect(url, tls=certificate, robot="arm-3") as policy:
             policy.start(1)

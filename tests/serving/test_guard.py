@@ -14,7 +14,7 @@ import pytest
 from tests.support import branches, guarded
 from tests.support.guarded import handshake, spec
 from vqbet.serving import guard as module
-from vqbet.serving.guard import Decision, Guard, Limits, Reason, Watch
+from vqbet.serving.guard import Decision, Guard, Limits, Reason, SignalWatch
 
 A, D = 2, 3
 SEEN = np.zeros(D, np.float32)
@@ -280,8 +280,8 @@ class TestSent:
 
 
 class TestWatch:
-    def watch(self) -> Watch:
-        return Watch.of(
+    def watch(self) -> SignalWatch:
+        return SignalWatch.of(
             {
                 "limit.rate": np.ones(2),
                 "signal.entropy": np.array([1.0, 2.0]),
@@ -305,7 +305,7 @@ class TestWatch:
         assert watch.warnings({"entropy": math.nan, "surprise": 3.1}) == ["entropy", "surprise"]
 
     def test_a_bundle_without_the_component_never_warns(self) -> None:
-        watch = Watch.of({})
+        watch = SignalWatch.of({})
         assert watch.see({"entropy": 9.0}, [1]) == watch.see({"entropy": 9.0}, [0]) == {"entropy": 9.0}
         assert watch.warnings({"entropy": 9.0}) == []
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations, Spec
-from vqbet.drift import Coded, DriftReport, Limits, compare, deviation
+from vqbet.drift import Coded, DriftReport, Thresholds, compare, deviation
 
 D, A, CHUNK, CODES = 3, 2, 2, 8
-LIMITS = Limits(max_shift=0.2, max_divergence=0.02, max_tail=1.25)
+LIMITS = Thresholds(max_shift=0.2, max_divergence=0.02, max_tail=1.25)
 SPEC = Spec(
     task="made",
     observation=tuple(Channel(f"o{index}", "m", -9.0, 9.0) for index in range(D)),
@@ -99,5 +99,5 @@ def coded(demos: Demonstrations, chunk: int = CHUNK) -> Coded:
     )
 
 
-def compared(old: Demonstrations, new: Demonstrations, limits: Limits = LIMITS) -> DriftReport:
+def compared(old: Demonstrations, new: Demonstrations, limits: Thresholds = LIMITS) -> DriftReport:
     return compare(old, new, (coded(old), coded(new)), limits)

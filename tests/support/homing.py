@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.support.point import POINT
 from tests.support.serving import served
-from vqbet.policies.actor import Actor, Plan
+from vqbet.policies.actor import Actor, Planned
 
 H = 4
 
@@ -18,13 +18,13 @@ class Homing:
 
     window, chunk, channels, goal_steps, draws, tags = 2, H, (2, 2, 0), 0, 1, 1
 
-    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Plan:
+    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Planned:
         position, rows = observation[:, -1].astype(np.float64), []
         for _ in range(H):
             rows.append(np.clip(-position, -0.08, 0.08))
             position = position + rows[-1]
         chunk = np.stack(rows, axis=1).astype(np.float32)
-        return Plan(chunk, np.zeros((len(chunk), 1), np.int64), np.zeros((len(chunk), 0)))
+        return Planned(chunk, np.zeros((len(chunk), 1), np.int64), np.zeros((len(chunk), 0)))
 
     def arguments(self) -> dict[str, Any]:
         return {}

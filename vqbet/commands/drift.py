@@ -27,7 +27,7 @@ from vqbet.contract import (
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.windows import Windows
-from vqbet.drift import Coded, DriftReport, Limits, compare, deviation, page, refuse_unlike
+from vqbet.drift import Coded, DriftReport, Thresholds, compare, deviation, page, refuse_unlike
 from vqbet.files import atomic
 from vqbet.registry import Version
 from vqbet.stages import artifacts
@@ -117,7 +117,7 @@ def measured(
             old,
             new,
             both,
-            Limits(**limits.model_dump()),
+            Thresholds(**limits.model_dump()),
             where=where,
             progress=lambda done, total: advance(done, total, {}),
         )

@@ -27,8 +27,8 @@ PASS = b"pass"  # the guard's verdict of a step at which nothing was wrong
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """Decision about one recording. accepted, success: None where the person has not said."""
+class Ruling:
+    """Ruling about one recording. accepted, success: None where the person has not said."""
 
     digest: str
     accepted: bool | None = None
@@ -44,7 +44,7 @@ class Reviewed:
 
     number: int
     recording: Recording | None
-    decision: Decision
+    decision: Ruling
     reasons: tuple[str, ...]
     wrong: str = ""
 
@@ -115,8 +115,8 @@ def mark(
     decisions = _decisions(folder)
     for number in sorted(named):
         digest = recordings.digest(folder, number)
-        before = decisions.get(number, Decision(digest))
-        before = before if before.digest == digest else Decision(digest)
+        before = decisions.get(number, Ruling(digest))
+        before = before if before.digest == digest else Ruling(digest)
         decisions[number] = replace(
             before,
             accepted=True if number in accept else False if number in reject else before.accepted,
@@ -144,10 +144,10 @@ def numbers(text: str) -> list[int]:
     return found
 
 
-def _reviewed(folder: Path, number: int, decision: Decision | None) -> Reviewed:
+def _reviewed(folder: Path, number: int, decision: Ruling | None) -> Reviewed:
     digest = recordings.digest(folder, number)
     stale = decision is not None and decision.digest != digest
-    decided = Decision(digest) if decision is None or stale else decision
+    decided = Ruling(digest) if decision is None or stale else decision
     try:
         recording = recordings.read(folder, number)
         blank = Reviewed(number, recording, decided, ())
@@ -175,7 +175,7 @@ def _reasons(recording: Recording, success: bool | None) -> list[str]:
     return found
 
 
-def _decisions(folder: Path) -> dict[int, Decision]:
+def _decisions(folder: Path) -> dict[int, Ruling]:
     path = folder / NAME
     if not path.exists():
         return {}
@@ -183,7 +183,7 @@ def _decisions(folder: Path) -> dict[int, Decision]:
         said = reading.parse(reading.load(path, ServingError, most=MOST_BYTES), str(path), ServingError)
         if (said["format"], said["version"]) != (FORMAT, VERSION):
             raise ValueError(f"expected a {FORMAT} of version {VERSION}")
-        found = {int(number): Decision(**value) for number, value in said["decisions"].items()}
+        found = {int(number): Ruling(**value) for number, value in said["decisions"].items()}
         for each in found.values():
             if not isinstance(each.digest, str) or {each.accepted, each.success} - {True, False, None}:
                 raise ValueError(f"a decision of {reading.short(asdict(each))}")

@@ -151,7 +151,7 @@ async def _serve(found: Found, options: ServerOptions, say: Say, news: AsyncIter
 
 
 def _loaded(found: Found) -> Served:
-    actor, packed = policies.load(found.folder, found.digest)
+    actor, packed = policies.load(found.folder, found.digest, watched=True)
     return Served.of(actor, packed.digest, found.reference, packed.components)
 
 

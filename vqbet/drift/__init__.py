@@ -6,7 +6,7 @@ numpy in and out, without any model.
 """
 
 from vqbet.drift.coding import Coded
-from vqbet.drift.compare import DriftReport, Limits, compare, refuse_unlike
+from vqbet.drift.compare import DriftReport, Thresholds, compare, refuse_unlike
 from vqbet.drift.shift import deviation
 
-__all__ = ["Coded", "DriftReport", "Limits", "compare", "deviation", "refuse_unlike"]
+__all__ = ["Coded", "DriftReport", "Thresholds", "compare", "deviation", "refuse_unlike"]

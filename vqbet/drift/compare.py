@@ -25,7 +25,7 @@ DIGITS = 6  # significant digits that are written; further digits differ between
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Thresholds:
     """Largest accepted drift.
 
     max_shift limits the `distance` of a channel in standard deviations, max_divergence the `divergence` of a layer in
@@ -65,7 +65,7 @@ class DriftReport:
     tails: list[Tail]
     p: Mapping[str, float]
     tellable: bool  # whether there were enough episodes for a significant p-value
-    limits: Limits
+    limits: Thresholds
 
     @property
     def exceeded(self) -> list[Exceeded]:
@@ -137,7 +137,7 @@ def compare(
     old: Demonstrations,
     new: Demonstrations,
     coded: tuple[Coded, Coded],
-    limits: Limits,
+    limits: Thresholds,
     *,
     where: tuple[str, str] = ("the old version", "the new version"),
     progress: chance.Progress | None = None,

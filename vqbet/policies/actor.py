@@ -17,9 +17,8 @@ from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
 Execute = Literal["first", "chunk", "average"]
-SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
 TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
-SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Plan.signals`
+SIGNALS = ("entropy", "offset")  # of a watched planner, in the order of `Planned.signals`
 GAMMA, FIRST, SECOND = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )  # SplitMix64
@@ -34,7 +33,7 @@ class Undecided(ArithmeticError):
         self.row = row
 
 
-class Plan(NamedTuple):
+class Planned(NamedTuple):
     """Chunks of B rows in physical units, the tags of each, and S numbers that say how sure the model was, or none."""
 
     chunk: Float[np.ndarray, "B H A"]
@@ -61,7 +60,7 @@ class Planner(Protocol):
         observation: Float[np.ndarray, "B T D"],
         goal: Float[np.ndarray, "B G C"] | None,
         uniform: Float[np.ndarray, "B draws"],
-    ) -> Plan:
+    ) -> Planned:
         """Return the next H actions in physical units, and their tags. A pure function; `uniform` is float64.
 
         Raises Undecided where the numbers that determine an action are not finite.
@@ -150,7 +149,7 @@ class Actor:
 
     def ahead(
         self, observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"], rows: Int[np.ndarray, " B"]
-    ) -> Plan:
+    ) -> Planned:
         """Act, and return what would follow: chunk[:, 0] are the actions of `act`, the others the rest of the newest
         chunk as it would be executed, in the end without motion. tags, signals: of the newest chunk. Raises as `act`.
         """
@@ -162,7 +161,7 @@ class Actor:
             targets[row, : len(left)], targets[row, len(left) :] = left, still
         targets[:, 0] = target
         signals = np.array([self._signals[row] for row in rows])
-        return Plan(self.executed(_newest(observation), targets), self._tags[rows, 0, :-1], signals)
+        return Planned(self.executed(_newest(observation), targets), self._tags[rows, 0, :-1], signals)
 
     def executed(
         self, observation: Float[np.ndarray, "B D"], targets: Float[np.ndarray, "B H A"]
@@ -205,7 +204,7 @@ class Actor:
         goals: Float[np.ndarray, "B C"],
         seeds: Int[np.ndarray, " B"],
         steps: Int[np.ndarray, " B"],
-    ) -> Plan:
+    ) -> Planned:
         """Return plans made at `steps` of episodes; no episode's state is read or changed.
 
         With `absolute`, the actions are the positions that commands shall lead to (`action_reference`). They are not
@@ -295,7 +294,7 @@ class Actor:
         motion: goal_frame.Motion | None,
         uniform: Float[np.ndarray, "B draws"],
         rows: Int[np.ndarray, " B"],
-    ) -> Plan:
+    ) -> Planned:
         """Return plans made in the frame of `motion`. rows: the episodes' numbers, for messages."""
         if motion is not None:
             observation, goals = motion.there(observation), motion.there(goals)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import BundleError
-from vqbet.policies.actor import Plan, Undecided
+from vqbet.policies.actor import Planned, Undecided
 
 OBSERVATION, UNIFORM, GOAL = "observation", "uniform", "goal"  # inputs of a graph
 CHUNK, CODES, SUMS = "chunk", "codes", "sums"  # outputs; with SIGNALS of `policies.actor`, "signals" too
@@ -87,14 +87,14 @@ class InOnnx:
         observation: Float[np.ndarray, "B T D"],
         goal: Float[np.ndarray, "B G C"] | None,
         uniform: Float[np.ndarray, "B draws"],
-    ) -> Plan:
+    ) -> Planned:
         given = {OBSERVATION: observation, UNIFORM: uniform}
         if goal is not None:
             given[GOAL] = goal
         chunk, codes, *signals, sums = self._session.run(self._outputs, given)
         if not (finite := np.isfinite(sums)).all():
             raise Undecided(int(np.argmin(finite)))
-        return Plan(chunk, codes, signals[0] if signals else np.zeros((len(codes), 0), np.float32))
+        return Planned(chunk, codes, signals[0] if signals else np.zeros((len(codes), 0), np.float32))
 
     def arguments(self) -> dict[str, Any]:
         """Return nothing: an exported policy is rebuilt from its folder alone (`policies.exported`)."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vqbet.policies.actor import Plan, Undecided
+from vqbet.policies.actor import Planned, Undecided
 
 P = TypeVar("P")
 InTensors = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # without signals, or with
@@ -20,16 +20,16 @@ InTensors = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # without sig
 
 def in_torch(
     plan: Callable[[P, Tensor, Tensor | None, Tensor], InTensors],
-) -> Callable[[P, np.ndarray, np.ndarray | None, np.ndarray], Plan]:
+) -> Callable[[P, np.ndarray, np.ndarray | None, np.ndarray], Planned]:
     """Return `plan`, a method over tensors, as a method of `policies.actor.Planner`: over arrays, without gradients."""
 
     @wraps(plan)
-    def planned(planner: P, observation: np.ndarray, goal: np.ndarray | None, uniform: np.ndarray) -> Plan:
+    def planned(planner: P, observation: np.ndarray, goal: np.ndarray | None, uniform: np.ndarray) -> Planned:
         with torch.inference_mode():
             wanted = None if goal is None else torch.as_tensor(goal)
             chunk, tags, *signals = plan(planner, torch.as_tensor(observation), wanted, torch.as_tensor(uniform))
             certain = signals[0].numpy() if signals else np.zeros((len(tags), 0), np.float32)
-            return Plan(chunk.numpy(), tags.numpy(), certain)
+            return Planned(chunk.numpy(), tags.numpy(), certain)
 
     return planned
 

@@ -25,7 +25,7 @@ from vqbet.contract import Spec
 from vqbet.files import reading
 from vqbet.serving.limits import SIGNAL, Limits, listed
 
-__all__ = ["Decision", "Guard", "Limits", "Reason", "Watch"]
+__all__ = ["Decision", "Guard", "Limits", "Reason", "SignalWatch"]
 
 REAL = frozenset("efdbhilqBHILQ")  # numpy's codes of floats and integers of at most 64 bits
 Verdict = Literal["pass", "hold", "stop"]
@@ -229,7 +229,7 @@ class Guard:
 
 
 @final
-class Watch:
+class SignalWatch:
     """Signals of a policy's plans in one episode, compared with training: they warn, and never refuse.
 
     quantiles: by signal, quantiles over training (`policies.envelope.LEVELS`), of which the last warns. surprise: K x K
@@ -244,7 +244,7 @@ class Watch:
         self.start()
 
     @classmethod
-    def of(cls, component: Mapping[str, np.ndarray]) -> Watch:
+    def of(cls, component: Mapping[str, np.ndarray]) -> SignalWatch:
         """Return the watch of a bundle's component `guard`; it never warns where the component is empty."""
         return cls(listed(component, SIGNAL), component.get(SURPRISE))
 

@@ -28,7 +28,7 @@ from vqbet.coordinates.action_reference import ActionReference
 from vqbet.files import reading
 from vqbet.serving.client import Reply
 from vqbet.serving.errands import Clock, Errand, Remote, Threaded
-from vqbet.serving.guard import Decision, Guard, Limits, Watch
+from vqbet.serving.guard import Decision, Guard, Limits, SignalWatch
 from vqbet.serving.handshake import Handshake
 
 RULES = ("first", "chunk", "average")
@@ -205,7 +205,7 @@ class ChunkPlayer:
                 f"{spec.task!r}: a chunk of one action is past when it arrives; give wait_s, less than the period of "
                 f"{self._period_s:g} s"
             )
-        self._watch = Watch(handshake.signals)
+        self._watch = SignalWatch(handshake.signals)
         self._made_guard = self._own_guard or Guard(Limits.of(handshake))
 
     def _state(self, seen: Observation) -> Float[np.ndarray, " D"]:

@@ -6,44 +6,38 @@ Rows do not affect one another. Requests that are there at the same time are com
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import final
 
 import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import ServingError
-from vqbet.policies.actor import SIGNALS, Actor, Plan
+from vqbet.policies.actor import SIGNALS, Actor, Planned
 from vqbet.serving.channels import limits_of
+from vqbet.serving.guard import SignalWatch
 from vqbet.serving.handshake import Handshake
+from vqbet.serving.limits import LIMIT, SIGNAL, listed
 from vqbet.serving.requests import Answer, Execute
 
 GUARD = "guard"  # component of a bundle: numbers of the robot's guard
-PREFIXES = ("limit.", "signal.")  # of its tensors
 FREE_TO_CHANGE = {"digest", "reference", "limits", "signals"}  # from one champion to the next, for a robot that stays
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A policy and what is said of it."""
+    """A policy and what is said of it. guard: the component of its bundle; empty where it has none."""
 
     actor: Actor
     handshake: Handshake
+    guard: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, actor: Actor, digest: str, reference: str, components: Mapping[str, Mapping[str, np.ndarray]] | None = None
     ) -> Served:
         """Return what to serve. components: of the bundle, for the numbers of its guard."""
-        limits, signals = (
-            {
-                name.removeprefix(prefix): np.asarray(values, np.float64).ravel().tolist()
-                for name, values in (components or {}).get(GUARD, {}).items()
-                if name.startswith(prefix)
-            }
-            for prefix in PREFIXES
-        )
-        planner = actor.planner
+        guard, planner = (components or {}).get(GUARD, {}), actor.planner
         said = Handshake(
             digest=digest,
             reference=reference,
@@ -53,15 +47,15 @@ class Served:
             execute=actor.execute,
             goal=actor.goal,
             absolute=actor.absolute,
-            limits=limits,
-            signals=signals,
+            limits=listed(guard, LIMIT),
+            signals=listed(guard, SIGNAL),
         )
-        return cls(actor, said)
+        return cls(actor, said, guard)
 
     def change(self, other: Served) -> str:
         """Return the first field in which robots of one policy could not go on with the other; "" if there is none."""
         mine, theirs = self.handshake, other.handshake
-        names = (field.name for field in fields(Handshake) if field.name not in FREE_TO_CHANGE)
+        names = (one.name for one in fields(Handshake) if one.name not in FREE_TO_CHANGE)
         return next((name for name in names if getattr(mine, name) != getattr(theirs, name)), "")
 
 
@@ -94,6 +88,8 @@ class Seats:
         self._steps = np.zeros(count, np.int64)
         self._history = np.zeros((count, actor.planner.window, len(actor.spec.observation)), np.float32)
         self._seen = np.zeros(count, bool)
+        self._watches = [SignalWatch.of(served.guard) for _ in range(count)]
+        self._signals: list[dict[str, float]] = [{} for _ in range(count)]  # of each row's newest plan
 
     @property
     def taken(self) -> int:
@@ -113,6 +109,7 @@ class Seats:
         goals = np.zeros((1, 0), np.float32) if goal is None else np.asarray(goal, np.float32)[None]
         self._actor.restart(np.array([row]), np.array([seed]), goals)
         self._seeds[row], self._goals[row], self._steps[row], self._seen[row] = seed, goals[0], 0, False
+        self._watches[row].start()
         return self._free.pop()
 
     def release(self, row: int) -> None:
@@ -170,19 +167,23 @@ class Seats:
         played = np.array([ask.rule == "chunk" for ask in asks])[:, None, None]
         return self._answers(asks, plan._replace(chunk=np.where(played, executed, plan.chunk)), steps)
 
-    def _answers(self, asks: Sequence[Ask], plan: Plan, steps: np.ndarray) -> list[Answer]:
+    def _answers(self, asks: Sequence[Ask], plan: Planned, steps: np.ndarray) -> list[Answer]:
         chunk = np.asarray(plan.chunk, np.float32)
         if not np.isfinite(chunk).all():
             raise ServingError("the plan has numbers that are not finite")
         answers: list[Answer] = []
         for place, ask in enumerate(asks):
+            codes = tuple(plan.tags[place].tolist())
+            if ask.rule != "server" or self._actor.execute != "chunk" or steps[place] % len(chunk[place]) == 0:
+                signals = dict(zip(SIGNALS, plan.signals[place].tolist(), strict=False))
+                self._signals[ask.row] = self._watches[ask.row].see(signals, codes) if codes else signals
             answers.append(
                 Answer(
                     actions=chunk[place],
                     step=int(steps[place]),
                     seed=int(self._seeds[ask.row]),
-                    codes=tuple(plan.tags[place].tolist()),
-                    signals=dict(zip(SIGNALS, plan.signals[place].tolist(), strict=False)),
+                    codes=codes,
+                    signals=self._signals[ask.row],
                     digest=self.served.handshake.digest,
                 )
             )
