@@ -27,6 +27,17 @@ def frame_limit(handshake: Handshake) -> int:
     return min(MOST_BYTES, max(LEAST_BYTES, numbers + pictures + (1 << 16)))
 
 
+def refuse_unsafe(host: str, token: str, certificate: Path | None, key: Path | None) -> None:
+    """Raise ServingError for an address beyond this machine without a token, and for half of TLS."""
+    if not loopback(host) and not token:
+        raise ServingError(
+            f"host {host}: anybody in this network could drive the robot; expected 127.0.0.1, or a token in "
+            "VQBET_TOKEN (for example of `openssl rand -hex 24`), and better a certificate too"
+        )
+    if (certificate is None) != (key is None):
+        raise ServingError("TLS needs two files: expected a certificate and its key, got one of them")
+
+
 def loopback(host: str) -> bool:
     """Return whether only this machine reaches an address."""
     try:

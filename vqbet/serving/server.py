@@ -95,16 +95,8 @@ class _Robot:
 class Server:
     """Policy server. Raises ServingError for settings that are refused."""
 
-    def __init__(
-        self, served: Served, options: ServerOptions, *, say: Callable[[str], None] = lambda sentence: None
-    ) -> None:
-        if not admission.loopback(options.host) and not options.token:
-            raise ServingError(
-                f"host {options.host}: anybody in this network could drive the robot; expected 127.0.0.1, or a token "
-                "in VQBET_TOKEN (for example of `openssl rand -hex 24`), and better a certificate too"
-            )
-        if (options.certificate is None) != (options.key is None):
-            raise ServingError("TLS needs two files: expected a certificate and its key, got one of them")
+    def __init__(self, served: Served, options: ServerOptions, *, say: Callable[[str], None] = LOG.info) -> None:
+        admission.refuse_unsafe(options.host, options.token, options.certificate, options.key)
         self.options, self.metrics, self._say = options, Metrics(), say
         self._seats = Seats(served, options.robots)
         self._most = admission.frame_limit(served.handshake)
