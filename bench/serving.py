@@ -1,12 +1,12 @@
 """The policy server over loopback: what a served action costs, many robots, openpi's own server, and broken frames.
 
-    python -m bench.serving [--actions 2000] [--robots 8] [--seconds 20] [--rate 30] [--openpi FOLDER]
+    python -m bench.serving [--policy FOLDER] [--actions 2000] [--robots 8] [--seconds 20] [--rate 30] [--openpi FOLDER]
     python -m bench.serving --fuzz 1000000 [--seed 0]
     python -m bench.serving --soak 600 [--robots 8] [--rate 60]
 
-The policy has its paper's size and random weights, one thread. The server is a process of its own: `vqbet serve`. Its
-own share of an answer is `server_timing.infer_ms`; all else is the way. Servers alternate in blocks, so that other load
-on the machine affects all alike.
+Without --policy, the policy has its paper's size and random weights. One thread. The server is a process of its own,
+`vqbet serve`. Its own share of an answer is `server_timing.infer_ms`; all else is the way. Servers alternate in blocks,
+so that other load on the machine affects all alike.
 
 --openpi: a folder made by `pip install --no-deps --target FOLDER openpi-client==0.1.2 openpi-server==0.1.0`, whose
 server then holds the same policy in the same interpreter. It has no history and no codes: one call of `Session.act`.
@@ -42,7 +42,7 @@ from websockets.sync.client import connect as connect_now
 from bench import frames
 from bench.sizes import SIZES, VQBET
 from vqbet import bundle
-from vqbet.contract import VqbetError
+from vqbet.contract import Spec, VqbetError
 from vqbet.policies.actor import Actor
 from vqbet.serving import wire
 from vqbet.serving.handshake import Handshake
@@ -173,6 +173,12 @@ def acted(socket: ClientConnection, observations: np.ndarray, times: Times, step
         times.policy.append(answer["server_timing"]["infer_ms"])
 
 
+def within(spec: Spec, count: int, seed: int = 0) -> np.ndarray:
+    """Return observations (count, D) within the limits of the spec."""
+    low, high = ([getattr(channel, end) for channel in spec.observation] for end in ("low", "high"))
+    return np.random.default_rng(seed).uniform(low, high, (count, len(low))).astype(np.float32)
+
+
 def alone(session: Session, observations: np.ndarray, times: Times) -> None:
     for observation in observations:
         began = time.perf_counter()
@@ -186,8 +192,7 @@ def latency(folder: Path, scratch: Path, actions: int, packages: Path | None) ->
     torch.set_num_threads(1)
     session = Session(folder, None)
     session.start(0)
-    count = len(session.spec.observation)
-    observations = np.random.default_rng(0).uniform(-1, 1, (BLOCK, count)).astype(np.float32)
+    observations = within(session.spec, BLOCK)
     ours, theirs, here = Times(), Times(), Times()
     with ExitStack() as stack:
         process = stack.enter_context(served(folder, scratch))
@@ -214,7 +219,7 @@ async def paced(url: str, number: int, robots: int, rate_hz: float, until: float
     """Ask for an action at every control step, the robots' steps spread over the period."""
     async with connect_later(url, compression=None) as socket:
         said = Handshake.of(wire.decode(await socket.recv(), most=MOST))
-        observations = np.random.default_rng(number).uniform(-1, 1, (256, len(said.spec.observation))).astype("f4")
+        observations = within(said.spec, 256, number)
         step, due = 0, time.perf_counter() + number / robots / rate_hz
         while due < until:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -319,14 +324,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--openpi", type=Path)
+    parser.add_argument("--policy", type=Path, help="folder of a bundle or an export, in place of random weights")
     parser.add_argument("--fuzz", type=int, default=0)
     parser.add_argument("--soak", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        folder = scratch / "policy"
-        written(folder, SIZES[VQBET].actor())
+        folder = options.policy or scratch / "policy"
+        if not options.policy:
+            written(folder, SIZES[VQBET].actor())
         if options.fuzz:
             sys.exit(not fuzz(folder, scratch, options.fuzz, options.seed))
         if options.soak:

@@ -193,7 +193,7 @@ class TestWatched:
         prior, codes = planner.prior, torch.from_numpy(plan.tags)
         with torch.no_grad():
             features = prior.last(torch.from_numpy(seen))
-            p = prior.code_head(features, codes).softmax(2).double()
+            p = (prior.code_head(features, codes) / 0.5).double().softmax(2)
             offset = prior.chunk(features, codes) - prior.tokenizer.decode(codes)
         np.testing.assert_allclose(plan.signals[:, 0], -(p * p.log()).sum((1, 2)), rtol=1e-5)
         np.testing.assert_allclose(plan.signals[:, 1], offset.abs().mean((1, 2)), rtol=1e-4)

@@ -148,7 +148,7 @@ def scripted(policy: Actor, codes: list[int]) -> np.ndarray:
 
     prior = policy.planner.prior
     prior.draw = draw
-    prior.chunk = lambda features, chosen: (10.0 * now[-1] + torch.arange(H)).reshape(1, H, 1).expand(1, H, A)
+    prior.parts = lambda features, _: ((10.0 * now[-1] + torch.arange(H)).reshape(1, H, 1).expand(1, H, A), None)
     policy.reset(np.array([0]))
     row = np.array([0])
     return np.array([policy.act(np.zeros((1, D), np.float32), row)[0, 0] for _ in codes])

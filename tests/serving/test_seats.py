@@ -170,3 +170,17 @@ def test_what_may_change_from_one_champion_to_the_next() -> None:
     assert one.change(served(untrained.build("first"), "b" * 64)) == ""
     assert one.change(served(untrained.build("chunk"), "b" * 64)) == "execute"
     assert one.change(served(untrained.build("first", goal=2), "b" * 64)) == "goal"
+
+
+def test_signals_are_of_plans_and_surprise_compares_one_plan_with_the_one_before() -> None:
+    actor = untrained.build("chunk", watched=True)
+    table = np.arange(untrained.K**2, dtype=np.float64).reshape(untrained.K, untrained.K)
+    own = Seats(Served.of(actor, "d" * 64, "fake", {"guard": {"codes.surprise": table}}), 2)
+    row = own.take(1, None)
+    answers = [answer(own, row, np.zeros(D)) for _ in range(2 * H)]
+    assert set(answers[0].signals) == {"entropy", "offset"}, "the first plan follows none"
+    assert all(each.signals == answers[0].signals for each in answers[:H]), "a chunk is one plan"
+    (before, *_), (after, *_) = answers[0].codes, answers[H].codes
+    assert answers[H].signals["surprise"] == table[before, after]
+    own.release(row)
+    assert "surprise" not in answer(own, own.take(2, None), np.zeros(D)).signals, "an episode starts anew"

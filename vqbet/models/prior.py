@@ -192,8 +192,15 @@ class Prior(nn.Module):
 
     def chunk(self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]) -> Float[Tensor, "M H A"]:
         """Return the actions of the given codes, in normalised units."""
+        decoded, offset = self.parts(features, codes)
+        return decoded if offset is None else decoded + offset
+
+    def parts(
+        self, features: Float[Tensor, "M W"], codes: Int[Tensor, "M Q"]
+    ) -> tuple[Float[Tensor, "M H A"], Float[Tensor, "M H A"] | None]:
+        """Return the two summands of `chunk`: decoded codes, and their offset; None where there is no offset head."""
         decoded = self.decode(codes)
-        return decoded if self.offset_head is None else decoded + self.offset_head(features, codes).view_as(decoded)
+        return decoded, None if self.offset_head is None else self.offset_head(features, codes).view_as(decoded)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return focal loss of the codes plus L1 loss of the chunk, at every position with a complete chunk; metrics.
@@ -293,7 +300,12 @@ def pick(logits: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tens
 
     Probabilities are integers in units of 2^-48: sums of integers are exact, in whatever order a GPU adds.
     """
-    cumulative = (logits.double().softmax(1) * 2.0**48).long().cumsum(1)
+    return invert(logits.double().softmax(1), uniform)
+
+
+def invert(probability: Float[Tensor, "M K"], uniform: Float[Tensor, " M"]) -> Int[Tensor, " M"]:
+    """Return `pick` of probabilities in float64."""
+    cumulative = (probability * 2.0**48).long().cumsum(1)
     threshold = (uniform[:, None].double() * cumulative[:, -1:]).long()
     return (cumulative <= threshold).sum(1)  # searchsorted is the same integer, and no operator of ONNX
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
-from vqbet.models.prior import Prior, pick
+from vqbet.models.prior import Prior, invert
 from vqbet.models.tokenizer import Tokenizer
 from vqbet.policies.in_torch import InTensors, decided, in_torch
 
@@ -67,22 +67,26 @@ class VQBeT:
 
         def choose(layers: int | slice, logits: Tensor) -> Tensor:
             check(logits, observation.shape[0])
+            if self.argmax and not self.watched:
+                return logits.argmax(1)
+            probability = (logits / self.temperature).double().softmax(1)
             if self.watched:
-                entropy.append(_entropy(logits).view(observation.shape[0], -1).sum(1))
+                entropy.append(torch.special.entr(probability).view(observation.shape[0], -1).sum(1))
             if self.argmax:
                 return logits.argmax(1)
-            codes = pick(logits / self.temperature, uniform[:, layers].flatten())
+            codes = invert(probability, uniform[:, layers].flatten())
             if torch.compiler.is_exporting():  # a graph cannot stop at logits that are no numbers: codes stay codes
                 codes = codes.clamp_max(logits.shape[1] - 1)
             return codes
 
         codes = self.prior.draw(features, choose)
-        chunk = self.prior.chunk(features, codes)
+        decoded, offset = self.prior.parts(features, codes)
+        chunk = decoded if offset is None else decoded + offset
         actions = self.prior.tokenizer.normalizer.unnormalize(chunk)
         if not self.watched:
             return actions, codes
-        offset = (chunk - self.prior.decode(codes)).abs().mean((1, 2))
-        return actions, codes, torch.stack([torch.stack(entropy).sum(0), offset], 1)
+        size = decoded.new_zeros(codes.shape[0]) if offset is None else offset.abs().mean((1, 2))
+        return actions, codes, torch.stack([sum(entropy[1:], entropy[0]).float(), size], 1)
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -119,8 +123,3 @@ class VQBeT:
             return cls(prior, **arguments["sampling"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"vqbet policy: arguments are not those of this version: {error}") from error
-
-
-def _entropy(logits: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
-    log_p = logits.log_softmax(1)
-    return -(log_p.exp() * log_p).sum(1)
