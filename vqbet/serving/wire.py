@@ -23,6 +23,7 @@ from vqbet.contract import ServingError
 from vqbet.files import reading
 
 DTYPE = re.compile(r"(?:\|[biu]1|<[iuf][248])", re.ASCII)  # booleans, integers and floats, as numpy writes them
+MARKERS = frozenset(form for name in ("__ndarray__", "__npgeneric__", "nd") for form in (name, name.encode()))
 MOST_AXES = 8
 MOST_ITEMS = 1 << 16  # of a list or map
 
@@ -73,6 +74,8 @@ def _packed(value: Any) -> Any:
 
 def _unpacked(fields: dict[Any, Any]) -> Any:
     """Return the array or scalar that a map stands for, or the map itself."""
+    if MARKERS.isdisjoint(fields):
+        return fields
     named = {key.decode("ascii", "replace") if type(key) is bytes else key: value for key, value in fields.items()}
     if "__ndarray__" in named:
         return _array(named.get("dtype"), named.get("shape"), named.get("data"))
