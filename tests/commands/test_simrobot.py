@@ -15,7 +15,7 @@ from vqbet.__main__ import app
 from vqbet.commands import simrobot
 from vqbet.commands.simrobot import Practice
 from vqbet.contract import ServingError, WorldError
-from vqbet.policies.actor import Actor, Plan
+from vqbet.policies.actor import Actor, Planned
 from vqbet.serving.handshake import Handshake
 from vqbet.stages.progress import Watch
 from vqbet.tasks import TASKS
@@ -29,10 +29,10 @@ class Resting:
     window, chunk, goal_steps, draws, tags = 2, 3, 0, 0, 0
     channels = (len(SPEC.observation), len(SPEC.action), 0)
 
-    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Plan:
+    def plan(self, observation: np.ndarray, goal: Any, uniform: np.ndarray) -> Planned:
         rows = len(observation)
         chunk = np.zeros((rows, self.chunk, len(SPEC.action)), np.float32)
-        return Plan(chunk, np.zeros((rows, 0), np.int64), np.zeros((rows, 0)))
+        return Planned(chunk, np.zeros((rows, 0), np.int64), np.zeros((rows, 0)))
 
     def arguments(self) -> dict[str, Any]:
         return {}
