@@ -313,15 +313,16 @@ class TestWatch:
 FAULTY = ("unsafe passed", "safe refused", "another reason", "another action")
 
 
-def judged(told: Counter[str]) -> None:
-    assert {name: told[name] for name in FAULTY} == dict.fromkeys(FAULTY, 0)
-    assert all(told[reason.value] for reason in Reason), "every reason occurs"
-    assert told["pass"] > told.total() / 3
+def wrong(told: Counter[str]) -> list[str]:
+    """Return what a campaign shows against the guard, or against the campaign itself."""
+    faults = [f"{name}: {told[name]}" for name in FAULTY if told[name]]
+    unseen = [f"{reason.value} never occurs" for reason in Reason if not told[reason.value]]
+    return faults + unseen + (["too few pass"] if told["pass"] <= told.total() / 3 else [])
 
 
 def test_generated_actions_are_judged_as_the_oracle_judges_them() -> None:
     """`python -m bench.guard` does so with a million."""
-    judged(guarded.campaign(5000, seed=1))
+    assert wrong(guarded.campaign(5000, seed=1)) == []
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_the_oracle_finds_what_is_planted(pattern: str, mutant: str, monkeypatch
 @pytest.mark.slow
 def test_every_branch_of_the_guard_is_taken() -> None:
     def everything() -> None:
-        judged(guarded.campaign(1500, seed=2))
+        assert wrong(guarded.campaign(1500, seed=2)) == []
         for fault in FAULTS:
             test_each_fault_is_refused_with_its_reason(fault)
         TestSent().test_an_action_of_a_person_is_the_one_before()

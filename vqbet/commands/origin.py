@@ -21,12 +21,12 @@ import numpy as np
 
 from vqbet.contract import StoreError, VqbetError
 from vqbet.demos import store
+from vqbet.files import manifest
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
 UNKNOWN = "unknown: ingested before sources were recorded"
 SHOWN = 300  # most characters of one value in a sentence
-PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def imported(source: str, found: Path, format: str, archive: str) -> Origin:
         name, kind = PurePosixPath(unquote(urlsplit(source).path)).name or "archive", "archive"
         return Origin(name, f"{format}, {kind}", archive, address=masked(source), place="")
     try:
-        whole, kind = (tree(found), "folder") if found.is_dir() else (_sha256(found), "archive")
+        whole, kind = (tree(found), "folder") if found.is_dir() else (manifest.sha256(found), "archive")
     except OSError as error:
         raise StoreError(f"{error.filename or found}: cannot be read: {error.strerror or error}") from error
     return Origin(found.name, f"{format}, {kind}", whole, place=str(found.resolve()))
@@ -70,7 +70,7 @@ def masked(address: str) -> str:
 
 def tree(folder: Path) -> str:
     """Return the sha256 of the lines "<path in the folder>\\0<sha256 of the file>" of all its files, sorted."""
-    lines = sorted(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n" for path in _plain(folder))
+    lines = sorted(f"{path.relative_to(folder).as_posix()}\0{manifest.sha256(path)}\n" for path in _plain(folder))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -142,11 +142,3 @@ def _safe(value: object) -> str:
 
 def _plain(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()

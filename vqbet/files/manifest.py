@@ -89,6 +89,12 @@ def sizes(folder: Path, refuse: type[Exception], mend: str, most: int = MAX_FILE
     return dict(sorted(found.items()))
 
 
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file of any size. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def taken(folder: Path, refuse: type[Exception], mend: str, most: int = MAX_FILE_BYTES) -> dict[str, Fingerprint]:
     """Return the fingerprint of every file below a folder. Raises `refuse` like `sizes`, and beyond `most` bytes."""
     names = sizes(folder, refuse, mend)

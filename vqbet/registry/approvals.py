@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vqbet.contract import RegistryError
+from vqbet.files import manifest
 from vqbet.registry import chain, journal, rows
 
 
@@ -27,7 +28,7 @@ def approve(task: str, evidence: str, *, who: str, why: str, hours: float) -> Ap
     """Record an approval once and return it. Raises RegistryError if the reason or the verdict is missing."""
     if not why.strip():
         raise RegistryError(f"{task}: an approval needs a reason; say why")
-    if rows.SHA256.fullmatch(evidence) is None:
+    if manifest.SHA256.fullmatch(evidence) is None:
         raise RegistryError(f"{task}: an approval is of one verdict; expected the id of its evidence, got {evidence!r}")
     while True:
         links = chain.read(_chain(task))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+from vqbet.files.manifest import SHA256
+
 MAX_VERSION = 2**31 - 1
 YEARS = range(2000, 2200)  # valid for times in a chain: arithmetic with others overflows
 # Clocks of machines that share a ledger differ by seconds, or by minutes if they are not synchronised. This program

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet.contract import RegistryError
+from vqbet.files import manifest
 from vqbet.registry import connection, relocation, rows
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def trainers(task: str, digest: str) -> set[str]:
 
     Raises RegistryError if the registry does not answer, or `digest` is not a digest.
     """
-    if rows.SHA256.fullmatch(digest) is None:
+    if manifest.SHA256.fullmatch(digest) is None:
         raise RegistryError(f"{task}: expected the digest of a bundle, got {rows.short(digest)}")
     client = connection.client()
     number = experiment(client, task)

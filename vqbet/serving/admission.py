@@ -1,4 +1,4 @@
-"""Who may connect to a policy server, with which words, and how large a frame may be."""
+"""Admission of connections to a policy server: token, digest and name of a robot, TLS, and the size of frames."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl
 
 from vqbet.contract import ServingError
 from vqbet.files import reading
+from vqbet.files.manifest import SHA256
 from vqbet.serving.handshake import Handshake
 
 MOST_BYTES = 64 << 20  # of any frame
 LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
-DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
 
@@ -63,7 +63,7 @@ def wanted(query: str) -> tuple[str, str]:
     if len(said) != len(pairs) or said.keys() - {"digest", "robot"}:
         raise ServingError(f"query: expected digest=... and robot=..., each once, got {reading.short(query)}")
     digest, name = said.get("digest", ""), said.get("robot", "")
-    if digest and not DIGEST.fullmatch(digest):
+    if digest and not SHA256.fullmatch(digest):
         raise ServingError(f"digest: expected 64 characters of 0-9 and a-f, got {reading.short(digest)}")
     if name and not NAME.fullmatch(name):
         raise ServingError(f"robot: expected at most 64 letters, digits and _ . : -, got {reading.short(name)}")

@@ -222,7 +222,7 @@ class _Running:
         for array in self._arrays.values():
             array.close()
         sizes = manifest.sizes(self.folder, ServingError, "keep others out of this folder")
-        files = {name: Fingerprint(size, recordings.sha256(self.folder / name)) for name, size in sizes.items()}
+        files = {name: Fingerprint(size, manifest.sha256(self.folder / name)) for name, size in sizes.items()}
         said = {
             "format": recordings.FORMAT,
             "version": recordings.VERSION,

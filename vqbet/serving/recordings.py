@@ -58,7 +58,7 @@ MEND = "copy the recording from the robot again, or leave it out: vqbet review <
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known when an episode begins. digest, reference: of the policy. goal: one value per goal channel."""
+    """Facts known at the start of an episode. digest, reference: of the policy. goal: one value per goal channel."""
 
     spec: Spec
     digest: str
@@ -128,7 +128,7 @@ class Recording:
         for name in found.keys() - self.files.keys() - {MANIFEST}:
             raise ServingError(f"{self.folder / name}: a file that {MANIFEST} does not list; {MEND}")
         for name, entry in self.files.items():
-            if name not in found or found[name] != entry.size or sha256(self.folder / name) != entry.sha256:
+            if name not in found or found[name] != entry.size or manifest.sha256(self.folder / name) != entry.sha256:
                 raise ServingError(f"{self.folder / name}: damaged or missing: not what {MANIFEST} lists; {MEND}")
 
     def _refuse_other(self, array: np.ndarray, name: str) -> None:
@@ -202,19 +202,13 @@ def read(folder: Path, number: int) -> Recording:
 def digest(folder: Path, number: int) -> str:
     """Return the sha256 of a recording's manifest, also where the recording is damaged; "" where there is none."""
     try:
-        return sha256(named(folder, number) / MANIFEST)
+        return manifest.sha256(named(folder, number) / MANIFEST)
     except OSError:
         return ""
 
 
 def named(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}"
-
-
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file of any size. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lock(folder: Path) -> int:

@@ -36,7 +36,7 @@ Execute = Literal["server", "robot"]
 
 
 class Dialect(Enum):
-    """How a client wants resets and errors answered."""
+    """Dialect of a client: the form in which it reads resets and errors."""
 
     OPENPI = "openpi"
     ROBOARENA = "roboarena"

@@ -1,4 +1,4 @@
-"""A simulated robot: one of our worlds behind the robot's side, with faults to order and by seed.
+"""Simulated robot: one of our worlds behind the robot's side, with faults to order and by seed.
 
 Client, player, guard and recorder are those of a real robot; only sensors, joints and the person are simulated. Without
 `realtime` the clock is simulated too: nothing sleeps, and the same seed gives the same run.

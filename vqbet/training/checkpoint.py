@@ -8,7 +8,6 @@ The folder lies outside DVC's outs, which are deleted before a stage runs.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqbet.contract import TrainingError
-from vqbet.files import atomic, canonical
+from vqbet.files import atomic, canonical, manifest
 
 NAME = re.compile(r"step-(\d{10})")
 TENSORS, STATE, LOCK = "tensors.safetensors", "state.json", "lock"
@@ -76,7 +75,7 @@ def save(folder: Path, key: str, checkpoint: Checkpoint) -> None:
         with atomic.replacing(final, TrainingError, BEFORE) as staging:
             save_file(tensors, staging / TENSORS)
             atomic.sync(staging / TENSORS)
-            sha256 = _sha256(staging / TENSORS)
+            sha256 = manifest.sha256(staging / TENSORS)
             state = {"key": key, "step": checkpoint.step, "state": checkpoint.state, "sha256": sha256}
             atomic.create(staging / STATE, json.dumps({"content": state, "sha256": canonical.digest(state)}))
     except SafetensorError as error:
@@ -92,7 +91,8 @@ def newest(folder: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
         try:
             content = json.loads((path / STATE).read_text(encoding="utf-8"))
             state, digest = content["content"], content["sha256"]
-            if digest != canonical.digest(state) or state["step"] != step or state["sha256"] != _sha256(path / TENSORS):
+            tensors = manifest.sha256(path / TENSORS)
+            if digest != canonical.digest(state) or state["step"] != step or state["sha256"] != tensors:
                 raise ValueError("its content does not have the sha256 it names")
             if state["key"] == key:
                 return Checkpoint(step, state["state"], load_file(path / TENSORS)), remarks
@@ -120,8 +120,3 @@ def clear(folder: Path) -> None:
 def _steps(folder: Path) -> set[int]:
     found = (NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
     return {int(match[1]) for match in found if match}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

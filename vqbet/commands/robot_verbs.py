@@ -1,0 +1,117 @@
+"""Command line of `vqbet export|serve|fetch|simrobot`, the verbs of the robot; modules of these names do the work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqbet.commands import console
+from vqbet.commands.project import root
+
+robot = typer.Typer()
+Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
+
+
+@robot.command()
+def export(
+    policy: Annotated[str, typer.Argument(help="a reference, as of `show`, or the folder of a bundle")],
+    onnx: Annotated[Path, typer.Option(help="folder for the graph and its manifest")],
+) -> None:
+    """Export a policy as one ONNX graph, which `vqbet serve` runs without torch, after a comparison with torch."""
+    from vqbet.commands import export as stage
+
+    console.table(stage.run(policy, onnx, console.watch()))
+
+
+@robot.command()
+def serve(
+    policy: Annotated[
+        str, typer.Argument(help="<task>@champion, <task>/<version>, or the folder of a bundle or export")
+    ],
+    host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    digest: Annotated[str, typer.Option(help="serve the bundle of this digest or nothing")] = "",
+    robots: Annotated[int, typer.Option(min=1, max=1024, help="episodes at once")] = 8,
+    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the ledger")] = 10.0,
+    singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
+) -> None:
+    """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
+    from vqbet.commands import serve as command
+    from vqbet.commands.load import is_reference
+    from vqbet.serving.server import ServerOptions
+
+    if is_reference(policy):
+        root()
+    options = ServerOptions(
+        host=host,
+        port=port,
+        token=os.environ.get(command.TOKEN, ""),
+        certificate=certificate,
+        key=key,
+        robots=robots,
+        singular=singular,
+        idle_s=idle,
+        grace_s=grace,
+    )
+    command.run(policy, digest or None, options, console.say, every_s=every)
+
+
+@robot.command()
+def fetch(
+    reference: Reference, folder: Annotated[Path, typer.Argument(help="new or empty; for a machine without registry")]
+) -> None:
+    """Copy a registered policy to a folder, every byte checked."""
+    from vqbet.commands import serve as command
+
+    root()
+    console.table(command.fetch(str(reference), folder))
+
+
+@robot.command()
+def simrobot(
+    task: Annotated[str, typer.Argument(help="a task with a world, such as blockpush")],
+    server: Annotated[str, typer.Option(help="of `vqbet serve`; its token in $VQBET_TOKEN")] = "ws://127.0.0.1:8000",
+    episodes: Annotated[int, typer.Option(min=1, help="how many episodes to play")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="the first episode's seed, of world, policy and faults")] = 0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="name=number, repeatable: jitter, latency, drop, noise, beyond, stuck or person"),
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="at the control rate; else as fast as it goes")] = False,
+    execute: Annotated[str, typer.Option(help="first, chunk or average; none: the bundle's own rule")] = "",
+    digest: Annotated[str, typer.Option(help="play the bundle of this digest or nothing")] = "",
+    name: Annotated[str, typer.Option(help="of the robot, at the server and in recordings")] = "simrobot",
+    limits: Annotated[
+        Path | None, typer.Option(help="the robot's own limits, .toml or .json; only tighter ones")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="folder of recordings, for vqbet ingest --from")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
+    wait: Annotated[float, typer.Option(min=0.0, help="seconds to wait for a server that is gone")] = 0.0,
+) -> None:
+    """Drive a simulated robot by a served policy, with faults to order, through guard and recorder."""
+    from vqbet.commands import simrobot as command
+
+    asked = command.Practice(
+        server=server,
+        episodes=episodes,
+        seed=seed,
+        faults=fault or (),
+        realtime=realtime,
+        execute=execute,
+        digest=digest,
+        name=name,
+        limits=limits,
+        record=record,
+        certificate=certificate,
+        wait_s=wait,
+    )
+    console.table(command.run(root(), task, asked, console.watch()))
