@@ -4,7 +4,7 @@
 python := .venv/bin/python
 
 help:
-	@echo "make demo   demonstrations -> champion on an embedded default, about 10 minutes on 2 cores"
+	@echo "make demo   demonstrations -> champion on an embedded default, about 8 minutes on 2 cores"
 	@echo "make check  lint, types, import contracts and the fast tests, within 2 minutes"
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
