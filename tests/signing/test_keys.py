@@ -243,7 +243,7 @@ class TestCommands:
         assert "approve, promote" in command("keys", "list")
         with pytest.raises(SigningError, match="is ann's already"):
             command("keys", "trust", "eve", "--role", "judge")
-        with pytest.raises(SigningError, match="expected judge, approve, promote, got 'king'"):
+        with pytest.raises(SigningError, match="expected judge, approve, promote, serve, got 'king'"):
             command("keys", "trust", "ann", "--role", "king")
         other = signing.make(tmp_path / "other.pem")
         with pytest.raises(SigningError, match="name: expected letters"):

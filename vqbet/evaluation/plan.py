@@ -66,7 +66,7 @@ class Plan:
     trainings of the candidate's recipe; they put a difference beside the spread between trainings and do not affect the
     outcome. reserved: seeds of other purposes, name -> (first, end), forbidden here. machine: the machine that plays
     all arms; empty in the gate's own plans, which evidence and seal complete, so that a stage's output does not depend
-    on the machine.
+    on the machine. protocol: sha256 of the plan of robot trials whose pairs these episodes are; empty for simulations.
     """
 
     task: str
@@ -91,12 +91,14 @@ class Plan:
     retrained: tuple[float, ...] = ()
     attempt: int = 1
     version: int = GATE_VERSION
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         for name in ("task", "world", "spec", "candidate"):
             self._expect(name, isinstance(getattr(self, name), str) and getattr(self, name) != "", "a name")
         self._expect("champion", isinstance(self.champion, str), "a digest, or nothing")
         self._expect("machine", isinstance(self.machine, str), "a name, or nothing")
+        self._expect("protocol", isinstance(self.protocol, str), "a sha256, or nothing")
         for name, low in (("first_seed", 0), ("min_modes", 0), ("version", 1)):
             value = getattr(self, name)
             self._expect(name, type(value) is int and value >= low, f"a whole number >= {low}")
@@ -158,8 +160,11 @@ class Plan:
         return canonical.digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
+        said = asdict(self)
+        if not self.protocol:  # so that plans of simulations are the bytes that they always were
+            del said["protocol"]
         return {
-            **asdict(self),
+            **said,
             "looks": list(self.looks),
             "baselines": list(self.baselines),
             "retrained": list(self.retrained),
@@ -170,7 +175,7 @@ class Plan:
     @classmethod
     def from_json(cls, value: Any, where: str = "plan") -> Plan:
         """Return the plan of a `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
-        _expect_fields(value, cls, where)
+        _expect_fields({"protocol": "", **value} if isinstance(value, dict) else value, cls, where)
         for name in ("baselines", "looks", "retrained", "slices"):
             if not isinstance(value[name], list):
                 raise GateError(f"{where}: {name}: expected a list, got {value[name]!r}")

@@ -1,4 +1,4 @@
-"""Trust file: the keys that may judge, approve or promote, and the last link up to which each chain may be unsigned.
+"""Trust file: the keys that may judge, approve, promote or serve, and the last link of each chain that may be unsigned.
 
     keys:
       - {name: ann, key: <sha256 of the public key>, public_key: <base64>, roles: [approve, promote]}
@@ -26,11 +26,11 @@ from vqbet.signing import keys, repository
 from vqbet.signing.keys import SigningError
 
 VARIABLE = "VQBET_TRUST"
-ROLES = ("judge", "approve", "promote")
+ROLES = ("judge", "approve", "promote", "serve")
 MAX_BYTES = 256 * 1024
-HEADING = "# Whose key may judge, approve and promote. Only the committed file counts; see docs/security.md.\n"
+HEADING = "# Whose key may judge, approve, promote and serve. Only the committed file counts; see docs/security.md.\n"
 
-Role = Literal["judge", "approve", "promote"]
+Role = Literal["judge", "approve", "promote", "serve"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ChainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 

@@ -1,0 +1,1 @@
+"""Trials on a robot: a locked plan, blind arms, a chained log, and the verdict on them."""
