@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection
 
 from vqbet.contract import ServingError, Spec
 from vqbet.files import reading
+from vqbet.files.manifest import SHA256
 from vqbet.serving import connection, wire
 from vqbet.serving.connection import Address, tls_context
 from vqbet.serving.handshake import KEY, Handshake
@@ -128,27 +129,31 @@ class RemotePolicy:
             self._refuse(handshake)
         self._handshake = handshake
 
-    def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None) -> None:
+    def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None, *, trial: str = "") -> None:
         """Start an episode; connects again where the connection broke, or where the server changed its policy.
+
+        trial: the code of a blind trial; the handshake's digest is then the server's commitment to the policy.
 
         Raises ServingError for a goal that is not finite or of other channels, an invalid seed, and as `open`.
         """
         self._step = -1
-        self._opening(seed, goal)
+        opening = self._opening(seed, goal) | ({"trial": trial} if trial else {})
         answer: Mapping[str, Any] = {}
         if self._connection is not None:
             with suppress(ServingError):  # closed since the last episode, or of a policy that is served no more
-                answer = self._asked(self._opening(seed, goal), "start")
+                answer = self._asked(opening, "start")
         if not answer:
             self.open()
-            answer = self._asked(self._opening(seed, goal), "start")
+            answer = self._asked(opening, "start")
         if answer.get("status") != "reset successful":
             self._drop()
             raise ServingError(f"start: expected that the server begins an episode, got {reading.short(answer)}")
         served = answer.get(KEY)
-        if isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
+        if trial:
+            self._handshake = replace(self.handshake, digest=_committed(served))
+        elif isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
             self.open()  # another champion since: another handshake
-            self._asked(self._opening(seed, goal), "start")
+            self._asked(opening, "start")
         self._step = 0
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
@@ -282,6 +287,14 @@ class OneRow:
 
     def act(self, observation: Float[np.ndarray, "1 D"], rows: Int[np.ndarray, " 1"]) -> Float[np.ndarray, "1 A"]:
         return self._remote.act(observation[0])[None]
+
+
+def _committed(served: Any) -> str:
+    """Return the commitment in the answer to a reset. Raises ServingError where the server serves no trials."""
+    digest = served.get("digest") if isinstance(served, Mapping) else None
+    if type(digest) is not str or not SHA256.fullmatch(digest):
+        raise ServingError(f"start: expected the commitment of a trial in the answer, got {reading.short(served)}")
+    return digest
 
 
 def _understood(answer: Mapping[str, Any], handshake: Handshake, step: int) -> Reply:

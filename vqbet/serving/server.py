@@ -26,11 +26,13 @@ from websockets.http11 import Request as Opening
 from websockets.http11 import Response
 
 from vqbet.contract import ServingError, VqbetError
-from vqbet.serving import admission, requests, wire
+from vqbet.serving import admission, desk_line, requests, wire
+from vqbet.serving.desk_line import DeskLine
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.meeting import Meeting
 from vqbet.serving.metrics import CONTENT_TYPE, Metrics
 from vqbet.serving.requests import Dialect
+from vqbet.serving.roster import Alone, Part, Roster, Veil
 from vqbet.serving.seats import Ask, Seats, Served
 
 LOOKS = 4
@@ -66,11 +68,15 @@ class ServerOptions:
 class _Episode:
     """A running episode. own: its client counts steps, so that the bundle's rule runs on the server."""
 
-    seats: Seats
+    part: Part
     row: int
     seed: int
     session: str
     own: bool
+
+    @property
+    def seats(self) -> Seats:
+        return self.part.seats
 
 
 @dataclass(slots=True, eq=False)
@@ -93,22 +99,28 @@ class _Robot:
 
 @final
 class Server:
-    """Policy server. Raises ServingError for settings that are refused."""
+    """Policy server. desk: serves the arms of blind trials, in place of one policy.
 
-    def __init__(self, served: Served, options: ServerOptions, *, say: Callable[[str], None] = LOG.info) -> None:
+    Raises ServingError for settings that are refused.
+    """
+
+    def __init__(
+        self, served: Served | DeskLine, options: ServerOptions, *, say: Callable[[str], None] = LOG.info
+    ) -> None:
         admission.refuse_unsafe(options.host, options.token, options.certificate, options.key)
         self.options, self.metrics, self._say = options, Metrics(), say
-        self._seats = Seats(served, options.robots)
-        self._most = admission.frame_limit(served.handshake)
+        self._desk = served if isinstance(served, DeskLine) else None
+        self._roster: Roster = Alone(served, options.robots) if isinstance(served, Served) else served.arms
+        self._most = admission.frame_limit(self.served.handshake)
         self._robots: set[_Robot] = set()
-        self._meeting = Meeting(self.metrics)
+        self._meeting = Meeting(Metrics() if self._desk else self.metrics)  # how long plans take tells policies apart
         self._running = 0  # episodes
         self._draining = False
         self._changed = asyncio.Event()  # set when an episode or a connection ended
 
     @property
     def served(self) -> Served:
-        return self._seats.served
+        return self._roster.shown
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
@@ -139,7 +151,7 @@ class Server:
         """Serve another policy from the next episode on; running ones end with theirs. To be called in the loop."""
         if admission.frame_limit(served.handshake) > self._most:
             raise ServingError("the new policy takes larger frames than this server reads; start it again")
-        self._seats = Seats(served, self.options.robots)
+        self._roster = Alone(served, self.options.robots)
         self.metrics.count("switches")
         self._say(f"from the next episode on: {served.handshake.reference}, digest {served.handshake.digest}")
 
@@ -196,7 +208,8 @@ class Server:
             return socket.respond(http.HTTPStatus.OK, "OK\n")
         if url.path == "/readyz":
             return self._ready(socket)
-        status, sentence = self._refusal(opening, url.query)
+        at_desk = url.path == desk_line.PATH
+        status, sentence = self._desk_refusal(opening) if at_desk else self._refusal(opening, url.query)
         if sentence:
             self.metrics.count("refused_connections")
             return socket.respond(status, sentence + "\n")
@@ -231,6 +244,11 @@ class Server:
             )
         return http.HTTPStatus.OK, ""
 
+    def _desk_refusal(self, opening: Opening) -> tuple[http.HTTPStatus, str]:
+        if self._desk is None:
+            return http.HTTPStatus.NOT_FOUND, "this server serves no trials; start it by vqbet trials serve"
+        return self._desk.refusal(opening.headers.get_all("Authorization"))
+
     def _measured(self, socket: ServerConnection) -> Response:
         gauges = {
             "vqbet_robots": ("Open connections.", len(self._robots)),
@@ -250,6 +268,9 @@ class Server:
         """Serve one robot until it goes, is silent for too long, or makes an error."""
         assert socket.request is not None
         url = urlsplit(socket.request.path)
+        if self._desk is not None and url.path == desk_line.PATH:
+            await self._desk.talk(socket)
+            return
         digest, name = admission.wanted(url.query)
         if name and any(robot.name == name for robot in self._robots):  # two that were opening at the same time
             await socket.close(POLICY, f"robot {name} is connected already")
@@ -308,19 +329,31 @@ class Server:
         assert episode is not None
         if request.reset:
             self.metrics.count("resets")
-            return requests.restarted(robot.dialect, episode.seed, episode.seats.served.handshake.digest)
-        answer, policy_s = await self._meeting.computed(
-            episode.seats, self._ask(episode, request), alone=self._running == 1
-        )
+            return requests.restarted(robot.dialect, episode.seed, episode.part.digest)
+        ask = self._ask(episode, request)
+        if episode.part.veil is not None:
+            return await self._unseen(episode, ask, episode.part.veil, began)
+        answer, policy_s = await self._meeting.computed(episode.seats, ask, alone=self._running == 1)
         self.metrics.count("requests")
         timing = {"infer_ms": 1000 * policy_s}
         if robot.total_ms is not None:
             timing["prev_total_ms"] = robot.total_ms
         return requests.reply(answer, timing, singular=self.options.singular)
 
+    async def _unseen(self, episode: _Episode, ask: Ask, veil: Veil, began: float) -> bytes:
+        """Return the frame of an answer in a blind trial. Neither its time nor an error tells which policy acts."""
+        try:
+            answer, _ = await self._meeting.computed(episode.seats, ask, alone=self._running == 1)
+        except VqbetError as error:
+            LOG.error("plan of a blind trial", exc_info=error)
+            raise ServingError("the policy of this trial made no plan; the server's log says why") from error
+        self.metrics.count("requests")
+        await asyncio.sleep(max(0.0, began + veil.pace_s - time.perf_counter()))
+        return requests.reply(veil.veiled(answer), {}, singular=self.options.singular)
+
     def _speaks_of(self, robot: _Robot) -> Handshake:
         """Return the handshake that a request must fit: of the running episode, else of the next one."""
-        return (robot.episode.seats if robot.episode else self._seats).served.handshake
+        return robot.episode.seats.served.handshake if robot.episode else self.served.handshake
 
     def _begin(self, robot: _Robot, request: requests.Request) -> None:
         """End the robot's episode and start the next one, with the policy that is served now."""
@@ -331,11 +364,12 @@ class Server:
             raise ServingError(admission.another(robot.named, now.handshake) + "; connect again")
         if differing := robot.met.change(now):
             raise ServingError(f"another policy is served now, whose {differing} is not the same; connect again")
+        part = self._roster.part(robot.name, request.trial)
         self._end(robot)
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        row = self._seats.take(seed, request.goal)
+        row = part.seats.take(seed, request.goal)
         own = request.own or self.options.singular
-        robot.episode = _Episode(self._seats, row, seed, request.session, own)
+        robot.episode = _Episode(part, row, seed, request.session, own)
         self._running += 1
         self.metrics.count("episodes")
 
