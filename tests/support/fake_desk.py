@@ -20,7 +20,8 @@ class FakeDesk:
     """jobs: trials to be ordered, one after the other, as maps of "run"; a trial is done when its end was said.
 
     stop_after_s: after which a trial's robot hears that it is stopped; None: never. refuse: sentences by path, answered
-    with 409. broken: paths that answer 500, this many times. said: every call so far, by path.
+    with 409. broken: paths that answer 500, this many times. slow_s: of the answer whether a trial runs. said: every
+    call so far, by path.
     """
 
     server: str
@@ -32,6 +33,7 @@ class FakeDesk:
     broken: dict[str, int] = field(default_factory=dict)
     said: list[tuple[str, Any]] = field(default_factory=list)
     pictures: list[tuple[int, int, bytes]] = field(default_factory=list)
+    slow_s: float = 0.0
     wait_s: float = 0.05  # of a long poll
     began_s: dict[str, float] = field(default_factory=dict)
 
@@ -67,6 +69,7 @@ class FakeDesk:
         return {}
 
     def running(self, said: dict[str, Any], _: bytes) -> dict[str, Any]:
+        time.sleep(self.slow_s)
         since = time.monotonic() - self.began_s.get(said["trial"], 0.0)
         return {"running": self.stop_after_s is None or since < self.stop_after_s}
 

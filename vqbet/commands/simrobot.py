@@ -114,6 +114,8 @@ def _tried(robot: SimulatedRobot, station: Station, recorder: Recorder, watch: W
                 watch.say(f"trial {trial.code}: {complaint}")
             continue
         drives.append(drive)
+        if robot.camera:
+            station.look_through(robot.look)  # the world as the trial has left it
         trial.ended(
             by="guard" if drive.stopped else "timeout" if drive.overdue else None,
             steps=drive.steps,

@@ -125,7 +125,7 @@ class SimulatedRobot:
         wait_s: float = 0.0,
         camera: bool = False,
     ) -> None:
-        self._env, self._faults, self._wait_s, self._camera = env, faults, wait_s, camera
+        self._env, self._faults, self._wait_s, self.camera = env, faults, wait_s, camera
         self._random = np.random.default_rng(0)
         self._clock = _Clock(1.0 / env.spec.control_hz, faults.jitter, realtime=realtime)
         self._recorder = recorder
@@ -190,7 +190,7 @@ class SimulatedRobot:
 
     def _pictures(self, trial: Ordered | None) -> dict[str, np.ndarray]:
         """Return the cameras' pictures by their name in a recording."""
-        if not self._camera:
+        if not self.camera:
             return {}
         picture = self.look()
         if trial is not None:

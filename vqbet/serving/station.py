@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, final
 from urllib.parse import quote, urlsplit
@@ -37,6 +39,7 @@ PICTURE_S = 0.2  # between two pictures
 BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries to reach a desk that is gone; the last one from then on
 MOST_BYTES = 1 << 16  # of an answer
 MOST_TEXT = 200
+LOG = logging.getLogger(__name__)
 
 Picture = UInt8[np.ndarray, "height width 3"]
 EndedBy = Literal["robot", "operator", "timeout", "guard"]
@@ -51,9 +54,8 @@ class Station:
     """A robot at a desk: `trials` yields what is to be run, one after the other, until the session is over.
 
     desk_url: http://host:port or https://host:port. token: the robots' secret at the desk. simulated: whether the robot
-    knows its own outcome, which it then reports for an operator that is a script. camera: returns a picture, and is
-    called between trials, while `trials` waits; during a trial the robot shows pictures itself. patience_s: how long to
-    wait for a desk that is gone. plan, server: sha256 of the plan, and address of the policy server, as the desk says.
+    knows its own outcome, which it then reports for an operator that is a script. patience_s: how long to wait for a
+    desk that is gone. plan, server: sha256 of the plan, and address of the policy server, as the desk says.
 
     Raises ServingError, in a sentence, where the desk refuses this robot, or is gone for too long.
     """
@@ -65,16 +67,22 @@ class Station:
         robot: str,
         token: str,
         simulated: bool = False,
-        camera: Callable[[], Picture] | None = None,
         tls: ssl.SSLContext | Path | str | None = None,
         timeout_s: float = 5.0,
         patience_s: float = 600.0,
     ) -> None:
         self._desk = _Desk(desk_url, token, tls, timeout_s)
         self._robot, self._simulated, self._patience_s = robot, simulated, patience_s
-        self._errands = _Errands(self._desk, camera)
+        self._errands = _Errands(self._desk)
         self.plan = self.server = ""
         self.hello()
+
+    def look_through(self, camera: Callable[[], Picture]) -> None:
+        """Show the operator pictures of this camera between trials, while `trials` waits for the desk.
+
+        During a trial the robot shows pictures itself: `StationTrial.show`.
+        """
+        self._errands.camera = camera
 
     def hello(self) -> None:
         """Say who is here. Done when a station is made, and again whenever the desk was gone."""
@@ -103,7 +111,8 @@ class Station:
     def _next(self) -> StationTrial | None:
         """Return the next trial, None after the last one."""
         while True:
-            said = self._patient("GET", f"/robot/next?wait={LONG_S}", more_s=LONG_S)
+            with self._errands.waiting():
+                said = self._patient("GET", f"/robot/next?wait={LONG_S}", more_s=LONG_S)
             with _understood("next", said):
                 if said["do"] == "over":
                     return None
@@ -212,13 +221,14 @@ class _Errands:
     has its guard and the trial its timeout.
     """
 
-    def __init__(self, desk: _Desk, camera: Callable[[], Picture] | None) -> None:
-        self._desk, self._camera = desk, camera
-        self.stopped = False
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+        self.camera: Callable[[], Picture] | None = None
+        self.stopped = self._waiting = False
         self._code = ""  # of the trial that runs
         self._picture: Picture | None = None
         self._shown_s = 0.0
-        self._lock = threading.Lock()
+        self._lock, self._looking = threading.Lock(), threading.Lock()
         self._leave = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -238,6 +248,16 @@ class _Errands:
             self._code = code
             self.stopped = self.stopped and not code
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let the camera be called inside the block, and not any more after it."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            with self._looking:
+                self._waiting = False
+
     def show(self, picture: Picture) -> None:
         if time.monotonic() - self._shown_s >= PICTURE_S:
             self._picture, self._shown_s = np.array(picture), time.monotonic()
@@ -247,8 +267,16 @@ class _Errands:
             try:
                 self._ask()
                 self._bring()
-            except ServingError:  # the control loop's own calls say so, and wait
+            except ServingError as error:  # the control loop's own calls raise it, and wait
+                LOG.info("%s", error)
                 self._leave.wait(BACK_OFF_S[2])
+
+    def _looked(self, camera: Callable[[], Picture]) -> Picture:
+        try:
+            return camera()
+        except Exception as error:  # of a driver; the trials go on without it
+            self.camera = None
+            raise ServingError(f"the camera failed and is not used any more: {error}") from error
 
     def _ask(self) -> None:
         if code := self._code:
@@ -258,8 +286,9 @@ class _Errands:
                     self.stopped = True
 
     def _bring(self) -> None:
-        if self._camera is not None and not self._code and not self._leave.is_set():
-            self.show(self._camera())
+        with self._looking:
+            if self.camera is not None and self._waiting:
+                self.show(self._looked(self.camera))
         picture, self._picture = self._picture, None
         if picture is not None:
             height, width = picture.shape[:2]
