@@ -6,14 +6,16 @@ import http
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from websockets.asyncio.server import ServerConnection
 
 from vqbet.contract import ServingError
 from vqbet.files import reading
 from vqbet.serving import admission, wire
-from vqbet.serving.blind_arms import BlindArms
+
+if TYPE_CHECKING:
+    from vqbet.serving.blind_arms import BlindArms
 
 PATH = "/desk"
 MOST_DESKS = 4  # connections: a desk, and those that broke and are not known to be gone

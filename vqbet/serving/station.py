@@ -14,8 +14,6 @@ gone for a while, as for a restart, is waited for; a thread asks whether a trial
 
 from __future__ import annotations
 
-import http.client
-import json
 import logging
 import ssl
 import threading
@@ -24,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,21 +30,17 @@ from jaxtyping import UInt8
 from vqbet.contract import ServingError
 from vqbet.files import reading
 from vqbet.serving import recordings
+from vqbet.serving.desk_calls import AwayError, DeskCalls
 
 LONG_S = 20  # the desk answers "wait" after this time at the latest
 ASK_S = 0.1  # between two questions whether a trial goes on
 PICTURE_S = 0.2  # between two pictures
 BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries to reach a desk that is gone; the last one from then on
-MOST_BYTES = 1 << 16  # of an answer
 MOST_TEXT = 200
 LOG = logging.getLogger(__name__)
 
 Picture = UInt8[np.ndarray, "height width 3"]
 EndedBy = Literal["robot", "operator", "timeout", "guard"]
-
-
-class AwayError(ServingError):
-    """The desk cannot be reached, or answers with a fault of its own; it may be there again later."""
 
 
 @final
@@ -71,7 +65,7 @@ class Station:
         timeout_s: float = 5.0,
         patience_s: float = 600.0,
     ) -> None:
-        self._desk = _Desk(desk_url, token, tls, timeout_s)
+        self._desk = DeskCalls(desk_url, token, tls, timeout_s)
         self._robot, self._simulated, self._patience_s = robot, simulated, patience_s
         self._errands = _Errands(self._desk)
         self.plan = self.server = ""
@@ -221,7 +215,7 @@ class _Errands:
     has its guard and the trial its timeout.
     """
 
-    def __init__(self, desk: _Desk) -> None:
+    def __init__(self, desk: DeskCalls) -> None:
         self._desk = desk
         self.camera: Callable[[], Picture] | None = None
         self.stopped = self._waiting = False
@@ -295,74 +289,6 @@ class _Errands:
             self._desk.asked("POST", f"/robot/picture?width={width}&height={height}", np.asarray(picture, np.uint8))
 
 
-@final
-class _Desk:
-    """The desk's HTTP interface. Every call has a deadline, and opens a connection of its own."""
-
-    def __init__(self, url: str, token: str, tls: ssl.SSLContext | Path | str | None, timeout_s: float) -> None:
-        if not token:
-            raise ServingError("the robot needs its secret for the desk; set VQBET_ROBOT_TOKEN, as the desk has it")
-        self.url, self._token, self._timeout_s = url, token, timeout_s
-        try:
-            parts = urlsplit(url)
-            self._host, self._port = parts.hostname or "", parts.port
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ServingError(
-                f"desk: expected an address such as http://desk:8090, got {reading.short(url)}"
-            ) from error
-        if parts.scheme not in ("http", "https") or not self._host or parts.path not in ("", "/") or parts.query:
-            raise ServingError(f"desk: expected an address such as http://desk:8090, got {reading.short(url)}")
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            self._tls = tls if isinstance(tls, ssl.SSLContext) else _authority(tls)
-
-    def asked(
-        self, method: str, path: str, body: Mapping[str, Any] | np.ndarray | None = None, *, more_s: float = 0.0
-    ) -> dict[str, Any]:
-        """Return the desk's answer. Raises AwayError where it is gone, and ServingError with its sentence else."""
-        timeout_s = self._timeout_s + more_s
-        made: http.client.HTTPConnection
-        if self._tls is None:
-            made = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        else:
-            made = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
-        content, kind = _written(body)
-        headers = {"Authorization": f"Bearer {self._token}"} | ({"Content-Type": kind} if kind else {})
-        try:
-            made.request(method, path, content, headers)
-            answer = made.getresponse()
-            status, said = answer.status, answer.read(MOST_BYTES)
-        except ssl.SSLCertVerificationError as error:
-            raise ServingError(f"desk {self.url}: TLS: {reading.cut(str(error))}; check its certificate") from error
-        except (OSError, http.client.HTTPException) as error:
-            why = reading.cut(str(error)) or type(error).__name__
-            raise AwayError(f"desk {self.url}: {why}; see whether `vqbet trials run` runs there") from error
-        finally:
-            made.close()
-        return self._understood(status, said)
-
-    def _understood(self, status: int, said: bytes) -> dict[str, Any]:
-        try:
-            answer = json.loads(said)
-        except ValueError:
-            answer = None
-        if status >= 500:
-            raise AwayError(f"desk {self.url}: HTTP {status}: {_sentence(answer)}")
-        if status != 200:
-            raise ServingError(f"desk {self.url}: refused with HTTP {status}: {_sentence(answer)}")
-        if not isinstance(answer, dict):
-            raise ServingError(f"desk {self.url}: expected a JSON object, got {reading.short(said[:80])}")
-        return answer
-
-
-def _written(body: Mapping[str, Any] | np.ndarray | None) -> tuple[bytes | None, str]:
-    if body is None:
-        return None, ""
-    if isinstance(body, np.ndarray):
-        return body.tobytes(), "application/octet-stream"
-    return json.dumps(body, allow_nan=False).encode(), "application/json"
-
-
 def _recorded(folder: Path) -> dict[str, Any]:
     """Return number and digest of a finished recording. Raises ServingError where there is none."""
     if not recordings.NUMBER.fullmatch(folder.name):
@@ -387,15 +313,3 @@ def _text(said: Mapping[str, Any], name: str) -> str:
     if type(value) is not str or len(value) > MOST_TEXT:
         raise ValueError(f"{name}: expected text of at most {MOST_TEXT} characters, got {reading.short(value)}")
     return value
-
-
-def _sentence(answer: Any) -> str:
-    said = answer.get("error") if isinstance(answer, dict) else None
-    return reading.cut(said, 400) if isinstance(said, str) else "no reason given"
-
-
-def _authority(tls: Path | str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=tls)
-    except (OSError, ssl.SSLError) as error:
-        raise ServingError(f"{tls}: expected the certificate authority's file (PEM): {error}") from error
