@@ -80,8 +80,9 @@ def planned(root: Path, task: str, plan: str) -> TrialPlan:
                 f"{task}: no plan of trials {plan!r}; there are: {known}; make one: vqbet trials plan {task}"
             )
         found = TrialPlan.read(named[-1])
-        if plan and not found.sha256.startswith(plan):
-            raise GateError(f"{named[-1]}: holds plan {found.sha256}, not {plan}; bring the locked plan back")
+        if not all(map(found.sha256.startswith, (plan, named[-1].parent.name))):
+            wanted = max(plan, named[-1].parent.name, key=len)
+            raise GateError(f"{named[-1]}: holds plan {found.sha256}, not {wanted}; bring the locked plan back")
     if found.task != task:
         raise GateError(f"plan {found.sha256[:12]}: is of task {found.task}, not of {task}")
     return found
