@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import people, point, untrained
+from tests.support import graphs, people, point, untrained
 from tests.support.synthetic import synthetic
 from vqbet import environment, registry
 from vqbet.commands.trials import server_key, serving
@@ -235,5 +235,39 @@ def test_a_key_without_the_role(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_without_cryptography(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-    with pytest.raises(ServingError, match=r"which needs .*: pip install 'vqbet\[serve\]'"):
+    with pytest.raises(ServingError, match=r"which needs .*: pip install 'vqbet\[serve,trials\]'"):
         server_key.own(project)
+
+
+@pytest.mark.slow
+def test_exported_policies_need_neither_torch_nor_a_pipeline(project: Path) -> None:
+    """On a machine with the extras serve and trials; simulated by packages that cannot be imported."""
+    graphs.written(project / "arm")
+    key = keys.make(project / ".vqbet" / "key.pem")
+    planned(project, graphs.DIGEST, "", key.public).write(project / "plan.json")
+    absent = (
+        "torch",
+        "mlflow",
+        "prefect",
+        "dvc",
+        "zarr",
+        "boto3",
+        "scipy",
+        "jinja2",
+        "matplotlib",
+        "ruamel",
+        "sqlalchemy",
+    )
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from vqbet.serving import server\n"
+        "async def run(self, ready): assert 'torch' not in sys.modules; ready(1)\n"
+        "server.Server.run = run\n"
+        "sys.argv = ['vqbet', 'trials', 'serve', 'synthetic', '--plan', 'plan.json', '--arm', 'arm', '--server-key', "
+        "'.vqbet/key.pem']\n"
+        "from vqbet.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_S)
+    assert done.returncode == 0, done.stderr
+    assert "1 policies, to robot arm-3" in done.stdout

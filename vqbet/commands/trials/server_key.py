@@ -34,5 +34,5 @@ def _made(path: Path) -> Key:
 
 def _unable(error: ModuleNotFoundError) -> ServingError:
     return ServingError(
-        f"a server of trials signs what it serves, which needs {error.name}: pip install 'vqbet[serve]'"
+        f"a server of trials signs what it serves, which needs {error.name}: pip install 'vqbet[serve,trials]'"
     )
