@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,34 @@ def test_a_robot_that_may_not_begin_keeps_no_recording(server: Running, tmp_path
     assert "HTTP 409: trial A1 is invalid" in said[0]
     assert list((tmp_path / "recordings").iterdir()) == []
     assert desk.all_said("/robot/ended") == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("point")
+def test_a_server_that_starts_later_and_is_killed_between_trials(tmp_path: Path) -> None:
+    """The robot waits for it, and the desk orders the next trial at the new one."""
+    key = server_key(tmp_path)
+    with trial_server(PLAN, key=key) as first:
+        port = first.port
+    desk = FakeDesk(f"ws://127.0.0.1:{port}", robot=ROBOT, plan=PLAN, jobs=[job("A1", 1), job("B2", 2, later=40)])
+    order = {"plan": PLAN, "robot": ROBOT, "nonce": "n", "key": SECRET, "digest": GOOD}
+
+    def servers() -> None:
+        time.sleep(0.7)
+        for code in ("A1", "B2"):
+            with trial_server(PLAN, key=key, port=port) as server, TrialLine(server.url, DESK_TOKEN) as line:
+                line.arm(trial=code, **order)
+                until = time.monotonic() + 20
+                while not any(one["trial"] == code for one in desk.all_said("/robot/ended")):
+                    assert time.monotonic() < until
+                    time.sleep(0.02)
+
+    thread = threading.Thread(target=servers)
+    thread.start()
+    with desk.serving() as url:
+        rows = practised(tmp_path, url, wait_s=10.0)
+    thread.join()
+    assert rows["success"] == "2 of 2"
 
 
 def test_a_trial_needs_a_recording(tmp_path: Path) -> None:

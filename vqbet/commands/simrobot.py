@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from vqbet.serving import limits, simrobot
 from vqbet.serving.client import RemotePolicy, connect
 from vqbet.serving.guard import Guard, Limits
 from vqbet.serving.recorder import Recorder
-from vqbet.serving.simrobot import Drive, Faults, SimulatedRobot
+from vqbet.serving.simrobot import RETRY_S, Drive, Faults, SimulatedRobot
 from vqbet.serving.station import Station
 from vqbet.stages import worlds
 from vqbet.stages.paths import Paths
@@ -27,8 +28,8 @@ TOKEN = "VQBET_TOKEN"  # environment variable: a token on a command line can be 
 class Practice:
     """Settings of a simulated robot. name: of the robot, at the server and in recordings. digest: the only bundle to be
     accepted, "" for any. limits: the robot's own, a file that can only tighten. record: folder of recordings. wait_s:
-    for a server that is gone between episodes. camera: record and show pictures of the world. desk: of a session of
-    trials, which then says what to play, and where the server is."""
+    for a server that is not there, at first or between episodes. camera: record and show pictures of the world. desk:
+    of a session of trials, which then says what to play, and where the server is."""
 
     server: str
     episodes: int
@@ -73,14 +74,22 @@ def _station(asked: Practice) -> Station:
 
 
 def _connected(asked: Practice, env: Env) -> RemotePolicy:
-    return connect(
-        asked.server,
-        digest=asked.digest or None,
-        spec=env.spec,
-        robot=asked.name,
-        token=os.environ.get(TOKEN) or None,
-        tls=asked.certificate,
-    )
+    """Return a connection; where there is no server yet, try again for at most `wait_s`."""
+    deadline = time.monotonic() + asked.wait_s
+    while True:
+        try:
+            return connect(
+                asked.server,
+                digest=asked.digest or None,
+                spec=env.spec,
+                robot=asked.name,
+                token=os.environ.get(TOKEN) or None,
+                tls=asked.certificate,
+            )
+        except ServingError:
+            if time.monotonic() + RETRY_S > deadline:
+                raise
+            time.sleep(RETRY_S)
 
 
 def _recorder(asked: Practice, policy: RemotePolicy) -> Recorder | None:
