@@ -26,7 +26,9 @@ from vqbet.serving.client import connect
 from vqbet.serving.guard import Guard, Limits
 from vqbet.serving.player import ChunkPlayer
 from vqbet.serving.recorder import Recorder
+from vqbet.serving.station import Station
 
+assert Station.trials
 url, folder = sys.argv[1:]
 with connect(url, robot="arm-3") as policy:
     recorder = Recorder(folder, policy.handshake, robot="arm-3", operator="ada")

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.fake_desk import TOKEN, FakeDesk, job
 from tests.support.fake_server import SPEC, Fake
 from tests.support.homing import POLICY
 from tests.support.point import PointMass
 from tests.support.serving import running
+from tests.support.trial_server import DESK_TOKEN, GOOD, PLAN, server_key, trial_server
+from vqbet.serving import recordings
 from vqbet.serving.client import connect
 from vqbet.serving.guard import Reason
 from vqbet.serving.player import ChunkPlayer
 from vqbet.serving.requests import KNOWN
 from vqbet.serving.simrobot import Faults
+from vqbet.serving.trial_line import TrialLine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "robot.md").read_text(encoding="utf-8")
@@ -61,13 +65,38 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     space: dict[str, Any] = {"robot": robot}
     with running(POLICY) as server:
         for block in BLOCKS:
-            text = block.replace("ws://127.0.0.1:8000", server.url)
-            exec(compile(text, "docs/robot.md", "exec"), space)
+            if "Station" not in block:
+                text = block.replace("ws://127.0.0.1:8000", server.url)
+                exec(compile(text, "docs/robot.md", "exec"), space)
         space["policy"].close()
     assert robot.finished()
     assert robot.sent > 3
     (recorded,) = [path for path in (tmp_path / "recordings").iterdir() if path.is_dir()]
     assert np.load(recorded / "intervention.npy").tolist() == [False] * 5 + [True]
+
+
+@pytest.mark.slow
+def test_the_loop_of_trials_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its own text, with the imports of the blocks before, against a desk and a server of blind trials."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VQBET_ROBOT_TOKEN", TOKEN)
+    imports = [line for block in BLOCKS for line in block.splitlines() if line.startswith(("import ", "from "))]
+    (block,) = (block for block in BLOCKS if "Station" in block)
+    robot = Driver()
+    with trial_server(PLAN, key=server_key(tmp_path)) as server, TrialLine(server.url, DESK_TOKEN) as line:
+        line.arm(plan=PLAN, trial="A1", robot="arm-3", nonce="n", digest=GOOD, key="0f" * 32)
+        desk = FakeDesk(server.url, plan=PLAN, jobs=[job("A1", 1)])
+        with desk.serving() as url:
+            text = "\n".join(imports) + "\n" + block.replace("http://127.0.0.1:8090", url)
+            space: dict[str, Any] = {"robot": robot}
+            exec(compile(text, "docs/robot.md", "exec"), space)
+            space["policy"].close()
+    (report,) = desk.all_said("/robot/ended")
+    assert (report["by"], report["steps"]) == ("robot", robot.sent)
+    assert robot.finished()
+    recorded = recordings.read(tmp_path / "trials", report["recording"]["number"])
+    assert (recorded.digest, recorded.steps) == (report["recording"]["digest"], robot.sent)
+    assert (recorded.facts.session, recorded.facts.operator) == ("trial A1", "ada")
 
 
 def test_the_loop_is_fifteen_lines() -> None:

@@ -20,6 +20,7 @@ from vqbet.commands.manual import Manual
 from vqbet.commands.project import project as _project
 from vqbet.commands.project import root as _root
 from vqbet.commands.robot_verbs import Reference, robot
+from vqbet.commands.trial_verbs import trials
 
 
 class Flows(Manual):
@@ -51,6 +52,7 @@ verdict = typer.Typer(cls=Manual, no_args_is_help=True, help="Replay or list ver
 app.add_typer(verdict, name="verdict")
 app.add_typer(keys, name="keys")
 app.add_typer(robot)
+app.add_typer(trials, name="trials")
 flow = typer.Typer(cls=Flows, no_args_is_help=True, help="Run ingest, pipeline or promotion as a flow, under Prefect.")
 app.add_typer(flow, name="flow")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]

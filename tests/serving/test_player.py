@@ -47,7 +47,7 @@ class Numbered:
         self._fake = Fake(handshake)
         self.seed = -1
 
-    def start(self, seed: int, goal: np.ndarray | None = None) -> None:
+    def start(self, seed: int, goal: np.ndarray | None = None, *, trial: str = "") -> None:
         self.seed, self.trouble = seed, ""
 
     def plan(self, observed: np.ndarray, step: int) -> Reply:
@@ -243,7 +243,7 @@ class TestStale:
 
     def test_an_episode_that_cannot_start_says_why(self) -> None:
         played = Played()
-        played.policy.start = lambda seed, goal=None: setattr(played.policy, "trouble", "no power")  # type: ignore[method-assign]
+        played.policy.start = lambda seed, goal=None, trial="": setattr(played.policy, "trouble", "no power")  # type: ignore[method-assign]
         with pytest.raises(ServingError, match="the episode cannot start: no power"):
             played.start()
         with pytest.raises(ServingError, match=r"call start\(observation, seed=...\) first"):
@@ -297,7 +297,7 @@ class Local:
             execute=actor.execute, absolute=absolute,
         )  # fmt: skip
 
-    def start(self, seed: int, goal: np.ndarray | None = None) -> None:
+    def start(self, seed: int, goal: np.ndarray | None = None, *, trial: str = "") -> None:
         self.seed = seed
 
     def plan(self, observed: np.ndarray, step: int) -> Reply:

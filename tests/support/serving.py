@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from vqbet.policies.actor import Actor
+from vqbet.serving.desk_line import DeskLine
 from vqbet.serving.seats import Served
 from vqbet.serving.server import Server, ServerOptions
 
@@ -51,9 +52,9 @@ def served(actor: Actor, digest: str = DIGEST) -> Served:
 
 
 @contextmanager
-def running(policy: Served, options: ServerOptions | None = None) -> Iterator[Running]:
-    """Run a server in a thread, on a free port of loopback."""
-    options = replace(options or ServerOptions(grace_s=0.2), port=0)
+def running(policy: Served | DeskLine, options: ServerOptions | None = None, *, port: int = 0) -> Iterator[Running]:
+    """Run a server in a thread, on a port of loopback; 0: any free one."""
+    options = replace(options or ServerOptions(grace_s=0.2), port=port)
     ready: Future[Running] = Future()
 
     async def serve() -> None:

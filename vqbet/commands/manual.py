@@ -13,7 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
-    "Robot": ("export", "serve", "fetch", "simrobot"),
+    "Robot": ("export", "serve", "fetch", "simrobot", "trials"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -57,6 +57,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "vqbet simrobot blockpush --realtime --fault latency=0.05 --fault drop=0.02 --fault person=0.5",
     ),
     "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "trials serve": (
+        "VQBET_DESK_TOKEN=... vqbet trials serve blockpush",
+        "VQBET_DESK_TOKEN=... vqbet trials serve blockpush --plan plan.json --arm one --arm two --server-key key.pem",
+    ),
     "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),

@@ -96,6 +96,10 @@ def simrobot(
     record: Annotated[Path | None, typer.Option(help="folder of recordings, for vqbet ingest --from")] = None,
     certificate: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
     wait: Annotated[float, typer.Option(min=0.0, help="seconds to wait for a server that is gone")] = 0.0,
+    camera: Annotated[bool, typer.Option("--camera", help="record pictures, and show them to the operator")] = False,
+    desk: Annotated[
+        str, typer.Option(help="of `vqbet trials run`: play its trials; its token in $VQBET_ROBOT_TOKEN")
+    ] = "",
 ) -> None:
     """Drive a simulated robot by a served policy, with faults to order, through guard and recorder."""
     from vqbet.commands import simrobot as command
@@ -113,5 +117,7 @@ def simrobot(
         record=record,
         certificate=certificate,
         wait_s=wait,
+        camera=camera,
+        desk=desk,
     )
     console.table(command.run(root(), task, asked, console.watch()))

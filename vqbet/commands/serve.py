@@ -107,6 +107,14 @@ def follow(reference: str, into: Path, *, every_s: float, say: Say, ended: Calla
             return
 
 
+async def act(server: Server, ready: Callable[[int], None]) -> None:
+    """Run a server until a signal, with a process that does nothing else."""
+    gc.collect()
+    gc.freeze()  # what is loaded stays: collections then look at a request's objects only
+    with threads.of(1) if "torch" in sys.modules else nullcontext():  # onnxruntime needs no torch
+        await server.run(ready)
+
+
 async def _alone(policy: str, digest: str | None, options: ServerOptions, say: Say) -> None:
     folder = Path(policy)
     check_folder(folder)
@@ -138,11 +146,8 @@ async def _serve(found: Found, options: ServerOptions, say: Say, news: AsyncIter
     served = _loaded(found)
     server = Server(served, options, say=say)
     follower = asyncio.create_task(_switching(server, found.reference.partition(" ")[0], news, say)) if news else None
-    gc.collect()
-    gc.freeze()  # what is loaded stays: collections then look at a request's objects only
     try:
-        with threads.of(1) if "torch" in sys.modules else nullcontext():  # onnxruntime needs no torch
-            await server.run(lambda port: _announce(served, options, port, say))
+        await act(server, lambda port: _announce(served, options, port, say))
     finally:
         if follower:
             follower.cancel()

@@ -7,32 +7,26 @@ since a late answer could be taken for the answer to a later question; the next 
 from __future__ import annotations
 
 import http
-import logging
-import socket
 import ssl
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import websockets
 from jaxtyping import Float, Int
 from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as open_websocket
 
 from vqbet.contract import ServingError, Spec
 from vqbet.files import reading
-from vqbet.serving import wire
+from vqbet.files.manifest import SHA256
+from vqbet.serving import connection, wire
+from vqbet.serving.connection import Address, tls_context
 from vqbet.serving.handshake import KEY, Handshake
 
-MOST_BYTES = 16 << 20  # of a frame from the server: a handshake or a chunk of actions is far smaller
-PORTS = {"ws": 80, "wss": 443}
-CLOSE_S = 0.5  # wait for the server's good-bye
 BETWEEN_S = 0.05  # tries to connect under a name that the server still holds for the connection that broke
 
 
@@ -94,9 +88,9 @@ class RemotePolicy:
         tls: ssl.SSLContext | Path | str | None,
         timeout_s: float,
     ) -> None:
-        self._address = _Address(url, digest, robot)
+        self._address = Address(url, digest, robot)
         self._expected, self._pinned, self._token, self.timeout_s = spec, digest, token, timeout_s
-        self._tls = _context(tls, secure=self._address.secure)
+        self._tls = tls_context(tls, secure=self._address.secure)
         self._connection: ClientConnection | None = None
         self._handshake: Handshake | None = None
         self._held = False  # a name that the server may not have given back yet
@@ -131,31 +125,35 @@ class RemotePolicy:
                         raise
                     time.sleep(BETWEEN_S)
             self._held = bool(self._address.robot)
-            handshake = Handshake.of(self._received(deadline))
+            handshake = Handshake.of(connection.received(self._connection, deadline))
             self._refuse(handshake)
         self._handshake = handshake
 
-    def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None) -> None:
+    def start(self, seed: int, goal: Float[np.ndarray, " C"] | None = None, *, trial: str = "") -> None:
         """Start an episode; connects again where the connection broke, or where the server changed its policy.
+
+        trial: the code of a blind trial; the handshake's digest is then the server's commitment to the policy.
 
         Raises ServingError for a goal that is not finite or of other channels, an invalid seed, and as `open`.
         """
         self._step = -1
-        self._opening(seed, goal)
+        opening = self._opening(seed, goal) | ({"trial": trial} if trial else {})
         answer: Mapping[str, Any] = {}
         if self._connection is not None:
             with suppress(ServingError):  # closed since the last episode, or of a policy that is served no more
-                answer = self._asked(self._opening(seed, goal), "start")
+                answer = self._asked(opening, "start")
         if not answer:
             self.open()
-            answer = self._asked(self._opening(seed, goal), "start")
+            answer = self._asked(opening, "start")
         if answer.get("status") != "reset successful":
             self._drop()
             raise ServingError(f"start: expected that the server begins an episode, got {reading.short(answer)}")
         served = answer.get(KEY)
-        if isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
+        if trial:
+            self._handshake = replace(self.handshake, digest=_committed(served))
+        elif isinstance(served, Mapping) and served.get("digest", self.handshake.digest) != self.handshake.digest:
             self.open()  # another champion since: another handshake
-            self._asked(self._opening(seed, goal), "start")
+            self._asked(opening, "start")
         self._step = 0
 
     def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
@@ -170,9 +168,9 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Say good-bye; waits for at most CLOSE_S."""
-        connection, self._connection, self._step = self._connection, None, -1
-        if connection is not None:
-            connection.close()
+        present, self._connection, self._step = self._connection, None, -1
+        if present is not None:
+            present.close()
 
     def __enter__(self) -> RemotePolicy:
         return self
@@ -181,21 +179,8 @@ class RemotePolicy:
         self.close()
 
     def _connected(self, deadline: float) -> ClientConnection:
-        """Return an open websocket. The socket is our own: no proxy stands between a robot and its policy."""
-        plain = socket.create_connection((self._address.host, self._address.port), timeout=_left(deadline))
-        plain.settimeout(None)
-        _limit_sends(plain, self.timeout_s)
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
-        return open_websocket(
-            self._address.url,
-            sock=plain,
-            ssl=self._tls,
-            compression=None,
-            additional_headers=headers,
-            open_timeout=_left(deadline),
-            close_timeout=CLOSE_S,
-            max_size=MOST_BYTES,
-            logger=_quiet(),
+        return connection.opened(
+            self._address, token=self._token, tls=self._tls, deadline=deadline, timeout_s=self.timeout_s
         )
 
     def _refuse(self, handshake: Handshake) -> None:
@@ -256,18 +241,7 @@ class RemotePolicy:
             if self._connection is None:
                 raise ServingError("the connection is broken; start the next episode")
             self._connection.send(wire.encode(question))
-            return self._received(deadline)
-
-    def _received(self, deadline: float) -> dict[str, Any]:
-        """Return the next map from the server. Raises ServingError for the sentence of an error."""
-        assert self._connection is not None
-        frame = self._connection.recv(_left(deadline))
-        if isinstance(frame, str):
-            raise ServingError(f"the server refused: {reading.cut(frame, 400)}")
-        message = wire.decode(frame, most=MOST_BYTES)
-        if message.get("type") == "error":
-            raise ServingError(f"the server refused: {reading.cut(str(message.get('message', '')), 400)}")
-        return message
+            return connection.received(self._connection, deadline)
 
     @contextmanager
     def _in_words(self, call: str) -> Iterator[None]:
@@ -279,15 +253,15 @@ class RemotePolicy:
             self._drop()
             if isinstance(error, ServingError):
                 raise ServingError(f"{where}: {error}") from error
-            if sentence := _sentence(error, self.timeout_s):
+            if sentence := connection.sentence(error, self.timeout_s):
                 raise ServingError(f"{where}: {sentence}") from error
             raise
 
     def _drop(self) -> None:
         """Leave the connection without a good-bye, so that nobody waits for a server that says nothing."""
-        connection, self._connection, self._step = self._connection, None, -1
-        if connection is not None:
-            connection.close_socket()
+        present, self._connection, self._step = self._connection, None, -1
+        if present is not None:
+            present.close_socket()
 
 
 @final
@@ -315,36 +289,12 @@ class OneRow:
         return self._remote.act(observation[0])[None]
 
 
-@final
-class _Address:
-    """Parts of a server's URL. Raises ServingError unless it is ws://host:port or wss://host:port."""
-
-    def __init__(self, url: str, digest: str | None, robot: str) -> None:
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ServingError(f"expected a server such as ws://127.0.0.1:8765, got {reading.short(url)}") from error
-        if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
-            raise ServingError(f"expected a server such as ws://127.0.0.1:8765, got {reading.short(url)}")
-        wanted = {"digest": digest or "", "robot": robot}
-        query = dict(parse_qsl(parts.query)) | {name: value for name, value in wanted.items() if value}
-        self.host, self.port, self.secure = parts.hostname, port or PORTS[parts.scheme], parts.scheme == "wss"
-        self.robot = query.get("robot", "")
-        self.url = urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
-
-
-def _context(tls: ssl.SSLContext | Path | str | None, *, secure: bool) -> ssl.SSLContext | None:
-    if not secure:
-        if tls is not None:
-            raise ServingError("tls was given for a ws:// address, whose connection is not encrypted; use wss://")
-        return None
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-    try:
-        return ssl.create_default_context(cafile=tls)
-    except (OSError, ssl.SSLError) as error:
-        raise ServingError(f"{tls}: expected the certificate authority's file (PEM): {error}") from error
+def _committed(served: Any) -> str:
+    """Return the commitment in the answer to a reset. Raises ServingError where the server serves no trials."""
+    digest = served.get("digest") if isinstance(served, Mapping) else None
+    if type(digest) is not str or not SHA256.fullmatch(digest):
+        raise ServingError(f"start: expected the commitment of a trial in the answer, got {reading.short(served)}")
+    return digest
 
 
 def _understood(answer: Mapping[str, Any], handshake: Handshake, step: int) -> Reply:
@@ -368,43 +318,3 @@ def _understood(answer: Mapping[str, Any], handshake: Handshake, step: int) -> R
         return Reply(chunk.copy(), tuple(codes), named, step, float(timing) / 1000)
     except (TypeError, ValueError, AttributeError) as error:
         raise ServingError(f"expected codes, signals and times in the answer: {error}") from error
-
-
-def _sentence(error: BaseException, timeout_s: float) -> str:
-    """Return the reason of a fault of the network in words; "" for a fault of another kind."""
-    if isinstance(error, websockets.InvalidStatus):
-        body = (error.response.body or b"").decode("utf-8", "replace")
-        return f"the server refused with HTTP {error.response.status_code}: {reading.cut(body, 400) or 'no reason'}"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout_s:g} s; see whether the server runs and the network is up"
-    if isinstance(error, websockets.ConnectionClosed):
-        said = error.rcvd.reason if error.rcvd is not None else ""
-        return f"the server closed the connection: {reading.cut(said, 400) or 'no reason given'}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {reading.cut(str(error))}; check certificate, name and authority"
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}; see whether the server runs there: vqbet serve"
-    if isinstance(error, websockets.WebSocketException):
-        return f"no websocket server of ours answers: {reading.cut(str(error))}"
-    return ""
-
-
-def _left(deadline: float) -> float:
-    """Return the seconds until a time of the monotonic clock. Raises TimeoutError where none are left."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _quiet() -> logging.Logger:
-    """Return the logger of websockets, silent about frames that arrive while a connection is dropped."""
-    logger = logging.getLogger(f"{__name__}.websockets")
-    logger.setLevel(logging.CRITICAL)
-    return logger
-
-
-def _limit_sends(plain: socket.socket, timeout_s: float) -> None:
-    """Let a send fail after `timeout_s`, which websockets has no option for: a frozen server empties no buffer."""
-    seconds, fraction = divmod(timeout_s, 1.0)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(fraction * 1e6)))

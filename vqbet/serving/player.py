@@ -18,7 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, final
+from pathlib import Path
+from typing import Protocol, final
 
 import numpy as np
 from jaxtyping import Float
@@ -61,7 +62,9 @@ class Notebook(Protocol):
         signals: Mapping[str, float],
     ) -> None: ...
 
-    def finish(self, *, success: bool | None, note: str = "") -> Any: ...
+    def finish(self, *, success: bool | None, note: str = "") -> Path: ...
+
+    def discard(self) -> None: ...
 
 
 @final
@@ -110,14 +113,20 @@ class ChunkPlayer:
         return self._served.goal
 
     def start(
-        self, observation: Observation | np.ndarray, *, seed: int, goal: Float[np.ndarray, " C"] | None = None
+        self,
+        observation: Observation | np.ndarray,
+        *,
+        seed: int,
+        goal: Float[np.ndarray, " C"] | None = None,
+        trial: str = "",
     ) -> None:
         """Start an episode from a robot at rest. Blocks until the first plan is there, for at most the policy's
-        deadlines; so the first chunk is executed from its first row. Raises ServingError where no plan arrives.
+        deadlines; so the first chunk is executed from its first row. trial: the code of a blind trial. Raises
+        ServingError where no plan arrives.
         """
         self._leave()
         self._free()
-        self._policy.start(seed, goal)
+        self._policy.start(seed, goal, trial=trial)
         if self._policy.handshake != self._served:
             self._fit(self._policy.handshake)  # another champion
         state = self._state(_mapping(observation))
@@ -175,11 +184,19 @@ class ChunkPlayer:
             )
         return decision
 
-    def finish(self, *, success: bool | None = None, note: str = "") -> None:
-        """End the episode and its recording. Raises ServingError where it could not be recorded."""
+    def finish(self, *, success: bool | None = None, note: str = "") -> Path | None:
+        """End the episode and its recording; return the recording's folder, None where nothing is recorded.
+
+        Raises ServingError where it could not be recorded.
+        """
+        self._leave()
+        return None if self._recorder is None else self._recorder.finish(success=success, note=note)
+
+    def discard(self) -> None:
+        """End the episode and remove its recording, as where the robot was not allowed to begin."""
         self._leave()
         if self._recorder is not None:
-            self._recorder.finish(success=success, note=note)
+            self._recorder.discard()
 
     def close(self) -> None:
         """End the episode, unrecorded, and the connection."""

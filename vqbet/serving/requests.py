@@ -27,9 +27,9 @@ ARM = ("observation/joint_position", "observation/gripper_position")  # of RoboA
 CAMERA = "camera/"
 IGNORED = ("prompt", "observation/cartesian_position")  # of a language model; said again by the joints of ARM
 OWN = ("seed", "step", "execute", "digest")  # keys that no foreign client sends
-KNOWN = {*STATES, *ARM, *IGNORED, *OWN, "endpoint", "session_id", "goal"}
+KNOWN = {*STATES, *ARM, *IGNORED, *OWN, "endpoint", "session_id", "goal", "trial"}
 VLLM_PATH = "/v1/realtime/robot/openpi"
-MOST_TEXT = 200  # characters of a session's id
+MOST_TEXT = 200  # characters of an id of a session or trial
 RESET = "reset successful"
 
 Execute = Literal["server", "robot"]
@@ -46,7 +46,7 @@ class Dialect(Enum):
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. state: (D,) or (T, D), real numbers of any kind, unchecked; None for a reset. own: a client of
-    vqbet, which counts its steps. execute: who applies the bundle's rule."""
+    vqbet, which counts its steps. execute: who applies the bundle's rule. trial: the code of a blind trial."""
 
     dialect: Dialect
     reset: bool
@@ -58,6 +58,7 @@ class Request:
     step: int | None = None
     execute: Execute = "server"
     own: bool = False
+    trial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,13 @@ def understood(message: Mapping[str, Any], dialect: Dialect, handshake: Handshak
         reset=reset,
         state=None if reset else _state(message),
         cameras=_cameras(cameras, handshake),
-        session=_session(message.get("session_id")),
+        session=_text("session_id", message.get("session_id")),
         goal=_goal(message.get("goal")),
         seed=_seed(message.get("seed")),
         step=_step(message.get("step")),
         execute=_execute(message.get("execute")),
         own=any(name in message for name in OWN),
+        trial=_text("trial", message.get("trial")),
     )
 
 
@@ -175,9 +177,9 @@ def _cameras(given: Mapping[str, Any], handshake: Handshake) -> dict[str, np.nda
     return {key.removeprefix(CAMERA): value for key, value in given.items()}
 
 
-def _session(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if value is not None and (type(value) is not str or len(value) > MOST_TEXT):
-        raise ServingError(f"session_id: expected text of at most {MOST_TEXT} characters, got {reading.short(value)}")
+        raise ServingError(f"{name}: expected text of at most {MOST_TEXT} characters, got {reading.short(value)}")
     return value or ""
 
 

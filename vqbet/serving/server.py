@@ -26,12 +26,15 @@ from websockets.http11 import Request as Opening
 from websockets.http11 import Response
 
 from vqbet.contract import ServingError, VqbetError
-from vqbet.serving import admission, requests, wire
+from vqbet.serving import admission, desk_line, requests, wire
+from vqbet.serving.connected import ConnectedRobot, ServedEpisode
+from vqbet.serving.desk_line import DeskLine
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.meeting import Meeting
 from vqbet.serving.metrics import CONTENT_TYPE, Metrics
 from vqbet.serving.requests import Dialect
-from vqbet.serving.seats import Ask, Seats, Served
+from vqbet.serving.roster import Alone, Roster, Veil
+from vqbet.serving.seats import Ask, Served
 
 LOOKS = 4
 ERROR, AWAY, POLICY = 1011, 1001, 1008  # close codes of RFC 6455
@@ -62,53 +65,30 @@ class ServerOptions:
     alive_s: float = 5.0
 
 
-@dataclass(slots=True)
-class _Episode:
-    """A running episode. own: its client counts steps, so that the bundle's rule runs on the server."""
-
-    seats: Seats
-    row: int
-    seed: int
-    session: str
-    own: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Robot:
-    """One connection. named: the digest that the robot named when it connected, "" for none."""
-
-    socket: ServerConnection
-    name: str
-    named: str
-    met: Served
-    path: str
-    dialect: Dialect
-    talk: asyncio.Task[None]
-    due: float  # time of the loop at which it is let go; moved on with every frame
-    late: bool = False
-    asked: bool = False  # whether a request has shown the dialect
-    episode: _Episode | None = None
-    total_ms: float | None = None
-
-
 @final
 class Server:
-    """Policy server. Raises ServingError for settings that are refused."""
+    """Policy server. desk: serves the arms of blind trials, in place of one policy.
 
-    def __init__(self, served: Served, options: ServerOptions, *, say: Callable[[str], None] = LOG.info) -> None:
+    Raises ServingError for settings that are refused.
+    """
+
+    def __init__(
+        self, served: Served | DeskLine, options: ServerOptions, *, say: Callable[[str], None] = LOG.info
+    ) -> None:
         admission.refuse_unsafe(options.host, options.token, options.certificate, options.key)
         self.options, self.metrics, self._say = options, Metrics(), say
-        self._seats = Seats(served, options.robots)
-        self._most = admission.frame_limit(served.handshake)
-        self._robots: set[_Robot] = set()
-        self._meeting = Meeting(self.metrics)
+        self._desk = served if isinstance(served, DeskLine) else None
+        self._roster: Roster = Alone(served, options.robots) if isinstance(served, Served) else served.arms
+        self._most = admission.frame_limit(self.served.handshake)
+        self._robots: set[ConnectedRobot] = set()
+        self._meeting = Meeting(Metrics() if self._desk else self.metrics)  # how long plans take tells policies apart
         self._running = 0  # episodes
         self._draining = False
         self._changed = asyncio.Event()  # set when an episode or a connection ended
 
     @property
     def served(self) -> Served:
-        return self._seats.served
+        return self._roster.shown
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
@@ -139,7 +119,7 @@ class Server:
         """Serve another policy from the next episode on; running ones end with theirs. To be called in the loop."""
         if admission.frame_limit(served.handshake) > self._most:
             raise ServingError("the new policy takes larger frames than this server reads; start it again")
-        self._seats = Seats(served, self.options.robots)
+        self._roster = Alone(served, self.options.robots)
         self.metrics.count("switches")
         self._say(f"from the next episode on: {served.handshake.reference}, digest {served.handshake.digest}")
 
@@ -196,7 +176,8 @@ class Server:
             return socket.respond(http.HTTPStatus.OK, "OK\n")
         if url.path == "/readyz":
             return self._ready(socket)
-        status, sentence = self._refusal(opening, url.query)
+        at_desk = url.path == desk_line.PATH
+        status, sentence = self._desk_refusal(opening) if at_desk else self._refusal(opening, url.query)
         if sentence:
             self.metrics.count("refused_connections")
             return socket.respond(status, sentence + "\n")
@@ -231,6 +212,11 @@ class Server:
             )
         return http.HTTPStatus.OK, ""
 
+    def _desk_refusal(self, opening: Opening) -> tuple[http.HTTPStatus, str]:
+        if self._desk is None:
+            return http.HTTPStatus.NOT_FOUND, "this server serves no trials; start it by vqbet trials serve"
+        return self._desk.refusal(opening.headers.get_all("Authorization"))
+
     def _measured(self, socket: ServerConnection) -> Response:
         gauges = {
             "vqbet_robots": ("Open connections.", len(self._robots)),
@@ -250,6 +236,9 @@ class Server:
         """Serve one robot until it goes, is silent for too long, or makes an error."""
         assert socket.request is not None
         url = urlsplit(socket.request.path)
+        if self._desk is not None and url.path == desk_line.PATH:
+            await self._desk.talk(socket)
+            return
         digest, name = admission.wanted(url.query)
         if name and any(robot.name == name for robot in self._robots):  # two that were opening at the same time
             await socket.close(POLICY, f"robot {name} is connected already")
@@ -257,7 +246,9 @@ class Server:
         talk, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert talk is not None
         dialect = requests.spoken({}, path=url.path)
-        robot = _Robot(socket, name, digest, self.served, url.path, dialect, talk, loop.time() + self.options.idle_s)
+        robot = ConnectedRobot(
+            socket, name, digest, self.served, url.path, dialect, talk, loop.time() + self.options.idle_s
+        )
         self._robots.add(robot)
         try:
             await self._send(robot, wire.encode(robot.met.handshake.metadata()))
@@ -280,7 +271,7 @@ class Server:
             self._robots.discard(robot)
             self._changed.set()
 
-    async def _turn(self, robot: _Robot) -> bool:
+    async def _turn(self, robot: ConnectedRobot) -> bool:
         """Answer one request. Returns whether the connection goes on."""
         robot.due = asyncio.get_running_loop().time() + self.options.idle_s
         frame = await robot.socket.recv()
@@ -295,7 +286,7 @@ class Server:
         self.metrics.served.observe(total)
         return True
 
-    async def _answered(self, robot: _Robot, frame: bytes | str, began: float) -> bytes | str:
+    async def _answered(self, robot: ConnectedRobot, frame: bytes | str, began: float) -> bytes | str:
         message = wire.decode(frame, most=self._most)
         robot.dialect = requests.spoken(message, path=robot.path, before=robot.dialect if robot.asked else None)
         robot.asked = True
@@ -308,21 +299,33 @@ class Server:
         assert episode is not None
         if request.reset:
             self.metrics.count("resets")
-            return requests.restarted(robot.dialect, episode.seed, episode.seats.served.handshake.digest)
-        answer, policy_s = await self._meeting.computed(
-            episode.seats, self._ask(episode, request), alone=self._running == 1
-        )
+            return requests.restarted(robot.dialect, episode.seed, episode.part.digest)
+        ask = self._ask(episode, request)
+        if episode.part.veil is not None:
+            return await self._unseen(episode, ask, episode.part.veil, began)
+        answer, policy_s = await self._meeting.computed(episode.seats, ask, alone=self._running == 1)
         self.metrics.count("requests")
         timing = {"infer_ms": 1000 * policy_s}
         if robot.total_ms is not None:
             timing["prev_total_ms"] = robot.total_ms
         return requests.reply(answer, timing, singular=self.options.singular)
 
-    def _speaks_of(self, robot: _Robot) -> Handshake:
-        """Return the handshake that a request must fit: of the running episode, else of the next one."""
-        return (robot.episode.seats if robot.episode else self._seats).served.handshake
+    async def _unseen(self, episode: ServedEpisode, ask: Ask, veil: Veil, began: float) -> bytes:
+        """Return the frame of an answer in a blind trial. Neither its time nor an error tells which policy acts."""
+        try:
+            answer, _ = await self._meeting.computed(episode.seats, ask, alone=self._running == 1)
+        except VqbetError as error:
+            LOG.error("plan of a blind trial", exc_info=error)
+            raise ServingError("the policy of this trial made no plan; the server's log says why") from error
+        self.metrics.count("requests")
+        await asyncio.sleep(max(0.0, began + veil.pace_s - time.perf_counter()))
+        return requests.reply(veil.veiled(answer), {}, singular=self.options.singular)
 
-    def _begin(self, robot: _Robot, request: requests.Request) -> None:
+    def _speaks_of(self, robot: ConnectedRobot) -> Handshake:
+        """Return the handshake that a request must fit: of the running episode, else of the next one."""
+        return robot.episode.seats.served.handshake if robot.episode else self.served.handshake
+
+    def _begin(self, robot: ConnectedRobot, request: requests.Request) -> None:
         """End the robot's episode and start the next one, with the policy that is served now."""
         if self._draining:
             raise ServingError("the server stops and starts no more episodes; connect to another one, or later")
@@ -331,22 +334,23 @@ class Server:
             raise ServingError(admission.another(robot.named, now.handshake) + "; connect again")
         if differing := robot.met.change(now):
             raise ServingError(f"another policy is served now, whose {differing} is not the same; connect again")
+        part = self._roster.part(robot.name, request.trial)
         self._end(robot)
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        row = self._seats.take(seed, request.goal)
+        row = part.seats.take(seed, request.goal)
         own = request.own or self.options.singular
-        robot.episode = _Episode(self._seats, row, seed, request.session, own)
+        robot.episode = ServedEpisode(part, row, seed, request.session, own)
         self._running += 1
         self.metrics.count("episodes")
 
-    def _end(self, robot: _Robot) -> None:
+    def _end(self, robot: ConnectedRobot) -> None:
         if robot.episode is not None:
             robot.episode.seats.release(robot.episode.row)
             robot.episode = None
             self._running -= 1
             self._changed.set()
 
-    def _ask(self, episode: _Episode, request: requests.Request) -> Ask:
+    def _ask(self, episode: ServedEpisode, request: requests.Request) -> Ask:
         """Return what to compute. Raises ServingError where robot and server count differently.
 
         A client that counts no steps may play one action of a chunk or all of them. The bundle's rule needs every
@@ -365,7 +369,7 @@ class Server:
             )
         return Ask(row, observed, "server" if episode.own else "chunk", counted)
 
-    async def _refuse(self, robot: _Robot, error: Exception) -> bool:
+    async def _refuse(self, robot: ConnectedRobot, error: Exception) -> bool:
         """Say an error to the robot. Returns whether its dialect goes on after one."""
         if isinstance(error, ConnectionClosed):
             raise error
@@ -379,7 +383,7 @@ class Server:
         await robot.socket.close(ERROR, "refused; the frame before says why")
         return False
 
-    async def _send(self, robot: _Robot, frame: bytes | str) -> None:
+    async def _send(self, robot: ConnectedRobot, frame: bytes | str) -> None:
         robot.due = asyncio.get_running_loop().time() + self.options.writing_s
         await robot.socket.send(frame)
 

@@ -11,10 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import final
+from pathlib import Path
+from typing import Protocol, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vqbet.contract import Env, ServingError, Spec
 from vqbet.files import reading
@@ -27,6 +28,8 @@ from vqbet.serving.player import ChunkPlayer, Notebook
 ROW = np.zeros(1, np.int64)
 PERSON_S = 1.0  # a person drives for this long
 RETRY_S = 0.5  # between two tries to start an episode
+SCENE = "camera/scene"
+MOST_PIXELS = 160  # of a side of a recorded picture; the operator sees all of them
 MOST_JITTER = 0.45  # of a period: two steps do not change places
 
 
@@ -69,7 +72,10 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """Outcome of one episode. stopped: the sentence of the guard's stop; "" where it did not stop the robot."""
+    """Outcome of one episode. stopped: the sentence of the guard's stop; "" where it did not stop the robot.
+
+    recording: its folder; None where nothing was recorded. overdue: the time of a trial was up.
+    """
 
     seed: int
     steps: int
@@ -80,6 +86,22 @@ class Drive:
     reasons: Mapping[str, int]  # of the guard, by code
     driven: int  # steps at which the person drove
     warned: int  # steps at which a signal of the policy was beyond training
+    recording: Path | None = None
+    overdue: bool = False
+
+
+class Ordered(Protocol):
+    """The part of `station.StationTrial` that a simulated robot reads."""
+
+    code: str
+    timeout_s: float
+
+    @property
+    def running(self) -> bool: ...
+
+    def began(self) -> None: ...
+
+    def show(self, picture: UInt8[np.ndarray, "height width 3"]) -> None: ...
 
 
 @final
@@ -87,7 +109,7 @@ class SimulatedRobot:
     """A robot in a world of `contract.Env`, driven by a remote policy: `play` an episode.
 
     guard: None: one with the server's limits. execute: a rule, None: the bundle's. wait_s: how long to wait for a
-    server that is gone when an episode starts.
+    server that is gone when an episode starts. camera: record pictures of the world, and show them in trials.
     """
 
     def __init__(
@@ -101,8 +123,9 @@ class SimulatedRobot:
         recorder: Notebook | None = None,
         execute: str | None = None,
         wait_s: float = 0.0,
+        camera: bool = False,
     ) -> None:
-        self._env, self._faults, self._wait_s = env, faults, wait_s
+        self._env, self._faults, self._wait_s, self.camera = env, faults, wait_s, camera
         self._random = np.random.default_rng(0)
         self._clock = _Clock(1.0 / env.spec.control_hz, faults.jitter, realtime=realtime)
         self._recorder = recorder
@@ -112,23 +135,30 @@ class SimulatedRobot:
             slow, guard=guard, recorder=recorder, execute=execute, clock=self._clock, errand=errand
         )
 
-    def play(self, seed: int) -> Drive:
-        """Play one episode; world, policy and faults depend on its seed. Raises ServingError where it cannot start."""
+    def play(self, seed: int, trial: Ordered | None = None) -> Drive:
+        """Play one episode; world, policy and faults depend on its seed. Raises ServingError where it cannot start.
+
+        trial: that the episode belongs to; it ends when the trial does.
+        """
         self._random = np.random.default_rng([seed, 1])
         env, player = self._env, self._player
         seen = env.reset(np.array([seed]))[0]
         sensor = _Sensor(env.spec, self._faults, self._random)
         joints = _Joints(env.spec, self._faults, self._random, env.max_steps)
         person = _Person(env, self._faults, self._random)
-        self._start(seen, seed)
+        self._start(seen, seed, "" if trial is None else trial.code)
+        if trial is not None:
+            self._begin(trial)
         self._clock.start(self._random)
+        most = env.max_steps if trial is None else min(env.max_steps, int(trial.timeout_s * env.spec.control_hz))
         reasons: Counter[str] = Counter()
         steps = holds = driven = warned = 0
         ended, stopped = False, ""
-        while not ended and steps < env.max_steps:
+        while not ended and steps < most and (trial is None or trial.running):
             observation, observed_s = sensor.read(seen, self._clock())
             wish = person.wish(steps, joints.sent)
-            decision = player.step({"state": observation}, observed_s=observed_s, intervention=wish)
+            pictures = self._pictures(trial)
+            decision = player.step({"state": observation, **pictures}, observed_s=observed_s, intervention=wish)
             steps, driven, warned = steps + 1, driven + (wish is not None), warned + bool(player.warnings)
             if decision.reason is not None:
                 reasons[str(decision.reason)] += 1
@@ -143,26 +173,50 @@ class SimulatedRobot:
             self._clock.tick()
         metrics = env.metrics()
         success = bool(metrics["success"][0]) and not stopped
-        player.finish(success=success, note=stopped[:200])
-        return Drive(
-            seed, steps, success, float(metrics["score"][0]), holds, stopped, reasons, driven=driven, warned=warned
-        )
+        folder = player.finish(success=success, note=stopped[:200])
+        score, overdue = float(metrics["score"][0]), not ended and steps == most < env.max_steps
+        return Drive(seed, steps, success, score, holds, stopped, reasons, driven, warned, folder, overdue)
+
+    def look(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Return a picture of the world as it is now."""
+        return self._env.render(0)
+
+    @property
+    def control_hz(self) -> float:
+        return self._env.spec.control_hz
 
     def close(self) -> None:
         self._player.close()
 
-    def _start(self, seen: Float[np.ndarray, " D"], seed: int) -> None:
+    def _pictures(self, trial: Ordered | None) -> dict[str, np.ndarray]:
+        """Return the cameras' pictures by their name in a recording."""
+        if not self.camera:
+            return {}
+        picture = self.look()
+        if trial is not None:
+            trial.show(picture)
+        every = -(-max(picture.shape[:2]) // MOST_PIXELS)
+        return {SCENE: picture[::every, ::every]}
+
+    def _start(self, seen: Float[np.ndarray, " D"], seed: int, trial: str) -> None:
         """Start the player's episode; where the server is gone, try again for at most `wait_s`."""
         deadline = time.monotonic() + self._wait_s
         goal = self._env.goals()[0] if self._player.goal else None
         while True:
             try:
-                self._player.start({"state": seen}, seed=seed, goal=goal)
+                self._player.start({"state": seen}, seed=seed, goal=goal, trial=trial)
                 return
             except ServingError:
                 if time.monotonic() + RETRY_S > deadline:
                     raise
                 time.sleep(RETRY_S)
+
+    def _begin(self, trial: Ordered) -> None:
+        try:
+            trial.began()
+        except ServingError:
+            self._player.discard()
+            raise
 
     def _latency_s(self) -> float:
         return self._faults.latency * float(self._random.uniform(0.5, 1.5)) if self._faults.latency else 0.0
@@ -204,8 +258,8 @@ class _Slow:
     def handshake(self) -> Handshake:
         return self._policy.handshake
 
-    def start(self, seed: int, goal: np.ndarray | None = None) -> None:
-        self._policy.start(seed, goal)
+    def start(self, seed: int, goal: np.ndarray | None = None, *, trial: str = "") -> None:
+        self._policy.start(seed, goal, trial=trial)
 
     def plan(self, observed: Float[np.ndarray, "T D"], step: int) -> Reply:
         time.sleep(self._latency_s())

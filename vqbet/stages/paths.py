@@ -72,6 +72,11 @@ class Paths:
         """Folder with the evidence of all verdicts of all tasks, named by hash."""
         return self.root / ".vqbet" / "verdicts"
 
+    def trials(self, plan: str = "") -> Path:
+        """Return the folder of a session of robot trials. plan: sha256 of its plan; "": the folder of all sessions."""
+        home = self.root / ".vqbet" / "trials" / self.task
+        return home / plan[:12] if plan else home
+
     def trainings(self) -> list[Paths]:
         """Return the paths of the existing trainings with other seeds, finished or not."""
         names = [folder.name for folder in (self.root / ".vqbet" / "retrained").glob("*") if folder.name.isdecimal()]

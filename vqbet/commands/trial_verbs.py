@@ -1,0 +1,55 @@
+"""Command line of `vqbet trials ...`, the verbs of robot trials; modules of `vqbet.commands.trials` do the work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqbet.commands import console
+from vqbet.commands.manual import Manual
+from vqbet.commands.project import root
+
+trials = typer.Typer(cls=Manual, no_args_is_help=True, help="Compare two policies on a robot, blind.")
+Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
+
+
+@trials.command("serve")
+def serve_trials(
+    task: Task,
+    plan: Annotated[str, typer.Option(help="the plan's file, or the first letters of its sha256; none: the newest")] = (
+        ""
+    ),
+    arm: Annotated[
+        list[Path] | None, typer.Option(help="folder of a policy of the plan, repeatable; none: from the registry")
+    ] = None,
+    server_key: Annotated[Path | None, typer.Option(help="file of the key that signs; none: the project's own")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 600.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="seconds for a running trial after Ctrl-C")] = 30.0,
+) -> None:
+    """Serve the policies of a plan to its robot, blind, with a signed statement per trial; needs $VQBET_DESK_TOKEN."""
+    from vqbet.commands.serve import TOKEN
+    from vqbet.commands.trials import serving
+    from vqbet.serving.server import ServerOptions
+
+    asked = serving.TrialServing(plan=plan, folders=arm or (), key=server_key)
+    options = ServerOptions(
+        host=host,
+        port=port,
+        token=os.environ.get(TOKEN, ""),
+        certificate=certificate,
+        key=key,
+        robots=2,
+        idle_s=idle,
+        grace_s=grace,
+    )
+    folder = Path.cwd() if asked.alone else root()
+    serving.run(folder, task, asked, options, os.environ.get(serving.DESK_TOKEN, ""), console.say)
