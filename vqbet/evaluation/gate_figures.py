@@ -33,7 +33,8 @@ def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str, unit: s
             axes.plot(index, check["value"], "o", color=INK, markersize=4)
             axes.annotate(f"{check['state']}", (index, check["high"]), (0, 4), textcoords="offset points", ha="center")
             if index == len(found) - 1:
-                axes.set_title(f"{check['name']}: decided after {look} of {plan.most} {unit}")
+                said = "undecided" if check["state"] == "undecided" else "decided"
+                axes.set_title(f"{check['name']}: {said} after {look} of {plan.most} {unit}")
         axes.axhline(found[0]["limit"], color=INK, linewidth=1, linestyle="--")
         axes.set_xticks(range(len(plan.looks)), [str(look) for look in plan.looks])
         axes.set_xlim(-0.5, len(plan.looks) - 0.5)
