@@ -4,6 +4,7 @@
          plan.json  records.jsonl  verdict.json        the verdict and the inputs to recompute it
          facts.json                                    data, digests, code, environment
          films/                                        some of the episodes
+         trials/  simulated/                           of trials on a robot, see `trials.judging`
 
 The folder suffices to recompute the verdict, and a change of any byte is detected.
 """
@@ -17,6 +18,9 @@ from typing import Any
 from vqbet.contract import GateError
 from vqbet.evaluation import gate, records
 from vqbet.evaluation.gate import Verdict
+from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.trials import judging
+from vqbet.evaluation.trials.trial_plan import WORLD
 from vqbet.files import atomic, canonical, manifest, reading
 from vqbet.files.manifest import Fingerprint
 
@@ -70,7 +74,9 @@ def replay(folder: Path, expected: str = "") -> Verdict:
     Raises GateError naming the file that is missing, added or changed.
     """
     verify(folder, expected)
-    return gate.replay(folder)
+    plan = Plan.read(folder / "plan.json")
+    on_robot = bool(plan.protocol) or plan.world.startswith(WORLD) or (folder / judging.TRIALS).exists()
+    return judging.replay(folder) if on_robot else gate.replay(folder)
 
 
 def verify(folder: Path, expected: str = "") -> None:

@@ -1,8 +1,10 @@
 """Statistics of episodes: confidence intervals, paired comparisons, stopping rules, sample sizes.
 
 `means`: scores and proportions. `pairs`: paired successes. `sequences`: repeated looks. `power`: sample sizes.
+`fused`: few measurements and many predictions.
 """
 
+from vqbet.statistics.fused import Fused, prediction_powered
 from vqbet.statistics.means import (
     Interval,
     clopper_pearson,
@@ -13,11 +15,12 @@ from vqbet.statistics.means import (
     paired_difference,
     wilson,
 )
-from vqbet.statistics.pairs import Pairs, bootstrap_difference, exchange, mcnemar, stratified
+from vqbet.statistics.pairs import Pairs, bootstrap_difference, exchange, fisher, mcnemar, stratified
 from vqbet.statistics.power import Retraining, mean_needed, mean_power, pairs_needed, pairs_power
 from vqbet.statistics.sequences import betting_interval, boundaries, log_wealth
 
 __all__ = [
+    "Fused",
     "Interval",
     "Pairs",
     "Retraining",
@@ -27,6 +30,7 @@ __all__ = [
     "clopper_pearson",
     "episodes_to_decide",
     "exchange",
+    "fisher",
     "halves",
     "log_wealth",
     "mcnemar",
@@ -37,6 +41,7 @@ __all__ = [
     "paired_difference",
     "pairs_needed",
     "pairs_power",
+    "prediction_powered",
     "stratified",
     "wilson",
 ]

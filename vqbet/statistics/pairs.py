@@ -77,6 +77,11 @@ def tango_zs(
         return np.where(variance > 0, away / np.sqrt(variance), np.where(away == 0, 0.0, np.copysign(np.inf, away)))
 
 
+def fisher(one: tuple[int, int], two: tuple[int, int]) -> float:
+    """Return the two-sided p-value of "the odds of two counts are equal" (Fisher's exact test)."""
+    return float(stats.fisher_exact([list(one), list(two)]).pvalue)
+
+
 def stratified(tables: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
     """Return the one-sided p-value of "the candidate succeeds more often in no slice", for unpaired episodes.
 

@@ -107,6 +107,10 @@ class TrialLog:
         self._keys[key] = event
         return event
 
+    def known(self, key: str) -> TrialEvent | None:
+        """Return the event of a key; None where there is none yet."""
+        return self._keys.get(key)
+
     def close(self) -> None:
         self._file.close()
 

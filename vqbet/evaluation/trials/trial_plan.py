@@ -22,6 +22,7 @@ from vqbet.files.manifest import SHA256
 TRIALS_VERSION = 1  # of the rules of a session; raised whenever the same log could lead to another verdict
 MOST_TEXT = 200  # characters of any text in a plan
 MOST_CONDITIONS = 2000
+WORLD = "robot:"  # before the robot's name, the world of its records
 CANDIDATE, CHAMPION = "candidate", "champion"
 
 
@@ -99,6 +100,12 @@ class TrialPlan:
         self._expect("after", not self.after or bool(SHA256.fullmatch(self.after)), "the id of a verdict's evidence")
         self._expect("version", type(self.version) is int and self.version >= 1, "a whole number from 1")
         self._expect("judged", not self.judged.protocol, "a plan without a protocol, which is this one")
+        at_robot = (self.judged.world, self.judged.machine) == (f"{WORLD}{self.robot}", self.robot)
+        self._expect("judged", at_robot, f"world {WORLD}{self.robot} and machine {self.robot}")
+        plain = len(self.judged.slices) == 1 and not self.judged.baselines and not self.judged.min_modes
+        self._expect("judged", plain, "one slice, no baselines and no modes, which trials do not have")
+        differ = self.judged.candidate != self.judged.champion
+        self._expect("judged", differ, "two policies: trials of a policy against itself decide nothing")
 
     @property
     def task(self) -> str:

@@ -9,8 +9,9 @@ nothing is written. Nothing here names an arm except `arm` of the present trial,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 from vqbet.contract import GateError
@@ -18,9 +19,11 @@ from vqbet.evaluation.trials.blinding import Blinding, Slot
 from vqbet.evaluation.trials.trial_log import TrialEvent, TrialLog
 from vqbet.evaluation.trials.trial_plan import Condition, TrialPlan
 from vqbet.files import reading
+from vqbet.files.manifest import SHA256
 
 MOST_REMARK = 500  # characters
 Phase = Literal["ready", "armed", "running", "stopped", "paused", "closed"]
+UNSETTLED = ("armed", "running", "stopped")
 By = Literal["operator", "robot", "timeout", "guard", "lost"]
 # Says whether the session goes on after this number of complete pairs; unblinds inside, and says nothing else.
 Interim = Callable[[Sequence[TrialEvent], int], bool]
@@ -42,17 +45,23 @@ class Trial:
     stopped: TrialEvent | None = None
     outcome: TrialEvent | None = None  # graded or invalid
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Code, slot and repeat, as the log names them."""
+        return self.code, self.slot.number, self.repeat
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Trials of a log in the order in which they were run, by code, and what follows from the events."""
 
-    trials: Mapping[str, Trial]
-    paused: bool
-    looked: int  # pairs at the last look
-    goes_on: bool
-    closed: str  # why; "" while open
-    operators: tuple[str, ...]
+    trials: Mapping[str, Trial] = field(default_factory=dict)
+    paused: bool = False
+    looked: int = 0  # pairs at the last look
+    goes_on: bool = True
+    closed: str = ""  # why; "" while open
+    operators: tuple[str, ...] = ()
+    last: str = ""  # code of the trial whose outcome can be taken back; "" for none
 
 
 @final
@@ -72,25 +81,22 @@ class TrialSession:
     def phase(self) -> Phase:
         if self.progress.closed:
             return "closed"
-        if (now := self.now) is not None and now.state in ("armed", "running", "stopped"):
-            return now.state
+        if (now := self.now) is not None and now.state in UNSETTLED:
+            return now.state  # type: ignore[return-value]
         return "paused" if self.progress.paused else "ready"
 
     @property
     def now(self) -> Trial | None:
         """The trial that is armed, running or waits for its outcome; else the next one; None where there is none."""
         for trial in self.progress.trials.values():
-            if trial.state in ("armed", "running", "stopped"):
+            if trial.state in UNSETTLED:
                 return trial
         return upcoming(self.blinding, self.progress.trials)
 
     @property
     def last(self) -> Trial | None:
         """The trial whose outcome can be taken back: the last one, until the next begins or a look was made."""
-        events = [event for event in self.log.events if event.kind not in ("paused", "resumed", "opened")]
-        if not events or events[-1].kind not in ("graded", "invalid"):
-            return None
-        return self.progress.trials[events[-1]["trial"]]
+        return self.progress.trials.get(self.progress.last)
 
     @property
     def condition(self) -> Condition | None:
@@ -118,8 +124,10 @@ class TrialSession:
         """Arm the next trial, with the server's proof: nonce, statement and signature. Makes a look that is due first.
 
         prove: asks the server, and raises where it refuses; nothing is written then. A trial that is armed already is
-        armed anew, as after a restart of the server. Raises GateError in another phase.
+        armed anew under another key, as after a restart of the server. Raises GateError in another phase.
         """
+        if (known := self._known(key)) is not None:
+            return self._at(known["trial"])
         if self.phase not in ("ready", "armed"):
             raise GateError(self._not_now("start a trial"))
         if self.phase == "ready" and not self.settle():
@@ -133,7 +141,7 @@ class TrialSession:
 
     def start(self, key: str, code: str) -> None:
         """Note that the robot has begun the trial of this code."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
         self._expect(code, "armed", "begin")
         self._write("started", key, trial=code)
@@ -141,46 +149,37 @@ class TrialSession:
     def stop(self, key: str, code: str, *, by: By, operator: str = "", report: Mapping[str, Any] | None = None) -> None:
         """Note the end of a trial. report: steps, duration_s, holds, interventions and recording {number, digest} from
         the robot; None where the robot is gone, and then the trial can only be declared invalid."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
         self._expect(code, "running", "stop")
         empty = {"steps": 0, "duration_s": 0.0, "holds": 0, "interventions": 0, "recording": None}
-        self._write("stopped", key, trial=code, operator=operator, by=by, **{**empty, **(report or {})})
+        said = {**empty, **(report or {})}
+        _expect_report(said)
+        self._write("stopped", key, trial=code, operator=operator, by=by, **said)
 
     def grade(self, key: str, code: str, *, operator: str, stage: str, tag: str = "", remark: str = "") -> None:
         """Enter the outcome of a trial: the furthest stage of the rubric, and for a failure a tag, if one fits."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
-        trial = self._expect(code, "stopped", "enter an outcome")
-        assert trial.stopped is not None
-        if trial.stopped["recording"] is None:
-            raise GateError(
-                f"trial {code}: the robot has not said how it ended, so there is no recording of it; declare it invalid"
-            )
-        grade = self.plan.grade(stage)
-        if tag and (tag not in self.plan.tags or grade.credit == 1):
-            raise GateError(f"tag: expected one of {', '.join(self.plan.tags)} for a failure, got {reading.short(tag)}")
+        expect_outcome(self.plan, self._expect(code, "stopped", "enter an outcome"), stage, tag)
         self._write("graded", key, trial=code, operator=operator, stage=stage, tag=tag, remark=_remark(remark))
 
     def invalidate(self, key: str, code: str, *, operator: str, reason: str, remark: str = "") -> None:
         """Declare a trial invalid that has no outcome yet; it is repeated at the end of its block, under a new code."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
         trial = self._at(code)
-        if trial.state not in ("armed", "running", "stopped"):
+        if trial.state not in UNSETTLED:
             raise GateError(
                 f"trial {code}: is {trial.state}; a trial is declared invalid before its outcome is entered: take the "
                 "outcome back first"
             )
-        if reason not in self.plan.invalid:
-            raise GateError(
-                f"reason: expected one of {', '.join(self.plan.invalid)}, as the plan says, got {reading.short(reason)}"
-            )
+        expect_reason(self.plan, reason)
         self._write("invalid", key, trial=code, operator=operator, reason=reason, remark=_remark(remark))
 
     def undo(self, key: str, code: str, *, operator: str) -> None:
         """Take the last outcome back, of the trial of this code. Raises GateError once another trial was begun."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
         last = self.last
         if last is None or last.code != code or last.outcome is None:
@@ -189,14 +188,14 @@ class TrialSession:
 
     def pause(self, key: str, *, operator: str) -> None:
         """Pause between two trials."""
-        if self._known(key):
+        if self._known(key) is not None:
             return
         if self.phase != "ready":
             raise GateError(self._not_now("pause"))
         self._write("paused", key, operator=operator)
 
     def resume(self, key: str, *, operator: str) -> None:
-        if self._known(key):
+        if self._known(key) is not None:
             return
         if self.phase != "paused":
             raise GateError(self._not_now("resume"))
@@ -208,8 +207,7 @@ class TrialSession:
             return False
         if self.phase not in ("ready", "paused"):
             return True
-        pairs = self.pairs
-        if pairs in self.plan.judged.looks and pairs > self.progress.looked:
+        if pairs := due(self.plan, self.blinding, self.progress):
             self._write("looked", f"look {pairs}", pairs=pairs, go_on=self._interim(self.log.events, pairs))
         if not self.progress.goes_on:
             self._write("closed", "closed", operator="", why="decided")
@@ -219,7 +217,7 @@ class TrialSession:
 
     def close(self, key: str, *, operator: str) -> None:
         """End the session early. Complete pairs up to the last look count."""
-        if self.progress.closed or self._known(key):
+        if self.progress.closed or self._known(key) is not None:
             return
         if self.phase not in ("ready", "paused"):
             raise GateError(self._not_now("end the session"))
@@ -229,11 +227,16 @@ class TrialSession:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _write(self, kind: str, key: str, **said: Any) -> None:
-        self.log.append(kind, key, **said)
-        self.progress = progress(self.plan, self.blinding, self.log.events)
+        if self._known(key) is not None:
+            return
+        self._advanced(TrialEvent(len(self.log.events) + 1, kind, key, "", said, ""))  # raises before it is written
+        self.progress = self._advanced(self.log.append(kind, key, **said))
 
-    def _known(self, key: str) -> bool:
-        return any(event.key == key for event in self.log.events)
+    def _advanced(self, event: TrialEvent) -> Progress:
+        return advanced(self.plan, self.blinding, self.progress, event)
+
+    def _known(self, key: str) -> TrialEvent | None:
+        return self.log.known(key)
 
     def _at(self, code: str) -> Trial:
         trial = self.progress.trials.get(code)
@@ -253,49 +256,66 @@ class TrialSession:
 
 def progress(plan: TrialPlan, blinding: Blinding, events: Sequence[TrialEvent]) -> Progress:
     """Return what a log says. Raises GateError where events do not follow from the plan and from one another."""
-    trials: dict[str, Trial] = {}
-    paused, looked, goes_on, closed = False, 0, True, ""
-    operators: list[str] = []
+    found = Progress()
     for event in events:
-        where = f"event {event.seq}, {event.kind}"
-        if closed:
-            raise GateError(f"{where}: the session was closed before it")
-        if event.kind == "opened":
-            if (event["plan"], event["robot"]) != (plan.sha256, plan.robot):
-                raise GateError(
-                    f"{where}: of plan {str(event['plan'])[:12]}, this is {plan.sha256[:12]}; do not mix them"
-                )
-            operators.append(event["operator"])
-        elif event.kind in ("paused", "resumed"):
-            paused = event.kind == "paused"
-        elif event.kind == "looked":
-            looked, goes_on = event["pairs"], event["go_on"]
-        elif event.kind == "closed":
-            closed = event["why"]
-        elif event.kind == "armed":
-            trials[event["trial"]] = _armed(blinding, trials, event, where)
-        else:
-            trials[event["trial"]] = _next(trials.get(event["trial"]), event, where)
-    return Progress(trials, paused, looked, goes_on, closed, tuple(dict.fromkeys(operators)))
+        found = advanced(plan, blinding, found, event)
+    return found
 
 
-def _armed(blinding: Blinding, trials: Mapping[str, Trial], event: TrialEvent, where: str) -> Trial:
-    before = trials.get(event["trial"])
+def advanced(plan: TrialPlan, blinding: Blinding, before: Progress, event: TrialEvent) -> Progress:
+    """Return the progress after one more event. Raises GateError where the event cannot follow."""
+    where = f"event {event.seq}, {event.kind}"
+    if before.closed:
+        raise GateError(f"{where}: the session was closed before it")
+    if event.kind == "opened":
+        if (event["plan"], event["robot"]) != (plan.sha256, plan.robot):
+            raise GateError(f"{where}: of plan {str(event['plan'])[:12]}, this is {plan.sha256[:12]}; do not mix them")
+        return replace(before, operators=tuple(dict.fromkeys((*before.operators, event["operator"]))))
+    if not before.operators:
+        raise GateError(f"{where}: nobody has opened the session before it; say who runs it")
+    if event.kind in ("paused", "resumed"):
+        return replace(before, paused=event.kind == "paused")
+    if event.kind == "looked":
+        if event["pairs"] != due(plan, blinding, before):
+            raise GateError(f"{where}: no look is due after {event['pairs']} complete pairs")
+        return replace(before, looked=event["pairs"], goes_on=event["go_on"], last="")
+    if event.kind == "closed":
+        if due(plan, blinding, before):
+            raise GateError(f"{where}: a look was due before it")
+        return replace(before, closed=event["why"], last="")
+    trial = _armed(plan, blinding, before, event) if event.kind == "armed" else _next(plan, before, event)
+    last = trial.code if event.kind in ("graded", "invalid") else ""
+    return replace(before, trials={**before.trials, trial.code: trial}, last=last)
+
+
+def due(plan: TrialPlan, blinding: Blinding, now: Progress) -> int:
+    """Return the complete pairs at which a look is to be made before the next trial; 0 where none is due."""
+    pairs = complete(plan, blinding, now.trials)
+    return pairs if pairs in plan.judged.looks and pairs > now.looked else 0
+
+
+def _armed(plan: TrialPlan, blinding: Blinding, now: Progress, event: TrialEvent) -> Trial:
+    where = f"event {event.seq}, armed"
+    before = now.trials.get(event["trial"])
+    wanted = upcoming(blinding, now.trials)
+    busy = any(trial.state in UNSETTLED for trial in now.trials.values())
     if before is not None and before.state == "armed":
-        return replace(before, armed=event)
-    wanted = upcoming(blinding, trials)
-    busy = any(trial.state in ("armed", "running", "stopped") for trial in trials.values())
-    if busy or wanted is None or event["trial"] != wanted.code:
+        wanted, busy = before, False
+    if busy or wanted is None or (event["trial"], event["slot"], event["repeat"]) != wanted.place:
         raise GateError(f"{where}: trial {event['trial']} was not the next one of this plan")
+    if now.paused or not now.goes_on or due(plan, blinding, now):
+        raise GateError(f"{where}: no trial may begin while the session is paused, decided, or waits for a look")
     return replace(wanted, state="armed", armed=event)
 
 
-def _next(trial: Trial | None, event: TrialEvent, where: str) -> Trial:
+def _next(plan: TrialPlan, now: Progress, event: TrialEvent) -> Trial:
+    where = f"event {event.seq}, {event.kind}"
+    trial = now.trials.get(event["trial"])
     allowed = {
         "started": ("armed",),
         "stopped": ("running",),
         "graded": ("stopped",),
-        "invalid": ("armed", "running", "stopped"),
+        "invalid": UNSETTLED,
         "undone": ("graded", "invalid"),
     }[event.kind]
     if trial is None or trial.state not in allowed:
@@ -305,12 +325,38 @@ def _next(trial: Trial | None, event: TrialEvent, where: str) -> Trial:
     if event.kind == "stopped":
         return replace(trial, state="stopped", stopped=event)
     if event.kind == "graded":
+        expect_outcome(plan, trial, event["stage"], event["tag"])
         told = {name: event[name] for name in ("stage", "tag", "remark")}
         return replace(trial, state="graded", outcome=event, **told)
     if event.kind == "invalid":
+        expect_reason(plan, event["reason"])
         return replace(trial, state="invalid", outcome=event, reason=event["reason"], remark=event["remark"])
+    if trial.code != now.last or trial.outcome is None or event["event"] != trial.outcome.seq:
+        raise GateError(f"{where}: trial {trial.code}: its outcome stood already")
     blank = replace(trial, stage="", tag="", remark="", reason="", outcome=None)
     return replace(blank, state="stopped" if trial.stopped else "armed")
+
+
+def expect_outcome(plan: TrialPlan, trial: Trial, stage: str, tag: str) -> None:
+    """Raise GateError unless the plan has the stage and tag, and the robot has said how the trial ended."""
+    if trial.stopped is None or trial.stopped["recording"] is None:
+        raise GateError(
+            f"trial {trial.code}: the robot has not said how it ended, so there is no recording of it; declare it "
+            "invalid"
+        )
+    if trial.stopped["steps"] < 1:
+        raise GateError(f"trial {trial.code}: the robot has made no step; declare it invalid")
+    grade = plan.grade(stage)
+    if tag and (tag not in plan.tags or grade.credit == 1):
+        raise GateError(f"tag: expected one of {', '.join(plan.tags)} for a failure, got {reading.short(tag)}")
+
+
+def expect_reason(plan: TrialPlan, reason: str) -> None:
+    """Raise GateError unless the plan has this reason for an invalid trial."""
+    if reason not in plan.invalid:
+        raise GateError(
+            f"reason: expected one of {', '.join(plan.invalid)}, as the plan says, got {reading.short(reason)}"
+        )
 
 
 def upcoming(blinding: Blinding, trials: Mapping[str, Trial]) -> Trial | None:
@@ -334,13 +380,29 @@ def upcoming(blinding: Blinding, trials: Mapping[str, Trial]) -> Trial | None:
 def complete(plan: TrialPlan, blinding: Blinding, trials: Mapping[str, Trial]) -> int:
     """Return the number of complete pairs in whole blocks from the first block on."""
     graded = {trial.slot.number for trial in trials.values() if trial.state == "graded"}
-    pairs = 0
-    for first in range(0, plan.pairs, plan.block):
-        block = first // plan.block
-        if any(slot.block == block and slot.number not in graded for slot in blinding.slots):
-            return pairs
-        pairs = first + plan.block
-    return pairs
+    still = next((slot for slot in blinding.slots if slot.number not in graded), None)
+    return plan.pairs if still is None else still.block * plan.block
+
+
+def _expect_report(report: Mapping[str, Any]) -> None:
+    """Raise GateError unless a robot's report of a trial has its numbers and, where there is one, its recording."""
+    wrong = [name for name in ("steps", "holds", "interventions") if not _count(report[name])]
+    if type(report["duration_s"]) not in (int, float) or not 0 <= report["duration_s"] < math.inf:
+        wrong.append("duration_s")
+    said = report["recording"]
+    if said is not None:
+        whole = isinstance(said, Mapping) and said.keys() == {"number", "digest"} and _count(said["number"])
+        if not whole or not isinstance(said["digest"], str) or not SHA256.fullmatch(said["digest"]):
+            wrong.append("recording")
+    if wrong:
+        raise GateError(
+            f"{', '.join(wrong)}: expected counts, seconds, and number and sha256 of a recording, got "
+            f"{reading.short({name: report[name] for name in wrong})}"
+        )
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
 
 
 def _remark(text: str) -> str:
