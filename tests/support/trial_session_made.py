@@ -1,6 +1,6 @@
 """Whole session of robot trials in a folder, as desk, server and robot leave one behind, made in a second or two.
 
-`made(folder)` returns a `SessionMade`: 20 pairs in blocks of 5, looks at 10 and 20 pairs, closed "complete", under a
+`made(folder)` returns a `SessionMade`: 20 pairs in blocks of 5, looks at 10 and 20 pairs, "decided" at 20, under a
 plan with a rubric of four stages, tags and 20 initial conditions with pictures. The folder holds plan.json, salt
 (0600), server-key.pem, pictures/<sha256>.png, session.jsonl and recordings/<number>/. Every step goes through the real
 `TrialSession`, every recording through the real `Recorder` (with a camera "scene", unless camera=False), and every
@@ -40,6 +40,7 @@ from vqbet.evaluation.trials import blinding as blindings
 from vqbet.evaluation.trials.blinding import Blinding
 from vqbet.evaluation.trials.trial_log import TrialEvent, TrialLog
 from vqbet.evaluation.trials.trial_plan import CANDIDATE, CHAMPION, Condition, Grade, TrialPlan
+from vqbet.evaluation.trials.trial_records import interim
 from vqbet.evaluation.trials.trial_session import Trial, TrialSession
 from vqbet.serving import recordings
 from vqbet.serving.handshake import Handshake
@@ -146,9 +147,13 @@ def made(
     story: Story | None = None,
     goes_on: GoesOn | None = None,
     camera: bool = True,
+    trials: int = 0,
     **plan: Any,
 ) -> SessionMade:
-    """Make a session in a new folder and run it until it is closed. plan: fields of the plan that differ."""
+    """Make a session in a new folder and run it until it is closed.
+
+    trials: after which the operator ends it; 0: never. plan: fields of the plan that differ.
+    """
     folder.mkdir(parents=True)
     key = keys.make(folder / "server-key.pem")
     wanted = plan.get("judged", judged())
@@ -160,8 +165,8 @@ def made(
     found = SessionMade(folder, locked, blinding, key, _stages(locked, chances or CHANCES))
     log = TrialLog(found.log)
     try:
-        session = TrialSession(locked, blinding, log, goes_on or (lambda events, pairs: True))
-        _run(found, session, story or Story(), camera=camera)
+        session = TrialSession(locked, blinding, log, goes_on or interim(locked, blinding))
+        _run(found, session, story or Story(), camera=camera, most=trials)
     finally:
         log.close()
     return found
@@ -236,10 +241,13 @@ def stage_of(pair: int, arm: str, chance: float, rubric: Sequence[Grade]) -> str
     return rubric[int(random.integers(len(rubric) - 1))].name
 
 
-def _run(made: SessionMade, session: TrialSession, story: Story, *, camera: bool) -> None:
+def _run(made: SessionMade, session: TrialSession, story: Story, *, camera: bool, most: int) -> None:
     session.open("opened", operator=OPERATOR, user="lab")
     number = 0
     while session.settle():
+        if most and number == most:
+            session.close("closed early", operator=OPERATOR)
+            break
         number += 1
         key = f"trial {number}"
         trial = session.arm(f"{key} armed", lambda trial: prove(made, trial))

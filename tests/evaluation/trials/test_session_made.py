@@ -20,7 +20,7 @@ def test_a_session_is_whole_and_proves_every_trial(tmp_path: Path) -> None:
     session = made(tmp_path / "session")
     progress = trial_session.progress(session.plan, session.blinding, trial_log.read(session.log))
     states = [trial.state for trial in progress.trials.values()]
-    assert progress.closed == "complete"
+    assert progress.closed == "decided"
     assert (states.count("graded"), states.count("invalid")) == (40, 2)
     assert {trial.reason for trial in progress.trials.values()} == {"", INVALID[1], INVALID[2]}
     public = keys.parse(session.plan.server_key)

@@ -1,7 +1,7 @@
 """The page of a session of robot trials after its unblinding: a single HTML page that loads only its films.
 
-Made from the evidence of the verdict alone, and from the recordings where they are at hand. Equal files produce an
-equal page.
+Made from the evidence of the verdict alone (`judging`), and from the robot's recordings where they are at hand. Equal
+files produce an equal page.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vqbet.contract import GateError, WorldError
 from vqbet.evaluation import gate, gate_figures, records, report, video
-from vqbet.evaluation.plan import Plan
-from vqbet.evaluation.trials import trial_figures, trial_films, trial_log, trial_session
-from vqbet.evaluation.trials.blinding import Blinding
+from vqbet.evaluation.trials import judging, trial_figures, trial_films, trial_log
+from vqbet.evaluation.trials.trial_figures import Row
 from vqbet.evaluation.trials.trial_films import TrialFilm
+from vqbet.evaluation.trials.trial_folder import TrialFolder
 from vqbet.evaluation.trials.trial_log import TrialEvent
 from vqbet.evaluation.trials.trial_plan import Condition, TrialPlan
-from vqbet.evaluation.trials.trial_session import Trial
 from vqbet.files import atomic, reading
-from vqbet.files.manifest import Fingerprint
 
 MEANINGS = {
     **report.MEANINGS,
@@ -35,117 +32,104 @@ MEND = "fetch the evidence again: vqbet evidence fetch"
 FILMS = "films"
 MOST_PICTURE_BYTES = 32 * 2**20
 MOST_WIDTH = 240  # pixels of a condition's picture in the page
+LONG_MINUTES = 120  # from then on, hours
 
 
 @dataclass(frozen=True, slots=True)
 class UnblindedSession:
-    """A session as its evidence holds it. trials: in the order in which they ran."""
+    """A session as its evidence holds it. summary: see `trial_summary`. events: of the log, by their number."""
 
     plan: TrialPlan
     verdict: Mapping[str, Any]
     summary: Mapping[str, Any]
-    events: Sequence[TrialEvent]
-    trials: Sequence[Trial]
-    closed: str
+    simulated: Mapping[str, Any] | None  # the verdict that the trials complete
+    events: Mapping[int, TrialEvent]
+    pictures: Path
 
     @classmethod
     def read(cls, evidence: Path) -> UnblindedSession:
         """Read the evidence of a robot verdict. Raises GateError naming the file that is missing or damaged."""
-        folder = evidence / "trials"
-        plan = TrialPlan.read(folder / "plan.json")
-        verdict = _json(evidence / "verdict.json")
-        with reading.sentences(str(folder / "salt"), GateError, MEND):
-            blinding = Blinding(plan, bytes.fromhex(records.load(folder / "salt").strip()))
-        events = trial_log.read(folder / "session.jsonl")
-        progress = trial_session.progress(plan, blinding, events)
-        trials = tuple(progress.trials.values())
-        return cls(plan, verdict, _json(folder / "summary.json"), events, trials, progress.closed)
+        folder, simulated = TrialFolder(evidence / judging.TRIALS), evidence / judging.SIMULATED / "verdict.json"
+        return cls(
+            plan=TrialPlan.read(folder.plan),
+            verdict=_json(evidence / "verdict.json"),
+            summary=_json(folder.path / judging.SUMMARY),
+            simulated=_json(simulated) if simulated.is_file() else None,
+            events={event.seq: event for event in trial_log.read(folder.log)},
+            pictures=folder.pictures,
+        )
 
     @property
-    def numbers(self) -> dict[str, int]:
-        """The number of each trial in the order in which they ran, from 1, by its code."""
-        return {trial.code: number for number, trial in enumerate(self.trials, start=1)}
+    def rows(self) -> Sequence[Row]:
+        """The summary's trials, in the order in which they ran."""
+        rows: Sequence[Row] = self.summary["trials"]
+        return rows
 
     @property
-    def graded(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.state == "graded"]
-
-    @property
-    def invalid(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.state == "invalid"]
+    def invalid(self) -> list[Row]:
+        return [row for row in self.rows if row["state"] == "invalid"]
 
 
 def write(evidence: Path, target: Path, *, recordings: Path | None) -> Path:
     """Write target/index.html, and films into target/films, and return the page's path.
 
     evidence: folder of a robot verdict. recordings: folder of the robot's recordings; None where they are elsewhere,
-    and then there are no films. Pictures of the conditions come from the evidence, or from beside the recordings.
-    Raises GateError naming the file that is missing or damaged.
+    and then there are no films. Raises GateError naming the file that is missing or damaged.
     """
     session = UnblindedSession.read(evidence)
-    pairs = trial_films.worst(session.plan, session.trials)
-    films = [trial_films.write(pair, recordings, target / FILMS, session.numbers) for pair in pairs]
-    pictures = [evidence / "trials" / "pictures", *([recordings.parent / "pictures"] if recordings else [])]
     with reading.sentences(f"{evidence}: verdict or summary", GateError, MEND):
-        text = _text(session, films, target / FILMS, pictures)
+        pairs = trial_films.worst(session.rows, list(session.plan.arms))
+        films = [trial_films.write(pair, recordings, target / FILMS) for pair in pairs]
+        text = _text(session, films, target / FILMS)
     atomic.write(target / "index.html", text, GateError)
     return target / "index.html"
 
 
-def _text(
-    session: UnblindedSession, films: Sequence[Sequence[TrialFilm]], folder: Path, pictures: Sequence[Path]
-) -> str:
+def _text(session: UnblindedSession, films: Sequence[Sequence[TrialFilm]], folder: Path) -> str:
     from markupsafe import Markup
 
     from vqbet.pages import page
 
-    plan, verdict = session.plan, session.verdict
-    order = trial_figures.order(plan, session.trials)
+    plan, verdict, summary = session.plan, session.verdict, session.summary
+    order = trial_figures.order(list(plan.arms), session.rows)
     return page.render(
         "evaluation/trials/session_page.html.j2",
         plan=plan,
         judged=plan.judged,
         verdict=verdict,
+        judgement={**verdict, "checks": [check for check in verdict["checks"] if check["name"] != "modes"]},
+        summary=summary,
+        simulated=session.simulated,
         badge=report.BADGES.get(verdict["outcome"], "none"),
         meaning=MEANINGS.get(verdict["outcome"], ""),
-        lead=_lead(verdict),
-        judgement={**verdict, "checks": [check for check in verdict["checks"] if check["name"] != "modes"]},
+        lead=_lead(session),
         arms=_arms(session),
         tiles=_tiles(session),
         cost=_cost(session),
-        irregular=session.summary["irregularities"],
-        fused=session.summary["fused"],
         order={block: Markup(drawn) for block, drawn in order.items()},
         legend=trial_figures.legend(plan),
-        looks=Markup(_looks(plan.judged, verdict)),
-        stages=reached(session),
+        uncounted=any(row["state"] == "graded" and not row["counts"] for row in session.rows),
+        looks=Markup(_looks(session)),
+        stages=_stages(session),
         tags=_tags(session),
-        invalid=[(session.numbers[trial.code], trial) for trial in session.invalid],
+        invalid=session.invalid,
         films=[[(film, _strip(folder, film)) for film in pair] for pair in films],
-        conditions=_conditions(session, pictures),
-        colour=lambda trial: trial_figures.colour(plan.grade(trial.stage).credit),
-        condition=lambda trial: plan.condition(trial.slot.pair),
-        trials=list(enumerate(session.trials, start=1)),
+        conditions=_conditions(session),
+        colour=lambda row: trial_figures.colour(row["credit"]),
+        proofs=[(row, session.events[row["armed"]]) for row in session.rows],
         provenance=_provenance(session),
     )
-
-
-def reached(session: UnblindedSession) -> dict[str, dict[str, int]]:
-    """Return how many valid trials of each arm ended at each stage of the rubric, in its order."""
-    found = {arm: dict.fromkeys((grade.name for grade in session.plan.rubric), 0) for arm in session.plan.arms}
-    for trial in session.graded:
-        found[trial.slot.arm][trial.stage] += 1
-    return found
 
 
 def _json(path: Path) -> Any:
     return records.parse(records.load(path), str(path))
 
 
-def _lead(verdict: Mapping[str, Any]) -> str:
-    """Return the sentence on the plan's question at the last look; the whole reason where there was no look."""
+def _lead(session: UnblindedSession) -> str:
+    """Return the sentence on the plan's question at the last look; without a look, why there is none."""
+    verdict = session.verdict
     if not verdict["looked"]:
-        return str(verdict["reason"])
+        return "; ".join(session.summary["voiding"]) or str(verdict["reason"]).split("; ")[0]
     last = gate.Check(**verdict["looked"][-1])
     return f"after {verdict['episodes']} pairs, {last.sentence()}"
 
@@ -155,96 +139,96 @@ def _arms(session: UnblindedSession) -> list[dict[str, Any]]:
     numbers = session.verdict["numbers"] or {}
     found = []
     for arm, digest in session.plan.arms.items():
-        invalid = sum(trial.slot.arm == arm for trial in session.invalid)
-        mine = [trial for trial in session.graded if trial.slot.arm == arm]
-        row = {"name": arm, "digest": digest, "trials": len(mine), "invalid": invalid}
-        found.append({**row, "numbers": numbers.get(arm)})
+        counted = sum(row["arm"] == arm and row["counts"] for row in session.rows)
+        invalid = sum(session.summary["invalid"][arm].values())
+        found.append(
+            {"name": arm, "digest": digest, "trials": counted, "invalid": invalid, "numbers": numbers.get(arm)}
+        )
     return found
 
 
 def _tiles(session: UnblindedSession) -> dict[str, str]:
     """Return the numbers at the head of the page, by what they count."""
-    plan, more = session.plan, session.verdict["more_episodes"]
-    numbers = session.verdict["numbers"] or {}
-    shares = {f"of the {arm}'s trials succeed": f"{100 * numbers[arm]['success']:.0f} %" for arm in numbers}
-    still = {"more trials may decide": f"{more * len(plan.arms)}"} if more else {}
+    cost, numbers = session.summary["cost"], session.verdict["numbers"] or {}
+    more = _more(session)
     return {
-        **shares,
-        f"valid trials, of at most {plan.trials}": str(len(session.graded)),
-        **still,
-        f"invalid, {100 * _share(session):.0f} % of all": str(len(session.invalid)),
-        "robot minutes": f"{_robot_s(session) / 60:.1f}",
+        **{f"of the {arm}'s trials succeed": f"{100 * numbers[arm]['success']:.0f} %" for arm in numbers},
+        f"trials count, of at most {session.plan.trials}": str(cost["trials_counted"]),
+        **({"more trials may decide": str(more)} if more else {}),
+        f"invalid, {100 * session.summary['invalid_share']:.0f} % of all": str(cost["trials_invalid"]),
+        "robot minutes": f"{cost['robot_minutes']:.1f}",
     }
+
+
+def _more(session: UnblindedSession) -> int:
+    """Return how many further trials may decide; 0 where none are needed, or nobody knows."""
+    cost = session.summary["cost"]
+    return 0 if cost["trials_needed"] is None else cost["trials_needed"] - cost["trials_counted"]
 
 
 def _cost(session: UnblindedSession) -> dict[str, str]:
     """Return the rows of the cost card."""
-    plan, more = session.plan, session.verdict["more_episodes"]
-    needed = f"{more * len(plan.arms)} more ({more} pairs)" if more else "none"
-    hours = session.summary["cost"].get("gpu_hours")
-    opened, closed = (datetime.fromisoformat(session.events[place].when) for place in (0, -1))
-    interventions = sum(trial.stopped["interventions"] for trial in session.trials if trial.stopped)
-    holds = sum(trial.stopped["holds"] for trial in session.trials if trial.stopped)
-    minutes = (closed - opened).total_seconds() / 60
+    cost, more = dict(session.summary["cost"]), _more(session)
+    spent, counted, invalid = (cost.pop(f"trials_{name}") for name in ("spent", "counted", "invalid"))
+    unknown = cost.pop("trials_needed") is None
+    robot, minutes = cost.pop("robot_minutes"), cost.pop("session_minutes")
+    whole = f"{minutes:.0f} minutes" if minutes < LONG_MINUTES else f"{minutes / 60:.1f} hours"
+    gpu = cost.pop(judging.GPU, None)
     return {
-        "trials spent": f"{len(session.trials)}: {len(session.graded)} valid, {len(session.invalid)} invalid",
-        "trials needed": needed,
-        "robot": f"{_robot_s(session) / 60:.1f} minutes in motion",
-        "session": f"{f'{minutes:.0f} minutes' if minutes < 120 else f'{minutes / 60:.1f} hours'} from start to end",
-        "guard's holds": str(holds),
-        "interventions": str(interventions),
-        "GPU hours": "not known" if hours is None else f"{hours:.2f}",
+        "trials spent": f"{spent}: {counted} count, {invalid} invalid",
+        "trials needed": "not known" if unknown else f"{more} more" if more else "no more",
+        "robot": f"{robot:.1f} minutes in motion",
+        "session": f"{whole} from start to end",
+        **{name: str(sum(row[name] or 0 for row in session.rows)) for name in ("holds", "interventions")},
+        "GPU hours": "not known" if gpu is None else f"{gpu:.2f}",
+        **{name.replace("_", " "): f"{value:.4g}" for name, value in sorted(cost.items())},
     }
 
 
-def _robot_s(session: UnblindedSession) -> float:
-    return sum(float(trial.stopped["duration_s"]) for trial in session.trials if trial.stopped)
+def _looks(session: UnblindedSession) -> str:
+    looked = session.verdict["looked"]
+    return gate_figures.looked(session.plan.judged, looked, name="looked", unit="pairs") if looked else ""
 
 
-def _share(session: UnblindedSession) -> float:
-    return len(session.invalid) / max(len(session.trials), 1)
-
-
-def _looks(plan: Plan, verdict: Mapping[str, Any]) -> str:
-    if not verdict["looked"]:
-        return ""
-    return gate_figures.looked(plan, verdict["looked"], name="looked", unit="pairs")
+def _stages(session: UnblindedSession) -> dict[str, list[tuple[str, int]]]:
+    """Return by arm how many trials that count ended at each stage of the rubric, in its order."""
+    found = session.summary["stages"]
+    return {arm: [(grade.name, found[arm].get(grade.name, 0)) for grade in session.plan.rubric] for arm in found}
 
 
 def _tags(session: UnblindedSession) -> dict[str, dict[str, int]]:
-    """Return the failures with each tag, by arm; "" stands for those without a tag."""
-    failed = [trial for trial in session.graded if session.plan.grade(trial.stage).credit < 1]
-    used = Counter((trial.tag, trial.slot.arm) for trial in failed)
+    """Return the failures that count with each tag, by arm; "" stands for those without a tag."""
+    failed = [row for row in session.rows if row["counts"] and row["credit"] < 1]
+    used = Counter((row["tag"], row["arm"]) for row in failed)
     names = [tag for tag in (*session.plan.tags, "") if any(used[tag, arm] for arm in session.plan.arms)]
     return {tag: {arm: used[tag, arm] for arm in session.plan.arms} for tag in names}
 
 
-def _conditions(session: UnblindedSession, folders: Sequence[Path]) -> list[dict[str, Any]]:
+def _conditions(session: UnblindedSession) -> list[dict[str, Any]]:
     """Return the conditions that were run, with a picture to embed and the outcome of each pair."""
-    plan, pairs = session.plan, dict[int, list[Trial]]()
-    for trial in sorted(session.graded, key=lambda trial: (trial.slot.pair, list(plan.arms).index(trial.slot.arm))):
-        pairs.setdefault(trial.slot.pair, []).append(trial)
+    plan, arms = session.plan, list(session.plan.arms)
+    pairs: dict[int, list[Row]] = {}
+    for row in sorted(session.rows, key=lambda row: (row["pair"], arms.index(row["arm"]))):
+        if row["state"] == "graded":
+            pairs.setdefault(row["pair"], []).append(row)
     found: dict[str, dict[str, Any]] = {}
-    for pair, trials in pairs.items():
+    for pair, rows in pairs.items():
         one = plan.condition(pair)
         if one.name not in found:
-            found[one.name] = {"condition": one, "picture": _picture(one, folders), "pairs": []}
-        found[one.name]["pairs"].append((pair + 1, trials))
+            found[one.name] = {"condition": one, "picture": _picture(one, session.pictures), "pairs": []}
+        found[one.name]["pairs"].append((pair + 1, rows))
     return list(found.values())
 
 
-def _picture(condition: Condition, folders: Sequence[Path]) -> str:
-    """Return a condition's picture, smaller, in base64; "" where there is none at hand. Raises GateError."""
-    paths = [folder / f"{condition.picture}.png" for folder in folders]
-    path = next((path for path in paths if condition.picture and path.is_file()), None)
-    if path is None:
+def _picture(condition: Condition, folder: Path) -> str:
+    """Return a condition's picture, smaller, in base64; "" where there is none, or no OpenCV. Raises GateError."""
+    if not condition.picture:
         return ""
+    path = folder / f"{condition.picture}.png"
     content = reading.content(path, GateError, most=MOST_PICTURE_BYTES, mend=MEND)
-    if Fingerprint.of(content).sha256 != condition.picture:
-        raise GateError(f"{path}: is not the picture that the plan names; {MEND}")
     try:
         made = video.png(video.shrunk(video.read_png(content, str(path)), MOST_WIDTH))
-    except WorldError:  # without OpenCV, or a picture that is none: the plan names it all the same
+    except WorldError:
         return ""
     return base64.b64encode(made).decode()
 
@@ -255,17 +239,18 @@ def _strip(folder: Path, film: TrialFilm) -> str:
 
 def _provenance(session: UnblindedSession) -> dict[str, str]:
     """Return the rows of the provenance: plans, keys, people and times."""
-    plan, opened = session.plan, [event for event in session.events if event.kind == "opened"]
-    people = dict.fromkeys(f"{event['operator']} (account {event['user']})" for event in opened)
+    plan, summary = session.plan, session.summary
     return {
+        **plan.arms,
         "plan of the trials": plan.sha256,
         "plan of the gate": session.verdict["plan"],
         "robot": plan.robot,
         "server key": plan.server_key,
         "salt, sha256": plan.salt,
-        "operators": ", ".join(people),
-        "opened": session.events[0].when,
-        "closed": f"{session.events[-1].when}, {session.closed}",
+        "operators": ", ".join(summary["operators"]),
+        "accounts": ", ".join(summary["users"]),
+        "opened": summary["opened"],
+        "closed": f"{summary['closed']}, {summary['why']}",
         "attempt": f"{plan.judged.attempt} on this candidate, error rate {plan.judged.level:.2g} of alpha "
         f"{plan.judged.alpha:g}",
         **({"simulated verdict": plan.after} if plan.after else {}),
