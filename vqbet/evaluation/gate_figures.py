@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 ROW = 50  # seeds in a row of the grid
 
 
-def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str) -> str:
-    """Draw the interval at each look, and the limit that the interval must exceed."""
+def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str, unit: str = "episodes") -> str:
+    """Draw the interval at each look, and the limit that the interval must exceed. unit: of which a look has some."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -33,12 +33,13 @@ def looked(plan: Plan, found: Sequence[Mapping[str, Any]], *, name: str) -> str:
             axes.plot(index, check["value"], "o", color=INK, markersize=4)
             axes.annotate(f"{check['state']}", (index, check["high"]), (0, 4), textcoords="offset points", ha="center")
             if index == len(found) - 1:
-                axes.set_title(f"{check['name']}: decided after {look} of {plan.most} episodes")
+                said = "undecided" if check["state"] == "undecided" else "decided"
+                axes.set_title(f"{check['name']}: {said} after {look} of {plan.most} {unit}")
         axes.axhline(found[0]["limit"], color=INK, linewidth=1, linestyle="--")
         axes.set_xticks(range(len(plan.looks)), [str(look) for look in plan.looks])
         axes.set_xlim(-0.5, len(plan.looks) - 0.5)
         axes.margins(y=0.25)
-        axes.set_xlabel("episodes of each policy")
+        axes.set_xlabel("episodes of each policy" if unit == "episodes" else f"{unit} of trials")
         grid(axes)
         return svg(figure, name)
 

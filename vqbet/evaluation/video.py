@@ -37,11 +37,7 @@ def write(path: Path, frames: Sequence[Picture], fps: float) -> None:
 
 def write_png(path: Path, picture: Picture) -> None:
     """Write one RGB picture. Raises WorldError as `write`."""
-    _checked([picture])
-    done, data = _cv2().imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
-    if not done:
-        raise WorldError(f"{path}: OpenCV could not encode the picture")
-    atomic.write(path, data.tobytes(), WorldError)
+    atomic.write(path, png(picture), WorldError)
 
 
 def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
@@ -55,6 +51,32 @@ def contact_sheet(frames: Sequence[Picture], columns: int) -> Picture:
         top, left = index // columns * height, index % columns * width
         sheet[top : top + height, left : left + width] = frame
     return sheet
+
+
+def shrunk(picture: Picture, most: int) -> Picture:
+    """Return a picture at most `most` pixels wide: means of square blocks of the given one, or a copy of it."""
+    block = min(math.ceil(picture.shape[1] / most), picture.shape[0])
+    height, width = picture.shape[0] // block, picture.shape[1] // block
+    cut = picture[: height * block, : width * block].reshape(height, block, width, block, 3)
+    return np.asarray(cut.mean((1, 3)).round(), np.uint8)
+
+
+def read_png(content: bytes, where: str) -> Picture:
+    """Return the RGB picture in a PNG file's bytes. Raises WorldError naming `where` for anything else."""
+    cv2 = _cv2()
+    found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if found is None:
+        raise WorldError(f"{where}: expected a picture, got something that OpenCV cannot read")
+    return np.ascontiguousarray(found[:, :, ::-1])
+
+
+def png(picture: Picture) -> bytes:
+    """Return an RGB picture as the bytes of a PNG file. Raises WorldError as `write`."""
+    _checked([picture])
+    done, data = _cv2().imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    if not done:
+        raise WorldError("OpenCV could not encode the picture")
+    return bytes(data)
 
 
 def _encode(frames: Sequence[Picture], fps: float) -> list[bytes]:
