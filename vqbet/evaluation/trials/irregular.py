@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from vqbet import statistics
 from vqbet.evaluation.trials.trial_folder import OpenedFolder
+from vqbet.evaluation.trials.trial_progress import Trial
 from vqbet.evaluation.trials.trial_proofs import TrialRecording
-from vqbet.evaluation.trials.trial_session import Trial
 
 UNEQUAL = 0.05  # Fisher's p-value below which the arms differ in how often a trial was invalid
 MOST_REPEATS = 16  # of a slot, that are looked for among recordings of trials that the log does not have

@@ -17,7 +17,7 @@ from vqbet.evaluation.trials import trial_log
 from vqbet.evaluation.trials.blinding import Blinding
 from vqbet.evaluation.trials.trial_log import TrialEvent
 from vqbet.evaluation.trials.trial_plan import TrialPlan
-from vqbet.evaluation.trials.trial_session import Progress, progress
+from vqbet.evaluation.trials.trial_progress import Progress, progress
 from vqbet.files import canonical, manifest, reading
 
 SALT_LETTERS = 64

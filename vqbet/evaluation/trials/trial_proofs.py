@@ -15,8 +15,8 @@ from typing import Any
 from vqbet.contract import GateError
 from vqbet.evaluation.trials.blinding import Blinding
 from vqbet.evaluation.trials.trial_plan import TrialPlan
+from vqbet.evaluation.trials.trial_progress import Trial
 from vqbet.evaluation.trials.trial_records import seed_of
-from vqbet.evaluation.trials.trial_session import Trial
 from vqbet.files import manifest, reading
 from vqbet.files.manifest import Files, Fingerprint
 from vqbet.signing import keys

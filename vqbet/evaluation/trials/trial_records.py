@@ -9,7 +9,8 @@ from vqbet.evaluation import gate
 from vqbet.evaluation.trials.blinding import Blinding
 from vqbet.evaluation.trials.trial_log import TrialEvent
 from vqbet.evaluation.trials.trial_plan import TrialPlan
-from vqbet.evaluation.trials.trial_session import Interim, Trial, progress
+from vqbet.evaluation.trials.trial_progress import Trial, progress
+from vqbet.evaluation.trials.trial_session import Interim
 
 
 def records_of(plan: TrialPlan, trials: Mapping[str, Trial], pairs: int) -> list[EpisodeRecord]:

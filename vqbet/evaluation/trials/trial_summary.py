@@ -32,9 +32,9 @@ from typing import Any
 from vqbet.evaluation.gate import DIGITS, Verdict
 from vqbet.evaluation.trials import irregular
 from vqbet.evaluation.trials.trial_folder import OpenedFolder
+from vqbet.evaluation.trials.trial_progress import Trial
 from vqbet.evaluation.trials.trial_proofs import TrialRecording
 from vqbet.evaluation.trials.trial_records import seed_of
-from vqbet.evaluation.trials.trial_session import Trial
 
 VERSION = 1
 REPORTED = ("by", "steps", "duration_s", "holds", "interventions", "recording")
