@@ -57,6 +57,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "vqbet simrobot blockpush --realtime --fault latency=0.05 --fault drop=0.02 --fault person=0.5",
     ),
     "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "trials plan": ("vqbet trials plan blockpush", "vqbet trials plan blockpush --robot arm-3"),
+    "trials judge": ("vqbet trials judge blockpush", "vqbet trials judge blockpush --recordings recordings"),
+    "trials status": ("vqbet trials status blockpush",),
     "trials serve": (
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush",
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush --plan plan.json --arm one --arm two --server-key key.pem",

@@ -37,7 +37,7 @@ from vqbet.registry.promotion import (
     resolve,
     rollback,
 )
-from vqbet.registry.runs import Run, abandoned, end, run, trainers
+from vqbet.registry.runs import Run, abandoned, end, gpu_hours, run, trainers
 from vqbet.registry.seals import UNSIGNED, may
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "examined_ledger",
     "fetch",
     "force",
+    "gpu_hours",
     "head",
     "history",
     "keep",
