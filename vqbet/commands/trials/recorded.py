@@ -22,7 +22,10 @@ def fault(root: Path, entry: LedgerEntry) -> str:
     A promotion without robot trials has none. Recordings that are kept elsewhere are no fault: the evidence holds their
     manifests.
     """
-    counted = _counted(root, entry)
+    try:
+        counted = _counted(root, entry)
+    except VqbetError:  # the check of the evidence says so
+        return ""
     there = _home(root, entry, counted)
     if there is None:
         return ""
