@@ -64,6 +64,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush",
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush --plan plan.json --arm one --arm two --server-key key.pem",
     ),
+    "trials run": (
+        "vqbet trials run blockpush --operator ada",
+        "vqbet trials run blockpush --server wss://arms:8000 --host 0.0.0.0 --certificate desk.pem --key desk-key.pem",
+        "vqbet trials run blockpush --simulated --scripted",
+    ),
     "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),

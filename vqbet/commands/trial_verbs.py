@@ -90,3 +90,39 @@ def trials_status(task: Task) -> None:
     from vqbet.commands.trials import sessions
 
     console.table(sessions.rows(root(), task))
+
+
+@trials.command("run")
+def run_trials(
+    task: Task,
+    plan: Annotated[str, typer.Option(help="the plan's file, or the first letters of its sha256; none: the newest")] = (
+        ""
+    ),
+    operator: Annotated[str, typer.Option(help="who runs the session; none: this user")] = "",
+    server: Annotated[str, typer.Option(help="of `vqbet trials serve`; none: one is started beside the desk")] = "",
+    simulated: Annotated[bool, typer.Option("--simulated", help="start a simulated robot beside the desk")] = False,
+    scripted: Annotated[bool, typer.Option("--scripted", help="the operator is a script; with --simulated")] = False,
+    terminal: Annotated[bool, typer.Option("--terminal", help="by single keys in this terminal too")] = False,
+    host: Annotated[str, typer.Option(help="address of page and robot; beyond this machine with --certificate")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8090,
+    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    authority: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
+) -> None:
+    """Run the trials of a plan: prints the address of the operator's page; goes on where a session was broken off."""
+    from vqbet.commands.trials import run
+    from vqbet.commands.trials.web import Door
+
+    asked = run.TrialRun(
+        plan=plan,
+        operator=operator,
+        server=server,
+        authority=authority,
+        simulated=simulated,
+        scripted=scripted,
+        terminal=terminal,
+        door=Door(host, port, certificate, key),
+    )
+    console.table(run.run(root(), task, asked, console.watch()))
