@@ -89,7 +89,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     _as_made(root, task)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
     publication.ready(root, asked.publish)
-    barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
+    barred = trainers(root, task) if asked.four_eyes and asked.approvals else ()
     said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
     said |= {"approvals": asked.approvals, "barred": barred}
     checked = ""
@@ -127,7 +127,7 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     proof, verdict = sealing.sealed(root, task)
     asked = bounds.committed(root, task).promotion
     who = signing.who()
-    if asked.four_eyes and who in _trainers(root, task):
+    if asked.four_eyes and who in trainers(root, task):
         raise RegistryError(
             f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
             "of somebody else"
@@ -217,7 +217,7 @@ def _signer(entry: LedgerEntry) -> str:
     return registry.signers(entry.task, [entry])[0]
 
 
-def _trainers(root: Path, task: str) -> set[str]:
+def trainers(root: Path, task: str) -> set[str]:
     """Return who trained the policy in the artefacts, its tokenizer and its prior.
 
     Raises RegistryError where no run names the trainer of a part.
