@@ -12,6 +12,7 @@ from typing import NoReturn
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas import OrchestrationResult
 from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
@@ -51,7 +52,7 @@ def _suspend(message: str) -> NoReturn:
     """
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(flow_run.id, {PROJECT: str(ROOT)})
-        answer = client.set_flow_run_state(flow_run.id, Suspended(message=message))
+        answer: OrchestrationResult[None] = client.set_flow_run_state(flow_run.id, Suspended(message=message))
     if answer.state is None or not answer.state.is_paused():
         raise PipelineError(f"{message}; Prefect did not suspend the run: {answer.details}")
     raise Pause(state=answer.state)

@@ -56,8 +56,8 @@ def page(task: str, sentences: Sequence[str]) -> str:
     items = "\n".join(f"- {sentence}" for sentence in sentences)
     return (
         f"# {task} waits\n\n{items}\n\n"
-        "No worker is held meanwhile. The run goes on once all of it is there: the deployment `waiting` looks every ten "
-        "minutes, `vqbet flow resume` at once."
+        "No worker is held meanwhile. The run goes on once all of it is there: the deployment `waiting` looks every "
+        "ten minutes, `vqbet flow resume` at once."
     )
 
 
