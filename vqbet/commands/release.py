@@ -99,7 +99,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     digest = unchanged(task, version).digest
     proof, verdict, played = _evidence(root, task, digest)
     publication.ready(root, asked.publish)
-    barred = _trainers(root, task, digest) if asked.four_eyes and asked.approvals else ()
+    barred = trainers(root, task, digest) if asked.four_eyes and asked.approvals else ()
     said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
     said |= {"approvals": asked.approvals, "barred": barred}
     checked = ""
@@ -162,7 +162,7 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     else:
         proof, verdict = sealing.sealed(root, task)
     who = signing.who()
-    if asked.promotion.four_eyes and who in _trainers(root, task, verdict.candidate):
+    if asked.promotion.four_eyes and who in trainers(root, task, verdict.candidate):
         raise RegistryError(
             f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
             "of somebody else"
@@ -252,7 +252,7 @@ def _signer(entry: LedgerEntry) -> str:
     return registry.signers(entry.task, [entry])[0]
 
 
-def _trainers(root: Path, task: str, digest: str) -> set[str]:
+def trainers(root: Path, task: str, digest: str) -> set[str]:
     """Return who trained a policy, its tokenizer and its prior: the one in the artefacts, or a registered one.
 
     Raises RegistryError where no run names the trainer of a part.
