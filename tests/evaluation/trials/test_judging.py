@@ -257,6 +257,7 @@ def test_a_trial_that_was_removed_from_the_end_of_the_log_leaves_no_verdict(tmp_
     assert "the log lacks 1 trial that the robot recorded under this plan (recordings 9)" in verdict.reason
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_removed_and_run_once_more_is_named_and_counts_as_invalid(tmp_path: Path) -> None:
     bench = cut_short(tmp_path)
     bench.play(lambda trial: "done")
