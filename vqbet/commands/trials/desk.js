@@ -127,7 +127,7 @@ function show() {
   const here = phase === "ready" || phase === "armed";
   document.body.dataset.phase = phase;
   at("count").textContent = `${state.done} of ${state.most}`;
-  at("block").textContent = `done, block ${state.block} of ${state.blocks}`;
+  at("block").textContent = `block ${state.block} of ${state.blocks}`;
   at("progress").max = state.most;
   at("progress").value = state.done;
   at("robot").classList.toggle("gone", !robot.present);
@@ -165,6 +165,7 @@ function showScene(here) {
   at("code").textContent = state.phase === "ready" || state.phase === "paused" ? "" : state.trial;
   at("code").hidden = !at("code").textContent;
   at("clock").hidden = state.phase !== "running";
+  tick();
 }
 
 function showWords(phase) {
