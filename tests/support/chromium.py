@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -44,6 +45,33 @@ class Page:
         done = self._do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
+
+    def size(self, width: int, height: int) -> None:
+        """Show the page as on a phone of this size."""
+        self._do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+        self._do("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def press(self, key: str) -> None:
+        """Press a key and let it go, as a keyboard or a pedal does."""
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        self._do("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
+        self._do("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def tap(self, selector: str) -> None:
+        """Tap the middle of an element with a finger. Fails where the element is covered, or not on the screen."""
+        place = self.run(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)}), box = one.getBoundingClientRect(), "
+            "x = box.x + box.width / 2, y = box.y + box.height / 2, over = document.elementFromPoint(x, y); "
+            "return box.width && over && (one === over || one.contains(over)) ? [x, y] : null; })()"
+        )
+        assert place, f"{selector}: nobody can tap it"
+        x, y = place
+        self._do("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self._do("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def picture(self, path: Path) -> None:
+        """Write what is shown as a PNG."""
+        path.write_bytes(base64.b64decode(self._do("Page.captureScreenshot", format="png")["data"]))
 
     def _do(self, method: str, **params: Any) -> dict[str, Any]:
         self.sent += 1

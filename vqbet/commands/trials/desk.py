@@ -31,6 +31,7 @@ SERVER_S = 2.0  # between two looks at the policy server
 AGAIN_S = 1.5  # a robot that asks again for a trial after this time could not begin it
 REPORT = ("steps", "duration_s", "holds", "interventions", "recording")
 ENDS: Mapping[str, By] = {"robot": "robot", "operator": "operator", "timeout": "timeout", "guard": "guard"}
+STARTING, STARTING_S = "The policy server is not there yet.", 30.0
 SEEN = "seen.json"  # in the session's folder: the last outcome of a simulated robot
 
 
@@ -94,7 +95,7 @@ class Desk:
             self._log.close()
             raise
         self._lock, self._leave = threading.RLock(), threading.Event()
-        self._robot, self._server, self._stopping = _Robot(), "the policy server was not reached yet", ""
+        self._robot, self._server, self._stopping = _Robot(), STARTING, ""
         self._boot, self._changes = secrets.token_hex(4), 0
         self._camera: tuple[int, int, int, bytes] = (0, 0, 0, b"")
         self._view: dict[str, Any] = {}
@@ -189,9 +190,7 @@ class Desk:
     def undo(self, key: str, code: str) -> None:
         """Take the last outcome back. A trial that ran and was given up before it had ended stays invalid."""
         with self._changing():
-            last = self._session.last
-            given_up = last is not None and last.state == "invalid" and last.stopped is None and self._ran(code)
-            if given_up and self._log.known(key) is None:
+            if self._log.known(key) is None and desk_view.given_up(self._session):
                 raise GateError(f"trial {code}: stays invalid: the robot has moved in it, and has no recording of it")
             self._session.undo(key, code, operator=self.operator)
 
@@ -340,9 +339,6 @@ class Desk:
         """Return how often a trial was armed: it can begin and end once for each."""
         return sum(event.kind == "armed" and event["trial"] == code for event in self._log.events)
 
-    def _ran(self, code: str) -> bool:
-        return any(event.kind == "started" and event["trial"] == code for event in self._log.events)
-
     def _began(self) -> float:
         """Return the Unix time at which the present trial began; 0 where none runs."""
         for event in reversed(self._log.events):
@@ -379,10 +375,12 @@ class Desk:
 
     def _keep(self) -> None:
         """See who is there, until the desk is closed."""
-        looked_s = -1e9
+        looked_s, began_s = -1e9, time.monotonic()
         while not self._leave.wait(LOOK_S):
             if time.monotonic() - looked_s > SERVER_S and not self.closed:
-                self._server, looked_s = self._watched(), time.monotonic()
+                said, looked_s = self._watched(), time.monotonic()
+                early = self._server == STARTING and looked_s - began_s < STARTING_S
+                self._server = STARTING if said and early else said
             self._refresh()
 
     def _watched(self) -> str:

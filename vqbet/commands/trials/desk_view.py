@@ -33,12 +33,23 @@ def of(session: TrialSession, *, operator: str, stopping: str, robot: Mapping[st
         "timeout_s": plan.timeout_s,
         "stopping": bool(stopping) and now is not None and stopping == now.code,
         "ended": _ended(now),
-        "last": _last(session.last),
+        "last": _last(None if given_up(session) else session.last),
         "closed": session.progress.closed,
         "operator": operator,
         "robot": dict(robot),
         "server": server,
     }
+
+
+def given_up(session: TrialSession) -> bool:
+    """Return whether the last outcome is of a trial that was declared invalid before the robot had ended it.
+
+    The robot has moved in it and has told of no end, so that it can neither begin again nor be graded.
+    """
+    last = session.last
+    if last is None or last.state != "invalid" or last.stopped is not None:
+        return False
+    return any(event.kind == "started" and event["trial"] == last.code for event in session.log.events)
 
 
 def _ended(now: Trial | None) -> dict[str, Any]:

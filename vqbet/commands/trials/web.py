@@ -46,7 +46,7 @@ TICK_S = 0.02  # between two looks at the state inside it
 MOST_BYTES = 1 << 16
 MOST_PICTURE = 50 * 2**20
 KEY = re.compile(r"[0-9A-Za-z_-]{8,64}", re.ASCII)
-CONTENT = {"desk.html": "text/html", "desk.css": "text/css", "desk.js": "text/javascript"}
+CONTENT = {"desk.html": "text/html", "desk.css": "text/css", "desk.js": "text/javascript", "desk.svg": "image/svg+xml"}
 Asked = Mapping[str, Any]
 
 
