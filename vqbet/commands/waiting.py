@@ -42,7 +42,11 @@ def missing(root: Path, task: str, candidate: int = 0) -> list[str]:
         evidence, said = _promoting(trials), _trials(task, trials, about)
         if not evidence and not said:
             return []
-    barred = release.trainers(root, task, version.digest) if asked.promotion.four_eyes and asked.promotion.approvals else set[str]()
+    barred = (
+        release.trainers(root, task, version.digest)
+        if asked.promotion.four_eyes and asked.promotion.approvals
+        else set[str]()
+    )
     return said + _approvals(task, evidence, needed=asked.promotion.approvals, barred=barred)
 
 
