@@ -11,7 +11,9 @@ from vqbet.commands.trials import planning
 from vqbet.contract import GateError
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan
+from vqbet.evaluation.trials import judging
 from vqbet.evaluation.trials.trial_plan import TrialPlan
+from vqbet.registry import Attempt
 from vqbet.stages import verdicts
 
 if TYPE_CHECKING:
@@ -31,13 +33,39 @@ def verdict(root: Path, task: str, candidate: str) -> tuple[str, Verdict, TrialP
             f"{task}.gate.evidence: asks for robot evidence, and no session about candidate {candidate[:12]} was "
             f"judged; vqbet trials status {task} says what is waited for"
         )
-    proof = sealed[-1].evidence
-    folder, found = verdicts.found(root, proof)
-    plan = TrialPlan.read(folder / "trials" / "plan.json")
+    attempt = sealed[-1]
+    folder, found = verdicts.found(root, attempt.evidence)
+    plan = TrialPlan.read(folder / judging.TRIALS / "plan.json")
+    _expect_sealed(task, attempt, plan, found)
     check(task, plan, params)
+    planning.expect_trusted(plan.server_key)
     if plan.after:
-        bounds.check(root, task, Plan.read(folder / "simulated" / "plan.json"))
-    return proof, found, plan
+        _expect_completed(task, plan)
+        bounds.check(root, task, Plan.read(folder / judging.SIMULATED / "plan.json"))
+    return attempt.evidence, found, plan
+
+
+def _expect_sealed(task: str, attempt: Attempt, plan: TrialPlan, found: Verdict) -> None:
+    """Raise GateError unless the evidence is of the plan and the outcome that were sealed together."""
+    evidence = (plan.plan.sha256, found.candidate, found.outcome)
+    if evidence != (attempt.plan, attempt.candidate, attempt.outcome):
+        raise GateError(
+            f"{task}: evidence {attempt.evidence[:12]} is {found.outcome} about {found.candidate[:12]} under plan "
+            f"{plan.sha256[:12]}; the registry names it for {attempt.outcome} about {attempt.candidate[:12]} under "
+            f"plan {str(attempt.content['protocol'])[:12]}: a verdict is sealed with its own evidence only; plan again: "
+            f"vqbet trials plan {task}"
+        )
+
+
+def _expect_completed(task: str, plan: TrialPlan) -> None:
+    """Raise GateError unless a gate has sealed PROMOTE for the simulated part of the evidence."""
+    for one in registry.Attempts(task).of(plan.judged.candidate):
+        if (one.evidence, one.outcome, one.on_robot) == (plan.after, "PROMOTE", False):
+            return
+    raise GateError(
+        f"{task}: the trials of plan {plan.sha256[:12]} complete simulated verdict {plan.after[:12]}, and no gate has "
+        f"sealed it as PROMOTE about {plan.judged.candidate[:12]}; run the gate, then vqbet trials plan {task}"
+    )
 
 
 def check(task: str, plan: TrialPlan, params: TaskParams) -> None:

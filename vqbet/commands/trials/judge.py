@@ -40,7 +40,7 @@ def run(root: Path, task: str, plan: str, recordings: Path | None, watch: Watch)
         "verdict": f"{verdict.outcome}: {verdict.reason}",
         "evidence": proof,
         "page": str(page),
-        "next": _next(task, verdict),
+        "next": sessions.replaced(session.plan) or _next(task, verdict),
     }
 
 
@@ -56,6 +56,7 @@ def _judged(root: Path, task: str, session: SessionState, recordings: Path, watc
             recordings=recordings,
             simulated=simulated,
             costs={"gpu_hours": _gpu_hours(task, plan.judged.candidate)},
+            noted=[note for note in (sessions.replaced(plan), sessions.succeeded(plan)) if note],
         )
         facts = verdicts.facts_of_trials(root, plan.judged.candidate)
         proof = evidence.pack(Paths(root, task).verdicts, judging.files(staging), facts)

@@ -6,7 +6,6 @@ The plan is locked by its sha256 and sealed in the registry before the first tri
 from __future__ import annotations
 
 import io
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqbet import bundle, registry, signing, statistics
+from vqbet import bundle, registry, signing
 from vqbet.commands import bounds
-from vqbet.commands.trials import server_key, sessions
+from vqbet.commands.trials import plan_table, server_key, sessions
 from vqbet.contract import GateError, RegistryError, Spec
-from vqbet.evaluation.interim import Look
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice, spec_sha256
 from vqbet.evaluation.trials.blinding import committed, new_salt
 from vqbet.evaluation.trials.trial_folder import TrialFolder
@@ -34,11 +32,11 @@ from vqbet.tasks import TASKS
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
-DIFFERING = 0.2  # share of pairs in which one policy alone succeeds, assumed for the power
-ABOVE = 0.3  # true success above the floor, assumed for the power of a candidate alone
 MOST_PICTURE_BYTES = 4 * 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
 WHOLE = Slice("all", 1.0)
+SCENE = "scene {}"  # name of a drawn initial condition
+OF_YOUR_CHOICE = "of your choice at its first trial; the same again whenever this number returns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ def run(root: Path, task: str, asked: TrialsAsked, watch: Watch) -> dict[str, st
     if not asked.again:
         sessions.refuse_open(root, task, digests)
     key = asked.server_key or server_key.own(root).public
-    _expect_trusted(key)
+    expect_trusted(key)
     after = completed(root, task, digests) if "simulated" in params.gate.evidence else ""
     conditions, pictures = _conditions(root, task, params, watch)
     while True:
@@ -81,7 +79,7 @@ def run(root: Path, task: str, asked: TrialsAsked, watch: Watch) -> dict[str, st
         except registry.OvertakenError:  # another attempt was sealed at the same time: count again
             shutil.rmtree(folder.path)
             continue
-        return _described(plan, folder.path)
+        return plan_table.rows(plan, folder.path)
 
 
 def completed(root: Path, task: str, digests: Mapping[str, str]) -> str:
@@ -118,7 +116,7 @@ def _arms(task: str, asked: TrialsAsked) -> tuple[dict[str, str], Spec]:
     return digests, packed.spec
 
 
-def _expect_trusted(public: str) -> None:
+def expect_trusted(public: str) -> None:
     """Raise RegistryError where a trust file is in force and nobody in it may serve with this key."""
     trust = signing.current()
     if trust is None:
@@ -152,7 +150,7 @@ def _judged(task: str, params: TaskParams, spec: Spec, digests: Mapping[str, str
             candidate=digests["candidate"],
             champion=digests.get("champion", ""),
             machine=robot,
-            first_seed=params.gate.first_seed,
+            first_seed=params.gate.first_seed if chosen.conditions == "drawn" else 0,
             looks=tuple(chosen.looks),
             reserved={},
             slices=(WHOLE,),
@@ -192,7 +190,7 @@ def _locked(
 def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
     """Return the initial conditions, and their pictures by sha256."""
     if params.trials.conditions == "drawn":
-        return _drawn(task, params, watch)
+        return _drawn(task, params, watch) if task in TASKS and worlds.exists(task) else (_numbered(params), {})
     found, pictures = list[Condition](), dict[str, bytes]()
     for one in params.trials.conditions:
         sha256 = ""
@@ -207,15 +205,10 @@ def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tupl
 
 
 def _drawn(task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
-    """Return one condition per pair: the world of the task as its seed starts it."""
+    """Return a condition per pair, with its picture: the world of the task as its seed starts it."""
     import numpy as np
     from PIL import Image
 
-    if task not in TASKS or TASKS[task].world is None:
-        raise GateError(
-            f"{task}.trials.conditions: drawn needs a simulated world, which this task has not; list the initial "
-            "conditions: [{name: ..., text: ..., picture: ...}]"
-        )
     env, found, pictures = worlds.make(task), list[Condition](), dict[str, bytes]()
     pairs, first = params.trials.looks[-1], params.gate.first_seed
     with watch.bar(f"{task}: initial conditions") as advance:
@@ -225,50 +218,14 @@ def _drawn(task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition]
             Image.fromarray(env.render(0)).save(drawn, "png")
             sha256 = Fingerprint.of(drawn.getvalue()).sha256
             pictures[sha256] = drawn.getvalue()
-            found.append(Condition(f"scene {pair + 1}", "as in the picture", sha256))
+            found.append(Condition(SCENE.format(pair + 1), "as in the picture", sha256))
             advance(pair + 1, pairs, {})
     return found, pictures
 
 
-def _described(plan: TrialPlan, folder: Path) -> dict[str, str]:
-    judged = plan.judged
-    than = "better than the champion's" if judged.question == "better" else f"not worse by {judged.margin:g}"
-    alone = f"above {judged.floor:g}, without a champion"
-    rows = {
-        "plan": f"{plan.sha256[:12]}, locked and sealed; attempt {judged.attempt} on this candidate",
-        "question": f"is the candidate's {judged.metric} on {plan.robot} {than if judged.champion else alone}",
-        "policies": ", ".join(f"{arm} {digest[:12]}" for arm, digest in plan.arms.items()),
-        "trials": f"{plan.trials} at most, {plan.pairs} initial conditions in blocks of {plan.block}",
-        "looks": f"after {', '.join(map(str, judged.looks))} of them; {judged.stopping.replace('_', ' ')}",
-        "robot time": f"{plan.trials * plan.timeout_s / 60:.0f} minutes at most, {plan.timeout_s:g} s a trial",
-    }
-    for pairs in judged.looks:
-        rows[f"power at {pairs}"] = _power(judged, pairs)
-    if plan.after:
-        rows["completes"] = f"simulated verdict {plan.after[:12]}"
-    return rows | {
-        "invalid trials": f"at most {100 * plan.most_invalid:.0f} %: {', '.join(plan.invalid)}",
-        "server's key": plan.server_key,
-        "folder": str(folder),
-        "next": f"vqbet trials run {plan.task}",
-    }
-
-
-def _power(judged: Plan, pairs: int) -> str:
-    """Return the power of a look, in words, with what it assumes."""
-    chance = Look(judged, pairs).chance
-    if not judged.champion:
-        rate = min(judged.floor + ABOVE, 0.99)
-        spread = math.sqrt(rate * (1 - rate))
-        power = statistics.mean_power(pairs, spread=spread, difference=rate, limit=judged.floor, alpha=chance)
-        return f"{100 * power:.0f} % if it succeeds in {100 * rate:.0f} %"
-    aimed, limit = (judged.margin, 0.0) if judged.question == "better" else (0.0, -judged.margin)
-    share = max(DIFFERING, aimed)
-    power = statistics.pairs_power(
-        pairs, gained=(share + aimed) / 2, lost=(share - aimed) / 2, limit=limit, alpha=chance
-    )
-    same = "equal policies" if not aimed else f"a candidate better by {aimed:g}"
-    return f"{100 * power:.0f} % for {same} that differ in {100 * share:.0f} % of the pairs"
+def _numbered(params: TaskParams) -> list[Condition]:
+    """Return a condition per pair for a task without a world, which the operator chooses."""
+    return [Condition(SCENE.format(pair + 1), OF_YOUR_CHOICE) for pair in range(params.trials.looks[-1])]
 
 
 def recommitted(plan: TrialPlan, params: TaskParams) -> list[str]:
@@ -293,10 +250,12 @@ def recommitted(plan: TrialPlan, params: TaskParams) -> list[str]:
     )
     mine, theirs = _flat(plan), _flat(wanted)
     differing = [name for name in mine if mine[name] != theirs[name]]
-    if chosen.conditions != "drawn":
+    if chosen.conditions == "drawn":
+        same = [one.name for one in plan.conditions] == [SCENE.format(pair + 1) for pair in range(plan.pairs)]
+    else:
         listed = [(one.name, one.text) for one in chosen.conditions]
-        differing += ["conditions"] if listed != [(one.name, one.text) for one in plan.conditions] else []
-    return differing
+        same = listed == [(one.name, one.text) for one in plan.conditions]
+    return differing if same else [*differing, "conditions"]
 
 
 def _flat(plan: TrialPlan) -> dict[str, object]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqbet.commands.trials import script, serving, web
+from vqbet.commands.trials import script, serving, sessions, web
 from vqbet.commands.trials.children import Child
 from vqbet.commands.trials.desk import Desk, Lines
 from vqbet.commands.trials.desk_client import DeskClient
@@ -58,9 +58,9 @@ def run(root: Path, task: str, asked: TrialRun, watch: Watch) -> dict[str, str]:
     folder = TrialFolder(Paths(root, task).trials(plan.sha256))
     _refuse(asked)
     asked.door.expect_safe()
-    if said := replaced(plan):
+    if said := sessions.replaced(plan):
         if not folder.log.exists():
-            raise GateError(f"{said}; plan again: vqbet trials plan {task}")
+            raise GateError(f"plan {plan.sha256[:12]}: {said}; plan again: vqbet trials plan {task}")
         watch.say(f"{said}; the session goes on, but its verdict cannot promote")
     secrets = DeskSecrets.read(folder.path, os.environ)
     operator = asked.operator or getpass.getuser()
@@ -80,37 +80,6 @@ def run(root: Path, task: str, asked: TrialRun, watch: Watch) -> dict[str, str]:
         _operate(plan, asked, secrets, desk, at, watch)
         _farewell(desk)
         return _rows(desk, task)
-
-
-def replaced(plan: TrialPlan) -> str:
-    """Return which policy of a plan the registry has replaced meanwhile; "" for none."""
-    from vqbet import registry
-
-    champion = registry.champion(plan.task)
-    now = champion.digest if champion else ""
-    if now != plan.judged.champion:
-        return _instead(plan, "champion", plan.judged.champion, now)
-    candidate = _candidate(plan.task)
-    if candidate != plan.judged.candidate:
-        return _instead(plan, "candidate", plan.judged.candidate, candidate)
-    return ""
-
-
-def _candidate(task: str) -> str:
-    from vqbet import registry
-    from vqbet.contract import RegistryError
-
-    try:
-        return registry.resolve(f"{task}@{registry.CANDIDATE}").digest
-    except RegistryError:
-        return ""
-
-
-def _instead(plan: TrialPlan, alias: str, planned: str, now: str) -> str:
-    return (
-        f"plan {plan.sha256[:12]}: compares the {alias} {planned[:12] or 'none'}, the registry's {alias} is now "
-        f"{now[:12] or 'none'}"
-    )
 
 
 def _refuse(asked: TrialRun) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqbet import registry
-from vqbet.contract import GateError
+from vqbet.contract import GateError, RegistryError
 from vqbet.evaluation.trials import trial_log
 from vqbet.evaluation.trials.trial_folder import TrialFolder
 from vqbet.evaluation.trials.trial_plan import TrialPlan
@@ -66,6 +66,34 @@ def refuse_open(root: Path, task: str, digests: Mapping[str, str]) -> None:
                 f"{task}: plan {one.plan.sha256[:12]} about the same policies is not finished ({one.sentence()}); "
                 "another one is another attempt with less of alpha: --again"
             )
+
+
+def replaced(plan: TrialPlan) -> str:
+    """Return which policy of a plan the registry has replaced meanwhile, so that no promotion can rest on it.
+
+    "" where both are there as they were.
+    """
+    champion = registry.champion(plan.task)
+    now = champion.digest if champion else ""
+    if now != plan.judged.champion:
+        planned = plan.judged.champion[:12] or "none"
+        return f"the champion was replaced meanwhile: the plan compares with {planned}, it is {now[:12] or 'none'} now"
+    try:
+        registry.by_digest(plan.task, plan.judged.candidate)
+    except RegistryError as error:
+        return f"the candidate is gone from the registry: {error}"
+    return ""
+
+
+def succeeded(plan: TrialPlan) -> str:
+    """Return whether the alias candidate names another policy than the plan's by now; "" where it does not."""
+    try:
+        now = registry.resolve(f"{plan.task}@{registry.CANDIDATE}").digest
+    except RegistryError:
+        return ""
+    if now == plan.judged.candidate:
+        return ""
+    return f"the registry's candidate is {now[:12]}, not {plan.judged.candidate[:12]} of these trials"
 
 
 def _state(folder: TrialFolder, attempts: registry.Attempts) -> SessionState:

@@ -1,7 +1,7 @@
 """The judge of a session: unblinds it, proves every record, and returns the gate's verdict, replayable byte for byte.
 
     plan.json  records.jsonl  verdict.json     as of simulations; the plan names the plan of trials as its protocol
-    trials/                                    `trial_folder`, and summary.json (`trial_summary`), costs.json
+    trials/                                    `trial_folder`, summary.json (`trial_summary`), costs.json, noted.json
     simulated/                                 the simulated verdict that these trials complete, where the plan has one:
                                                its manifest.json, whose sha256 is its id, and plan, records, verdict
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from vqbet.files import atomic, canonical, manifest, reading
 from vqbet.files.manifest import Fingerprint
 
 TRIALS, SIMULATED = "trials", "simulated"
-SUMMARY, COSTS, MANIFEST = "summary.json", "costs.json", "manifest.json"
+SUMMARY, COSTS, NOTED, MANIFEST = "summary.json", "costs.json", "noted.json", "manifest.json"
 GPU = "gpu_hours"  # the one of `costs` that the verdict's reason tells
 DECIDED = ("plan.json", "records.jsonl", "verdict.json")
 MOST_BYTES = 256 * 2**20
@@ -57,12 +57,13 @@ def stage(
     recordings: Path | None = None,
     simulated: Path | None = None,
     costs: Mapping[str, float] | None = None,
+    noted: Sequence[str] = (),
 ) -> TrialJudgement:
     """Fill a new folder with the evidence of a closed session's verdict, to be packed by `evidence.pack`.
 
     recordings: folder of the robot's recorder; None: beside the log. simulated: evidence of the simulated verdict that
-    the plan completes. costs: by name, for the cost card. Raises GateError where the session is not closed, or a proof
-    is missing or wrong.
+    the plan completes. costs: by name, for the cost card. noted: what was irregular beside the session, as sentences.
+    Raises GateError where the session is not closed, or a proof is missing or wrong.
     """
     source, target = TrialFolder(session), TrialFolder(staging / TRIALS)
     opened = source.read()
@@ -80,6 +81,7 @@ def stage(
         for name in (MANIFEST, *DECIDED):
             shutil.copyfile(simulated / name, staging / SIMULATED / name)
     atomic.write(target.path / COSTS, canonical.document(dict(costs or {})), GateError)
+    atomic.write(target.path / NOTED, canonical.document(list(noted)), GateError)
     judgement = judge(staging)
     for name, text in judgement.documents.items():
         atomic.write(staging / name, text, GateError)
@@ -119,9 +121,11 @@ def judge(folder: Path) -> TrialJudgement:
     costs = trial_summary.cost(opened, verdict, _costs(trials.path / COSTS))
     simulated = _simulated(opened, folder / SIMULATED)
     fused, note = _fused(opened, played, simulated)
-    verdict = replace(verdict, reason=verdict.reason + _cost_clause(costs) + _clauses(opened, found))
+    strange = irregular.beside(opened, found) + _noted(trials.path / NOTED)
+    verdict = replace(verdict, reason=verdict.reason + _cost_clause(costs) + _clauses(strange))
     summary = {
         **trial_summary.summary(opened, verdict, found),
+        "irregular": strange,
         "cost": costs,
         "fused": fused,
         "fused_note": note,
@@ -205,8 +209,7 @@ def _verdict(opened: OpenedFolder, played: list[EpisodeRecord], recordings: Mapp
     return gate.decide(plan, gate.by_policy(played))
 
 
-def _clauses(opened: OpenedFolder, recordings: Mapping[int, TrialRecording]) -> str:
-    found = irregular.beside(opened, recordings)
+def _clauses(found: Sequence[str]) -> str:
     return f"; irregular: {'; '.join(found)}" if found else "; nothing was irregular"
 
 
@@ -227,6 +230,13 @@ def _costs(path: Path) -> dict[str, float]:
     if not whole:
         raise GateError(f"{path}: expected costs by name, numbers from 0, got {reading.short(said)}")
     return {name: float(value) for name, value in said.items()}
+
+
+def _noted(path: Path) -> list[str]:
+    said = records.parse(records.load(path), str(path))
+    if not isinstance(said, list) or not all(isinstance(one, str) and one.isprintable() for one in said):
+        raise GateError(f"{path}: expected a list of sentences, got {reading.short(said)}")
+    return said
 
 
 # --- the simulated verdict -------------------------------------------------------------------------------------------

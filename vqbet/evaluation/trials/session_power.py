@@ -9,6 +9,7 @@ order of the trials, it is the share of many drawn sessions.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -25,8 +26,21 @@ DRAWN = 20_000  # sessions for "anytime": a standard error of 0.35 points at mos
 MOST_PAIRS = 200  # beyond this the counts take more than a second
 
 
+@dataclass(frozen=True, slots=True)
+class SessionCourse:
+    """How sessions go. promoted: by look, the probability of PROMOTE there or earlier. pairs: those run on average."""
+
+    promoted: tuple[float, ...]
+    pairs: float
+
+
 def session_power(plan: Plan, *, both: float, gained: float, lost: float) -> float:
-    """Return the probability of PROMOTE. both, gained, lost: shares of pairs that both arms solve, or only one of them.
+    """Return the probability of PROMOTE. Arguments and errors as of `session_course`."""
+    return session_course(plan, both=both, gained=gained, lost=lost).promoted[-1]
+
+
+def session_course(plan: Plan, *, both: float, gained: float, lost: float) -> SessionCourse:
+    """Return how a session goes. both, gained, lost: shares of pairs that both arms solve, or only one of them.
 
     gained: by the candidate only; without a champion, `both` and `gained` are the candidate's successes. Invalid trials
     do not change it as long as they do not depend on the outcome. Raises GateError where these are no shares, or the
@@ -68,15 +82,16 @@ def by_counts(look: Look, gained: np.ndarray, lost: np.ndarray, both: np.ndarray
     return np.where(failed, REJECTED, np.where(passed, PROMOTED, HELD))
 
 
-def _carried(plan: Plan, shares: np.ndarray) -> float:
-    """Return the exact power: counts (gained, lost, both) of undecided sessions, from look to look."""
-    power, before, undecided = 0.0, 0, np.ones((1, 1, 1))
+def _carried(plan: Plan, shares: np.ndarray) -> SessionCourse:
+    """Return the exact course: counts (gained, lost, both) of undecided sessions, from look to look."""
+    promoted, pairs, before, undecided = [0.0], 0.0, 0, np.ones((1, 1, 1))
     for look in (Look(plan, episodes) for episodes in plan.looks):
+        pairs += (look.episodes - before) * float(undecided.sum())
         undecided = signal.convolve(undecided, _counts(look.episodes - before, shares), method="direct")
         now = by_counts(look, *np.indices(undecided.shape))
-        power += float(undecided[now == PROMOTED].sum())
+        promoted.append(min(promoted[-1] + float(undecided[now == PROMOTED].sum()), 1.0))
         undecided, before = np.where(now == HELD, undecided, 0.0), look.episodes
-    return min(power, 1.0)
+    return SessionCourse(tuple(promoted[1:]), pairs)
 
 
 def _counts(pairs: int, shares: np.ndarray) -> np.ndarray:
@@ -87,10 +102,11 @@ def _counts(pairs: int, shares: np.ndarray) -> np.ndarray:
     return found
 
 
-def _drawn(plan: Plan, shares: np.ndarray) -> float:
+def _drawn(plan: Plan, shares: np.ndarray) -> SessionCourse:
     kind = np.random.default_rng(0).choice(4, (DRAWN, plan.most), p=shares)
-    outcomes, _ = decided(plan, (kind == 0) | (kind == 2), (kind == 1) | (kind == 2))
-    return float((outcomes == PROMOTED).mean())
+    outcomes, pairs = decided(plan, (kind == 0) | (kind == 2), (kind == 1) | (kind == 2))
+    promoted = tuple(float(((outcomes == PROMOTED) & (pairs <= look)).mean()) for look in plan.looks)
+    return SessionCourse(promoted, float(pairs.mean()))
 
 
 def _by_columns(look: Look, mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
