@@ -92,13 +92,14 @@ class Bench:
     folder: Path
     plan: TrialPlan = field(default_factory=planned)
     operator: str = OPERATOR
+    salt: bytes = SALT
     count: int = 0
 
     def __post_init__(self) -> None:
         self.paths = TrialFolder(self.folder)
         if not self.paths.plan.exists():
-            self.paths.keep(self.plan, SALT)
-        self.blinding = Blinding(self.plan, SALT)
+            self.paths.keep(self.plan, self.salt)
+        self.blinding = Blinding(self.plan, self.salt)
         self.reopen()
         if not self.session.progress.operators:
             self.session.open("open", operator=self.operator, user="ada")

@@ -52,8 +52,8 @@ def _expect_sealed(task: str, attempt: Attempt, plan: TrialPlan, found: Verdict)
         raise GateError(
             f"{task}: evidence {attempt.evidence[:12]} is {found.outcome} about {found.candidate[:12]} under plan "
             f"{plan.sha256[:12]}; the registry names it for {attempt.outcome} about {attempt.candidate[:12]} under "
-            f"plan {str(attempt.content['protocol'])[:12]}: a verdict is sealed with its own evidence only; plan again: "
-            f"vqbet trials plan {task}"
+            f"plan {str(attempt.content['protocol'])[:12]}: a verdict is sealed with its own evidence only; plan "
+            f"again: vqbet trials plan {task}"
         )
 
 

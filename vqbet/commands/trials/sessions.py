@@ -14,6 +14,8 @@ from vqbet.evaluation.trials.trial_plan import TrialPlan
 from vqbet.evaluation.trials.trial_progress import progress
 from vqbet.stages.paths import Paths
 
+SHORT = 12  # letters of a plan's sha256 in the name of its folder
+
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
@@ -36,26 +38,32 @@ class SessionState:
 
 
 def states(root: Path, task: str) -> list[SessionState]:
-    """Return the sessions of a task whose folders are here, oldest first. Raises GateError for a changed one."""
-    attempts = registry.Attempts(task)
-    files = sorted(Paths(root, task).trials().glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
-    return [_state(TrialFolder(file.parent), attempts) for file in files]
+    """Return the sessions of a task whose folders are here and whole, oldest first."""
+    return [one for one in _found(root, task).values() if isinstance(one, SessionState)]
 
 
 def rows(root: Path, task: str) -> dict[str, str]:
-    """Return a row per session. Raises as `states`."""
-    found = {one.plan.sha256[:12]: one.sentence() for one in states(root, task)}
+    """Return a row per session; of one that was changed, what is wrong."""
+    found = {
+        name: one.sentence() if isinstance(one, SessionState) else str(one) for name, one in _found(root, task).items()
+    }
     return found or {"sessions": f"none yet: vqbet trials plan {task}"}
 
 
 def chosen(root: Path, task: str, plan: str) -> SessionState:
-    """Return a session by the first letters of its plan's sha256, or the newest. Raises GateError for none."""
-    there = states(root, task)
-    named = [one for one in there if one.plan.sha256.startswith(plan)]
+    """Return a session by the first letters of its plan's sha256, or the newest.
+
+    Raises GateError for none, and for one that was changed.
+    """
+    there = _found(root, task)
+    named = [name for name in there if name.startswith(plan[:SHORT])]
     if not named:
-        known = ", ".join(one.plan.sha256[:12] for one in there) or f"none; make one: vqbet trials plan {task}"
+        known = ", ".join(there) or f"none; make one: vqbet trials plan {task}"
         raise GateError(f"{task}: no plan of trials {plan!r} here; there are: {known}")
-    return named[-1]
+    found = there[named[-1]]
+    if isinstance(found, GateError):
+        raise found
+    return found
 
 
 def refuse_open(root: Path, task: str, digests: Mapping[str, str]) -> None:
@@ -94,6 +102,19 @@ def succeeded(plan: TrialPlan) -> str:
     if now == plan.judged.candidate:
         return ""
     return f"the registry's candidate is {now[:12]}, not {plan.judged.candidate[:12]} of these trials"
+
+
+def _found(root: Path, task: str) -> dict[str, SessionState | GateError]:
+    """Return each session by the name of its folder, or what is wrong with it; oldest first."""
+    attempts = registry.Attempts(task)
+    files = sorted(Paths(root, task).trials().glob("*/plan.json"), key=lambda file: file.stat().st_mtime_ns)
+    found = dict[str, SessionState | GateError]()
+    for folder in (TrialFolder(file.parent) for file in files):
+        try:
+            found[folder.path.name] = _state(folder, attempts)
+        except GateError as error:
+            found[folder.path.name] = error
+    return found
 
 
 def _state(folder: TrialFolder, attempts: registry.Attempts) -> SessionState:

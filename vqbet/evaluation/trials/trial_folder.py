@@ -61,6 +61,10 @@ class TrialFolder:
 
     def blinding(self, plan: TrialPlan) -> Blinding:
         """Return the blinding of the salt in the folder. Raises GateError where it is not the plan's."""
+        if not self.salt.exists():
+            raise GateError(
+                f"{self.salt}: is missing, and without it nobody can tell which policy acted; bring it back"
+            )
         text = reading.load(self.salt, GateError, most=SALT_LETTERS + 2).strip()
         with reading.sentences(str(self.salt), GateError, "bring the original salt back"):
             return Blinding(plan, bytes.fromhex(text))
