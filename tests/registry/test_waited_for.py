@@ -152,7 +152,7 @@ def test_an_approval_that_expires_is_waited_for_again(team: Team, ask: Callable[
 
 def test_the_trainer_is_not_counted(team: Team, ask: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     ask(["simulated"], approvals=1, four_eyes=True)
-    monkeypatch.setattr(release, "trainers", lambda root, task: {"ann"})
+    monkeypatch.setattr(release, "trainers", lambda root, task, digest: {"ann"})
     team.seal(PLAYED, "PROMOTE")
     team.approve("ann", PLAYED)
     assert len(team.missing()) == 1
