@@ -198,14 +198,14 @@ class Desk:
         self._hear()
         return {"plan": self.plan.sha256, "server": self._lines.url, "robot": self.plan.robot}
 
-    def next(self) -> dict[str, Any]:
-        """Return what the robot is to do now: run a trial, wait, or go."""
+    def next(self, *, asks: bool = True) -> dict[str, Any]:
+        """Return what the robot is to do now: run a trial, wait, or go. asks: just now, and not since a while."""
         self._hear()
         if self.closed:
             self._robot.over = True
             return {"do": "over"}
         trial = self._session.now
-        if trial is not None and trial.state == "running":
+        if trial is not None and trial.state == "running" and asks:
             self._left(trial.code)
         if trial is None or trial.state != "armed":
             return {"do": "wait"}

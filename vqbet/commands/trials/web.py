@@ -31,6 +31,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -83,6 +84,7 @@ def app(desk: Desk, keys: DeskKeys, *, host: str) -> FastAPI:
     made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     made.add_middleware(DeskDoors, host=host)
     made.add_exception_handler(VqbetError, _refusal)
+    made.add_exception_handler(RequestValidationError, _misread)
     _page(made, keys)
     _operator(made, desk, keys)
     _robot(made, desk, keys)
@@ -191,7 +193,7 @@ def _robot(made: FastAPI, desk: Desk, keys: DeskKeys) -> None:
         deadline = time.monotonic() + min(wait, LONG_S)
         while said["do"] == "wait" and time.monotonic() < deadline and not await request.is_disconnected():
             await asyncio.sleep(TICK_S)
-            said = await run_in_threadpool(desk.next)
+            said = await run_in_threadpool(desk.next, asks=False)
         return JSONResponse(said)
 
     @made.get("/robot/running")
@@ -277,6 +279,12 @@ async def _until(holds: Callable[[], bool], wait_s: float, request: Request) -> 
     deadline = time.monotonic() + wait_s
     while not holds() and time.monotonic() < deadline and not await request.is_disconnected():
         await asyncio.sleep(TICK_S)
+
+
+async def _misread(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"error": said}, 422)
 
 
 async def _refusal(_: Request, error: Exception) -> Response:
