@@ -23,8 +23,8 @@ def require(root: Path, task: str, digest: str) -> int:
 
 
 def confirm(root: Path, entry: LedgerEntry, number: int) -> None:
-    """Make the canary due for a new entry whose number another process's entry has moved beyond `number`."""
-    if entry.seq > number:
+    """Make the canary due for a new entry that other processes' entries have moved beyond `number` (0: none is due)."""
+    if 0 < number < entry.seq:
         _require(root, entry.task, entry.digest, entry.seq)
 
 

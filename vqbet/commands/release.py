@@ -92,10 +92,10 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
     said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
     said |= {"approvals": asked.approvals, "barred": barred}
-    checked = ""
+    checked, number = "", 0
     if registry.admit(task, version, **said):
         checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
-    number = canary_due.require(root, task, verdict.candidate)
+        number = canary_due.require(root, task, verdict.candidate)
     entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
     canary_due.confirm(root, entry, number)
     return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)

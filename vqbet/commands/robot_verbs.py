@@ -1,4 +1,4 @@
-"""Command line of `vqbet export|serve|canary|fetch|simrobot`, the verbs of the robot; modules of these names do the work."""
+"""Command line of `vqbet export|serve|canary|fetch|simrobot`, the robot's verbs; modules of these names do the work."""
 
 from __future__ import annotations
 

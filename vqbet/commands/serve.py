@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A reference to the registry, and how it is followed. canary: a champion is served before its canary has passed."""
+    """A reference to the registry, and how it is followed. canary: serve a champion before its canary has passed."""
 
     reference: str
     every_s: float
@@ -67,9 +67,9 @@ def run(
     """Serve a registered policy or the bundle in a folder until SIGTERM or SIGINT.
 
     digest: of the only bundle that may be served, None for any. A champion or candidate is followed: when the ledger
-    names another one, robots get it from their next episode on. every_s: between two looks at the ledger. canary: serve a
-    champion that waits for its canary; else the champion before it is served. Raises VqbetError where nothing can be
-    served.
+    names another one, robots get it from their next episode on. every_s: between two looks at the ledger. canary:
+    serve a champion that waits for its canary; else the champion before it is served. Raises VqbetError where nothing
+    can be served.
     """
     if canary and not policy.endswith(f"@{CHAMPION}"):
         raise RegistryError(f"{policy}: --canary is for a task's champion, such as blockpush@champion; leave it out")

@@ -333,8 +333,8 @@ class CanaryParams(Section):
         "at the promotion counts."
     )
     max_hold_share: Fraction = Field(
-        description="Largest share of an episode's control steps at which the guard refuses the action, on average over "
-        "the canary's episodes; beyond it the champion before comes back."
+        description="Largest share of an episode's control steps at which the guard refuses the action, on average "
+        "over the canary's episodes; beyond it the champion before comes back."
     )
     max_stop_share: Fraction = Field(
         description="Largest share of the canary's episodes in which the guard stops the robot."

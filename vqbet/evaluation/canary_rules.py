@@ -97,8 +97,8 @@ def exceeded(rules: CanaryRules, episodes: Sequence[CanaryEpisode]) -> list[str]
     slow = [each.latency_ms for each in episodes if each.latency_ms is not None and each.latency_ms > rules.latency_ms]
     if len(slow) / total > MOST_SLOW:
         found.append(
-            f"after {so_far}, {len(slow)} had answers slower than {rules.latency_ms:g} ms, up to {max(slow):.0f} ms; at "
-            f"most half of {total} may have them (latency_ms)"
+            f"after {so_far}, {len(slow)} had answers slower than {rules.latency_ms:g} ms, up to {max(slow):.0f} ms; "
+            f"at most half of {total} may have them (latency_ms)"
         )
     return found
 

@@ -1,8 +1,8 @@
 """Canaries: whether the champion that a ledger entry made may leave its first robot.
 
-They are kept in the chain `<task>.canary` beside the ledger. A canary is `due` before the entry that makes its champion
-is written, with its rules, so that a crash in between holds a champion back instead of letting it go. It then is `begun`
-on a robot, and has an `ended` with its outcome. The registered model's tag CANARY_HEAD names the newest link.
+They are kept in the chain `<task>.canary` beside the ledger. A canary is `due`, with its rules, before the entry that
+makes its champion is written, so that a crash in between holds a champion back instead of letting it go. It is `begun`
+on a robot, and `ended` with an outcome. The registered model's tag CANARY_HEAD names the newest link.
 """
 
 from __future__ import annotations
