@@ -35,7 +35,7 @@ def resume() -> dict[str, str]:
     """Resume this project's suspended promotions whose wait is over; return a row about each."""
     with get_client(sync_client=True) as client:
         runs = [run for run in _suspended(client) if run.labels.get(PROJECT) == str(ROOT)]
-    return {f"{run.name} {str(run.id)[:8]}": _resumed(run) for run in runs}
+    return {f"{run.name} {str(run.id)[:8]}": resumed(run) for run in runs}
 
 
 def _suspended(client: SyncPrefectClient) -> Iterator[FlowRun]:
@@ -49,7 +49,7 @@ def _suspended(client: SyncPrefectClient) -> Iterator[FlowRun]:
         offset += len(found)
 
 
-def _resumed(run: FlowRun) -> str:
+def resumed(run: FlowRun) -> str:
     """Resume a run unless it still waits for the same; return a sentence on it."""
     given = inspect.signature(promote.fn).bind(**run.parameters)
     given.apply_defaults()

@@ -54,8 +54,8 @@ class Team:
         return started(self.project, command, PREFECT_SERVER_API_AUTH_STRING=LOGIN)
 
     def worker(self) -> started:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"]
-        return started(self.project, command, **self.variables)
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu", "--type", "process"]
+        return started(self.project, command, **self.variables, PREFECT_WORKER_QUERY_SECONDS="1")
 
     def vqbet(self, *argv: str) -> str:
         return self.project.run("vqbet", *argv, **self.variables).stdout
@@ -71,12 +71,16 @@ class Team:
         return True
 
     @property
+    def pools(self) -> list[str]:
+        return [name for (name,) in self._rows("SELECT name FROM work_pool")]
+
+    @property
     def runs(self) -> list[tuple[str, str]]:
-        """Name and message of the state of every run of `promote`, by the server's own database."""
+        """Name and message of the state of every run of `promote/by-hand`, by the server's own database."""
         return self._rows(
             "SELECT flow_run.state_name, flow_run_state.message FROM flow_run "
             "JOIN flow ON flow.id = flow_run.flow_id LEFT JOIN flow_run_state ON flow_run_state.id = flow_run.state_id "
-            "WHERE flow.name = 'promote'"
+            "WHERE flow.name = 'promote' AND flow_run.deployment_id IS NOT NULL"
         )
 
     @property
@@ -136,15 +140,15 @@ def test_a_promotion_waits_without_a_process_and_over_a_crash_of_the_server(proj
     with ExitStack() as stack:
         with team.server() as server:
             until(team.answers)
-            team.prefect("work-pool", "create", "cpu", "--type", "process")
+            worker = stack.enter_context(team.worker())  # makes the pool
+            until(lambda: team.pools == ["cpu"])
             team.prefect("deploy", "--name", "by-hand", "--prefect-file", "infra/prefect.yaml")
             team.prefect("deployment", "run", "promote/by-hand")
-            worker = stack.enter_context(team.worker())
             until(lambda: team.is_in("Suspended", worker.pid))
             assert re.fullmatch(FIRST, team.message)
             server.kill()
         assert not team.answers()
-        stack.enter_context(team.server())
+        server = stack.enter_context(team.server())
         until(team.answers)
         still_waits(team)
         asks(project, ["simulated"], approvals=1)
@@ -154,15 +158,15 @@ def test_a_promotion_waits_without_a_process_and_over_a_crash_of_the_server(proj
         project.here("approve", "blockpush", "--why", "seen on the robot")
         assert re.search(r"promote blockpush \w{8} +resumed$", team.vqbet("flow", "resume"), re.MULTILINE)
         until(lambda: team.is_in("Completed", worker.pid))
-        assert "none of this project" in team.vqbet("flow", "resume")
+        for process in (worker, server):
+            process.kill()  # at once, since nothing is left to be done
     is_promoted(project, team)
 
 
 def still_waits(team: Team) -> None:
-    """What is missing is on the run page, and the run stays as it is, after the crash as before."""
-    before = team.runs
-    assert re.search(FIRST, team.vqbet("flow", "resume"))
-    assert team.runs == before
+    """The run is as it was before the crash, and its page says what is missing."""
+    assert [name for name, _ in team.runs] == ["Suspended"]
+    assert re.fullmatch(FIRST, team.message)
     assert team.page.startswith("# blockpush waits\n\n- robot trials: candidate ")
     for command in ("plan", "run", "judge"):
         assert f"vqbet trials {command} blockpush" in team.page

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -24,6 +27,7 @@ class Team:
     """A registry with one candidate, and what the team's params.yaml asks."""
 
     folder: Path
+    home: Path
     digest: str
 
     def seal(self, plan: str, outcome: str = "", *, robot: bool = False, champion: str = "") -> None:
@@ -65,7 +69,7 @@ def ask(asked: TaskParams, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 def team(home: Path, tmp_path: Path) -> Team:
     [(version, digest)] = registered(tmp_path, "one")
     registry.set_candidate("tiny", version)
-    return Team(tmp_path, digest)
+    return Team(tmp_path, home, digest)
 
 
 def test_nothing_where_the_verdict_is_enough(team: Team, ask: Callable[..., None]) -> None:
@@ -148,7 +152,7 @@ def test_an_approval_that_expires_is_waited_for_again(team: Team, ask: Callable[
 
 def test_the_trainer_is_not_counted(team: Team, ask: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     ask(["simulated"], approvals=1, four_eyes=True)
-    monkeypatch.setattr(release, "trainers", lambda root, task: {"ann"})
+    monkeypatch.setattr(release, "trainers", lambda root, task, digest: {"ann"})
     team.seal(PLAYED, "PROMOTE")
     team.approve("ann", PLAYED)
     assert len(team.missing()) == 1
@@ -169,3 +173,21 @@ def test_a_task_or_a_candidate_that_is_not_there(team: Team, ask: Callable[..., 
     ask(["robot"])
     with pytest.raises(RegistryError, match="tiny/7"):
         team.missing(7)
+
+
+@pytest.mark.slow
+def test_a_run_whose_wait_has_not_changed_is_not_resumed(team: Team, ask: Callable[..., None]) -> None:
+    """Prefect is not asked at all; likewise where nobody can say what is missing."""
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Suspended
+
+    from flows import resume
+
+    ask(["robot"])
+    message = waiting.told("tiny", team.missing())
+    run = FlowRun(flow_id=uuid4(), parameters={"task_name": "tiny"}, state=Suspended(message=message))
+    assert resume.resumed(run) == message
+    registry.Attempts("tiny").seal_plan(team.digest, TRIALS, {})
+    with closing(sqlite3.connect(team.home / "ledger.db")) as database, database:
+        database.execute("UPDATE vqbet_ledger SET line = replace(line, 'plan', 'none')")
+    assert resume.resumed(run).startswith("still suspended, since what it waits for cannot be read: ")

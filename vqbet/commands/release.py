@@ -10,7 +10,7 @@ from typing import Any
 
 from vqbet import bundle, registry, signing, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.commands import bounds, origin, publication, recheck
+from vqbet.commands import bounds, canary_due, origin, publication, recheck
 from vqbet.commands.trials import accepted
 from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
 from vqbet.evaluation.gate import Verdict
@@ -102,10 +102,12 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     barred = trainers(root, task, digest) if asked.four_eyes and asked.approvals else ()
     said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
     said |= {"approvals": asked.approvals, "barred": barred}
-    checked = ""
+    checked, number = "", 0
     if registry.admit(task, version, **said):
         checked = _checked(root, task, proof, played, watch)
+        number = canary_due.require(root, task, verdict.candidate)
     entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
+    canary_due.confirm(root, entry, number)
     return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
 
 
@@ -181,19 +183,21 @@ def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict, which the ledger records permanently."""
     registry.check()
     version = _version(task, candidate)
-    unchanged(task, version)
+    digest = unchanged(task, version).digest
     place = bounds.committed(root, task).promotion.publish
+    number = canary_due.require(root, task, digest)
     entry = registry.force(task, version, who=signing.who(), why=why)
+    canary_due.confirm(root, entry, number)
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
-def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
-    """Make the previous champion the champion again."""
+def rollback(root: Path, task: str, *, why: str, of: str = "") -> dict[str, str]:
+    """Make the previous champion the champion again. of: hash of the only entry that may be undone; empty: any."""
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
     place = bounds.committed(root, task).promotion.publish
-    entry = registry.rollback(task, why, signing.who())
+    entry = registry.rollback(task, why, signing.who(), of=of)
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
@@ -207,7 +211,8 @@ def show(reference: str) -> dict[str, str]:
     """Return rows about a registered policy: its data, its verdict, and every attempt at a verdict."""
     registry.check()
     rows = registry.show(reference)
-    return rows | sealing.sought(rows["model"].split("/")[0], rows["digest"])
+    task, version = rows["model"].split("/")
+    return rows | canary_due.by_entry(task, int(version)) | sealing.sought(task, rows["digest"])
 
 
 def history(task: str, at: str = "") -> list[dict[str, str]]:
@@ -222,7 +227,8 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
-    return [described(entry, by) for entry, by in zip(entries, registry.signers(task, entries), strict=True)]
+    parts = zip(entries, registry.signers(task, entries), canary_due.rows(task, entries), strict=True)
+    return [described(entry, by) | canary for entry, by, canary in parts]
 
 
 def described(entry: LedgerEntry, signer: str) -> dict[str, str]:

@@ -400,6 +400,30 @@ class PromotionParams(Section):
     )
 
 
+class CanaryParams(Section):
+    """Limits of the first episodes of a new champion, on one robot; a promotion seals them beforehand."""
+
+    episodes: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="Number of episodes of a new champion on one robot (`vqbet canary`), before `vqbet serve` gives it "
+        "to the others; until then they keep the champion before it. 0: all robots get it at once. What is committed "
+        "at the promotion counts."
+    )
+    max_hold_share: Fraction = Field(
+        description="Largest share of an episode's control steps at which the guard refuses the action, on average "
+        "over the canary's episodes; beyond it the champion before comes back."
+    )
+    max_stop_share: Fraction = Field(
+        description="Largest share of the canary's episodes in which the guard stops the robot."
+    )
+    max_intervention_share: Fraction = Field(
+        description="Largest share of the canary's episodes in which a person takes over."
+    )
+    latency_ms: Positive = Field(
+        description="Milliseconds that 99 of 100 answers of an episode may take, as the robot sees them; the champion "
+        "before comes back if more than half of the canary's episodes are slower."
+    )
+
+
 class DriftParams(Section):
     """Distances of new demonstrations from the champion's beyond which a new tokenizer or policy is advised."""
 
@@ -429,6 +453,7 @@ class TaskParams(Section):
     evaluate: EvaluateParams
     gate: GateParams
     promotion: PromotionParams
+    canary: CanaryParams
     drift: DriftParams
     trials: TrialsParams
 

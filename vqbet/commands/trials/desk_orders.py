@@ -19,7 +19,7 @@ from vqbet.serving.trial_line import Arms, SignedStatement
 HEX = re.compile("[0-9a-f]{12,}")  # digests, and beginnings of them
 
 
-class Line(Protocol):
+class ServerLine(Protocol):
     """The part of `trial_line.TrialLine` that a desk calls."""
 
     def arms(self) -> Arms: ...
@@ -34,15 +34,15 @@ class Lines:
     """Two connections to the policy server: for orders, and to see whether it is there. url: for the robot."""
 
     url: str
-    orders: Line
-    watch: Line
+    orders: ServerLine
+    watch: ServerLine
 
     def close(self) -> None:
         self.orders.close()
         self.watch.close()
 
 
-def ordered(plan: TrialPlan, blinding: Blinding, trial: Trial, line: Line) -> dict[str, Any]:
+def ordered(plan: TrialPlan, blinding: Blinding, trial: Trial, line: ServerLine) -> dict[str, Any]:
     """Order a trial at the server, and return nonce, statement and signature, verified.
 
     The server must have the policies of all arms: one that lacks an arm would refuse that arm's trials only, and tell
