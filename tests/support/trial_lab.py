@@ -58,6 +58,7 @@ GATE = {
     "margin": 0.2,
     "floor": 0.5,
 }
+DATA = f"{'d' * 32}.dir"
 SPEC = synthetic(1).spec
 
 
@@ -147,7 +148,7 @@ class Lab:
         verdict = gate.decide(plan, arms)
         gate.write(folder / "verdict.json", verdict)
         assert (verdict.outcome == "PROMOTE") == better, verdict.reason
-        facts = {"machine": environment.machine()}
+        facts = {"machine": environment.machine(), "store": "0" * 64, "data_version": DATA}
         proof = evidence.pack(Paths(self.root, TASK).verdicts, {p.name: p for p in folder.iterdir()}, facts)
         registry.Attempts(TASK).seal_plan(plan.candidate, plan.sha256, plan.to_json())
         registry.Attempts(TASK).seal_verdict(
@@ -169,7 +170,7 @@ def _played(plan: Plan, name: str, chance: float, digests: Mapping[str, str]) ->
 def made(root: Path, *, champion: bool = True) -> None:
     """Make the project; the environment must be that of `entered`."""
     people.repository(root)
-    (root / "data.dvc").write_text(f"outs:\n- md5: {'d' * 32}.dir\n  nfiles: 1\n  size: 1\n  hash: md5\n  path: data\n")
+    (root / "data.dvc").write_text(f"outs:\n- md5: {DATA}\n  nfiles: 1\n  size: 1\n  hash: md5\n  path: data\n")
     lab = Lab(root, "", "")
     lab.edit(gate=GATE, trials=TRIALS)
     first = lab.register(16)

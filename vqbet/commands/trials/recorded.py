@@ -44,7 +44,11 @@ def films(root: Path, entry: LedgerEntry) -> str:
     if not counted:
         return ""
     there, page = _home(root, entry, counted), _session(root, entry, counted).path / "page" / "index.html"
-    kept = f"recordings in {there}" if there else "recordings are not on this machine, the evidence has their manifests"
+    kept = (
+        f"recordings in {there}"
+        if there
+        else "recordings are not in the session's folder, the evidence has their manifests"
+    )
     return f"{kept}; films on {page}" if page.is_file() else kept
 
 
