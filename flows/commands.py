@@ -1,4 +1,4 @@
-"""Command line of `vqbet flow demo|ingest|pipeline|promote|ui`, on one embedded server per command."""
+"""Command line of `vqbet flow demo|ingest|pipeline|promote|resume|ui`, on one embedded server per command."""
 
 from __future__ import annotations
 
@@ -64,6 +64,22 @@ def promote(
     from flows import promote as promotion
 
     console.table(promotion.promote(task, candidate, why))
+
+
+@app.command()
+def resume() -> None:
+    """Resume suspended promotions of $PREFECT_API_URL whose robot trials or approvals are there now."""
+    from vqbet.contract import ConfigError
+
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError(
+            "PREFECT_API_URL: is not set; only promotions by a deployment on a team's Prefect server are suspended, "
+            "see infra/prefect.yaml"
+        )
+    _serve()
+    from flows import resume as resumption
+
+    console.table(resumption.resume() or {"suspended promotions": "none of this project"})
 
 
 @app.command()

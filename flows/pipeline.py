@@ -11,7 +11,7 @@ from prefect.tasks import Task
 
 from flows import ROOT
 from vqbet import config, versions
-from vqbet.commands import console, release
+from vqbet.commands import bounds, console, release, waiting
 from vqbet.stages import artifacts, runner, sealing
 from vqbet.stages.paths import Paths
 
@@ -52,10 +52,16 @@ def register(task_name: str) -> dict[str, str]:
 
 @task(task_run_name="promote {task_name}")
 def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
-    """Move the champion alias if the verdict allows it. A verdict other than PROMOTE is a result, not a failure."""
+    """Move the champion alias if the verdict allows it.
+
+    A verdict other than PROMOTE is a result, not a failure; likewise trials and approvals that are missing.
+    """
     verdict = artifacts.read_object(Paths(ROOT, task_name).gate / "verdict.json", outcome=str, reason=str)
-    if candidate == 0 and verdict["outcome"] != "PROMOTE":
+    simulated = "simulated" in bounds.committed(ROOT, task_name).gate.evidence
+    if candidate == 0 and simulated and verdict["outcome"] != "PROMOTE":
         return {"promoted": "no", "verdict": verdict["outcome"], "why": verdict["reason"]}
+    if awaited := waiting.missing(ROOT, task_name, candidate):
+        return {"promoted": "no", "why": waiting.told(task_name, awaited)}
     return release.promote(ROOT, task_name, candidate=candidate, why=why, watch=console.watch())
 
 

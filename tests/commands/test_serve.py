@@ -190,7 +190,7 @@ def test_the_child_says_each_bundle_and_each_error_once(project: Path) -> None:
         return act is None
 
     said: list[str] = []
-    serve.follow("synthetic@champion", project / "scratch", every_s=0.0, say=said.append, ended=ended)
+    serve.follow(serve.Followed("synthetic@champion", 0.0), project / "scratch", say=said.append, ended=ended)
     assert ["error" in said[0], *(digest in line for digest, line in zip((one, two), said[1:], strict=True))] == [
         True
     ] * 3

@@ -50,7 +50,7 @@ def test_the_deployments_run_on_a_server_and_a_worker(project: Project, server: 
     assert f"that server has its own pages: {server.removesuffix('/api')}" in refused.stderr
     project.run("prefect", "work-pool", "create", "cpu", "--type", "process", **team)
     told = project.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml", **team)
-    for name in ("pipeline/nightly", "ingest/on-demand", "promote/by-hand"):
+    for name in ("pipeline/nightly", "ingest/on-demand", "promote/by-hand", "resume/waiting"):
         assert name in told.stdout.replace("\n", "")
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"]
     with started(project, worker, **team):

@@ -408,7 +408,7 @@ class TestRecords:
         assert first["observation"]["state"].dtype == np.float32
         assert np.array_equal(first["asked"], first["sent"])
         assert (first["verdict"], first["reason"], first["intervened"]) == ("pass", "", False)
-        assert first["signals"] == {"entropy": 0.5}
+        assert first["signals"] == {"entropy": 0.5, "latency_ms": 0.0}
         assert (person["intervened"], person["sent"].tolist()) == (True, [0.5] * 3)
         assert person["asked"] is not None, "what the policy would have done"
         assert (held["verdict"], held["reason"], held["asked"]) == ("hold", "deadline", None)

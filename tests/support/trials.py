@@ -166,11 +166,13 @@ class Bench:
             self.enter(trial, outcome(trial))
 
 
-def proof(plan: TrialPlan, blinding: Blinding, trial: Trial, *, nonce: str, **fields: str) -> dict[str, Any]:
-    """Return what a server says of a trial. fields: of its statement that are wrong."""
+def proof(
+    plan: TrialPlan, blinding: Blinding, trial: Trial, *, nonce: str, wrong: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what a server says of a trial. wrong: fields of its statement."""
     commitment = blinding.commitment(trial.code, plan.arms[trial.slot.arm])
     said = {"plan": plan.sha256, "trial": trial.code, "robot": plan.robot, "nonce": nonce, "commitment": commitment}
-    statement = Statement(**{**said, "when": "2026-01-01T00:00:00+00:00", **fields})
+    statement = Statement(**{**said, "when": "2026-01-01T00:00:00+00:00", **(wrong or {})})
     return {"nonce": nonce, "statement": statement.to_json(), "signature": key().sign(statement.content())}
 
 

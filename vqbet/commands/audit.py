@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vqbet import registry, signing
 from vqbet.commands import publication, release
+from vqbet.commands.trials import recorded
 from vqbet.contract import VqbetError
 from vqbet.registry import LedgerEntry, chain
 from vqbet.stages import kept, verdicts
@@ -54,12 +55,15 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[AuditFindi
     for entry in entries:
         if entry.action == "promote":
             checks.append((f"entry {entry.seq}, evidence", partial(_evidence, root, entry), None))
+            checks.append((f"entry {entry.seq}, recordings", partial(recorded.fault, root, entry), None))
         if entry.approved:
             checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry), None))
     with watch.bar(f"{task}: audit") as advance:
         for number, looked in enumerate(checks, start=1):
             found.append(_looked(*looked))
             advance(number, len(checks), {})
+    found += [note for entry in entries if (note := _films(root, entry)) is not None]
+    found.append(_canary(task))
     found += _published(root, task)
     found += [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
     return [*found, _looked_on("signatures", partial(_signatures, task, entries))]
@@ -75,6 +79,8 @@ def _chains(task: str) -> tuple[list[AuditFinding], list[LedgerEntry]]:
     found += [AuditFinding(f"approvals, entry {number}", fault) for number, (_, fault) in links if fault]
     attempts = chain.examined(f"{task}.attempts")
     found += [AuditFinding(f"attempts, entry {one.number}", one.fault) for one in attempts if one.fault]
+    canaries = chain.examined(f"{task}.canary")
+    found += [AuditFinding(f"canaries, link {one.number}", one.fault) for one in canaries if one.fault]
     return found, [one.entry for one in examined if one.entry is not None]
 
 
@@ -82,6 +88,21 @@ def _bereft(task: str) -> str:
     """Return ""; raise RegistryError where the registry has a champion without a ledger entry."""
     registry.refuse_without_ledger(task)
     return ""
+
+
+def _canary(task: str) -> AuditFinding:
+    """Return a finding on the canary of the champion: failed and not rolled back, or a note about one that waits."""
+    try:
+        _, held = registry.released(task)
+        canary = registry.Canaries(task).of(held) if held else None
+    except VqbetError as error:
+        return AuditFinding("canary", str(error))
+    if held is None or canary is None:
+        return AuditFinding("canary")
+    said = f"entry {held.seq}: {canary.sentence()}"
+    if canary.outcome:
+        return AuditFinding("canary", f"{said}; it is still champion: vqbet canary {task} rolls it back")
+    return AuditFinding("canary", note=said)
 
 
 def _published(root: Path, task: str) -> list[AuditFinding]:
@@ -156,6 +177,12 @@ def _evidence(root: Path, entry: LedgerEntry) -> str:
     if about != ("PROMOTE", entry.digest, entry.previous_digest):
         return f"verdict {entry.evidence[:12]} says {verdict.outcome} about other policies than this entry"
     return ""
+
+
+def _films(root: Path, entry: LedgerEntry) -> AuditFinding | None:
+    """Return where the films of a promotion's robot trials are; None where it rests on no trials."""
+    said = recorded.films(root, entry) if entry.action == "promote" else ""
+    return AuditFinding(f"entry {entry.seq}, films", note=said) if said else None
 
 
 def _approvals(entry: LedgerEntry) -> str:

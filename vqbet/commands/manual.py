@@ -13,7 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
-    "Robot": ("export", "serve", "fetch", "simrobot", "trials"),
+    "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
     "All of it, on a schedule": ("flow",),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -56,7 +56,18 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "vqbet simrobot blockpush --episodes 20 --record recordings",
         "vqbet simrobot blockpush --realtime --fault latency=0.05 --fault drop=0.02 --fault person=0.5",
     ),
-    "serve": ("vqbet serve blockpush@champion", "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0"),
+    "serve": (
+        "vqbet serve blockpush@champion",
+        "VQBET_TOKEN=... vqbet serve robots/blockpush --host 0.0.0.0",
+        "vqbet serve blockpush@champion --canary --port 8001",
+    ),
+    "canary": (
+        "vqbet canary blockpush --robot arm-3 --recordings recordings",
+        "vqbet canary blockpush --robot arm-3 --recordings recordings --follow",
+    ),
+    "trials plan": ("vqbet trials plan blockpush", "vqbet trials plan blockpush --robot arm-3"),
+    "trials judge": ("vqbet trials judge blockpush", "vqbet trials judge blockpush --recordings recordings"),
+    "trials status": ("vqbet trials status blockpush",),
     "trials serve": (
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush",
         "VQBET_DESK_TOKEN=... vqbet trials serve blockpush --plan plan.json --arm one --arm two --server-key key.pem",

@@ -79,7 +79,8 @@ def _attempt(paths: Paths) -> int:
     """Return the number of the next attempt on the policy in the artefacts; 1 before its first gate."""
     if registry.empty() or not paths.policy.exists():
         return 1
-    made = len(registry.Attempts(paths.task).of(bundle.read(paths.policy).digest))
+    before = registry.Attempts(paths.task).of(bundle.read(paths.policy).digest)
+    made = sum(not one.on_robot for one in before)
     return min(made + 1, MOST_ATTEMPTS)
 
 

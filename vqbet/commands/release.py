@@ -10,14 +10,18 @@ from typing import Any
 
 from vqbet import bundle, registry, signing, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.commands import bounds, origin, publication, recheck
+from vqbet.commands import bounds, canary_due, origin, publication, recheck
+from vqbet.commands.trials import accepted
 from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
+from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan
 from vqbet.files import reading
 from vqbet.registry import LedgerEntry, Signature, Version
 from vqbet.stages import artifacts, kept, sealing, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+
+SIMULATED, ROBOT = "simulated", "robot"  # kinds of evidence, as in gate.evidence
 
 
 def register(root: Path, task: str) -> dict[str, str]:
@@ -38,13 +42,9 @@ def register(root: Path, task: str) -> dict[str, str]:
     bucket = storage.configured()
     if bucket is not None:
         bucket.check()
-    proof, verdict = sealing.sealed(root, task)
-    _as_made(root, task)
-    registry.attach(proof, paths.report / "index.html")
-    stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
+    judged, stored = _judged(root, task, bucket)
     trained_on = policy.provenance["data"]
     common = {"store": trained_on, "demonstrations": origin.told(paths, trained_on), **worktree.tags(root)}
-    judged = {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}
     tokenizer_version = _register_tokenizer(paths, tokenizer, common)
     version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
     registry.set_candidate(task, version)
@@ -54,6 +54,17 @@ def register(root: Path, task: str) -> dict[str, str]:
         "digest": policy.digest,
         **stored,
     }
+
+
+def _judged(root: Path, task: str, bucket: storage.Bucket | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return tags of the simulated verdict, and where its evidence was stored; empty where none is asked for."""
+    if SIMULATED not in bounds.committed(root, task).gate.evidence:
+        return {}, {}
+    paths, (proof, verdict) = Paths(root, task), sealing.sealed(root, task)
+    _as_made(root, task)
+    registry.attach(proof, paths.report / "index.html")
+    stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}
+    return {"verdict": f"{verdict.outcome}: {verdict.reason}", "evidence": proof, **stored}, stored
 
 
 def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]) -> int:
@@ -67,36 +78,59 @@ def _register_tokenizer(paths: Paths, tokenizer: Bundle, tags: Mapping[str, str]
 
 
 def _register_policy(paths: Paths, policy: Bundle, tags: Mapping[str, str]) -> int:
-    score = artifacts.read_metrics(paths.metrics("evaluate"), "score", "score_low", "score_high")
-    scored = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
-    tags = {**tags, "digest": policy.digest, "score": scored}
+    score = artifacts.read_metrics(paths.metrics("evaluate"))
+    tags = {**tags, "digest": policy.digest}
+    if "score" in score:  # not where the task has no world
+        tags["score"] = f"{score['score']:.3f} ({score['score_low']:.3f} to {score['score_high']:.3f})"
     return registry.register(paths.task, paths.policy, tags=tags, spec=policy.spec)
 
 
 def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) -> dict[str, str]:
     """Move the champion alias to `candidate` (0: the alias candidate) if the verdict in the artefacts allows it.
 
-    The verdict must be sealed by a gate under the bounds of the committed params.yaml, the artefacts must match
-    dvc.lock, and a replayed random sample of the episodes must equal its records. Raises PipelineError, GateError or
-    RegistryError otherwise.
+    Each kind of evidence that `gate.evidence` asks for must be a verdict PROMOTE, sealed under the bounds of the
+    committed params.yaml. Simulated: the artefacts must match dvc.lock, and a replayed random sample of the episodes
+    must equal its records. Robot: see `trials.accepted`. Raises PipelineError, GateError or RegistryError otherwise.
     """
     registry.check()
     asked = bounds.committed(root, task).promotion
     worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
     version = _version(task, candidate)
-    unchanged(task, version)
+    digest = unchanged(task, version).digest
+    proof, verdict, played = _evidence(root, task, digest)
+    publication.ready(root, asked.publish)
+    barred = trainers(root, task, digest) if asked.four_eyes and asked.approvals else ()
+    said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
+    said |= {"approvals": asked.approvals, "barred": barred}
+    checked, number = "", 0
+    if registry.admit(task, version, **said):
+        checked = _checked(root, task, proof, played, watch)
+        number = canary_due.require(root, task, verdict.candidate)
+    entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
+    canary_due.confirm(root, entry, number)
+    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
+
+
+def _evidence(root: Path, task: str, candidate: str) -> tuple[str, Verdict, str]:
+    """Return the id and the verdict that a promotion of this digest rests on, and the id of its simulated episodes.
+
+    The last id is "" where no episode was simulated. Raises GateError where a kind that is asked for is missing.
+    """
+    kinds = bounds.committed(root, task).gate.evidence
+    if ROBOT in kinds:
+        proof, verdict, plan = accepted.verdict(root, task, candidate)
+        return proof, verdict, plan.after
     proof, verdict = sealing.sealed(root, task)
     _as_made(root, task)
     bounds.check(root, task, Plan.read(Paths(root, task).gate / "plan.json"))
-    publication.ready(root, asked.publish)
-    barred = _trainers(root, task) if asked.four_eyes and asked.approvals else ()
-    said: dict[str, Any] = {"verdict": verdict.to_json(), "evidence": proof}
-    said |= {"approvals": asked.approvals, "barred": barred}
-    checked = ""
-    if registry.admit(task, version, **said):
-        checked = recheck.run(root, task, proof, watch) or _vouched(task, proof)
-    entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
-    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
+    return proof, verdict, proof
+
+
+def _checked(root: Path, task: str, proof: str, played: str, watch: Watch) -> str:
+    """Return a sentence on how the evidence was checked: simulated episodes again, robot trials by their proofs."""
+    said = (recheck.run(root, task, played, watch) or _vouched(task, played)) if played else ""
+    proved = "" if played == proof else "statements and recordings of the robot trials verified"
+    return "; ".join(filter(None, [said, proved]))
 
 
 def _as_made(root: Path, task: str) -> None:
@@ -124,15 +158,18 @@ def _vouched(task: str, proof: str) -> str:
 def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
     """Approve the verdict in the artefacts, as this user and for promotion.approval_hours."""
     registry.check()
-    proof, verdict = sealing.sealed(root, task)
-    asked = bounds.committed(root, task).promotion
+    asked = bounds.committed(root, task)
+    if ROBOT in asked.gate.evidence:
+        proof, verdict, _ = _evidence(root, task, registry.resolve(f"{task}@{registry.CANDIDATE}").digest)
+    else:
+        proof, verdict = sealing.sealed(root, task)
     who = signing.who()
-    if asked.four_eyes and who in _trainers(root, task):
+    if asked.promotion.four_eyes and who in trainers(root, task, verdict.candidate):
         raise RegistryError(
             f"{task}: {who} trained candidate {verdict.candidate[:12]}, and promotion.four_eyes asks for the approval "
             "of somebody else"
         )
-    given = registry.approve(task, proof, who=who, why=why, hours=asked.approval_hours)
+    given = registry.approve(task, proof, who=who, why=why, hours=asked.promotion.approval_hours)
     return {
         "approved": f"{verdict.outcome}: {verdict.reason}",
         "evidence": given.evidence,
@@ -146,19 +183,21 @@ def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict, which the ledger records permanently."""
     registry.check()
     version = _version(task, candidate)
-    unchanged(task, version)
+    digest = unchanged(task, version).digest
     place = bounds.committed(root, task).promotion.publish
+    number = canary_due.require(root, task, digest)
     entry = registry.force(task, version, who=signing.who(), why=why)
+    canary_due.confirm(root, entry, number)
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
-def rollback(root: Path, task: str, *, why: str) -> dict[str, str]:
-    """Make the previous champion the champion again."""
+def rollback(root: Path, task: str, *, why: str, of: str = "") -> dict[str, str]:
+    """Make the previous champion the champion again. of: hash of the only entry that may be undone; empty: any."""
     registry.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
     place = bounds.committed(root, task).promotion.publish
-    entry = registry.rollback(task, why, signing.who())
+    entry = registry.rollback(task, why, signing.who(), of=of)
     return described(entry, _signer(entry)) | publication.after(root, task, place)
 
 
@@ -172,7 +211,8 @@ def show(reference: str) -> dict[str, str]:
     """Return rows about a registered policy: its data, its verdict, and every attempt at a verdict."""
     registry.check()
     rows = registry.show(reference)
-    return rows | sealing.sought(rows["model"].split("/")[0], rows["digest"])
+    task, version = rows["model"].split("/")
+    return rows | canary_due.by_entry(task, int(version)) | sealing.sought(task, rows["digest"])
 
 
 def history(task: str, at: str = "") -> list[dict[str, str]]:
@@ -187,7 +227,8 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
     if at:
         moment = _moment(at)
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
-    return [described(entry, by) for entry, by in zip(entries, registry.signers(task, entries), strict=True)]
+    parts = zip(entries, registry.signers(task, entries), canary_due.rows(task, entries), strict=True)
+    return [described(entry, by) | canary for entry, by, canary in parts]
 
 
 def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
@@ -217,12 +258,15 @@ def _signer(entry: LedgerEntry) -> str:
     return registry.signers(entry.task, [entry])[0]
 
 
-def _trainers(root: Path, task: str) -> set[str]:
-    """Return who trained the policy in the artefacts, its tokenizer and its prior.
+def trainers(root: Path, task: str, digest: str) -> set[str]:
+    """Return who trained a policy, its tokenizer and its prior: the one in the artefacts, or a registered one.
 
     Raises RegistryError where no run names the trainer of a part.
     """
     policy = bundle.read(Paths(root, task).policy)
+    if policy.digest != digest:
+        with tempfile.TemporaryDirectory() as folder:
+            policy = bundle.read(registry.download(registry.by_digest(task, digest), Path(folder) / "bundle"), digest)
     found = registry.trainers(task, policy.digest)
     for part in ("tokenizer", "prior"):
         digest = str(policy.provenance.get(part, ""))

@@ -1,4 +1,4 @@
-"""Command line of `vqbet export|serve|fetch|simrobot`, the verbs of the robot; modules of these names do the work."""
+"""Command line of `vqbet export|serve|canary|fetch|simrobot`, the robot's verbs; modules of these names do the work."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vqbet.commands import console
 from vqbet.commands.project import root
 
 robot = typer.Typer()
+ROLLED_BACK, OPEN = 3, 4  # exit codes of `canary`
 Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 
 
@@ -43,6 +44,7 @@ def serve(
     grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the ledger")] = 10.0,
     singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
+    canary: Annotated[bool, typer.Option("--canary", help="a champion whose canary has not passed, too")] = False,
 ) -> None:
     """Serve a policy to robots, by websocket as openpi's clients speak it; follow the champion of the ledger."""
     from vqbet.commands import serve as command
@@ -62,7 +64,28 @@ def serve(
         idle_s=idle,
         grace_s=grace,
     )
-    command.run(policy, digest or None, options, console.say, every_s=every)
+    command.run(policy, digest or None, options, console.say, every_s=every, canary=canary)
+
+
+@robot.command()
+def canary(
+    task: Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")],
+    robot: Annotated[str, typer.Option(help="the robot's name in its recordings")],
+    recordings: Annotated[Path, typer.Option(help="folder of its recordings, as the robot's recorder writes it")],
+    follow: Annotated[bool, typer.Option("--follow", help="wait for recordings until it is decided")] = False,
+) -> None:
+    """Judge a new champion by its first episodes on one robot: release it to all, or roll it back at once.
+
+    The limits are those of section `canary` that were committed at the promotion. Exit code 3: rolled back; 4: more
+    episodes are needed.
+    """
+    from vqbet.commands import canary as command
+    from vqbet.registry import FAILED
+
+    report = command.run(root(), task, robot=robot, folder=recordings, follow=follow, say=console.say)
+    console.table(report.rows)
+    if report.outcome in (FAILED, command.OPEN):
+        raise typer.Exit(ROLLED_BACK if report.outcome == FAILED else OPEN)
 
 
 @robot.command()

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vqbet import bundle, policies
 from vqbet.commands.load import check_folder, is_reference
@@ -25,12 +25,25 @@ from vqbet.environment import threads
 from vqbet.serving.seats import Served
 from vqbet.serving.server import Server, ServerOptions
 
+if TYPE_CHECKING:
+    from vqbet.registry import Version
+
 EVERY_S = 10.0  # between two looks at the ledger
 FIRST_S = 120.0  # for the first answer of the registry
 STOPPING_S = 5.0  # for the child to end
 TOKEN = "VQBET_TOKEN"
 MOST_LINE = 1 << 16
+CHAMPION = "champion"
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A reference to the registry, and how it is followed. canary: serve a champion before its canary has passed."""
+
+    reference: str
+    every_s: float
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +55,27 @@ class Found:
     reference: str
 
 
-def run(policy: str, digest: str | None, options: ServerOptions, say: Say, *, every_s: float = EVERY_S) -> None:
+def run(
+    policy: str,
+    digest: str | None,
+    options: ServerOptions,
+    say: Say,
+    *,
+    every_s: float = EVERY_S,
+    canary: bool = False,
+) -> None:
     """Serve a registered policy or the bundle in a folder until SIGTERM or SIGINT.
 
     digest: of the only bundle that may be served, None for any. A champion or candidate is followed: when the ledger
-    names another one, robots get it from their next episode on. every_s: between two looks at the ledger. Raises
-    VqbetError where nothing can be served.
+    names another one, robots get it from their next episode on. every_s: between two looks at the ledger. canary:
+    serve a champion that waits for its canary; else the champion before it is served. Raises VqbetError where nothing
+    can be served.
     """
+    if canary and not policy.endswith(f"@{CHAMPION}"):
+        raise RegistryError(f"{policy}: --canary is for a task's champion, such as blockpush@champion; leave it out")
     if is_reference(policy):
-        asyncio.run(_registered(policy, digest, options, say, every_s))
+        followed = Followed(policy, every_s, canary=canary)
+        asyncio.run(_registered(followed, digest, options, say))
     else:
         asyncio.run(_alone(policy, digest, options, say))
 
@@ -76,35 +101,71 @@ def fetch(reference: str, folder: Path) -> dict[str, str]:
         "policy": f"{version.name}/{version.version}",
         "digest": version.digest,
         "folder": str(folder),
+        **_held(reference),
         "serve it": f"vqbet serve {folder} --digest {version.digest}",
     }
 
 
-def follow(reference: str, into: Path, *, every_s: float, say: Say, ended: Callable[[float], bool]) -> None:
-    """Say a line of JSON for every new bundle of `reference`, downloaded into a folder of `into`, and for every error.
+def _held(reference: str) -> dict[str, str]:
+    """Return a row where the reference is a champion that waits for its canary."""
+    from vqbet import registry
+
+    task, _, alias = reference.partition("@")
+    held = registry.released(task)[1] if alias == CHAMPION else None
+    return {"canary": f"has not passed; for one robot, until vqbet canary {task} has released it"} if held else {}
+
+
+def follow(followed: Followed, into: Path, *, say: Say, ended: Callable[[float], bool]) -> None:
+    """Say a line of JSON for every new bundle, downloaded into a folder of `into`, and for every error and note.
 
     Runs in the child until `ended`, which waits for at most its seconds, returns true.
     """
     from vqbet import environment, registry
 
     environment.prepare()
-    known, complaint = "", ""
+    known, told = "", ""
     while True:
         try:
-            version = registry.resolve(reference)
+            version, note = _served(followed)
+            if note and note != told:
+                say(json.dumps({"note": note}))
+            told = note
             if version.digest != known:
                 folder = into / version.digest
                 shutil.rmtree(folder, ignore_errors=True)
                 registry.download(version, folder)
                 say(json.dumps({"folder": str(folder), "digest": version.digest, "version": version.version}))
                 known = version.digest
-            complaint = ""
         except VqbetError as error:
-            if str(error) != complaint:
-                complaint = str(error)
-                say(json.dumps({"error": complaint}))
-        if ended(every_s):
+            if str(error) != told:
+                told = str(error)
+                say(json.dumps({"error": told}))
+        if ended(followed.every_s):
             return
+
+
+def _served(followed: Followed) -> tuple[Version, str]:
+    """Return the version to serve, and a sentence where that is not the champion, whose canary has not passed.
+
+    Raises RegistryError where there is none.
+    """
+    from vqbet import registry
+
+    version = registry.resolve(followed.reference)
+    task, _, alias = followed.reference.partition("@")
+    if alias != CHAMPION or followed.canary:
+        return version, ""
+    free, held = registry.released(task)
+    if held is None:
+        return version, ""
+    waits = f"{task}: champion {held.version} of entry {held.seq} is held back until its canary has passed"
+    serve = f"serve it to one robot: vqbet serve {followed.reference} --canary"
+    if free is None:
+        raise RegistryError(f"{waits}, and no champion was before it; {serve}")
+    before = registry.resolve(f"{task}/{free.version}")
+    if before.digest != free.digest:
+        raise RegistryError(f"{task}/{free.version}: was replaced since it was champion; {waits}; {serve}")
+    return before, f"{waits}, version {free.version} is served; {serve}"
 
 
 async def act(server: Server, ready: Callable[[int], None]) -> None:
@@ -121,10 +182,11 @@ async def _alone(policy: str, digest: str | None, options: ServerOptions, say: S
     await _serve(Found(folder, digest, folder.resolve().name), options, say, None)
 
 
-async def _registered(reference: str, digest: str | None, options: ServerOptions, say: Say, every_s: float) -> None:
+async def _registered(followed: Followed, digest: str | None, options: ServerOptions, say: Say) -> None:
+    reference = followed.reference
     with tempfile.TemporaryDirectory() as scratch:
         say(f"{reference}: asking the registry")
-        async with _following(reference, Path(scratch), every_s) as news:
+        async with _following(followed, Path(scratch), say) as news:
             async with asyncio.timeout(FIRST_S):
                 first = await anext(news, None)
             if first is None:
@@ -171,11 +233,18 @@ async def _switching(server: Server, reference: str, news: AsyncIterator[dict[st
 
 
 @asynccontextmanager
-async def _following(reference: str, into: Path, every_s: float) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """Run `follow` in a child, which ends when its input ends, as it does when this process dies."""
+async def _following(followed: Followed, into: Path, say: Say) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Run `follow` in a child, which ends when its input ends, as it does when this process dies. Notes are said."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "vqbet.commands.serve", reference, str(into), str(every_s)),
+        *(
+            "-m",
+            "vqbet.commands.serve",
+            followed.reference,
+            str(into),
+            str(followed.every_s),
+            str(int(followed.canary)),
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=MOST_LINE,
@@ -184,7 +253,7 @@ async def _following(reference: str, into: Path, every_s: float) -> AsyncIterato
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        yield _lines(child.stdout)
+        yield _lines(child.stdout, say)
     finally:
         child.stdin.close()
         try:
@@ -195,9 +264,13 @@ async def _following(reference: str, into: Path, every_s: float) -> AsyncIterato
             await child.wait()
 
 
-async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+async def _lines(stream: asyncio.StreamReader, say: Say) -> AsyncIterator[dict[str, Any]]:
     while line := await stream.readline():
-        yield json.loads(line)
+        news = json.loads(line)
+        if "note" in news:
+            say(news["note"])
+        else:
+            yield news
 
 
 def _announce(served: Served, options: ServerOptions, port: int, say: Say) -> None:
@@ -228,7 +301,7 @@ def _write(output: TextIO, line: str) -> None:
     output.flush()
 
 
-def _main(reference: str, into: str, every_s: str) -> None:
+def _main(reference: str, into: str, every_s: str, canary: str) -> None:
     """Follow in this process, which writes lines to its output and ends with its input."""
     import select
 
@@ -240,7 +313,8 @@ def _main(reference: str, into: str, every_s: str) -> None:
         return bool(readable)
 
     with suppress(BrokenPipeError):
-        follow(reference, Path(into), every_s=float(every_s), say=lambda line: _write(output, line), ended=ended)
+        followed = Followed(reference, float(every_s), canary=canary == "1")
+        follow(followed, Path(into), say=lambda line: _write(output, line), ended=ended)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from vqbet.tasks import Score, Task
 SHOWN = {  # of each stage's metrics
     "validate": ("episodes", "steps"),
     "tokenizer": ("mean_error_over_std",),
-    "evaluate": ("episodes", "score", "score_low", "score_high", "modes", "mode_entropy_bits"),
+    "evaluate": ("episodes",),
 }
 
 
@@ -33,8 +33,7 @@ def rows(root: Path, task: str, ran: Sequence[str]) -> dict[str, str]:
         "data version": f"{store.digest(paths.store)[:12]}",
         "data.dvc": f"{versions.data_version(root)[:12]}{_compared(root, 'data.dvc')}",
         "tokenizer": _tokenizer(found["tokenizer"]),
-        **_scores(tasks.TASKS.get(task), evaluated),
-        "modes": f"{evaluated['modes']:.0f} visited, entropy {evaluated['mode_entropy_bits']:.2f} bits",
+        **_played(tasks.TASKS.get(task), evaluated),
         "verdict": f"{verdict['outcome']}: {verdict['reason']}",
         "champion": f"version {champion.version}, digest {champion.digest[:12]}" if champion else "none",
         "stages run now": ", ".join(ran) or "none: nothing had changed",
@@ -60,6 +59,14 @@ def _scores(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
         value = f"{mean:.2f} of {words.top} ({low:.2f} to {high:.2f})"
     beside = {name: f"{metrics[f'mean_{name}']:.3f}" for name in words.beside if f"mean_{name}" in metrics}
     return {words.name: f"{value}, {metrics['episodes']:.0f} episodes", **beside}
+
+
+def _played(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the rows about the evaluation; none for a task without a world."""
+    if not metrics["episodes"]:
+        return {}
+    modes = f"{metrics['modes']:.0f} visited, entropy {metrics['mode_entropy_bits']:.2f} bits"
+    return {**_scores(task, metrics), "modes": modes}
 
 
 def _seconds(paths: Paths) -> str:

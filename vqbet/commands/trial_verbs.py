@@ -55,6 +55,43 @@ def serve_trials(
     serving.run(folder, task, asked, options, os.environ.get(serving.DESK_TOKEN, ""), console.say)
 
 
+@trials.command("plan")
+def plan_trials(
+    task: Task,
+    robot: Annotated[str, typer.Option(help="name of the robot that all trials run on")] = "simrobot",
+    candidate: Annotated[int, typer.Option(help="a version of the model; 0: the one with alias candidate")] = 0,
+    server_key: Annotated[str, typer.Option(help="public key of a server elsewhere; none: the project's own")] = "",
+    again: Annotated[bool, typer.Option("--again", help="although a session about the same policies is open")] = False,
+) -> None:
+    """Lock and seal the plan of a session: candidate against champion, blind, by the rules of params.yaml."""
+    from vqbet.commands.trials import planning
+
+    asked = planning.TrialsAsked(robot=robot, candidate=candidate, server_key=server_key, again=again)
+    console.table(planning.run(root(), task, asked, console.watch()))
+
+
+@trials.command("judge")
+def judge_trials(
+    task: Task,
+    plan: Annotated[str, typer.Option(help="the first letters of a plan's sha256; none: the newest")] = "",
+    recordings: Annotated[
+        Path | None, typer.Option(help="folder of the robot's recordings; none: in the session's folder")
+    ] = None,
+) -> None:
+    """Unblind a closed session, and give and seal the verdict on it."""
+    from vqbet.commands.trials import judge
+
+    console.table(judge.run(root(), task, plan, recordings, console.watch()))
+
+
+@trials.command("status")
+def trials_status(task: Task) -> None:
+    """Show the sessions of a task and what each of them waits for; says nothing of who does how well."""
+    from vqbet.commands.trials import sessions
+
+    console.table(sessions.rows(root(), task))
+
+
 @trials.command("run")
 def run_trials(
     task: Task,

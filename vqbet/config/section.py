@@ -31,6 +31,7 @@ Temperature = Annotated[float, Field(ge=LEAST_TEMPERATURE, le=1000, allow_inf_na
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Window = Annotated[int, Field(ge=1, le=512)]
 Reason = Annotated[str, Field(pattern=r"\S", max_length=300)]
+Words = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f](?:[^\x00-\x1f]*[^\s\x00-\x1f])?$", max_length=60)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 

@@ -14,6 +14,7 @@ from vqbet.config.section import (
     Positive,
     Rate,
     Reason,
+    Seconds,
     Section,
     Seed,
     Share,
@@ -21,6 +22,7 @@ from vqbet.config.section import (
     Temperature,
     Transformer,
     Weight,
+    Words,
     finishes,
     fits,
 )
@@ -296,6 +298,80 @@ class GateParams(Section):
         description="Conditions under which shares of the episodes are played, by name; a candidate that is worse in "
         "one of them is rejected."
     )
+    evidence: Annotated[list[Literal["simulated", "robot"]], Field(min_length=1, max_length=2)] = Field(
+        description="Kinds of verdict that a promotion needs, each PROMOTE by itself: `simulated` (this section), "
+        "`robot` (section `trials`, docs/robot-trials.md), or both. Without `simulated` the gate plays nothing."
+    )
+
+    @model_validator(mode="after")
+    def each_once(self) -> GateParams:
+        if len(set(self.evidence)) < len(self.evidence):
+            raise ValueError(f"evidence names a kind twice: {', '.join(self.evidence)}")
+        return self
+
+
+class ConditionParams(Section):
+    """An initial condition of robot trials that a person sets up."""
+
+    name: Words = Field(description="Name of an initial condition; no other one of the list has it.")
+    text: Annotated[str, Field(max_length=200)] = Field(
+        default="", description="Sentence for the operator on how to set it up; may be left out."
+    )
+    picture: Annotated[str, Field(max_length=1000)] = Field(
+        default="",
+        description="Path of a PNG picture of it, in the project, which the operator's page lays over the live camera; "
+        "may be left out.",
+    )
+
+
+class TrialsParams(Section):
+    """Trials on a robot: `vqbet trials plan` locks these rules in a plan. No stage of the graph reads this section."""
+
+    metric: Literal["score", "success"] = Field(description="Number that is compared: `score` (credit) or `success`.")
+    question: Literal["better", "not_worse"] = Field(
+        description="What a candidate must be shown to be on the robot: `better` than the champion, or `not_worse` by "
+        "the margin."
+    )
+    margin: Annotated[float, Field(ge=1e-6, lt=1)] = Field(
+        description="Largest loss that is accepted (`not_worse`), or least improvement worth having (`better`)."
+    )
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = Field(
+        description="Probability of promoting a policy that is just not good enough, over all sessions about it "
+        "together; the first session has 3/4 of it."
+    )
+    power: Annotated[float, Field(gt=0.5, le=0.999999)] = Field(
+        description="Probability with which the question should be decided in the candidate's favour where that is "
+        "right; `vqbet trials plan` says how many pairs it takes."
+    )
+    floor: Fraction = Field(description="Lower end of the interval that a policy must reach in any case.")
+    stopping: Literal["fixed", "group_sequential", "anytime"] = Field(
+        description="Price of looking more than once, as for `gate.stopping`."
+    )
+    looks: Annotated[list[Count], Field(min_length=1, max_length=100)] = Field(
+        description="Numbers of pairs after which a verdict is sought, ascending; the last is the most that are run. A "
+        "pair is one initial condition that each policy meets once."
+    )
+    block: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="Pairs in a block, whose trials are in random order; it divides every look. Larger blocks hide "
+        "better which trials belong together."
+    )
+    conditions: Literal["drawn"] | Annotated[list[ConditionParams], Field(min_length=1, max_length=1000)] = Field(
+        description="Initial conditions: a list, met in turn, or `drawn`: one per pair, that of the world's seed, from "
+        "`gate.first_seed` on, or any where the task has no world."
+    )
+    rubric: Annotated[dict[Words, Fraction], Field(min_length=2, max_length=9)] = Field(
+        description="Stages that a trial can reach, with their credit, from 0 to 1 and rising; the operator enters the "
+        "furthest one, and the last one is a success."
+    )
+    tags: Annotated[list[Words], Field(max_length=20)] = Field(description="Reasons of a failure to choose from.")
+    invalid: Annotated[list[Words], Field(min_length=1, max_length=20)] = Field(
+        description="Reasons for which a trial may be declared invalid, before its outcome is entered; it is repeated "
+        "at the end of its block."
+    )
+    most_invalid: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Largest share of invalid trials that a verdict may rest on."
+    )
+    timeout_s: Seconds = Field(description="Seconds after which a trial is stopped.")
 
 
 class PromotionParams(Section):
@@ -321,6 +397,30 @@ class PromotionParams(Section):
         "rollback: `git` (an annotated tag `vqbet/<task>/<seq>` in this clone, which a person pushes), `s3` (an object "
         "`heads/<task>/<seq>.json` in `VQBET_STORAGE`, with a retention where the bucket has object lock) or "
         "`none`. `vqbet audit` compares what was published with the ledger."
+    )
+
+
+class CanaryParams(Section):
+    """Limits of the first episodes of a new champion, on one robot; a promotion seals them beforehand."""
+
+    episodes: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="Number of episodes of a new champion on one robot (`vqbet canary`), before `vqbet serve` gives it "
+        "to the others; until then they keep the champion before it. 0: all robots get it at once. What is committed "
+        "at the promotion counts."
+    )
+    max_hold_share: Fraction = Field(
+        description="Largest share of an episode's control steps at which the guard refuses the action, on average "
+        "over the canary's episodes; beyond it the champion before comes back."
+    )
+    max_stop_share: Fraction = Field(
+        description="Largest share of the canary's episodes in which the guard stops the robot."
+    )
+    max_intervention_share: Fraction = Field(
+        description="Largest share of the canary's episodes in which a person takes over."
+    )
+    latency_ms: Positive = Field(
+        description="Milliseconds that 99 of 100 answers of an episode may take, as the robot sees them; the champion "
+        "before comes back if more than half of the canary's episodes are slower."
     )
 
 
@@ -353,7 +453,9 @@ class TaskParams(Section):
     evaluate: EvaluateParams
     gate: GateParams
     promotion: PromotionParams
+    canary: CanaryParams
     drift: DriftParams
+    trials: TrialsParams
 
     @model_validator(mode="after")
     def one_head(self) -> TaskParams:

@@ -61,7 +61,9 @@ def _text(folder: Path, task: str, inputs: ReportInputs) -> str:
 
     files = inputs.artifacts
     plan = Plan.read(files / "gate" / "plan.json")
-    candidate = records.read(files / "evaluation" / "records.jsonl")
+    evaluated = files / "evaluation" / "records.jsonl"
+    unplayed = (files / "evaluation" / "unplayed.json").is_file()  # of a task without a world
+    candidate = [] if unplayed else records.read(evaluated)
     verdict = _json(files / "gate" / "verdict.json")
     played = files / "gate" / "records.jsonl"
     judged = gate.by_policy(records.read(played)) if played.is_file() else {}

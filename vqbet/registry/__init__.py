@@ -9,6 +9,7 @@ from vqbet.registry.approvals import examined as examined_approvals
 from vqbet.registry.attachments import attach, fetch, keep
 from vqbet.registry.attempts import Attempt, Attempts
 from vqbet.registry.bereft import refuse_without_ledger
+from vqbet.registry.canaries import FAILED, PASSED, WAIVED, Canaries, Canary, released
 from vqbet.registry.chain import OvertakenError, signed_by
 from vqbet.registry.connection import check, empty
 from vqbet.registry.description import show
@@ -37,16 +38,21 @@ from vqbet.registry.promotion import (
     resolve,
     rollback,
 )
-from vqbet.registry.runs import Run, abandoned, end, run, trainers
+from vqbet.registry.runs import Run, abandoned, end, gpu_hours, run, trainers
 from vqbet.registry.seals import UNSIGNED, may
 
 __all__ = [
     "CANDIDATE",
     "CHAMPION",
+    "FAILED",
+    "PASSED",
     "UNSIGNED",
+    "WAIVED",
     "Approval",
     "Attempt",
     "Attempts",
+    "Canaries",
+    "Canary",
     "Head",
     "LedgerEntry",
     "OvertakenError",
@@ -70,6 +76,7 @@ __all__ = [
     "examined_ledger",
     "fetch",
     "force",
+    "gpu_hours",
     "head",
     "history",
     "keep",
@@ -80,6 +87,7 @@ __all__ = [
     "promote",
     "refuse_without_ledger",
     "register",
+    "released",
     "repair",
     "resolve",
     "rollback",

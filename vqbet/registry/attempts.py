@@ -32,6 +32,11 @@ class Attempt:
     episodes: int = 0  # played, per arm
     evidence: str = ""  # id of the verdict's evidence
 
+    @property
+    def on_robot(self) -> bool:
+        """Whether the plan is of trials on a robot: these have an alpha of their own."""
+        return bool(self.content.get("protocol"))
+
 
 class Attempts:
     """The attempts of one task, oldest first, as of construction. New links are sealed directly after these."""

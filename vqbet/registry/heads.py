@@ -14,7 +14,7 @@ from vqbet.contract import RegistryError
 from vqbet.files import canonical
 from vqbet.registry import chain, rows
 
-PARTS = ("", ".approvals", ".attempts")  # suffixes of the task in the names of its chains
+PARTS = ("", ".approvals", ".attempts", ".canary")  # suffixes of the task in the names of its chains
 MAX_BYTES = 4096
 
 

@@ -94,13 +94,18 @@ def force(task: str, version: int, *, who: str, why: str) -> LedgerEntry:
         return _enact(entries, "force", candidate, champion, who, why)
 
 
-def rollback(task: str, why: str, who: str) -> LedgerEntry:
-    """Make the previous champion the champion again. Needs a reason but no verdict."""
+def rollback(task: str, why: str, who: str, *, of: str = "") -> LedgerEntry:
+    """Make the previous champion the champion again. Needs a reason but no verdict.
+
+    of: hash of the entry to be undone; where another one is in force by now, RegistryError is raised. Empty: any.
+    """
     if not why.strip():
         raise RegistryError(f"{task}: a rollback needs a reason; say why")
     with connection.locked(task):
         entries, champion = _settled(task)
         standing = ledger.reigns(entries)
+        if of and (not standing or standing[-1].hash != of):
+            raise RegistryError(f"{task}: entry {of[:12]} is not in force any more, so it was not rolled back")
         if champion is None or len(standing) < 2:
             now = f"version {champion.version}" if champion else "none"
             raise RegistryError(f"{task}: no champion to go back to; the champion is {now} and none was before it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ BATCH_PARAMS = 100
 PATIENCE_S = 60.0  # longest pause between tries while the registry does not answer
 WHO = "who"  # tag of a run: name of the person or machine that started it, see `vqbet.signing.who`
 TRAINING = ("tokenizer", "prior", "bundle")  # stages whose output is part of a policy
+DEVICE = "device"  # tag of a training's run: "cuda" or "cpu"
 PROCESS = "process"  # tag of a run: host, id and start time of the writing process
 
 
@@ -137,6 +138,22 @@ def trainers(task: str, digest: str) -> set[str]:
         made = client.search_runs([number], filter_string=f"tags.digest = '{digest}'", max_results=1000)
     tags = [run.data.tags for run in made if run.data.tags.get("stage") in TRAINING]
     return {found[WHO] for found in tags if found.get(WHO)}
+
+
+def gpu_hours(task: str, digests: Iterable[str]) -> float:
+    """Return the hours of GPU that making these bundles took, by the runs of their stages that had one.
+
+    Raises RegistryError as `trainers`.
+    """
+    client, spent_ms = connection.client(), 0
+    number = experiment(client, task)
+    with connection.refused(f"list the runs of {task}"):
+        for digest in digests:
+            query = f"tags.digest = '{digest}' AND tags.{DEVICE} = 'cuda'"
+            for made in client.search_runs([number], filter_string=query, max_results=1000):
+                if made.data.tags.get("stage") in TRAINING and made.info.end_time:
+                    spent_ms += made.info.end_time - made.info.start_time
+    return spent_ms / 3_600_000
 
 
 def end(run_id: str) -> None:

@@ -1,7 +1,7 @@
 """Signatures of links: made with the key of this process, verified against the trust file.
 
 A signature covers the chain's name and the whole link, so a link cannot be moved to another chain or position.
-Each chain of a task requires a role: its ledger promote, its approvals approve, its attempts judge.
+Each chain of a task requires a role: its ledger and canaries promote, its approvals approve, its attempts judge.
 """
 
 from __future__ import annotations

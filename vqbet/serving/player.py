@@ -31,6 +31,7 @@ from vqbet.serving.client import Reply
 from vqbet.serving.errands import Clock, Errand, Remote, Threaded
 from vqbet.serving.guard import Decision, Guard, Limits, SignalWatch
 from vqbet.serving.handshake import Handshake
+from vqbet.serving.recordings import LATENCY
 
 RULES = ("first", "chunk", "average")
 RECENT = 8  # plans whose times are kept; the longest of them decides how early the next one is asked for
@@ -134,6 +135,7 @@ class ChunkPlayer:
         self._chunks: list[Reply] = []  # of this episode, newest first
         self._present: Reply | None = None  # of the rule "chunk"
         self._step, self._since, self._driven, self._hurried = -1, 0, False, False
+        self._latency: dict[str, float] = {}  # of the answers since the last step
         self._errand = self._errand_of(self._policy)
         self._errand.ask(np.stack(self._seen), 0)
         self._asked_at = self._seen_step = 0
@@ -180,8 +182,9 @@ class ChunkPlayer:
                 verdict=decision.verdict,
                 reason=decision.reason or "",
                 intervened=intervention is not None,
-                signals=self._chunks[0].signals if self._chunks else {},
+                signals={**(self._chunks[0].signals if self._chunks else {}), **self._latency},
             )
+        self._latency = {}
         return decision
 
     def finish(self, *, success: bool | None = None, note: str = "") -> Path | None:
@@ -305,6 +308,7 @@ class ChunkPlayer:
     def _take(self, wait_s: float = 0.0) -> None:
         """Keep the chunks that have arrived and are not past."""
         for answer in self._errand_now.answers(wait_s):
+            self._latency = {LATENCY: max(1000 * answer.taken_s, self._latency.get(LATENCY, 0.0))}
             if answer.reply is not None:
                 self._times.append(answer.taken_s)
                 self.warnings = self._watch.warnings(answer.reply.signals)

@@ -11,7 +11,7 @@
       verdict.npy          (N,) ASCII: the guard's verdict, "pass" where nothing was wrong
       reason.npy           (N,) ASCII: the guard's reason, else empty
       camera/<name>.npy    (N, height, width, 3) uint8
-      signal/<name>.npy    (N,) float64, NaN where there was none
+      signal/<name>.npy    (N,) float64, NaN where there was none; signal/latency_ms: of an answer that came at the step
       manifest.json        steps, outcome, and size and sha256 of every other file; written last
 
 Every array is an .npy file without objects, so that numpy alone reads it and nothing is unpickled.
@@ -38,7 +38,9 @@ from vqbet.files.manifest import Files, Fingerprint
 MANIFEST, FACTS = "manifest.json", "episode.json"
 FORMAT, VERSION = "vqbet recording", 1
 NUMBER = re.compile(r"\d{5,9}")
+MOST_NUMBER = 10**9 - 1
 RUNNING = ".running"
+LATENCY = "latency_ms"  # signal: milliseconds from a question to the policy to its answer
 WORD = "|S24"  # of a verdict, and of a reason
 KINDS: Mapping[str, str] = {  # of arrays over steps; those of cameras and signals go by the folder
     "observation": "<f4",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     policy, packed = policies.load(paths.policy)
+    if not worlds.exists(paths.task):
+        return _nothing(paths, watch)
     world = worlds.name(paths.task, asked=bool(policy.goal))
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes
@@ -39,6 +41,15 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     artifacts.write_json(paths.metrics("evaluate"), metrics)
     timing = played.timing
     watch.say(f"{timing.steps_per_s:.0f} steps/s, policy call {timing.act_ms(50):.1f} ms (p99 {timing.act_ms(99):.1f})")
+    return metrics
+
+
+def _nothing(paths: Paths, watch: Watch) -> dict[str, float]:
+    """Write the outputs for a task without a world: no episode."""
+    said, metrics = "the task has no world, so no episode was played; try the policy on a robot", {"episodes": 0.0}
+    artifacts.write_json(paths.evaluation / "unplayed.json", {"why": said})
+    artifacts.write_json(paths.metrics("evaluate"), metrics)
+    watch.say(said)
     return metrics
 
 

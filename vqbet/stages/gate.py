@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from vqbet.stages.progress import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+SIMULATED = "simulated"  # kind of evidence, as in gate.evidence
 TRAINED = CANDIDATE, CHAMPION = "candidate", "champion"  # arms that are bundles
 
 
@@ -37,12 +39,31 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     world = worlds.name(paths.task, asked=bool(policy.goal))
     retrained = retraining_history.retrained(paths.root, paths.task, candidate)
     make = partial(make_plan, world, params, demos, _digests(paths), retrained)
+    if SIMULATED not in params.gate.evidence:
+        return _unplayed(paths, make(), watch)
     plan = sealing.plan(paths.task, make)
     plan.write(paths.gate / "plan.json")
     with RolloutPool(StorePlayers(paths.store)) as pool:
         verdict, played = _decided(paths, plan, pool, watch)
         if verdict.outcome != "NOT_COMPARABLE":
             films.worst(paths.gate, plan, pool, [part for part in played if part.label.policy in TRAINED], watch)
+    metrics = _metrics(paths, verdict)
+    mine = [part for part in played if part.label.policy == CANDIDATE]
+    sealing.verdict(paths.root, paths.task, plan, sum(len(part.seeds) for part in mine))
+    watch.say(f"{verdict.outcome}: {verdict.reason}")
+    return metrics
+
+
+def _unplayed(paths: Paths, plan: Plan, watch: Watch) -> dict[str, float]:
+    """Write the outputs of a gate that plays nothing. The plan is not sealed, since nothing was attempted."""
+    plan.write(paths.gate / "plan.json")
+    verdict = replace(gate.decide(plan, {}), reason=sealing.UNPLAYED)
+    gate.write(paths.gate / "verdict.json", verdict)
+    watch.say(f"{verdict.reason}; the rest is for a robot: vqbet trials plan {paths.task}")
+    return _metrics(paths, verdict)
+
+
+def _metrics(paths: Paths, verdict: Verdict) -> dict[str, float]:
     metrics = {
         "promote": float(verdict.outcome == "PROMOTE"),
         "episodes": float(verdict.episodes),
@@ -51,9 +72,6 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         "checks_passed": float(sum(check.passed for check in verdict.checks)),
     }
     artifacts.write_json(paths.metrics("gate"), metrics)
-    mine = [part for part in played if part.label.policy == CANDIDATE]
-    sealing.verdict(paths.root, paths.task, plan, sum(len(part.seeds) for part in mine))
-    watch.say(f"{verdict.outcome}: {verdict.reason}")
     return metrics
 
 

@@ -34,6 +34,9 @@ def refuse(paths: Paths, params: TaskParams) -> None:
         raise PipelineError(f"{paths.task}: {len(found)} things are wrong, and nothing was begun:{lines}")
 
 
+SIMULATED = "simulated"  # kind of evidence
+
+
 def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
     """Yield every error that would stop the graph, each naming the parameter or the file."""
     yield from _plan(paths.task, params)
@@ -45,6 +48,11 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
     except StoreError as error:
         yield error
         demos = None
+    if not worlds.exists(paths.task):
+        yield from _without_world(paths.task, params)
+        if demos is not None:
+            yield from of_data(paths.task, params, demos)
+        return
     try:
         worlds.make(worlds.name(paths.task, asked=params.prior.goal_steps > 0), demos)
     except WorldError as error:
@@ -52,6 +60,15 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
             yield error
     if demos is not None:
         yield from of_data(paths.task, params, demos)
+
+
+def _without_world(task: str, params: TaskParams) -> Iterator[VqbetError]:
+    """Yield an error where a task that cannot be simulated needs simulated evidence."""
+    if SIMULATED in params.gate.evidence:
+        yield ConfigError(
+            f'{task}.gate.evidence: the task has no world to simulate; set it to ["robot"], and promote by trials '
+            "on the robot (docs/robot-trials.md)"
+        )
 
 
 def _unfit(task: str, params: TaskParams, known: Task) -> Iterator[VqbetError]:

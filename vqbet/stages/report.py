@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqbet import bundle, tasks
-from vqbet.evaluation import records, report
+from vqbet.evaluation import report
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -24,6 +24,6 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     }
     inputs = report.ReportInputs(artifacts=paths.artifacts, tracks=tasks.of(policy.spec).tracks, facts=facts)
     report.write(paths.report, task=paths.task, inputs=inputs)
-    metrics = {"episodes": float(len(records.read(paths.evaluation / "records.jsonl")))}
+    metrics = {"episodes": artifacts.read_metrics(paths.metrics("evaluate"), "episodes")["episodes"]}
     artifacts.write_json(paths.metrics("report"), metrics)
     return metrics

@@ -51,12 +51,15 @@ def played(paths: Paths, policy: Bundle) -> Float[np.ndarray, " E"]:
 
 
 def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield each verdict about the task with local evidence, and its facts. Raises GateError where one was changed."""
+    """Yield each simulated verdict about the task with local evidence, and its facts.
+
+    Raises GateError where one was changed.
+    """
     for folder in evidence.folders(Paths(root, task).verdicts):
         evidence.verify(folder)
         names = ("plan.json", "verdict.json", evidence.FACTS)
         plan, verdict, facts = (records.parse(records.load(folder / name), str(folder / name)) for name in names)
-        if plan["task"] == task:
+        if plan["task"] == task and not plan.get("protocol"):
             yield verdict, facts
 
 

@@ -77,6 +77,8 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             metrics = stage(paths, params, replace(watch, track=record.track))
         record.finish(metrics, [paths.metrics(name)])
         record.tag("digest", _digest(paths, name))
+        if name in TRAINED:
+            record.tag("device", _device())
     artifacts.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
 
@@ -117,6 +119,13 @@ def _threads(name: str, task: str, watch: Watch) -> Iterator[None]:
     watch.say(f"{name} {task}: {threads.reason(count)}")
     with threads.of(count):
         yield
+
+
+def _device() -> str:
+    """Return where the training that has just ended ran."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _digest(paths: Paths, name: str) -> str:

@@ -18,6 +18,7 @@ from vqbet.registry import Attempt
 from vqbet.stages import artifacts, kept, verdicts
 from vqbet.stages.paths import Paths
 
+UNPLAYED = "gate.evidence does not ask for simulated evidence, so no episode was played"
 JUDGED = ("plan.json", "records.jsonl", "verdict.json")
 
 
@@ -35,7 +36,7 @@ def plan(task: str, make: Callable[[int], Plan]) -> Plan:
     while True:
         attempts = registry.Attempts(task)
         candidate = make(1).candidate
-        before = attempts.of(candidate)
+        before = [one for one in attempts.of(candidate) if not one.on_robot]
         plans = [Plan.from_json(one.content, f"attempt {number}") for number, one in enumerate(before, start=1)]
         for one, sealed in zip(before, plans, strict=True):
             if sealed.asks(replace(make(sealed.attempt), machine=machine)):
@@ -120,10 +121,11 @@ def sealed(root: Path, task: str) -> tuple[str, Verdict]:
 
 
 def known(root: Path, task: str) -> bool:
-    """Return whether the verdict in the task's artefacts is sealed, or compares a policy with itself."""
-    said = Plan.read(Paths(root, task).gate / "plan.json")
+    """Return whether the verdict in the task's artefacts is sealed, or there was nothing to play."""
+    paths = Paths(root, task)
+    said, why = Plan.read(paths.gate / "plan.json"), str(kept.verdict(paths).get("reason"))
     attempt = registry.Attempts(task).under(said.sha256)
-    return said.candidate == said.champion or (attempt is not None and bool(attempt.outcome))
+    return said.candidate == said.champion or why == UNPLAYED or (attempt is not None and bool(attempt.outcome))
 
 
 def sought(task: str, candidate: str) -> dict[str, str]:
@@ -131,10 +133,14 @@ def sought(task: str, candidate: str) -> dict[str, str]:
     rows = {}
     for one in registry.Attempts(task).of(candidate):
         asked = Plan.from_json(one.content, f"attempt on {candidate[:12]}")
-        rows[f"attempt {asked.attempt}"] = (
-            f"{one.when}, seeds {asked.first_seed} to {asked.seeds.stop - 1}, error rate {asked.level:.2g} of "
+        played = (
+            f"{asked.most} pairs at most" if one.on_robot else f"seeds {asked.first_seed} to {asked.seeds.stop - 1}"
+        )
+        rows[f"{asked.machine}, session {asked.attempt}" if one.on_robot else f"attempt {asked.attempt}"] = (
+            f"{one.when}, {played}, error rate {asked.level:.2g} of "
             f"alpha {asked.alpha:g}: {one.outcome or 'not finished'}"
-            + (f" after {one.episodes} episodes, evidence {one.evidence[:12]}" if one.outcome else "")
+            + (f" after {one.episodes} {'pairs' if one.on_robot else 'episodes'}, " if one.outcome else "")
+            + (f"evidence {one.evidence[:12]}" if one.outcome else "")
         )
     return rows
 

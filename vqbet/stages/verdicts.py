@@ -93,6 +93,18 @@ def _fetched(prefix: str, verdicts: Path) -> Path:
             raise StorageError(f"{absent}; {error}") from error
 
 
+def facts_of_trials(root: Path, candidate: str) -> dict[str, Any]:
+    """Return the facts beside a verdict on robot trials about a candidate's digest."""
+    return {
+        "data_version": versions.data_version(root),
+        "git_commit": versions.git_commit(root),
+        "dirty": versions.dirty(root),
+        "policy": {"digest": candidate},
+        "machine": environment.machine(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
 def _facts(root: Path, task: str, policy: bundle.Bundle) -> dict[str, Any]:
     return {
         "data_version": versions.data_version(root),

@@ -15,6 +15,11 @@ def name(task: str, *, asked: bool) -> str:
     return task + ASKING if asked else task
 
 
+def exists(task: str) -> bool:
+    """Return whether a task can be simulated; any name that is no task's is left to `make` to refuse."""
+    return task not in TASKS or TASKS[task].world is not None
+
+
 def make(world: str, demos: Demonstrations | None = None) -> Env:
     """Return a new world by name. A world whose name ends with ASKING takes its goals from `demos`.
 

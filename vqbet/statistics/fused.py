@@ -6,9 +6,10 @@ With measured values Y and predictions f on the same n conditions, and predictio
 
 which is unbiased for any weight w, however wrong the predictions (Angelopoulos et al. 2023, Science 382, 669-674).
 w = cov(Y, f) / ((1 + n / N) var(f)), within 0..1, has the least variance (Angelopoulos, Duchi & Zrnic 2023,
-arXiv:2311.01453, PPI++). The two means have intervals as in `means`, which hold for few values, and are combined by
-their distances from the estimates (Zou & Donner 2008, Statistics in Medicine 27, 1693-1702). With w = 0 the interval is
-the one of the measured values alone.
+arXiv:2311.01453, PPI++). The interval is the published one, with Student's t for the few measurements. It assumes that
+the differences Y - w f are not all alike; where they are, they say nothing about their spread, and the interval is that
+of the measured values alone (`means`), with w = 0. For a second opinion, not for a decision: an outcome that was not
+observed is not allowed for.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from vqbet.contract import GateError
 from vqbet.statistics.means import Interval, expect_scores, mean_interval
+
+SAME = 1e-12  # spread below which differences are all alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,20 @@ def prediction_powered(
 ) -> Fused:
     """Return the mean of values in 0..1, of which `measured` were measured; `predicted` belongs to the same conditions.
 
-    Raises GateError where a value lies outside 0..1, or measured and predicted values are no pairs.
+    The estimate may lie outside 0..1, its interval does not. Raises GateError where a value lies outside, or measured
+    and predicted values are no pairs.
     """
     mine, same, more = expect_scores(measured), expect_scores(predicted), expect_scores(others)
     if mine.shape != same.shape:
         raise GateError(f"expected pairs, got {len(mine)} measured values and {len(same)} predicted ones")
     weight = _weight(mine, same, more)
-    rest = mean_interval((mine - weight * same + weight) / (1 + weight), confidence)
-    left = Interval(*((1 + weight) * end - weight for end in (rest.estimate, rest.low, rest.high)))
-    told = mean_interval(more, confidence)
-    estimate = weight * told.estimate + left.estimate
-    below = math.hypot(left.estimate - left.low, weight * (told.estimate - told.low))
-    above = math.hypot(left.high - left.estimate, weight * (told.high - told.estimate))
-    return Fused(Interval(estimate, max(estimate - below, 0.0), min(estimate + above, 1.0)), weight)
+    rest = mine - weight * same
+    if len(rest) < 2 or np.ptp(rest) < SAME:
+        return Fused(mean_interval(mine, confidence), 0.0)
+    estimate = weight * math.fsum(more) / len(more) + math.fsum(rest) / len(rest)
+    error = math.sqrt(weight**2 * float(more.var()) / len(more) + float(rest.var(ddof=1)) / len(rest))
+    reach = float(stats.t.ppf((1 + confidence) / 2, len(rest) - 1)) * error
+    return Fused(Interval(estimate, max(estimate - reach, 0.0), min(estimate + reach, 1.0)), weight)
 
 
 def _weight(measured: np.ndarray, predicted: np.ndarray, others: np.ndarray) -> float:

@@ -6,7 +6,7 @@ const AGAIN_MS = 1000; // before a call that found no desk is made again
 const SETTLE_MS = 400; // after a change, taps and pedals that bounce are not taken
 const PENDING = "vqbet-pending", KEYS = "vqbet-keys", OPACITY = "vqbet-opacity";
 const DEFAULT_KEYS = { main: [" ", "Enter"], undo: ["u"], invalid: ["i"], pause: ["p"] };
-const ENDED = { robot: "The robot has ended it", operator: "Stopped by you", timeout: "Its time was up", guard: "The robot's guard has stopped it", lost: "The robot was lost" };
+const ENDED = { robot: "The robot has ended it", operator: "Stopped by you", timeout: "Its time was up", guard: "The robot's guard has stopped it", lost: "The connection was lost" };
 const WHY = { decided: "The trials have decided.", complete: "All trials are done." };
 
 const at = (name) => document.getElementById(name);

@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from vqbet.commands.trials import desk_view
+from vqbet.commands.trials.desk_orders import Lines, ordered, unfit, veiled
+from vqbet.commands.trials.desk_secrets import expect_secret
 from vqbet.contract import GateError, ServingError
 from vqbet.evaluation.trials.trial_folder import TrialFolder
 from vqbet.evaluation.trials.trial_log import TrialLog
-from vqbet.evaluation.trials.trial_proofs import expect_statement
 from vqbet.evaluation.trials.trial_records import interim, seed_of
 from vqbet.evaluation.trials.trial_session import By, Trial, TrialSession
 from vqbet.files import atomic, canonical, reading
-from vqbet.serving.trial_line import Arms, SignedStatement
 
 PRESENT_S = 5.0  # a robot that was silent for longer is gone
 LOOK_S = 0.5  # between two looks at who is there
@@ -33,29 +33,6 @@ REPORT = ("steps", "duration_s", "holds", "interventions", "recording")
 ENDS: Mapping[str, By] = {"robot": "robot", "operator": "operator", "timeout": "timeout", "guard": "guard"}
 STARTING, STARTING_S = "The policy server is not there yet.", 30.0
 SEEN = "seen.json"  # in the session's folder: the last outcome of a simulated robot
-
-
-class Line(Protocol):
-    """The part of `trial_line.TrialLine` that a desk calls."""
-
-    def arms(self) -> Arms: ...
-
-    def arm(self, *, plan: str, trial: str, robot: str, nonce: str, digest: str, key: str) -> SignedStatement: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Two connections to the policy server: for orders, and to see whether it is there. url: for the robot."""
-
-    url: str
-    orders: Line
-    watch: Line
-
-    def close(self) -> None:
-        self.orders.close()
-        self.watch.close()
 
 
 @dataclass(slots=True)
@@ -86,6 +63,7 @@ class Desk:
         self.folder, self.operator, self._lines = folder, operator, lines
         self._log = TrialLog(folder.log)
         try:
+            expect_secret(folder.salt)
             opened = folder.read()
             self.plan, blinding = opened.plan, opened.blinding
             self._session = TrialSession(self.plan, blinding, self._log, interim(self.plan, blinding))
@@ -94,7 +72,7 @@ class Desk:
         except BaseException:
             self._log.close()
             raise
-        self._lock, self._leave = threading.RLock(), threading.Event()
+        self._lock, self._watching, self._leave = threading.RLock(), threading.Lock(), threading.Event()
         self._robot, self._server, self._stopping = _Robot(), STARTING, ""
         self._boot, self._changes = secrets.token_hex(4), 0
         self._camera: tuple[int, int, int, bytes] = (0, 0, 0, b"")
@@ -256,8 +234,12 @@ class Desk:
         return time.time() - self._began() < self.plan.timeout_s
 
     def ended(self, code: str, said: Mapping[str, Any]) -> None:
-        """Note the robot's report of a trial's end; one about a trial that is over already is not noted again."""
+        """Note the robot's report of a trial's end; one about a trial that is over already is not noted again.
+
+        A guard that stopped the robot while the policy server is gone has lost the connection: no failure of a policy.
+        """
         self._hear()
+        cut = said.get("by") == "guard" and self._is(code, "running") and bool(self._watched())
         with self._changing():
             trial = self._session.progress.trials.get(code)
             if trial is None:
@@ -270,6 +252,7 @@ class Desk:
             stopped = by == "operator" and self._stopping == code
             if by == "operator" and not stopped:  # the desk ended it, as its time was up
                 by = "timeout"
+            by = "lost" if cut else by
             self._keep_seen(code, said.get("seen"))
             report = {name: said[name] for name in REPORT if name in said}
             operator = self.operator if stopped else ""
@@ -288,17 +271,7 @@ class Desk:
 
     def _prove(self, trial: Trial) -> dict[str, Any]:
         """Order the server, and return its statement, verified."""
-        nonce, blinding = secrets.token_hex(16), self._session.blinding
-        signed = self._lines.orders.arm(
-            plan=self.plan.sha256,
-            trial=trial.code,
-            robot=self.plan.robot,
-            nonce=nonce,
-            digest=self.plan.arms[trial.slot.arm],
-            key=blinding.key(trial.code),
-        )
-        said = {"nonce": nonce, "statement": signed.statement.to_json(), "signature": signed.signature}
-        expect_statement(self.plan, blinding, trial, said)
+        said = ordered(self.plan, self._session.blinding, trial, self._lines.orders)
         self._server = ""
         return said
 
@@ -386,17 +359,7 @@ class Desk:
     def _watched(self) -> str:
         """Return why the policy server cannot serve this session; "" where it can."""
         try:
-            return unfit(self.plan, self._lines.watch.arms())
+            with self._watching, veiled(self.plan):
+                return unfit(self.plan, self._lines.watch.arms())
         except ServingError as error:
             return str(error)
-
-
-def unfit(plan: Any, arms: Arms) -> str:
-    """Return why a server with these arms cannot serve a plan of trials; "" where it can."""
-    if arms.plan != plan.sha256:
-        return f"the server serves plan {arms.plan[:12]}, this is {plan.sha256[:12]}; start `vqbet trials serve` again"
-    if arms.public_key != plan.server_key:
-        return "the server signs with another key than the plan names; serve with that key, or plan again with this one"
-    if set(arms.digests) != set(plan.arms.values()):
-        return "the server has other policies than the plan; start `vqbet trials serve` again"
-    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class DeskSecrets:
         """
         path = folder / NAME
         if path.exists():
+            expect_secret(path)
             with reading.sentences(str(path), GateError, MEND):
                 said = reading.parse(reading.load(path, GateError, most=1 << 12), str(path), GateError)
                 page, robot, desk, server = (str(said[name]) for name in TEXTS)
@@ -66,3 +68,16 @@ class DeskSecrets:
     def variables(self) -> dict[str, str]:
         """Return the environment variables of processes that the desk starts."""
         return {ROBOT_TOKEN: self.robot, DESK_TOKEN: self.desk, TOKEN: self.server}
+
+
+def expect_secret(path: Path) -> None:
+    """Raise GateError unless a file is there that this user owns and nobody else can read."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise GateError(f"{path}: cannot be read: {error.strerror}; bring the original back") from error
+    if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.getuid():
+        raise GateError(
+            f"{path}: expected a plain file of this user, mode 0600, got mode {stat.S_IMODE(found.st_mode):04o}; "
+            "whoever read it may know the policies: plan again, or chmod 600 it if nobody did"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vqbet import statistics
 from vqbet.evaluation.trials.trial_folder import OpenedFolder
@@ -15,19 +15,18 @@ MOST_REPEATS = 16  # of a slot, that are looked for among recordings of trials t
 
 
 def voiding(opened: OpenedFolder, recordings: Mapping[int, TrialRecording]) -> list[str]:
-    """Return why no verdict can rest on this session; empty where one can."""
-    plan, counts = opened.plan, invalid(opened)
+    """Return why no verdict can rest on this session; empty where one can. A trial run twice counts as invalid."""
+    plan, again = opened.plan, len(_unnamed(opened, recordings, "graded"))
+    bad = again + sum(bad for bad, _ in invalid(opened).values())
+    total = again + len(opened.progress.trials)
     found = []
-    total = len(opened.progress.trials)
-    many = sum(bad for bad, _ in counts.values())
-    if total and many / total > plan.most_invalid:
-        found.append(f"{many} of {total} trials were invalid, more than the share of {plan.most_invalid:g} of the plan")
+    if bad > plan.most_invalid * total:
+        found.append(f"{bad} of {total} trials were invalid, more than the share of {plan.most_invalid:g} of the plan")
     removed = _removed(opened, recordings)
     if removed:
-        numbers = ", ".join(map(str, removed))
         found.append(
-            f"the log lacks {len(removed)} trials that the robot recorded under this plan (recordings {numbers}): "
-            "trials were removed from it"
+            f"the log lacks {_counted(len(removed))} that the robot recorded under this plan ({_listed(removed)}): it "
+            "was replaced or cut short"
         )
     return found
 
@@ -45,17 +44,16 @@ def beside(opened: OpenedFolder, recordings: Mapping[int, TrialRecording]) -> li
         for number in named.keys() & recordings.keys()
         if recordings[number].steps != _reported_steps(named[number])
     ]
-    more = sorted(
-        one.number for one in recordings.values() if one.code in opened.progress.trials and one.number not in named
-    )
+    twice, more = (_unnamed(opened, recordings, state) for state in ("graded", "invalid"))
     sentences = [
         (len(operators) > 1, f"{len(operators)} operators: {', '.join(operators)}"),
         (again, f"{_counted(again)} armed more than once"),
         (lost, f"the connection was lost in {_counted(lost)}"),
         (kinds["undone"], f"{_counted(kinds['undone'], 'outcome')} taken back and entered again"),
-        (absent, f"the recordings of {_counted(absent)} that are invalid are missing"),
+        (twice, f"{_counted(len(twice))} run more than once and not declared invalid ({_listed(twice)})"),
+        (more, f"recordings of invalid trials that the log does not name: {', '.join(map(str, more))}"),
+        (absent, f"the recordings of {_counted(absent, 'invalid trial')} are missing"),
         (other, f"in {_counted(len(other))} the robot reported other steps than it recorded"),
-        (more, f"recordings of known trials that the log does not name: {', '.join(map(str, more))}"),
         (unequal(opened) < UNEQUAL, _unequal(opened)),
         (opened.progress.closed not in ("decided", "complete"), _early(opened)),
     ]
@@ -104,6 +102,14 @@ def _removed(opened: OpenedFolder, recordings: Mapping[int, TrialRecording]) -> 
     return [one.number for one in recordings.values() if one.code in ours - set(opened.progress.trials)]
 
 
+def _unnamed(opened: OpenedFolder, recordings: Mapping[int, TrialRecording], state: str) -> list[int]:
+    """Return the numbers of recordings of trials in this state that the log does not name."""
+    codes_of = {trial.code for trial in opened.progress.trials.values() if trial.state == state}
+    return sorted(
+        one.number for one in recordings.values() if one.code in codes_of and one.number not in _named(opened)
+    )
+
+
 def _named(opened: OpenedFolder) -> dict[int, Trial]:
     numbered = {recorded(trial): trial for trial in opened.progress.trials.values()}
     return {number: trial for number, trial in numbered.items() if number is not None}
@@ -115,3 +121,7 @@ def _reported_steps(trial: Trial) -> int:
 
 def _counted(count: int, noun: str = "trial") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"recordings {', '.join(map(str, numbers))}"
