@@ -82,6 +82,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
     "flow pipeline": ("vqbet flow pipeline pusht",),
     "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
+    "flow resume": ("vqbet flow resume",),
     "flow ui": ("vqbet flow ui --port 4201",),
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),

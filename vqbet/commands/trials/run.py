@@ -15,12 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vqbet.commands.trials import script, serving, sessions, web
+from vqbet.commands.trials import script, serving, sessions, terminal, web
 from vqbet.commands.trials.children import Child
 from vqbet.commands.trials.desk import Desk, Lines
 from vqbet.commands.trials.desk_client import DeskClient
 from vqbet.commands.trials.desk_doors import DeskKeys
 from vqbet.commands.trials.desk_secrets import DeskSecrets
+from vqbet.commands.trials.terminal import Keyboard
 from vqbet.commands.trials.web import Door
 from vqbet.contract import GateError
 from vqbet.evaluation.trials.trial_folder import TrialFolder
@@ -85,6 +86,8 @@ def run(root: Path, task: str, asked: TrialRun, watch: Watch) -> dict[str, str]:
 def _refuse(asked: TrialRun) -> None:
     if asked.scripted and asked.terminal:
         raise GateError("expected --scripted or --terminal, got both")
+    if asked.terminal:
+        Keyboard()
     if asked.scripted and not asked.simulated:
         raise GateError("a script cannot see what a robot does; expected --simulated with --scripted")
 
@@ -134,11 +137,14 @@ def _announce(plan: TrialPlan, asked: TrialRun, secrets: DeskSecrets, desk: Desk
 
 def _operate(plan: TrialPlan, asked: TrialRun, secrets: DeskSecrets, desk: Desk, port: int, watch: Watch) -> None:
     """Wait until the session is closed, by whichever operator."""
-    if asked.scripted:
+    if asked.scripted or asked.terminal:
         client = DeskClient(port, secrets.page, secure=asked.door.certificate is not None)
+    if asked.scripted:
         with watch.bar("trials") as advance:
             script.run(plan, client, lambda done, most: advance(done, most, {}))
-        return
+    elif asked.terminal:
+        with Keyboard() as keys:
+            terminal.run(client, keys, watch.say)
     while not desk.closed:
         time.sleep(LOOK_S)
 
