@@ -414,6 +414,15 @@ class TestRecords:
         assert (held["verdict"], held["reason"], held["asked"]) == ("hold", "deadline", None)
         assert [round(fields["time_s"] / PERIOD_S) for kind, fields in notes.told if kind == "step"] == [0, 1, 2, 3]
 
+    def test_the_time_of_an_answer_is_recorded_where_it_came(self) -> None:
+        notes = Notes()
+        played = Played(1.5, recorder=notes, execute="chunk")
+        played.start()
+        played.steps(7)
+        found = [fields["signals"].get("latency_ms") for kind, fields in notes.told if kind == "step"]
+        expected = pytest.approx(1500 * PERIOD_S)
+        assert found == [expected, None, None, None, expected, None, expected]
+
     def test_a_recording_that_fails_stops_the_robot(self) -> None:
         notes = Notes()
         played = Played(recorder=notes)

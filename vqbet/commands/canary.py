@@ -176,7 +176,7 @@ def _other(recording: Recording, entry: LedgerEntry, robot: str) -> str:
     if facts.robot != robot:
         return f"of robot {facts.robot or 'without a name'}, the canary is on {robot}"
     if facts.digest != entry.digest:
-        return f"of policy {facts.digest[:12]}, the canary is of {entry.digest[:12]}"
+        return f"of another policy than {entry.digest[:12]}, or of a trial"
     if begun is None or promoted is None or begun < promoted:
         return f"begun before the promotion of {entry.when}"
     return "" if recording.steps else "without a control step"
