@@ -199,7 +199,10 @@ class SimulatedRobot:
         return {SCENE: picture[::every, ::every]}
 
     def _start(self, seen: Float[np.ndarray, " D"], seed: int, trial: str) -> None:
-        """Start the player's episode; where the server is gone, try again for at most `wait_s`."""
+        """Start the player's episode; where the server is gone, try again for at most `wait_s`.
+
+        A trial is not tried again here: the desk hears that it could not begin, and orders it at a new server.
+        """
         deadline = time.monotonic() + self._wait_s
         goal = self._env.goals()[0] if self._player.goal else None
         while True:
@@ -207,7 +210,7 @@ class SimulatedRobot:
                 self._player.start({"state": seen}, seed=seed, goal=goal, trial=trial)
                 return
             except ServingError:
-                if time.monotonic() + RETRY_S > deadline:
+                if trial or time.monotonic() + RETRY_S > deadline:
                     raise
                 time.sleep(RETRY_S)
 

@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-def planned(root: Path, seed: int) -> TrialFolder:
+def planned(root: Path, seed: int, *, sealed: bool = True) -> TrialFolder:
     """Make a plan of champion and candidate with a salt of its own, and return its folder."""
     candidate, champion = (registry.resolve(f"{TASK}@{alias}").digest for alias in ("candidate", "champion"))
     first, _ = trial_session_made.by_hand(server_key.own(root).public)
@@ -82,6 +82,9 @@ def planned(root: Path, seed: int) -> TrialFolder:
     )
     folder = TrialFolder(Paths(root, TASK).trials(plan.sha256))
     folder.keep(plan, salt)
+    attempts = registry.Attempts(TASK)
+    if sealed and attempts.under(plan.plan.sha256) is None:
+        attempts.seal_plan(candidate, plan.plan.sha256, plan.plan.to_json())
     return folder
 
 
@@ -199,6 +202,9 @@ def test_what_cannot_be_run(project: Path) -> None:
     assert "a script cannot see what a robot does" in refused(project, folder, scripted=True)
     wide = Door(host="0.0.0.0", certificate=Path("desk.pem"), key=Path("key.pem"))
     assert "needs a policy server that they reach" in refused(project, folder, door=wide)
+    assert "knows no certificate" in refused(project, folder, simulated=True, door=replace(wide, host="127.0.0.1"))
+    unsealed = planned(project, 5, sealed=False)
+    assert "no plan of this content was sealed in the registry" in refused(project, unsealed)
     assert not folder.log.exists()
     with pytest.raises(GateError, match="no plan of trials 'abc'"):
         run.run(project, TASK, TrialRun(plan="abc"), Watch())

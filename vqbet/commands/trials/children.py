@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -25,13 +25,14 @@ ENDING_S = 5.0
 class Child:
     """A verb of `vqbet` in a process of its own, from `start` until `end`, started again when it dies.
 
-    words: after `vqbet`. said: the last line that it printed.
+    words: after `vqbet`. say: why it ended, where it is started again.
+    said: the last line that it printed.
     """
 
-    def __init__(self, words: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], variables: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._command = [sys.executable, "-m", "vqbet.commands.trials.children", *words]
         self._variables = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
-        self._leave = threading.Event()
+        self._leave, self._say = threading.Event(), say
         self._process: subprocess.Popen[str] | None = None
         self.starts, self.said = 0, ""
 
@@ -85,6 +86,7 @@ class Child:
             if process.wait() == 0 or self._leave.is_set():
                 return
             late = time.monotonic() - began_s > 60
+            self._say(f"vqbet {' '.join(self._command[3:5])}: {self.said or 'it ended'}; it is started again")
             if self._leave.wait(REST_S[0 if late else min(self.starts - 1, len(REST_S) - 1)]):
                 return
             self._spawn()

@@ -10,11 +10,12 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vqbet import registry
 from vqbet.commands.trials import script, serving, sessions, terminal, web
 from vqbet.commands.trials.children import Child
 from vqbet.commands.trials.desk import Desk, Lines
@@ -33,6 +34,7 @@ from vqbet.stages.progress import Watch
 ORDER_S, WATCH_S = 5.0, 2.0  # most time of an order, and of a look whether the server is there
 FAREWELL_S = 3.0  # for page and robot to hear that the session is closed
 LOOK_S = 0.2
+PORT_S = 5.0  # for the server of a desk before to end
 WAIT_S = "600"  # for which a simulated robot waits for a server that is started again
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -59,28 +61,48 @@ def run(root: Path, task: str, asked: TrialRun, watch: Watch) -> dict[str, str]:
     folder = TrialFolder(Paths(root, task).trials(plan.sha256))
     _refuse(asked)
     asked.door.expect_safe()
+    sessions.expect_sealed(registry.Attempts(task), folder, plan)
     if said := sessions.replaced(plan):
         if not folder.log.exists():
             raise GateError(f"plan {plan.sha256[:12]}: {said}; plan again: vqbet trials plan {task}")
         watch.say(f"{said}; the session goes on, but its verdict cannot promote")
     secrets = DeskSecrets.read(folder.path, os.environ)
+    port = 0 if asked.server else _port(secrets.port)
+    url = asked.server or f"ws://127.0.0.1:{port}"
+    lines = Lines(url, *(_line(url, secrets, asked, most) for most in (ORDER_S, WATCH_S)))
     operator = asked.operator or getpass.getuser()
     with ExitStack() as stack:
-        url, port = _served(stack, plan, asked, secrets, watch)
-        replace(DeskSecrets.read(folder.path, {}), port=port).write(folder.path)
-        lines = Lines(url, *(_line(url, secrets, asked, most) for most in (ORDER_S, WATCH_S)))
         desk = stack.enter_context(Desk(folder, lines, operator=operator, user=getpass.getuser()))
-        keys = DeskKeys(secrets.page, secrets.robot, plan.sha256)
-        at = stack.enter_context(web.listening(web.app(desk, keys, host=asked.door.host), asked.door))
-        _announce(plan, asked, secrets, desk, at, watch)
-        if asked.simulated:
-            watch.say(f"starting the simulated robot {plan.robot}")
-            where = f"{'https' if asked.door.certificate else 'http'}://127.0.0.1:{at}"
-            robot = _robot(plan, folder, where, secrets.variables(), seen=not asked.scripted)
-            stack.callback(robot.end)
-        _operate(plan, asked, secrets, desk, at, watch)
-        _farewell(desk)
+        if not desk.closed:
+            if port:
+                replace(DeskSecrets.read(folder.path, {}), port=port).write(folder.path)
+                words = ("trials", "serve", task, "--plan", plan.sha256, "--port", str(port))
+                _beside(stack, words, secrets, watch)
+            _session(stack, plan, asked, secrets, desk, watch)
         return _rows(desk, task)
+
+
+def _session(
+    stack: ExitStack, plan: TrialPlan, asked: TrialRun, secrets: DeskSecrets, desk: Desk, watch: Watch
+) -> None:
+    """Open the page's and the robot's doors, and operate until the session is closed."""
+    keys = DeskKeys(secrets.page, secrets.robot, plan.sha256)
+    at = stack.enter_context(web.listening(web.app(desk, keys, host=asked.door.host), asked.door))
+    _announce(plan, asked, secrets, desk, at, watch)
+    if asked.simulated:
+        words = ["simrobot", plan.task, "--desk", f"http://127.0.0.1:{at}", "--name", plan.robot, "--wait", WAIT_S]
+        words += ["--record", str(desk.folder.recordings)]
+        words += [] if asked.scripted else ["--realtime", "--camera"]  # somebody looks on
+        _beside(stack, words, secrets, watch)
+    _operate(plan, asked, secrets, desk, at, watch)
+    _farewell(desk)
+
+
+def _beside(stack: ExitStack, words: Sequence[str], secrets: DeskSecrets, watch: Watch) -> None:
+    """Start a process beside the desk, which ends with it."""
+    child = Child(words, secrets.variables(), watch.say)
+    child.start()
+    stack.callback(child.end)
 
 
 def _refuse(asked: TrialRun) -> None:
@@ -90,36 +112,25 @@ def _refuse(asked: TrialRun) -> None:
         Keyboard()
     if asked.scripted and not asked.simulated:
         raise GateError("a script cannot see what a robot does; expected --simulated with --scripted")
+    if asked.simulated and asked.door.certificate:
+        raise GateError("the simulated robot is beside the desk and knows no certificate; leave --certificate out")
+    if not asked.server and asked.door.host not in LOOPBACK:
+        raise GateError(
+            "a desk for other machines needs a policy server that they reach: start vqbet trials serve, and name it "
+            "with --server"
+        )
 
 
 def _line(url: str, secrets: DeskSecrets, asked: TrialRun, timeout_s: float) -> TrialLine:
     return TrialLine(url, secrets.desk, tls=asked.authority, timeout_s=timeout_s)
 
 
-def _served(stack: ExitStack, plan: TrialPlan, asked: TrialRun, secrets: DeskSecrets, watch: Watch) -> tuple[str, int]:
-    """Return address and port of the policy server; it is started beside the desk where none is named."""
-    if asked.server:
-        return asked.server, secrets.port
-    if asked.door.host not in LOOPBACK:
-        raise GateError(
-            "a desk for other machines needs a policy server that they reach: start vqbet trials serve, and name it "
-            "with --server"
-        )
-    port = secrets.port if secrets.port and _free(secrets.port) else _any_port()
-    words = ("trials", "serve", plan.task, "--plan", plan.sha256, "--port", str(port))
-    child = Child(words, secrets.variables())
-    child.start()
-    stack.callback(child.end)
-    watch.say(f"starting the policy server at ws://127.0.0.1:{port}")
-    return f"ws://127.0.0.1:{port}", port
-
-
-def _robot(plan: TrialPlan, folder: TrialFolder, desk: str, variables: Mapping[str, str], *, seen: bool) -> Child:
-    """Start the simulated robot beside the desk. seen: somebody looks on: at the robot's own pace, with a camera."""
-    words = ["simrobot", plan.task, "--desk", desk, "--record", str(folder.recordings), "--name", plan.robot]
-    child = Child([*words, "--wait", WAIT_S, *(("--realtime", "--camera") if seen else ())], variables)
-    child.start()
-    return child
+def _port(before: int) -> int:
+    """Return a port for the policy server: the one of before, where robots look for it, or any free one."""
+    deadline = time.monotonic() + PORT_S
+    while before and not _free(before) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)  # the server of a desk that was killed ends a moment later
+    return before if before and _free(before) else _any_port()
 
 
 def _announce(plan: TrialPlan, asked: TrialRun, secrets: DeskSecrets, desk: Desk, port: int, watch: Watch) -> None:

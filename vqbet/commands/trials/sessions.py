@@ -117,14 +117,20 @@ def _found(root: Path, task: str) -> dict[str, SessionState | GateError]:
     return found
 
 
-def _state(folder: TrialFolder, attempts: registry.Attempts) -> SessionState:
-    plan = TrialPlan.read(folder.plan)
+def expect_sealed(attempts: registry.Attempts, folder: TrialFolder, plan: TrialPlan) -> registry.Attempt:
+    """Return the attempt of a plan. Raises GateError where no plan of this content was sealed."""
     attempt = attempts.under(plan.plan.sha256)
     if attempt is None:
         raise GateError(
             f"{folder.plan}: no plan of this content was sealed in the registry: it was changed after it was locked, "
             "or is of another project; bring the original back, or plan again"
         )
+    return attempt
+
+
+def _state(folder: TrialFolder, attempts: registry.Attempts) -> SessionState:
+    plan = TrialPlan.read(folder.plan)
+    attempt = expect_sealed(attempts, folder, plan)
     events = trial_log.read(folder.log) if folder.log.exists() else []
     seen = progress(plan, folder.blinding(plan), events)
     done = sum(trial.state == "graded" for trial in seen.trials.values())
