@@ -31,6 +31,7 @@ class Typist:
         self._theirs = theirs
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+        until(lambda: self.said, 20)  # what is typed before is not read
 
     def press(self, keys: str, kind: str = "") -> None:
         """Press keys; wait until the last event of the log is of this kind."""
