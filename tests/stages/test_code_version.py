@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -351,7 +352,7 @@ class TestThisProject:
         found = {
             name
             for path in modules
-            if path.name != "__init__" and (ROOT / path).with_suffix(".py").read_text().count(".j2")
+            if path.name != "__init__" and re.search(r"\.(j2|html)\b", (ROOT / path).with_suffix(".py").read_text())
             for name in sources.closure(".".join(path.parts))
         }
         assert others <= found

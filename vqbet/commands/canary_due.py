@@ -36,6 +36,8 @@ def _require(root: Path, task: str, digest: str, number: int) -> None:
 
 def rows(task: str, entries: Sequence[LedgerEntry]) -> list[dict[str, str]]:
     """Return for each ledger entry a row about its canary, empty where none was due."""
+    if not entries:  # of a registry that may never have been written, and is not made by looking
+        return []
     known = registry.Canaries(task)
     found = [known.of(entry) for entry in entries]
     return [{} if canary is None else {"canary": canary.sentence()} for canary in found]

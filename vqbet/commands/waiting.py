@@ -1,4 +1,4 @@
-"""What a promotion still waits for: robot trials without a verdict, and approvals.
+"""Conditions that a promotion still lacks: a verdict on robot trials, and approvals.
 
 A verdict other than PROMOTE is not waited for: nothing changes it, and the promotion is refused with its reason.
 """

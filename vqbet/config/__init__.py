@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vqbet.config.document import read
+from vqbet.config.promotion import CanaryParams
 from vqbet.config.section import Name, Section
-from vqbet.config.task import BundleParams, CanaryParams, DriftParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 

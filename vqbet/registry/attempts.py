@@ -13,7 +13,7 @@ from typing import Any
 
 from vqbet import signing
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, journal, models, rows, seals
+from vqbet.registry import anchors, chain, models, rows, seals
 
 ATTEMPTS_HEAD = "attempts_head"  # tag of the registered model: hash of a link that the chain must hold
 PLAN, VERDICT = "plan", "verdict"  # kinds of links
@@ -34,7 +34,7 @@ class Attempt:
 
     @property
     def on_robot(self) -> bool:
-        """Whether the plan is of trials on a robot: these have an alpha of their own."""
+        """Return whether the plan is of trials on a robot, which have an alpha of their own."""
         return bool(self.content.get("protocol"))
 
 
@@ -43,14 +43,7 @@ class Attempts:
 
     def __init__(self, task: str) -> None:
         """Read the chain. Raises RegistryError if the chain is broken or lacks the link that ATTEMPTS_HEAD names."""
-        self.task, self._links = task, chain.read(_chain(task))
-        head = models.model_tags(task).get(ATTEMPTS_HEAD, "")
-        if head and head not in [link["hash"] for link in self._links]:
-            raise RegistryError(
-                f"{task}: the registry's last attempt {head[:12]} is not in {journal.opened().where}: links are "
-                f"missing, or another machine's ledger is in use; bring that ledger here, or share one through "
-                f"{journal.VARIABLE}"
-            )
+        self.task, self._links = task, anchors.read(_chain(task), task, tag=ATTEMPTS_HEAD, what="attempt")
         self.all = _attempts(task, self._links)
 
     def of(self, candidate: str) -> list[Attempt]:

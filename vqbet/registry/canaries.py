@@ -13,7 +13,7 @@ from typing import Any
 
 from vqbet import signing
 from vqbet.contract import RegistryError
-from vqbet.registry import chain, journal, ledger, models, rows
+from vqbet.registry import anchors, chain, ledger, models, rows
 from vqbet.registry.ledger import LedgerEntry
 
 CANARY_HEAD = "canary_head"  # tag of the registered model: hash of a link that the chain must hold
@@ -38,7 +38,7 @@ class Canary:
 
     @property
     def free(self) -> bool:
-        """Whether the champion may be served to every robot."""
+        """Return whether the champion may be served to every robot."""
         return self.outcome in (PASSED, WAIVED)
 
     def sentence(self) -> str:
@@ -55,14 +55,7 @@ class Canaries:
 
     def __init__(self, task: str) -> None:
         """Read the chain. Raises RegistryError if it is broken or lacks the link that CANARY_HEAD names."""
-        self.task, self._links = task, chain.read(_chain(task))
-        head = models.model_tags(task).get(CANARY_HEAD, "")
-        if head and head not in [link["hash"] for link in self._links]:
-            raise RegistryError(
-                f"{task}: the registry's last link of a canary {head[:12]} is not in {journal.opened().where}: links "
-                f"are missing, or another machine's ledger is in use; bring that ledger here, or share one through "
-                f"{journal.VARIABLE}"
-            )
+        self.task, self._links = task, anchors.read(_chain(task), task, tag=CANARY_HEAD, what="link of a canary")
         self._all = _canaries(task, self._links)
 
     def of(self, entry: LedgerEntry) -> Canary | None:

@@ -12,7 +12,7 @@ from vqbet.serving.seats import Seats, Served
 
 
 class Veil(Protocol):
-    """What keeps a robot from seeing which policy acts."""
+    """Choice of the policy that acts for a robot, without showing the choice."""
 
     pace_s: float  # an answer leaves this long after its request, at the earliest
 

@@ -1,4 +1,4 @@
-"""Simulated robot: one of our worlds behind the robot's side, with faults to order and by seed.
+"""Simulated robot: one of our worlds behind the robot's side of the protocol, with faults by kind and seed.
 
 Client, player, guard and recorder are those of a real robot; only sensors, joints and the person are simulated. Without
 `realtime` the clock is simulated too: nothing sleeps, and the same seed gives the same run.

@@ -157,7 +157,7 @@ class StationTrial:
 
     @property
     def running(self) -> bool:
-        """Whether the trial goes on: nobody has stopped it, and its time is not up. Returns at once."""
+        """Return at once whether the trial goes on: nobody has stopped it, and its time is not up."""
         return self.phase == "running" and not self._errands.stopped and self._elapsed_s < self.timeout_s
 
     def show(self, picture: Picture) -> None:

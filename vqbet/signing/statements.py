@@ -20,7 +20,7 @@ FIRST_LINE = b"vqbet statement of a policy server, version 1\n"  # a signature o
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a server says of one trial. plan: sha256 of the plan of trials. nonce: of the session, fresh at every order.
+    """Statement of a server about one trial. plan: sha256 of the plan of trials. nonce: fresh at every order.
 
     commitment: to the digest of the policy that answers in this trial. when: UTC, ISO 8601.
     """

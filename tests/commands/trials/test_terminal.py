@@ -105,6 +105,9 @@ def test_a_robot_that_is_lost(typist: Typist, monkeypatch: pytest.MonkeyPatch) -
         typist.press("3")
         typist.press("i3", "invalid")
         typist.press("eyes\n", "closed")
+    ended = [event for event in typist.desk.events if event.kind in ("stopped", "graded", "invalid")]
+    assert [event.kind for event in ended] == ["stopped", "invalid"]
+    assert ended[0]["by"] == "lost"
 
 
 def test_without_a_terminal() -> None:

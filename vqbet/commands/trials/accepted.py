@@ -1,4 +1,4 @@
-"""What a promotion rests on where the champion needs robot evidence: a sealed verdict, by the committed rules."""
+"""Basis of a promotion that needs robot evidence: a sealed verdict on robot trials, made by the committed rules."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Child:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended by itself without an error."""
+        """Return whether the child has ended by itself without an error."""
         return self._process is not None and self._process.poll() == 0
 
     def _spawn(self) -> None:

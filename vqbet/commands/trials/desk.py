@@ -109,7 +109,7 @@ class Desk:
 
     @property
     def robot_knows(self) -> bool:
-        """Whether the robot was told that the session is closed, or is gone."""
+        """Return whether the robot knows that the session is closed, or is gone."""
         return self._robot.over or not self._robot.present
 
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ RETRY_S = 0.2
 
 
 class DeskRefusal(ServingError):
-    """What the desk says against a change; nothing was changed."""
+    """Refusal of a change by the desk, which has changed nothing; its sentence says why."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""Who may call the desk's HTTP interface: the operator's page by a cookie, the robot by a token, no other page.
+"""Access checks of the desk's HTTP interface: a cookie for the operator's page, a token for the robot.
 
 A page of another origin is refused by its Origin, one that was led here by a name of its own (DNS rebinding) by Host.
 """

@@ -1,4 +1,4 @@
-"""What an operator may see of a session: never an arm, a slot, a policy, or a count by any of them."""
+"""View of a session for its operator, without any arm, slot or policy, and without a count by any of them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ OF_YOUR_CHOICE = "of your choice at its first trial; the same again whenever thi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialsAsked:
-    """What a person asks of a plan. candidate: a version; 0: the alias. server_key: base64; "": the project's own.
+    """Settings of a new plan. candidate: a version; 0: the alias. server_key: base64; "": the project's own.
     again: whether another plan for the same policies may stand beside one that is not closed."""
 
     robot: str = "simrobot"

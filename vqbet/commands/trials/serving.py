@@ -45,7 +45,7 @@ class TrialServing:
 
     @property
     def alone(self) -> bool:
-        """Whether nothing of a project is needed."""
+        """Return whether plan, policies and key are all files, so that no project is needed."""
         return bool(self.folders) and self.key is not None and Path(self.plan).is_file()
 
 

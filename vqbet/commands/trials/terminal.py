@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 class Keys(Protocol):
-    """Where keys come from."""
+    """Source of single keys."""
 
     def key(self, wait_s: float) -> str:
         """Return the next key, "" where none was pressed in time."""
@@ -63,7 +63,7 @@ def run(client: DeskClient, keys: Keys, say: Say) -> str:
 
 
 class _Operator:
-    """What the terminal shows, and what a key does in each phase."""
+    """Display of a session in a terminal, and the change that each key makes in each phase."""
 
     def __init__(self, client: DeskClient, keys: Keys, say: Say) -> None:
         self._client, self._keys, self._say = client, keys, say

@@ -61,7 +61,7 @@ class RefusedError(VqbetError):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where the desk listens. certificate, key: PEM files; beyond loopback both are needed."""
+    """Address on which the desk listens. certificate, key: PEM files; beyond loopback both are needed."""
 
     host: str = "127.0.0.1"
     port: int = 8090

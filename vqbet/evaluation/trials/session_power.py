@@ -28,7 +28,7 @@ MOST_PAIRS = 200  # beyond this the counts take more than a second
 
 @dataclass(frozen=True, slots=True)
 class SessionCourse:
-    """How sessions go. promoted: by look, the probability of PROMOTE there or earlier. pairs: those run on average."""
+    """Course of many sessions. promoted: by look, the probability of PROMOTE by then. pairs: those run on average."""
 
     promoted: tuple[float, ...]
     pairs: float
