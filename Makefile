@@ -1,10 +1,11 @@
 # `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
-.PHONY: demo check test test-comparison tests-fast tests-product paper setup lint types bench clean lock
+.PHONY: demo demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
 help:
 	@echo "make demo   demonstrations -> champion on an embedded default, about 8 minutes on 2 cores"
+	@echo "make demo-robot  a second policy tried blind on a simulated robot, promoted, and followed by its canary"
 	@echo "make check  lint, types, import contracts and the fast tests, within 2 minutes"
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
@@ -16,6 +17,9 @@ setup:
 
 demo: setup
 	@$(python) -m vqbet flow demo
+
+demo-robot: setup
+	@bash infra/demo-robot.sh
 
 paper: setup
 	@$(python) -m vqbet.comparison $(if $(SIZE),--size $(SIZE))

@@ -137,7 +137,9 @@ def test_a_trial_whose_server_dies_is_lost_and_no_failure(tmp_path: Path, plan: 
             alive.close()
             desk.ended(second, {"by": "guard", **REPORT})
             ended = desk.state()["ended"]
-            assert (ended["by"], ended["counts"]) == ("lost", True)
+            assert (ended["by"], ended["counts"]) == ("lost", False)
+            with pytest.raises(GateError, match="the connection was lost, which says nothing of the policy"):
+                desk.grade("grade 2", second, stage="nothing")
             enter_by_script(desk, second)
             assert desk.state()["last"]["state"] == "invalid"
     assert folder.read().progress.trials[first].state == "graded"

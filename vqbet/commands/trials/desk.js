@@ -175,7 +175,7 @@ function showWords(phase) {
     ready: state.trial ? [name, text || "Set the scene up as in the picture."] : ["No trial is left", "Finish the session, or undo the last outcome."],
     armed: [name, state.robot.present ? "The robot is about to begin." : "Waiting for the robot."],
     running: [name, state.stopping ? "The robot is coming to a stop." : "The robot is acting."],
-    stopped: state.ended.counts ? ["How far did it get?", `${ended} after ${state.ended.duration_s} s.${state.ended.by === "lost" ? " If that is why it failed, it is invalid." : ""}`] : ["This trial cannot count", `${ended}. Declare it invalid; its condition comes again.`],
+    stopped: state.ended.counts ? ["How far did it get?", `${ended} after ${state.ended.duration_s} s.`] : ["This trial cannot count", `${ended}. Declare it invalid; its condition comes again.`],
     paused: ["Paused", "Nothing moves until you go on."],
     closed: ["The session is closed", `${WHY[state.closed] || "You have ended it."} Thank you. To unblind it: vqbet trials judge ${state.task}`],
   }[phase];

@@ -57,7 +57,7 @@ def _ended(now: Trial | None) -> dict[str, Any]:
     if now is None or now.stopped is None:
         return {"by": "", "duration_s": 0.0, "counts": False}
     said = now.stopped
-    whole = said["recording"] is not None and said["steps"] >= 1
+    whole = said["recording"] is not None and said["steps"] >= 1 and said["by"] != "lost"
     return {"by": said["by"], "duration_s": round(float(said["duration_s"]), 1), "counts": whole}
 
 

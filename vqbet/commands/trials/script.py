@@ -70,9 +70,9 @@ def _moved(plan: TrialPlan, client: DeskClient, state: dict[str, Any], *, lost: 
 
 
 def _entered(plan: TrialPlan, client: DeskClient, state: dict[str, Any]) -> dict[str, Any]:
-    """Enter the outcome of a trial; one that was lost, cannot count, or whose outcome nobody knows, is invalid."""
+    """Enter the outcome of a trial; one that cannot count, or whose outcome nobody knows, is invalid."""
     code, seen = state["trial"], client.seen(state["trial"])
-    if state["ended"]["by"] == "lost" or not state["ended"]["counts"] or not seen:
+    if not state["ended"]["counts"] or not seen:
         return client.change("invalid", trial=code, reason=plan.invalid[-1], remark=REMARK)
     reached = stage(plan.rubric, seen["score"], seen["success"])
     tags = ("", *plan.tags)

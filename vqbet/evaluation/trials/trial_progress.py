@@ -140,6 +140,10 @@ def expect_outcome(plan: TrialPlan, trial: Trial, stage: str, tag: str) -> None:
             f"trial {trial.code}: the robot has not said how it ended, so there is no recording of it; declare it "
             "invalid"
         )
+    if trial.stopped["by"] == "lost":
+        raise GateError(
+            f"trial {trial.code}: the connection was lost, which says nothing of the policy; declare it invalid"
+        )
     if trial.stopped["steps"] < 1:
         raise GateError(f"trial {trial.code}: the robot has made no step; declare it invalid")
     grade = plan.grade(stage)
