@@ -13,7 +13,7 @@ say() { printf '\n[%3d s] %s\n' "$((SECONDS - began))" "$1"; }
 run() { printf '$ %s\n' "$*"; "$@"; }
 # choose <what> <sed expression>: change blockpush's section of params.yaml and commit it, since only that counts
 choose() {
-    sed -i "/^blockpush:/,/^pusht:/ $2" params.yaml
+    sed -i "/^blockpush:/,/^pusht:/ { $2 }" params.yaml
     git diff --unified=0 params.yaml | grep '^[+-] '
     git -c user.name=demo -c user.email=demo@localhost commit --quiet --all --message "$1"
 }
@@ -38,7 +38,8 @@ cd "$copy"
 say "A second policy: other temperature. It needs evidence of both kinds, and one robot first after a promotion."
 choose "A second policy, to be tried on the robot" '
     s/bundle: {<<: \*bundle}/bundle: {<<: *bundle, temperature: 0.5}/
-    s/^    min_modes: 4/    min_modes: 4\n    question: "not_worse"\n    evidence: ["simulated", "robot"]/
+    s/evaluate: {<<: \*evaluate}/evaluate: {<<: *evaluate, episodes: 40, videos: 1}/
+    s/^    min_modes: 4/    min_modes: 4\n    question: "not_worse"\n    margin: 0.1\n    evidence: ["simulated", "robot"]/
     s/canary: {<<: \*canary}/canary: {<<: *canary, episodes: 10}/
     s/trials: {<<: \*trials\(.*\)}/trials: {<<: *trials\1, looks: [10, 20], margin: 0.25}/'
 run dvc repro --quiet report@blockpush
@@ -60,7 +61,8 @@ run vqbet canary blockpush --robot robot-1 --recordings recordings
 say "A policy that is broken on purpose: its codes are drawn at random. The robot alone is to judge it."
 choose "A broken policy" '
     s/temperature: 0.5/temperature: 50.0/
-    s/evidence: \["simulated", "robot"\]/evidence: ["robot"]/'
+    s/evidence: \["simulated", "robot"\]/evidence: ["robot"]/
+'
 run dvc repro --quiet report@blockpush
 run vqbet register blockpush
 session
@@ -71,4 +73,4 @@ fi
 say "It was refused, and the champion is the second policy:"
 run vqbet history blockpush
 run vqbet audit blockpush
-say "The session's page: $(ls -t "$root/$copy"/.vqbet/trials/blockpush/*/index.html | tail -1)"
+say "The session's page: $(ls -t "$root/$copy"/.vqbet/trials/blockpush/*/page/index.html | tail -1)"
