@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.page_references import PageReferences
 from tests.support.point import planned
 from vqbet.contract import Channel, EpisodeRecord, GateError, Spec
 from vqbet.evaluation import gate, records, report
@@ -116,20 +116,6 @@ def _page(files: Path, **changes: object) -> str:
     return report.write(files / "report", task="table", inputs=inputs).read_text(encoding="utf-8")
 
 
-class _References(HTMLParser):
-    """Everything in a page that names another resource."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "poster", "data")]
-
-
 @pytest.mark.slow
 def test_the_page_says_what_happened(files: Path) -> None:
     page = _page(files)
@@ -150,7 +136,7 @@ def test_the_page_says_what_happened(files: Path) -> None:
 @pytest.mark.slow
 def test_references_are_local_and_there(files: Path) -> None:
     page = _page(files)
-    seen = _References(page)
+    seen = PageReferences(page)
     outside = [name for name in seen.found if not name.startswith(("#", "data:image/png;base64,"))]
     assert "../evaluation/films/seed-1000.webm" in outside
     assert "../validation/index.html" in outside

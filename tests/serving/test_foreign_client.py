@@ -9,13 +9,13 @@ import json
 import os
 import subprocess
 import urllib.request
-import venv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support import foreign as environments
 from tests.support import small, untrained
 from tests.support.once import once
 from tests.support.serving import DIGEST, running, served
@@ -61,15 +61,8 @@ print(json.dumps({
 
 
 def install(folder: Path) -> None:
-    """Make an environment with the client. Skips where no package index can be reached; in CI that is a failure."""
-    venv.create(folder / "env", with_pip=True)
-    command = [str(folder / "env" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input", *PACKAGES]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALLING_S, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"openpi-client cannot be installed: {last}")
-        pytest.skip(f"openpi-client cannot be installed here, no package index answers: {last}")
+    """Make an environment with the client."""
+    environments.install(folder, "openpi-client", PACKAGES, timeout_s=INSTALLING_S)
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,7 @@ class TestRegister:
             return folder.name, SimpleNamespace(outcome="HOLD", reason="equal", candidate="c")
 
         for module, name, value in (
+            (release.bounds, "committed", lambda *_: SimpleNamespace(gate=SimpleNamespace(evidence=["simulated"]))),
             (release.registry, "check", lambda: given.append(("check", ""))),
             (release.registry, "attach", lambda proof, report: given.append(("attach", proof))),
             (release.registry, "register", lambda name, _, **o: given.append((name, o["tags"])) or 1),

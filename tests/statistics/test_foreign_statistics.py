@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import venv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support import foreign
 from tests.support.once import once
 from vqbet import statistics
 from vqbet.statistics import Pairs
@@ -65,16 +65,8 @@ print(json.dumps({"fieldtrial": metadata.version("fieldtrial"), "answers": found
 
 
 def install(folder: Path) -> None:
-    """Make an environment with both. Skips where no package index can be reached; in CI that is a failure."""
-    venv.create(folder / "env", with_pip=True)
-    pip = [str(folder / "env" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-    for command in ([*pip, *PACKAGES], [*pip, "--no-deps", FIELDTRIAL]):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALLING_S, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"fieldtrial cannot be installed: {last}")
-            pytest.skip(f"fieldtrial cannot be installed here, no package index answers: {last}")
+    """Make an environment with both."""
+    foreign.install(folder, "fieldtrial", PACKAGES, ["--no-deps", FIELDTRIAL], timeout_s=INSTALLING_S)
 
 
 def tables() -> list[dict[str, Any]]:

@@ -52,18 +52,20 @@ def run(root: Path, task: str, watch: Watch, *, repair: bool) -> list[AuditFindi
     for version, digest in sorted(digests.items()):
         mend = partial(kept.put_back, root, task, version, digest) if repair else None
         checks.append((f"{task}/{version}", partial(_bundle, task, version, digest), mend))
+    films: list[AuditFinding] = []
     for entry in entries:
         if entry.action == "promote":
             checks.append((f"entry {entry.seq}, evidence", partial(_evidence, root, entry), None))
-            checks.append((f"entry {entry.seq}, recordings", partial(recorded.fault, root, entry), None))
+            if (tried := recorded.behind(root, entry)) is not None:
+                checks.append((f"entry {entry.seq}, recordings", tried.fault, None))
+                films.append(AuditFinding(f"entry {entry.seq}, films", note=tried.films()))
         if entry.approved:
             checks.append((f"entry {entry.seq}, approvals", partial(_approvals, entry), None))
     with watch.bar(f"{task}: audit") as advance:
         for number, looked in enumerate(checks, start=1):
             found.append(_looked(*looked))
             advance(number, len(checks), {})
-    found += [note for entry in entries if (note := _films(root, entry)) is not None]
-    found.append(_canary(task))
+    found += films + _canary(task)
     found += _published(root, task)
     found += [_run(run_id, repair=repair) for run_id in registry.abandoned(task)]
     return [*found, _looked_on("signatures", partial(_signatures, task, entries))]
@@ -90,19 +92,19 @@ def _bereft(task: str) -> str:
     return ""
 
 
-def _canary(task: str) -> AuditFinding:
-    """Return a finding on the canary of the champion: failed and not rolled back, or a note about one that waits."""
+def _canary(task: str) -> list[AuditFinding]:
+    """Return a finding on the canary of the champion: failed and not rolled back, or a note on how far it is."""
     try:
         _, held = registry.released(task)
         canary = registry.Canaries(task).of(held) if held else None
     except VqbetError as error:
-        return AuditFinding("canary", str(error))
+        return [AuditFinding("canary", str(error))]
     if held is None or canary is None:
-        return AuditFinding("canary")
+        return []
     said = f"entry {held.seq}: {canary.sentence()}"
     if canary.outcome:
-        return AuditFinding("canary", f"{said}; it is still champion: vqbet canary {task} rolls it back")
-    return AuditFinding("canary", note=said)
+        return [AuditFinding("canary", f"{said}; it is still champion: vqbet canary {task} rolls it back")]
+    return [AuditFinding("canary", note=said)]
 
 
 def _published(root: Path, task: str) -> list[AuditFinding]:
@@ -177,12 +179,6 @@ def _evidence(root: Path, entry: LedgerEntry) -> str:
     if about != ("PROMOTE", entry.digest, entry.previous_digest):
         return f"verdict {entry.evidence[:12]} says {verdict.outcome} about other policies than this entry"
     return ""
-
-
-def _films(root: Path, entry: LedgerEntry) -> AuditFinding | None:
-    """Return where the films of a promotion's robot trials are; None where it rests on no trials."""
-    said = recorded.films(root, entry) if entry.action == "promote" else ""
-    return AuditFinding(f"entry {entry.seq}, films", note=said) if said else None
 
 
 def _approvals(entry: LedgerEntry) -> str:

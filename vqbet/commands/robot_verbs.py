@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vqbet.commands import console
+from vqbet.commands.options import Certificate, CertificateKey, Grace, Idle, Port
 from vqbet.commands.project import root
 
 robot = typer.Typer()
@@ -35,13 +36,13 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    port: Port = 8000,
     digest: Annotated[str, typer.Option(help="serve the bundle of this digest or nothing")] = "",
     robots: Annotated[int, typer.Option(min=1, max=1024, help="episodes at once")] = 8,
-    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
-    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
-    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 60.0,
-    grace: Annotated[float, typer.Option(min=0.0, help="seconds for running episodes after Ctrl-C")] = 30.0,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
+    idle: Idle = 60.0,
+    grace: Grace = 30.0,
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the ledger")] = 10.0,
     singular: Annotated[bool, typer.Option("--singular", help="answer with one `action`, as BEHAVIOR wants")] = False,
     canary: Annotated[bool, typer.Option("--canary", help="a champion whose canary has not passed, too")] = False,

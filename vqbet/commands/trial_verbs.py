@@ -10,6 +10,7 @@ import typer
 
 from vqbet.commands import console
 from vqbet.commands.manual import Manual
+from vqbet.commands.options import Certificate, CertificateKey, ChosenPlan, Grace, Idle, Port
 from vqbet.commands.project import root
 
 trials = typer.Typer(cls=Manual, no_args_is_help=True, help="Compare two policies on a robot, blind.")
@@ -19,9 +20,7 @@ Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blo
 @trials.command("serve")
 def serve_trials(
     task: Task,
-    plan: Annotated[str, typer.Option(help="the plan's file, or the first letters of its sha256; none: the newest")] = (
-        ""
-    ),
+    plan: ChosenPlan = "",
     arm: Annotated[
         list[Path] | None, typer.Option(help="folder of a policy of the plan, repeatable; none: from the registry")
     ] = None,
@@ -29,11 +28,11 @@ def serve_trials(
     host: Annotated[str, typer.Option(help="address to listen on; beyond this machine $VQBET_TOKEN is needed")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
-    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
-    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
-    idle: Annotated[float, typer.Option(min=1.0, help="seconds after which a silent robot is let go")] = 600.0,
-    grace: Annotated[float, typer.Option(min=0.0, help="seconds for a running trial after Ctrl-C")] = 30.0,
+    port: Port = 8000,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
+    idle: Idle = 600.0,
+    grace: Grace = 30.0,
 ) -> None:
     """Serve the policies of a plan to its robot, blind, with a signed statement per trial; needs $VQBET_DESK_TOKEN."""
     from vqbet.commands.serve import TOKEN
@@ -95,9 +94,7 @@ def trials_status(task: Task) -> None:
 @trials.command("run")
 def run_trials(
     task: Task,
-    plan: Annotated[str, typer.Option(help="the plan's file, or the first letters of its sha256; none: the newest")] = (
-        ""
-    ),
+    plan: ChosenPlan = "",
     operator: Annotated[str, typer.Option(help="who runs the session; none: this user")] = "",
     server: Annotated[str, typer.Option(help="of `vqbet trials serve`; none: one is started beside the desk")] = "",
     simulated: Annotated[bool, typer.Option("--simulated", help="start a simulated robot beside the desk")] = False,
@@ -106,9 +103,9 @@ def run_trials(
     host: Annotated[str, typer.Option(help="address of page and robot; beyond this machine with --certificate")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8090,
-    certificate: Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")] = None,
-    key: Annotated[Path | None, typer.Option(help="TLS: its key in PEM")] = None,
+    port: Port = 8090,
+    certificate: Certificate = None,
+    key: CertificateKey = None,
     authority: Annotated[Path | None, typer.Option(help="certificate authority of a wss:// server, in PEM")] = None,
 ) -> None:
     """Run the trials of a plan: prints the address of the operator's page; goes on where a session was broken off."""

@@ -9,13 +9,21 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vqbet.config.document import read
-from vqbet.config.promotion import CanaryParams
+from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
 from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 
-__all__ = ["BundleParams", "CanaryParams", "DriftParams", "PriorParams", "TaskParams", "TokenizerParams"]
+__all__ = [
+    "BundleParams",
+    "CanaryParams",
+    "DriftParams",
+    "PriorParams",
+    "TaskParams",
+    "TokenizerParams",
+    "TrialsParams",
+]
 RESERVED = ("tasks", "defaults")  # sections that are not tasks
 SHOWN = 10  # most errors reported for one section
 S = TypeVar("S", bound=Section)

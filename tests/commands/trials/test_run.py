@@ -17,7 +17,7 @@ import pytest
 from tests.support import trial_session_made, untrained
 from tests.support.waiting import until
 from vqbet import environment, registry
-from vqbet.commands.trials import run, server_key
+from vqbet.commands.trials import run, server_key, sessions
 from vqbet.commands.trials.desk_secrets import NAME, DeskSecrets
 from vqbet.commands.trials.run import TrialRun
 from vqbet.commands.trials.web import Door
@@ -26,7 +26,7 @@ from vqbet.evaluation.plan import spec_sha256
 from vqbet.evaluation.trials import judging, trial_log
 from vqbet.evaluation.trials.blinding import committed
 from vqbet.evaluation.trials.trial_folder import TrialFolder
-from vqbet.evaluation.trials.trial_plan import Condition
+from vqbet.evaluation.trials.trial_plan import Condition, TrialPlan
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.tasks.blockpush.oracle import demonstrations
@@ -210,19 +210,21 @@ def test_what_cannot_be_run(project: Path) -> None:
         run.run(project, TASK, TrialRun(plan="abc"), Watch())
 
 
-@pytest.mark.slow
 def test_a_policy_that_was_replaced_meanwhile(project: Path) -> None:
-    """Before the first trial: refused. Later: said, and the session goes on."""
+    """Before the first trial no session begins: its verdict could promote nothing."""
     folder = planned(project, 4)
-    registry.set_candidate(TASK, 1)
-    sentence = refused(project, folder)
-    assert "the registry's candidate is now" in sentence
-    assert f"plan again: vqbet trials plan {TASK}" in sentence
+    plan = TrialPlan.read(folder.plan)
+    assert sessions.replaced(plan) == ""
+    gone = replace(plan, judged=replace(plan.judged, candidate="f" * 64))
+    assert "the candidate is gone from the registry" in sessions.replaced(gone)
     registry.force(TASK, 2, who="a test", why="a test")
-    assert "the registry's champion is now" in refused(project, folder)
+    try:
+        sentence = refused(project, folder)
+    finally:
+        registry.force(TASK, 1, who="a test", why="a test")
+    assert "the champion was replaced meanwhile: the plan compares with" in sentence
+    assert f"plan again: vqbet trials plan {TASK}" in sentence
     assert not folder.log.exists()
-    registry.force(TASK, 1, who="a test", why="a test")
-    registry.set_candidate(TASK, 2)
 
 
 def test_secrets_of_a_desk(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 
 from tests.support import chromium
 from tests.support.once import once
+from tests.support.page_references import PageReferences
 from tests.support.point import planned
 from tests.support.trial_session_made import INVALID, NOTHING, Story, judged, made
 from vqbet.contract import EpisodeRecord, GateError
@@ -56,20 +56,6 @@ def whole(whole_once: Path, tmp_path: Path) -> Path:
 def _page(whole: Path, *, filmed: bool = True) -> str:
     recordings = whole / "session" / "recordings" if filmed else None
     return session_page.write(whole / "evidence", whole / "page", recordings=recordings).read_text(encoding="utf-8")
-
-
-class _Loaded(HTMLParser):
-    """Everything in a page that names another resource."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "poster", "data")]
 
 
 @pytest.mark.slow
@@ -127,7 +113,7 @@ def test_stages_and_tags_are_counted_by_arm(whole: Path) -> None:
 @pytest.mark.slow
 def test_references_are_local_and_there(whole: Path) -> None:
     page = _page(whole)
-    seen = _Loaded(page)
+    seen = PageReferences(page)
     outside = [name for name in seen.found if not name.startswith(("#", "data:image/png;base64,"))]
     session = UnblindedSession.read(whole / "evidence")
     worst = [row for pair in trial_films.worst(session.rows, list(session.plan.arms)) for row in pair]

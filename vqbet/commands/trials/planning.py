@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, registry, signing
 from vqbet.commands import bounds
@@ -30,9 +30,10 @@ from vqbet.stages.progress import Watch
 from vqbet.tasks import TASKS
 
 if TYPE_CHECKING:
-    from vqbet.config import TaskParams
+    from vqbet.config import TaskParams, TrialsParams
 
 MOST_PICTURE_BYTES = 4 * 2**20
+JUDGED_BY = ("metric", "question", "stopping", "margin", "alpha", "power", "floor")  # rules in the gate's plan
 PNG = b"\x89PNG\r\n\x1a\n"
 WHOLE = Slice("all", 1.0)
 SCENE = "scene {}"  # name of a drawn initial condition
@@ -141,7 +142,6 @@ def _attempt(before: Sequence[Attempt]) -> int:
 
 def _judged(task: str, params: TaskParams, spec: Spec, digests: Mapping[str, str], robot: str, attempt: int) -> Plan:
     chosen = params.trials
-    names = ("metric", "question", "stopping", "margin", "alpha", "power", "floor")
     try:
         return Plan(
             task=task,
@@ -157,7 +157,7 @@ def _judged(task: str, params: TaskParams, spec: Spec, digests: Mapping[str, str
             min_modes=0,
             baselines=(),
             attempt=attempt,
-            **{name: getattr(chosen, name) for name in names},
+            **{name: getattr(chosen, name) for name in JUDGED_BY},
         )
     except GateError as error:
         raise GateError(f"{task}.trials: {error}") from error
@@ -166,18 +166,13 @@ def _judged(task: str, params: TaskParams, spec: Spec, digests: Mapping[str, str
 def _locked(
     judged: Plan, params: TaskParams, conditions: Sequence[Condition], after: str, key: str
 ) -> tuple[TrialPlan, bytes]:
-    chosen, salt = params.trials, new_salt()
+    salt = new_salt()
     try:
         plan = TrialPlan(
             judged=judged,
             robot=judged.machine,
             conditions=tuple(conditions),
-            block=chosen.block,
-            rubric=tuple(Grade(name, credit) for name, credit in chosen.rubric.items()),
-            tags=tuple(chosen.tags),
-            invalid=tuple(chosen.invalid),
-            most_invalid=chosen.most_invalid,
-            timeout_s=chosen.timeout_s,
+            **_rules(params.trials),
             salt=committed(salt),
             server_key=key,
             after=after,
@@ -185,6 +180,18 @@ def _locked(
     except GateError as error:
         raise GateError(f"{judged.task}.trials: {error}") from error
     return plan, salt
+
+
+def _rules(chosen: TrialsParams) -> dict[str, Any]:
+    """Return the fields of a plan of trials that equal the parameters, but for those of the gate."""
+    return {
+        "block": chosen.block,
+        "rubric": tuple(Grade(name, credit) for name, credit in chosen.rubric.items()),
+        "tags": tuple(chosen.tags),
+        "invalid": tuple(chosen.invalid),
+        "most_invalid": chosen.most_invalid,
+        "timeout_s": chosen.timeout_s,
+    }
 
 
 def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
@@ -236,17 +243,9 @@ def recommitted(plan: TrialPlan, params: TaskParams) -> list[str]:
         judged=replace(
             plan.judged,
             looks=tuple(chosen.looks),
-            **{
-                name: getattr(chosen, name)
-                for name in ("metric", "question", "stopping", "margin", "alpha", "power", "floor")
-            },
+            **{name: getattr(chosen, name) for name in JUDGED_BY},
         ),
-        block=chosen.block,
-        rubric=tuple(Grade(name, credit) for name, credit in chosen.rubric.items()),
-        tags=tuple(chosen.tags),
-        invalid=tuple(chosen.invalid),
-        most_invalid=chosen.most_invalid,
-        timeout_s=chosen.timeout_s,
+        **_rules(chosen),
     )
     mine, theirs = _flat(plan), _flat(wanted)
     differing = [name for name in mine if mine[name] != theirs[name]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,48 @@ from vqbet.stages import verdicts
 from vqbet.stages.paths import Paths
 
 
-def fault(root: Path, entry: LedgerEntry) -> str:
-    """Return what is wrong with the recordings behind a promotion; "" where all are here as they were judged.
+@dataclass(frozen=True, slots=True)
+class RobotTrials:
+    """The robot trials behind a promotion. counted: their summary. home: their recordings on this machine, if any."""
 
-    A promotion without robot trials has none. Recordings that are kept elsewhere are no fault: the evidence holds their
-    manifests.
+    counted: Mapping[str, Any]
+    page: Path
+    home: Path | None
+
+    def fault(self) -> str:
+        """Return what is wrong with the recordings; "" where all are here as they were judged.
+
+        Recordings that are kept elsewhere are no fault: the evidence holds their manifests.
+        """
+        if self.home is None:
+            return ""
+        for row in self.counted["trials"]:
+            if row["counts"] and (said := _wrong(self.home, row)):
+                return f"trial {row['code']}, recording {row['recording']['number']}: {said}"
+        return ""
+
+    def films(self) -> str:
+        """Return a sentence on where the recordings and films are."""
+        kept = "recordings are not in the session's folder, the evidence has their manifests"
+        if self.home is not None:
+            kept = f"recordings in {self.home}"
+        return f"{kept}; films on {self.page}" if self.page.is_file() else kept
+
+
+def behind(root: Path, entry: LedgerEntry) -> RobotTrials | None:
+    """Return the robot trials behind a promotion; None where it rests on none, or where its evidence is not readable.
+
+    The check of the evidence itself says why it is not.
     """
     try:
         counted = _counted(root, entry)
-    except VqbetError:  # the check of the evidence says so
-        return ""
-    there = _home(root, entry, counted)
-    if there is None:
-        return ""
-    for row in counted["trials"]:
-        if row["counts"] and (said := _wrong(there, row)):
-            return f"trial {row['code']}, recording {row['recording']['number']}: {said}"
-    return ""
-
-
-def films(root: Path, entry: LedgerEntry) -> str:
-    """Return a sentence on where the recordings and films of a promotion's robot trials are; "" without trials."""
-    try:
-        counted = _counted(root, entry)
-    except VqbetError:  # the check of the evidence says so
-        return ""
+    except VqbetError:
+        return None
     if not counted:
-        return ""
-    there, page = _home(root, entry, counted), _session(root, entry, counted).path / "page" / "index.html"
-    kept = (
-        f"recordings in {there}"
-        if there
-        else "recordings are not in the session's folder, the evidence has their manifests"
-    )
-    return f"{kept}; films on {page}" if page.is_file() else kept
+        return None
+    session = TrialFolder(Paths(root, entry.task).trials(counted["plan"]))
+    there = session.recordings.is_dir() and bool(trial_proofs.recordings(session.recordings))
+    return RobotTrials(counted, session.path / "page" / "index.html", session.recordings if there else None)
 
 
 def _wrong(there: Path, row: Mapping[str, Any]) -> str:
@@ -73,15 +82,3 @@ def _counted(root: Path, entry: LedgerEntry) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise GateError(f"{path}: expected an object, got {type(said).__name__}")
     return said
-
-
-def _session(root: Path, entry: LedgerEntry, counted: Mapping[str, Any]) -> TrialFolder:
-    return TrialFolder(Paths(root, entry.task).trials(counted["plan"]))
-
-
-def _home(root: Path, entry: LedgerEntry, counted: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the session's recordings where they are on this machine."""
-    if not counted:
-        return None
-    there = _session(root, entry, counted).recordings
-    return there if there.is_dir() and trial_proofs.recordings(there) else None
