@@ -102,10 +102,28 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera: its name, and the size in px of its pictures, which are RGB, uint8 (height, width, 3).
+
+    lossy: the lossy codec that the pictures passed before they were stored; "" where they are as they were taken.
+    """
+
+    name: str
+    height: int
+    width: int
+    lossy: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, 3)
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """Interface that demonstrations, a policy and a world must share to be used together.
 
     action_kind: "absolute" (a target) or "relative" (a change per control step). frame: the reference of positions.
+    cameras: one picture of each belongs to every step.
     """
 
     task: str
@@ -114,17 +132,21 @@ class Spec:
     control_hz: float
     action_kind: Literal["absolute", "relative"]
     frame: str
+    cameras: tuple[Camera, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the spec as JSON; without cameras it has no key for them, as before there were any."""
+        value = asdict(self)
+        return value if self.cameras else {key: item for key, item in value.items() if key != "cameras"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Spec:
         """Return the spec that `to_json` wrote. Raises KeyError or TypeError for a missing or unknown key."""
-        rest = {key: item for key, item in value.items() if key not in ("observation", "action")}
+        rest = {key: item for key, item in value.items() if key not in ("observation", "action", "cameras")}
         return cls(
             observation=tuple(Channel(**channel) for channel in value["observation"]),
             action=tuple(Channel(**channel) for channel in value["action"]),
+            cameras=tuple(Camera(**camera) for camera in value.get("cameras", ())),
             **rest,
         )
 
@@ -143,7 +165,22 @@ class Spec:
             for index, (one, two) in enumerate(zip(mine, theirs, strict=True)):
                 if one != two:
                     found.append(f"{name}[{index}]: {one} here, {two} there")
+        mine, theirs = ({camera.name: camera for camera in spec.cameras} for spec in (self, other))
+        for name in dict.fromkeys([*mine, *theirs]):
+            if mine.get(name) != theirs.get(name):
+                found.append(f"camera {name!r}: {mine.get(name, 'none')} here, {theirs.get(name, 'none')} there")
         return found
+
+
+class Frames(Protocol):
+    """Pictures of one camera, one for each step, that are read where they are asked for. An array is one, too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, height, width, 3)."""
+
+    def __getitem__(self, steps: Int[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B height width 3"]:
+        """Return the pictures of these steps as a fresh array. Raises IndexError for a step that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +192,7 @@ class Demonstrations:
     NaN at every step of an episode that has none, see `stateless`.
     `intervention` marks the steps of recorded episodes at which a person acted; None for data without recordings.
     `columns` holds one array of length E for each of COLUMNS. `digest` is the sha256 of the store's manifest.
+    `cameras` holds the pictures of each camera of the spec, by its name.
     """
 
     spec: Spec
@@ -166,6 +204,7 @@ class Demonstrations:
     state: Float[np.ndarray, "N S"] | None = None  # float64
     digest: str = ""
     intervention: Bool[np.ndarray, " N"] | None = None
+    cameras: Mapping[str, Frames] = field(default_factory=dict)
 
     @classmethod
     def of(
