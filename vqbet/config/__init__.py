@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqbet.config.document import read
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
+from vqbet.config.source import SourceParams
 from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
@@ -20,6 +21,7 @@ __all__ = [
     "CanaryParams",
     "DriftParams",
     "PriorParams",
+    "SourceParams",
     "TaskParams",
     "TokenizerParams",
     "TrialsParams",

@@ -25,6 +25,7 @@ from vqbet.config.section import (
     finishes,
     fits,
 )
+from vqbet.config.source import SourceParams
 
 View = Literal["mirrored", "goal_frame", "absolute"]
 MOST_OFFSETS = 2**27  # offset-head weights per action channel: hidden units x chunk x codes of all layers
@@ -255,8 +256,9 @@ class DriftParams(Section):
 
 
 class TaskParams(Section):
-    """All sections of one task: one per stage, named after the stage."""
+    """All sections of one task: one per stage, named after the stage; a declared task says its source as well."""
 
+    source: SourceParams | None = None
     demos: DemosParams
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     tokenizer: TokenizerParams
