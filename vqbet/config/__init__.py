@@ -67,6 +67,13 @@ def task(path: Path, name: str) -> TaskParams:
     return validated(path, name, TaskParams, value[name])
 
 
+def expect_name(name: str) -> None:
+    """Raise ConfigError unless a new task may have this name."""
+    _refuse_unfit("task", name)
+    if name in RESERVED:
+        raise ConfigError(f"task: {name!r} is a section of params.yaml that is no task; choose another name")
+
+
 def _refuse_unfit(where: str, name: str) -> None:
     """Raise ConfigError unless the name is one word: names become part of paths, addresses and commands."""
     try:
