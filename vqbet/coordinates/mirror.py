@@ -11,14 +11,22 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from vqbet.contract import Demonstrations
+from vqbet.contract import ConfigError, Demonstrations
 
 Mirrored = tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N A"]]  # observation and action
 Mirror = Callable[[Demonstrations], Mirrored]
 
 
 def doubled(demos: Demonstrations, mirror: Mirror) -> Demonstrations:
-    """Return the demonstrations followed by the mirror image of each of them, without states."""
+    """Return the demonstrations followed by the mirror image of each of them, without states.
+
+    Raises ConfigError for demonstrations with cameras: a mirrored picture is not what the camera would see.
+    """
+    if demos.cameras:
+        raise ConfigError(
+            f"{demos.spec.task}: the view 'mirrored' is of numbers alone, and the demonstrations have pictures of "
+            f"{', '.join(map(repr, demos.cameras))}; take 'mirrored' from demos.views, or ingest without cameras"
+        )
     observation, action = mirror(demos)
     return replace(
         demos,

@@ -119,7 +119,7 @@ def fit(
     """
     began = loop.clock()
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
-    windows = Windows(demos, window=1, chunk=chosen.chunk, corrections=corrections)
+    windows = Windows(demos, window=1, chunk=chosen.chunk, corrections=corrections, pictures=False)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
     chunks = complete_chunks(demos, chosen.chunk, corrections)
