@@ -32,8 +32,9 @@ def test_av1_is_decoded_here_and_to_no_frame_by_opencv(tmp_path: Path) -> None:
 
 
 def test_a_scaled_frame_is_the_mean_over_areas(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    noise = np.repeat(np.repeat(generator.integers(0, 256, (3, 20, 30, 3), np.uint8), 4, axis=1), 4, axis=2)
+    """Grey noise, in squares of 4 px: of colours, a frame of yuv420p has only every fourth."""
+    grey = np.random.default_rng(0).integers(16, 236, (3, 20, 30, 1), np.uint8)
+    noise = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2), 3, axis=3)
     film(tmp_path / "film.mp4", noise)
     told = video.Film(tmp_path / "film.mp4", "film", FPS, 0, 3, (80, 120))
     whole = list(video.frames(told, STEPS[:3]))

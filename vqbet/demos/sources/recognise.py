@@ -13,7 +13,7 @@ from vqbet.demos.sources.source import Source
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNDERSTOOD = (
     "a LeRobot set (meta/info.json), a replay buffer of Diffusion Policy (.zgroup or zarr.json, or a zip of it), an "
-    "HDF5 file of robomimic or Isaac Lab, a folder of .npz episodes, a ROS 2 bag (metadata.yaml, a .mcap or a .db3 file)"
+    "HDF5 file of robomimic or Isaac Lab, a folder of .npz episodes, a ROS 2 bag (metadata.yaml, .mcap or .db3)"
 )
 
 
