@@ -72,7 +72,7 @@ def _recipe(found: Findings) -> list[str]:
         health = "{max_mean_error: 0.3, max_p99_error: 1.5, min_used: 0.5}"
     shortest, longest = int(found.lengths.min()), int(found.lengths.max())
     return [
-        "  demos: {<<: *demos}",
+        "  demos: {<<: *demos, held_out: 0.1}",
         f"  validate: {{<<: *validate, min_steps: {max(1, shortest // 2)}, max_steps: {2 * longest}{success}}}",
         "  tokenizer:",
         "    <<: *tokenizer",
