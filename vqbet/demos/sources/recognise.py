@@ -36,7 +36,13 @@ def _lerobot(path: Path) -> Source:
     return LeRobot(path)
 
 
-FORMATS: Mapping[str, Callable[[Path], Source]] = {"lerobot": _lerobot}
+def _replay_buffer(path: Path) -> Source:
+    from vqbet.demos.sources.replay_buffer import ReplayBuffer
+
+    return ReplayBuffer(path)
+
+
+FORMATS: Mapping[str, Callable[[Path], Source]] = {"lerobot": _lerobot, "replay_buffer": _replay_buffer}
 
 
 def _format(path: Path) -> str:
