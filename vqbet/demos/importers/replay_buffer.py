@@ -8,50 +8,25 @@ have been checked.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vqbet.contract import Spec, StoreError
 from vqbet.demos.importers import fetch
+from vqbet.demos.sources import zarr_arrays
+from vqbet.demos.sources.packed import Folder
+from vqbet.demos.sources.zarr_arrays import Claim
 
 ENDS = "meta/episode_ends"
 FLOATS = ("<f4", "<f8")
 INTEGERS = ("<i4", "<i8")
 CODECS = ("blosc", None)
-MAX_DOCUMENT_BYTES = 64 * 2**10
 MAX_CHUNK_BYTES = 64 * 2**20
 MAX_ARRAY_BYTES = 2**30
-BLOSC_HEADER_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Metadata of an array: rows x trailing numbers, chunks of whole rows, compressed with Blosc or not."""
-
-    name: str
-    folder: Path
-    shape: tuple[int, ...]
-    chunk_rows: int
-    dtype: np.dtype
-    codec: str | None
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Return the bytes of one chunk in memory; in Zarr v2 the last one is as large as the others."""
-        return self.chunk_rows * math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def chunks(self) -> Iterator[tuple[Path, int]]:
-        """Yield the file and the first row of every chunk."""
-        for index in range(-(-self.shape[0] // self.chunk_rows)):
-            yield self.folder / ".".join([str(index), *("0" for _ in self.shape[1:])]), index * self.chunk_rows
 
 
 def load(source: Path, fields: Mapping[str, tuple[int, ...]], *, max_bytes: int) -> dict[str, np.ndarray]:
@@ -147,94 +122,38 @@ def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.nda
 
 
 def _claim(root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...]) -> Claim:
-    folder = root / name
-    document = folder / ".zarray"
-    for path in (root / name.split("/")[0], folder, document):
-        if path.is_symlink():
-            raise StoreError(f"{path}: is a symbolic link; a store must hold its own files")
-    if not document.is_file():
-        raise StoreError(f"{document}: missing; expected a Zarr v2 array {name} (found: {_listing(folder.parent)})")
-    told = _document(document)
-    where = f"{document}: {name}"
-    _expect(where, "zarr_format", told.get("zarr_format"), (2,))
-    _expect(where, "dtype", told.get("dtype"), dtypes)
-    _expect(where, "order", told.get("order"), ("C",))
-    _expect(where, "filters", told.get("filters"), (None, []))
-    _expect(where, "dimension_separator", told.get("dimension_separator", "."), (".",))
+    """Return the metadata of an array of these dtypes, in chunks of whole rows, compressed with Blosc or not."""
+    files = Folder(root)
+    if files.size(f"{name}/.zarray") is None:
+        found = _listing((root / name).parent)
+        raise StoreError(f"{root / name / '.zarray'}: missing; expected a Zarr v2 array {name} (found: {found})")
+    told = zarr_arrays.document(files, f"{name}/.zarray")
+    where = f"{root / name / '.zarray'}: {name}"
+    for key, allowed in (("zarr_format", (2,)), ("dtype", dtypes), ("order", ("C",)), ("filters", (None, []))):
+        zarr_arrays.expect(where, key, told.get(key), allowed)
+    zarr_arrays.expect(where, "dimension_separator", told.get("dimension_separator", "."), (".",))
     compressor = told.get("compressor")
     codec = compressor.get("id") if isinstance(compressor, dict) else compressor
-    _expect(where, "compressor", codec, CODECS)
-    shape, chunks = _sizes(where, "shape", told.get("shape")), _sizes(where, "chunks", told.get("chunks"))
+    zarr_arrays.expect(where, "compressor", codec, CODECS)
+    shape = zarr_arrays.sizes(where, "shape", told.get("shape"))
+    chunks = zarr_arrays.sizes(where, "chunks", told.get("chunks"))
     if shape[1:] != trailing or len(shape) != 1 + len(trailing):
         wanted = ", ".join(["any number", *map(str, trailing)])
         raise StoreError(f"{where}: shape: expected ({wanted}), got {shape}")
     if chunks[1:] != trailing or len(chunks) != len(shape):
         raise StoreError(f"{where}: chunks: expected whole rows of {trailing}, got {chunks}")
-    claim = Claim(name, folder, shape, chunks[0], np.dtype(told["dtype"]), codec)
-    for what, size, most in (
-        ("the array", math.prod(shape) * claim.dtype.itemsize, MAX_ARRAY_BYTES),
-        ("a chunk", claim.chunk_bytes, MAX_CHUNK_BYTES),
-    ):
-        if size > most:
-            raise StoreError(f"{where}: {what} has {size} bytes, more than the {most} that are read")
-    return claim
-
-
-def _document(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise StoreError(f"{path}: {path.stat().st_size} bytes of metadata, more than the {MAX_DOCUMENT_BYTES} allowed")
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _expect(where: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if not any(type(value) is type(one) and value == one for one in allowed):
-        choice = " or ".join(repr(one) for one in allowed)
-        raise StoreError(f"{where}: {key}: expected {choice}, got {value!r}")
-
-
-def _sizes(where: str, key: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(size) is int and size > 0 for size in value):
-        raise StoreError(f"{where}: {key}: expected a list of positive whole numbers, got {value!r}")
-    return tuple(value)
+    return zarr_arrays.claim(files, name, 2, most_bytes=MAX_ARRAY_BYTES, most_chunk_bytes=MAX_CHUNK_BYTES)
 
 
 def _check_chunks(claim: Claim) -> None:
     """Raise StoreError unless every chunk is a file of its own whose header agrees with the metadata."""
-    for path, row in claim.chunks():
-        where = f"{path}: {claim.name}, from step {row}" if claim.name != ENDS else f"{path}: {ENDS}"
-        if path.is_symlink():
-            raise StoreError(f"{where}: is a symbolic link; a store must hold its own files")
-        if not path.is_file():
-            raise StoreError(f"{where}: the chunk is missing; copy the store again, whole")
-        size = path.stat().st_size
-        if claim.codec is None:
-            stored, unpacked = claim.chunk_bytes, size
-        else:
-            with path.open("rb") as file:
-                header = file.read(BLOSC_HEADER_BYTES)
-            if len(header) < BLOSC_HEADER_BYTES:
-                raise StoreError(f"{where}: the chunk is cut off: {size} bytes; copy the store again")
-            unpacked, stored = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:16], "little")
-        if stored != size:
-            raise StoreError(f"{where}: the chunk is cut off or padded: {size} bytes of {stored}; copy the store again")
-        if unpacked != claim.chunk_bytes:
-            raise StoreError(f"{where}: the chunk unpacks to {unpacked} bytes, its metadata says {claim.chunk_bytes}")
+    for key, row in claim.chunks():
+        step = f", from step {row}" if claim.name != ENDS else ""
+        zarr_arrays.check_file(claim, key, f"{claim.files.where(f'{claim.name}/{key}')}: {claim.name}{step}")
 
 
 def _values(claim: Claim) -> np.ndarray:
-    import zarr
-
-    try:
-        store = zarr.storage.LocalStore(claim.folder, read_only=True)
-        return np.asarray(zarr.open_array(store, mode="r", zarr_format=2)[:])
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{claim.folder}: {claim.name}: cannot be decoded: {error}; copy the store again") from error
+    return zarr_arrays.values(claim)
 
 
 def _check_ends(root: Path, ends: np.ndarray, steps: int) -> None:

@@ -36,7 +36,30 @@ def _lerobot(path: Path) -> Source:
     return LeRobot(path)
 
 
-FORMATS: Mapping[str, Callable[[Path], Source]] = {"lerobot": _lerobot}
+def _replay_buffer(path: Path) -> Source:
+    from vqbet.demos.sources.replay_buffer import ReplayBuffer
+
+    return ReplayBuffer(path)
+
+
+def _hdf5(path: Path) -> Source:
+    from vqbet.demos.sources.hdf5 import Hdf5
+
+    return Hdf5(path)
+
+
+def _npz(path: Path) -> Source:
+    from vqbet.demos.sources.npz import Npz
+
+    return Npz(path)
+
+
+FORMATS: Mapping[str, Callable[[Path], Source]] = {
+    "lerobot": _lerobot,
+    "replay_buffer": _replay_buffer,
+    "hdf5": _hdf5,
+    "npz": _npz,
+}
 
 
 def _format(path: Path) -> str:
