@@ -149,12 +149,18 @@ def sought(task: str, candidate: str) -> dict[str, str]:
     rows = {}
     for one in registry.Attempts(task).of(candidate):
         asked = Plan.from_json(one.content, f"attempt on {candidate[:12]}")
+        outcome = one.outcome or "not finished"
+        if asked.held_out:
+            proof = f", evidence {one.evidence[:12]}" if one.outcome else ""
+            limits = f"floor {asked.floor:g}, not worse than {', '.join(asked.baselines) or 'nothing'}"
+            rows[f"held out, plan {one.plan[:12]}"] = f"{one.when}, {asked.most} episodes, {limits}: {outcome}{proof}"
+            continue
         played = (
             f"{asked.most} pairs at most" if one.on_robot else f"seeds {asked.first_seed} to {asked.seeds.stop - 1}"
         )
         rows[f"{asked.machine}, session {asked.attempt}" if one.on_robot else f"attempt {asked.attempt}"] = (
             f"{one.when}, {played}, error rate {asked.level:.2g} of "
-            f"alpha {asked.alpha:g}: {one.outcome or 'not finished'}"
+            f"alpha {asked.alpha:g}: {outcome}"
             + (f" after {one.episodes} {'pairs' if one.on_robot else 'episodes'}, " if one.outcome else "")
             + (f"evidence {one.evidence[:12]}" if one.outcome else "")
         )
