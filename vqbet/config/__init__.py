@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqbet.config.document import read
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
-from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import BundleParams, DriftParams, EncoderParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 
@@ -19,6 +19,7 @@ __all__ = [
     "BundleParams",
     "CanaryParams",
     "DriftParams",
+    "EncoderParams",
     "PriorParams",
     "TaskParams",
     "TokenizerParams",

@@ -51,6 +51,7 @@ class Windows:
         self.recorded = steps  # N, of which some may be left out
         self._observation = np.ascontiguousarray(demos.observation)
         self._action = np.ascontiguousarray(demos.action)
+        self._cameras = dict(demos.cameras)
         self._first = np.repeat(demos.episode_starts, lengths)  # (N,) first step of each step's episode
         self._last = np.repeat(demos.episode_ends - 1, lengths)  # (N,)
         self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) offsets of a window's slots from its current step
@@ -64,7 +65,8 @@ class Windows:
         """Return the windows numbered `index`, as fresh arrays in the order of `index`.
 
         Returns "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
-        `action[:, t:t+H]`, and "valid" (B, T+H-1) bool. Raises IndexError for a window that does not exist.
+        `action[:, t:t+H]`, "valid" (B, T+H-1) bool, and "camera/<name>" (B, T, height, width, 3) uint8 of each camera.
+        Raises IndexError for a window that does not exist.
         """
         if index.ndim != 1 or index.dtype.kind != "i":
             raise IndexError(f"expected a vector of signed integers, got shape {index.shape} of {index.dtype}")
@@ -77,6 +79,7 @@ class Windows:
             "observation": np.take(self._observation, nearest[:, : self.window], axis=0),
             "action": np.take(self._action, nearest, axis=0),
             "valid": (wanted == nearest) & self._taught[nearest],
+            **{f"camera/{name}": frames[nearest[:, : self.window]] for name, frames in self._cameras.items()},
         }
 
 

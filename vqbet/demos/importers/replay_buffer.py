@@ -14,12 +14,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Spec, StoreError
+from vqbet.contract import Camera, Spec, StoreError
 from vqbet.demos.importers import fetch
 
 ENDS = "meta/episode_ends"
@@ -29,6 +29,7 @@ CODECS = ("blosc", None)
 MAX_DOCUMENT_BYTES = 64 * 2**10
 MAX_CHUNK_BYTES = 64 * 2**20
 MAX_ARRAY_BYTES = 2**30
+MAX_PICTURES_BYTES = 2**40  # they are never read whole
 BLOSC_HEADER_BYTES = 16
 
 
@@ -132,6 +133,53 @@ def read(root: Path, fields: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
         raise StoreError(f"{error.filename or root}: cannot be read: {error.strerror or error}") from error
 
 
+@final
+class Pictures:
+    """Pictures of the array data/<field>, floats or whole numbers 0..255, as uint8: `contract.Frames` of a camera.
+
+    A chunk is decoded where one of its pictures is asked for, and the last one is kept. Raises StoreError as `read`,
+    at once for what metadata and headers show, and naming the step of a value that is not a whole number of 0..255.
+    """
+
+    def __init__(self, root: Path, field: str, camera: Camera) -> None:
+        name = f"data/{field}"
+        self._claim = _claim(root, name, camera.shape, (*FLOATS, "|u1"), most=MAX_PICTURES_BYTES)
+        _check_chunks(self._claim)
+        self.shape = self._claim.shape
+        self._kept, self._chunk = -1, np.zeros((0, *camera.shape), np.uint8)
+
+    def __getitem__(self, steps: Int[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B height width 3"]:
+        if steps.size and (steps.min() < 0 or steps.max() >= self.shape[0]):
+            raise IndexError(f"expected steps from 0 to {self.shape[0] - 1}, got {steps.min()} to {steps.max()}")
+        found = np.empty((*steps.shape, *self.shape[1:]), np.uint8)
+        rows = self._claim.chunk_rows
+        for chunk in np.unique(steps // rows).tolist():
+            here = steps // rows == chunk
+            found[here] = self._decoded(chunk)[steps[here] - chunk * rows]
+        return found
+
+    def _decoded(self, chunk: int) -> UInt8[np.ndarray, "M height width 3"]:
+        if chunk != self._kept:
+            first = chunk * self._claim.chunk_rows
+            values = _values(self._claim, slice(first, first + self._claim.chunk_rows))
+            whole = values.astype(np.uint8) if values.dtype == np.uint8 else _whole(self._claim, values, first)
+            self._kept, self._chunk = chunk, whole
+        return self._chunk
+
+
+def _whole(claim: Claim, values: np.ndarray, first: int) -> UInt8[np.ndarray, "M height width 3"]:
+    with np.errstate(invalid="ignore"):
+        whole = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+    wrong = np.argwhere(whole != values)
+    if len(wrong):
+        step, *place = wrong[0].tolist()
+        raise StoreError(
+            f"{claim.folder}: {claim.name}: expected whole numbers 0..255, got {values[tuple(wrong[0])]} at step "
+            f"{first + step}, pixel {tuple(place)}; export the pictures as uint8"
+        )
+    return whole
+
+
 def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     claims = {ENDS: _claim(root, ENDS, (), INTEGERS)}
     claims |= {name: _claim(root, name, trailing, FLOATS) for name, trailing in arrays.items()}
@@ -146,7 +194,9 @@ def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.nda
     return {"episode_ends": ends} | {name.removeprefix("data/"): _values(claims[name]) for name in arrays}
 
 
-def _claim(root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...]) -> Claim:
+def _claim(
+    root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...], most: int = MAX_ARRAY_BYTES
+) -> Claim:
     folder = root / name
     document = folder / ".zarray"
     for path in (root / name.split("/")[0], folder, document):
@@ -171,12 +221,12 @@ def _claim(root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, 
     if chunks[1:] != trailing or len(chunks) != len(shape):
         raise StoreError(f"{where}: chunks: expected whole rows of {trailing}, got {chunks}")
     claim = Claim(name, folder, shape, chunks[0], np.dtype(told["dtype"]), codec)
-    for what, size, most in (
-        ("the array", math.prod(shape) * claim.dtype.itemsize, MAX_ARRAY_BYTES),
+    for what, size, limit in (
+        ("the array", math.prod(shape) * claim.dtype.itemsize, most),
         ("a chunk", claim.chunk_bytes, MAX_CHUNK_BYTES),
     ):
-        if size > most:
-            raise StoreError(f"{where}: {what} has {size} bytes, more than the {most} that are read")
+        if size > limit:
+            raise StoreError(f"{where}: {what} has {size} bytes, more than the {limit} that are read")
     return claim
 
 
@@ -227,12 +277,12 @@ def _check_chunks(claim: Claim) -> None:
             raise StoreError(f"{where}: the chunk unpacks to {unpacked} bytes, its metadata says {claim.chunk_bytes}")
 
 
-def _values(claim: Claim) -> np.ndarray:
+def _values(claim: Claim, rows: slice = slice(None)) -> np.ndarray:
     import zarr
 
     try:
         store = zarr.storage.LocalStore(claim.folder, read_only=True)
-        return np.asarray(zarr.open_array(store, mode="r", zarr_format=2)[:])
+        return np.asarray(zarr.open_array(store, mode="r", zarr_format=2)[rows])
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{claim.folder}: {claim.name}: cannot be decoded: {error}; copy the store again") from error
 

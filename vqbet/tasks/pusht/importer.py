@@ -5,16 +5,18 @@ Chi et al., Diffusion Policy (arXiv 2303.04137), `pusht_cchi_v7_replay.zarr`; th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vqbet.contract import Demonstrations
+from vqbet.contract import Demonstrations, StoreError
 from vqbet.demos.importers import replay_buffer
 from vqbet.tasks.pusht.geometry import GOAL_POSE
-from vqbet.tasks.pusht.spec import CONTROL_HZ, SPEC
+from vqbet.tasks.pusht.spec import CAMERA, CONTROL_HZ, SEEN, SPEC
 
+PICTURES = "img"
 FIELDS = {"state": (5,), "keypoint": (9, 2), "action": (2,)}
 CLOSE_PX, CLOSE_RAD = 15.0, np.deg2rad(10)
 MAX_UNPACKED_BYTES = 4 * 2**30
@@ -44,6 +46,28 @@ def load(source: Path) -> Demonstrations:
         episode_ends=ends,
         columns=replay_buffer.columns(SPEC, arrays, arrived(state[ends - 1]), published=PUBLISHED),
         state=state,
+    )
+
+
+def load_seen(source: Path) -> Demonstrations:
+    """Return the demonstrations at `source`, a folder as in `load`, as a camera sees them.
+
+    observation (N, 2): the finger; camera "image": data/img (N, 96, 96, 3), decoded where it is asked for. Everything
+    else is that of `load`. Raises StoreError likewise, and for a zip, whose pictures cannot be read piece by piece.
+    """
+    if source.is_file():
+        raise StoreError(f"{source}: expected a folder, got a file; unpack it: pictures are read piece by piece")
+    demos, frames = load(source), replay_buffer.Pictures(replay_buffer.find(source), PICTURES, CAMERA)
+    if frames.shape[0] != len(demos.observation):
+        raise StoreError(
+            f"{source}: expected as many pictures as steps, {len(demos.observation)}, got {frames.shape[0]}"
+        )
+    return replace(
+        demos,
+        spec=SEEN,
+        observation=np.ascontiguousarray(demos.observation[:, -len(SEEN.observation) :]),
+        columns={**demos.columns, "task": np.full(len(demos.lengths), SEEN.task)},
+        cameras={CAMERA.name: frames},
     )
 
 
