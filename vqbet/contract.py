@@ -352,6 +352,10 @@ COLUMNS: Mapping[str, str] = {
 }
 
 
+# One picture of each camera, by its name, for each of B episodes: uint8 (B, height, width, 3), RGB.
+Pictures = Mapping[str, UInt8[np.ndarray, "B height width 3"]]
+
+
 class Policy(Protocol):
     """Policy that acts in many episodes at once; rows do not affect one another.
 
@@ -367,12 +371,17 @@ class Policy(Protocol):
         goals[e]: values that the `goal` channels shall have in the end, physical units; None where no goal is needed.
         """
 
-    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
-        """Return one action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b."""
+    def act(
+        self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"], cameras: Pictures | None = None
+    ) -> Float[np.ndarray, "B A"]:
+        """Return one action (physical units) for each of B <= E running episodes; rows[b] is the episode of row b.
+
+        cameras: the pictures that belong to the observations, of every camera of the spec; None where it has none.
+        """
 
 
 class Env(Protocol):
-    """World, simulated or real, that steps many episodes at once.
+    """World, simulated or real, that steps many episodes at once. One with cameras is a `SeenEnv`.
 
     `goal` names the observation channels for which an episode requests values; empty where there are no goals.
     """
@@ -398,6 +407,13 @@ class Env(Protocol):
 
     def render(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
         """Return an RGB picture of one running episode."""
+
+
+class SeenEnv(Env, Protocol):
+    """World whose spec has cameras."""
+
+    def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
+        """Return the pictures of the B running episodes in `rows` as they are now, of every camera of the spec."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from vqbet.config.document import read
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
 from vqbet.config.source import SourceParams
-from vqbet.config.task import BundleParams, DriftParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import BundleParams, DriftParams, EncoderParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 
@@ -20,6 +20,7 @@ __all__ = [
     "BundleParams",
     "CanaryParams",
     "DriftParams",
+    "EncoderParams",
     "PriorParams",
     "SourceParams",
     "TaskParams",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vqbet.config.promotion import CanaryParams, GateParams, PromotionParams, TrialsParams
 from vqbet.config.section import (
@@ -160,6 +160,31 @@ class TokenizerParams(Section):
     health: HealthParams = Field(description="Limits beyond which the graph stops after the tokenizer was trained.")
 
 
+class EncoderParams(Section):
+    """The encoder of pictures, one for each camera, and its augmentation."""
+
+    kind: Literal["conv", "resnet18"] = Field(
+        description="Network of each camera: `conv` (four convolutions, 0.14 M weights, trains on a laptop) or "
+        "`resnet18` (with GroupNorm, 11 M weights)."
+    )
+    features: Annotated[int, Field(ge=1, le=4096)] = Field(
+        description="Number of features, F, that stand for a picture behind the numbers of an observation."
+    )
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of a picture's sides that is seen: at a random place in training, in the middle when acting."
+    )
+    shift: Annotated[int, Field(ge=0, le=64)] = Field(
+        description="Most pixels by which a crop is moved beyond the picture in training; its edge is repeated there."
+    )
+    pool: Literal["spatial_softmax", "average"] = Field(
+        description="Way from maps to numbers: `spatial_softmax` (where each of `keypoints` maps has its mass) or "
+        "`average` (of each map)."
+    )
+    keypoints: Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="Number of maps whose positions are taken; `average` does not read it."
+    )
+
+
 class PriorParams(Transformer):
     """The GPT over observations, its heads, its losses and its training."""
 
@@ -220,12 +245,20 @@ class PriorParams(Transformer):
         "is the one that acts and costs the heads 1 / T."
     )
     seed: Seed = Field(description="Seed of initialisation, dropout, noise and the order of windows.")
+    encoder: EncoderParams | None = Field(
+        default=None, description="Encoder of the pictures; may be left out, and is where a task has no cameras."
+    )
 
     @model_validator(mode="after")
     def possible(self) -> PriorParams:
         fits(self.window + self.goal_steps, self.batch)
         finishes(self, self.batch, self.steps)
         return self
+
+    @model_serializer(mode="wrap")
+    def without_cameras(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an absent encoder, so that digests and provenance of policies without cameras stay as they were."""
+        return {name: value for name, value in serialise(self).items() if name != "encoder" or value is not None}
 
 
 class BundleParams(Section):

@@ -7,19 +7,21 @@ whose inputs and outputs are normalised to -1..1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import cast, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Channel, Demonstrations, Env, WorldError
+from vqbet.contract import Channel, Demonstrations, Env, Pictures, SeenEnv, WorldError
 
 NOISE_STREAM = 3  # joined with a seed to draw noise, so that starts and goals are the same as without noise
 
 
 @final
 class Disturbed:
-    """`env` with noise on observations and actions; metrics, pictures and goals are unchanged. Equals `env` at 0 and 0.
+    """`env` with noise on observations and actions; metrics, goals and pictures, those of cameras too, are unchanged.
+
+    Equals `env` at 0 and 0.
 
     The noise of an episode depends on its seed, the step and the channel alone, and is drawn at any strength: doubling
     the strength doubles the same noise. Executed actions are clipped to the channels' limits; observations are not, as
@@ -71,6 +73,9 @@ class Disturbed:
 
     def goals(self) -> Float[np.ndarray, "E C"]:
         return self._env.goals()
+
+    def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
+        return cast(SeenEnv, self._env).cameras(rows)
 
     def metrics(self) -> dict[str, np.ndarray]:
         return self._env.metrics()

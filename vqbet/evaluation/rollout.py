@@ -10,11 +10,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Env, EpisodeRecord, Policy, WorldError
+from vqbet.contract import Env, EpisodeRecord, Pictures, Policy, SeenEnv, WorldError
 
 MAX_FRAMES = 180  # per film: frames are skipped evenly to fit the longest episode
 MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels they take 42 MB
@@ -161,8 +162,9 @@ class _Episodes:
 
     def step(self) -> None:
         """Take one policy call and one control step for the running rows."""
+        seen = {"cameras": self._seen()} if self.env.spec.cameras else {}
         began = time.perf_counter()
-        action = self.policy.act(self.observation, self.rows.copy())
+        action = self.policy.act(self.observation, self.rows.copy(), **seen)
         self.act_s.append(time.perf_counter() - began)
         self._check("action", action, len(self.env.spec.action))
         observation, ended = self.env.step(action, self.rows.copy())
@@ -189,6 +191,18 @@ class _Episodes:
         self.observation = observation.astype(np.float32)
         kept = self.rows < MAX_PATHS
         self._kept.append((self.rows[kept], self.observation[kept]))
+
+    def _seen(self) -> Pictures:
+        """Return the world's pictures of the running rows. Raises WorldError where they are not those of its spec."""
+        found = cast(SeenEnv, self.env).cameras(self.rows.copy())
+        for camera in self.env.spec.cameras:
+            picture, shape = found.get(camera.name), (len(self.rows), *camera.shape)
+            if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
+                got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+                raise WorldError(
+                    f"step {self.steps}: camera {camera.name!r}: expected uint8 pictures of shape {shape}, got {got}"
+                )
+        return found
 
     def _picture(self, rows: Int[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]) -> None:
         for row, last in zip(rows.tolist(), ended.tolist(), strict=True):

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqbet.contract import TrainingError
+from vqbet.models.encoders import Encoder
 from vqbet.models.nets import MLP, Decoder, DecoderShape, GoalAs, restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 from vqbet.models.tokenizer import Tokenizer
 
 TABLE = 4096  # up to this many combinations of codes, all are decoded in advance
-APART = ("tokenizer", "normalizer", "goal")  # submodules that are not in the component "prior"
+APART = ("tokenizer", "normalizer", "goal", "encoder")  # submodules that are not in the component "prior"
 Choose = Callable[[int | slice, Tensor], Tensor]  # (the layers of a row of codes, logits (N, K)) -> codes (N,)
 
 
@@ -131,8 +132,9 @@ class Prior(nn.Module):
     """Observations in physical units -> features -> codes and offsets. Freezes the tokenizer.
 
     `decoded` holds the chunk of every combination of codes; None where there are more than TABLE. `goal` normalises the
-    C goal channels; None for an unconditional prior. Raises TrainingError where the tokenizer was never trained, or
-    goal and goal_steps do not agree.
+    C goal channels; None for an unconditional prior. `encoder` turns pictures into F features, which stand behind the D
+    channels of an observation; None for a prior without cameras, where F is 0. Raises TrainingError where the tokenizer
+    was never trained, or goal and goal_steps do not agree.
     """
 
     decoded: Float[Tensor, "K ... H A"] | None
@@ -146,6 +148,7 @@ class Prior(nn.Module):
         objective: Objective | None = None,
         *,
         goal: Normalizer | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
         if (goal is None) != (shape.goal_steps == 0):
@@ -157,9 +160,10 @@ class Prior(nn.Module):
         self.register_buffer("decoded", _table(tokenizer), persistent=False)
         powers = tokenizer.shape.codes ** torch.arange(tokenizer.shape.layers).flip(0)
         self.register_buffer("places", powers, persistent=False)  # of the table's layers, counted in chunks
-        self.normalizer, self.goal = normalizer, goal
+        self.normalizer, self.goal, self.encoder = normalizer, goal, encoder
         goal_inputs = goal.channels if goal is not None else 0
-        self.decoder = Decoder(normalizer.channels, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
+        inputs = normalizer.channels + (encoder.features if encoder is not None else 0)
+        self.decoder = Decoder(inputs, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
         size = tokenizer.shape.chunk * tokenizer.normalizer.channels
         self.code_head = CodeHead(shape, layers=layers, codes=codes)
@@ -171,15 +175,15 @@ class Prior(nn.Module):
         return self
 
     def features(
-        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B T W"]:
-        return self.decoder(self.normalizer.normalize(observation), self._wanted(goal))
+        return self.decoder(self._normalized(observation), self._wanted(goal))
 
     def last(
-        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None = None
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None = None
     ) -> Float[Tensor, "B W"]:
         """Return the features of the newest observation."""
-        return self.decoder.last(self.normalizer.normalize(observation), self._wanted(goal))
+        return self.decoder.last(self._normalized(observation), self._wanted(goal))
 
     def draw(self, features: Float[Tensor, "M W"], choose: Choose) -> Int[Tensor, "M Q"]:
         return self.code_head.draw(features, choose)
@@ -206,16 +210,17 @@ class Prior(nn.Module):
         """Return focal loss of the codes plus L1 loss of the chunk, at every position with a complete chunk; metrics.
 
         batch, as gathered by `Windows`: "observation" (B, T, D) and "action" (B, T+H-1, A) in physical units, "valid"
-        (B, T+H-1), and "goal" (B, G, C) if conditional. Sums are divided by the number of supervised positions, so the
-        loss of a batch is the mean of the losses of its halves. Draws from torch's global generator: dropout, sampled
-        codes, noise. No shape depends on the values in the batch.
+        (B, T+H-1), "goal" (B, G, C) if conditional, and the pictures of `Encoder.of` if it has cameras. Sums are
+        divided by the number of supervised positions, so the loss of a batch is the mean of the losses of its halves.
+        Draws from torch's global generator: dropout, sampled codes, noise, crops. No shape depends on the values in the
+        batch.
         """
         length, goal = self.tokenizer.shape.chunk, self.objective
         observation = torch.as_tensor(batch["observation"])
         weight = torch.as_tensor(batch["valid"]).unfold(1, length, 1).all(-1)  # (B, T)
         action = self.tokenizer.normalizer.normalize(torch.as_tensor(batch["action"]))
         target = rearrange(action.unfold(1, length, 1), "b t a h -> b t h a")
-        features = self._trained_on(observation, batch.get("goal"))  # (B, T, W), or (B, 1, W) of the last position
+        features = self._trained_on(observation, batch)  # (B, T, W), or (B, 1, W) of the last position
         asked = features.shape[1]
         features, target = features.flatten(0, 1), target[:, -asked:].flatten(0, 1)  # (M, W), (M, H, A)
         weight = weight[:, -asked:].flatten().to(features.dtype)
@@ -244,12 +249,14 @@ class Prior(nn.Module):
         channels = {"channels": self.normalizer.channels}
         if self.goal is not None:
             channels["goal_channels"] = self.goal.channels
-        return {**asdict(self.shape), **channels}
+        seeing = {} if self.encoder is None else {"encoder": self.encoder.arguments()}
+        return {**asdict(self.shape), **channels, **seeing}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return the tensors of "prior" and of "normalizer" (observation.* and goal.*)."""
+        """Return the tensors of "prior", of "normalizer" (observation.* and goal.*), and of "encoder" if any."""
         statistics = packed(observation=self.normalizer, goal=self.goal)
-        return {"prior": tensors(self, without=APART), "normalizer": statistics}
+        seeing = {} if self.encoder is None else {"encoder": self.encoder.components()}
+        return {"prior": tensors(self, without=APART), "normalizer": statistics, **seeing}
 
     @classmethod
     def from_components(
@@ -260,9 +267,13 @@ class Prior(nn.Module):
         tokenizer: Tokenizer,
     ) -> Prior:
         """Return the exact prior of `arguments` and `components`. Raises BundleError where tensors do not fit."""
-        shape = {name: value for name, value in arguments.items() if not name.endswith("channels")}
+        shape = {
+            name: value for name, value in arguments.items() if not name.endswith("channels") and name != "encoder"
+        }
         goal = Normalizer(arguments["goal_channels"]) if "goal_channels" in arguments else None
-        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal)
+        seeing = "encoder" in arguments
+        encoder = Encoder.from_components(arguments["encoder"], components["encoder"]) if seeing else None
+        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal, encoder=encoder)
         restore(prior, components["prior"], component="prior", without=APART)
         unpack(components["normalizer"], observation=prior.normalizer, goal=goal)
         return prior.eval()
@@ -270,14 +281,22 @@ class Prior(nn.Module):
     def _wanted(self, goal: Float[Tensor, "B G C"] | None) -> Float[Tensor, "B G C"] | None:
         return None if self.goal is None or goal is None else self.goal.normalize(goal)
 
-    def _trained_on(self, observation: Float[Tensor, "B T D"], goal: Any) -> Float[Tensor, "B _ W"]:
+    def _normalized(self, observation: Float[Tensor, "B T D+F"]) -> Float[Tensor, "B T D+F"]:
+        if self.encoder is None:
+            return self.normalizer.normalize(observation)
+        channels = self.normalizer.channels
+        return torch.cat([self.normalizer.normalize(observation[..., :channels]), observation[..., channels:]], -1)
+
+    def _trained_on(self, observation: Float[Tensor, "B T D"], batch: Mapping[str, Any]) -> Float[Tensor, "B _ W"]:
         """Return the features of the supervised positions; in training mode with noise on observations and goals."""
-        goal = None if goal is None else torch.as_tensor(goal)
+        goal = None if batch.get("goal") is None else torch.as_tensor(batch["goal"])
         if self.training and self.objective.observation_noise:
             noise = self.objective.observation_noise * self.normalizer.half_range
             observation = observation + noise * torch.randn_like(observation)
         if self.training and self.objective.goal_noise and self.goal is not None and goal is not None:
             goal = goal + self.objective.goal_noise * self.goal.half_range * torch.randn_like(goal)
+        if self.encoder is not None:
+            observation = torch.cat([observation, self.encoder.of(batch, observation.device)], -1)
         if self.objective.supervise == "last":
             return self.last(observation, goal)[:, None]
         return self.features(observation, goal)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, final, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqbet.contract import BundleError, Spec, WorldError
+from vqbet.contract import BundleError, Camera, Pictures, Spec, WorldError
 from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 
@@ -46,6 +46,7 @@ class Planner(Protocol):
 
     channels: number of observation channels (D), action channels (A) and goal channels (C; 0: no goal). goal_steps: G.
     draws: uniform random numbers per plan. tags: Q, the numbers that identify the behaviour of a chunk; 0: none.
+    One that sees pictures is a `SeeingPlanner`.
     """
 
     window: int
@@ -57,7 +58,7 @@ class Planner(Protocol):
 
     def plan(
         self,
-        observation: Float[np.ndarray, "B T D"],
+        observation: Float[np.ndarray, "B T D+F"],
         goal: Float[np.ndarray, "B G C"] | None,
         uniform: Float[np.ndarray, "B draws"],
     ) -> Planned:
@@ -73,6 +74,16 @@ class Planner(Protocol):
         """Return every tensor, by component and name."""
 
 
+class SeeingPlanner(Planner, Protocol):
+    """Planner that sees pictures of `cameras`: F `features` stand for those of a step, behind the D of `plan`."""
+
+    cameras: tuple[Camera, ...]
+    features: int
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of pictures, one row for each, whatever the number of rows. A pure function."""
+
+
 @final
 class Actor:
     """A `contract.Policy` around a planner. Equal observations, goals and seeds return equal actions, bit for bit.
@@ -86,6 +97,9 @@ class Actor:
 
     absolute: the observed channels that the spec's commands are relative to. If set, the planner predicts target
     positions, and each command leads from the current observation to its target (`action_reference`).
+
+    With cameras, pictures are encoded once and not kept: the history holds D + F numbers of each step. Pictures of
+    steps that no plan will see are not encoded.
 
     Actions are clamped to the limits of the spec's action channels. Raises BundleError where spec, goal, reference,
     absolute and planner disagree.
@@ -109,6 +123,15 @@ class Actor:
         for name, has, wants in zip(names, planner.channels, expected, strict=True):
             if has != wants:
                 raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
+        self._eyes: SeeingPlanner | None = planner if getattr(planner, "features", 0) else None  # type: ignore[assignment]
+        self._features = self._eyes.features if self._eyes is not None else 0
+        if (cameras := self._eyes.cameras if self._eyes is not None else ()) != spec.cameras:
+            raise BundleError(
+                f"cameras: expected a policy that sees what {spec.task!r} has, {_named(spec.cameras)}, got one that "
+                f"sees {_named(cameras)}"
+            )
+        if reference and cameras:
+            raise BundleError(f"reference: {_named(cameras)} cannot be shown in the frame of a goal")
         if unknown := sorted(set(self.goal) - {channel.name for channel in spec.observation}):
             raise BundleError(f"goal: {', '.join(unknown)}: not among the observed channels of {spec.task!r}")
         if not np.isfinite(reference).all():
@@ -138,22 +161,38 @@ class Actor:
         self._start(np.array(seeds, np.int64), self._fitting(seeds, goals))
 
     def act(
-        self, observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"], rows: Int[np.ndarray, " B"]
+        self,
+        observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"],
+        rows: Int[np.ndarray, " B"],
+        cameras: Pictures | None = None,
     ) -> Float[np.ndarray, "B A"]:
-        """Return the next actions. Raises WorldError on a misshapen or non-finite observation or a non-finite plan.
+        """Return the next actions. Raises WorldError on a misshapen or non-finite observation, on pictures that are not
+        those of the spec's cameras, or a non-finite plan.
 
         observation (B, T, D): the last T of each episode, oldest first, which replace those that were kept here.
+        Instead of the pictures in `cameras`, their features can stand in the observation: (B, D+F) or (B, T, D+F), as
+        `see` returns them.
         """
-        target, _ = self._decide(observation, rows)
+        target, _ = self._decide(observation, rows, cameras)
         return self.executed(_newest(observation), target[:, None])[:, 0]
 
+    def see(self, observation: Float[np.ndarray, "B D"], cameras: Pictures | None) -> Float[np.ndarray, "B D+F"]:
+        """Return observations with the features of their pictures. Raises WorldError as `act`."""
+        self._refuse_pictures(len(observation), cameras)
+        if cameras is None or self._eyes is None:
+            return observation
+        return np.concatenate([observation, self._eyes.see(cameras)], axis=1)
+
     def ahead(
-        self, observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"], rows: Int[np.ndarray, " B"]
+        self,
+        observation: Float[np.ndarray, "B D"] | Float[np.ndarray, "B T D"],
+        rows: Int[np.ndarray, " B"],
+        cameras: Pictures | None = None,
     ) -> Planned:
         """Act, and return what would follow: chunk[:, 0] are the actions of `act`, the others the rest of the newest
         chunk as it would be executed, in the end without motion. tags, signals: of the newest chunk. Raises as `act`.
         """
-        target, age = self._decide(observation, rows)
+        target, age = self._decide(observation, rows, cameras)
         targets = self._chunks[rows, 0]
         for row in np.flatnonzero(age):
             left = targets[row, age[row] :].copy()
@@ -200,7 +239,7 @@ class Actor:
 
     def plan(
         self,
-        observation: Float[np.ndarray, "B T D"],
+        observation: Float[np.ndarray, "B T D+F"],
         goals: Float[np.ndarray, "B C"],
         seeds: Int[np.ndarray, " B"],
         steps: Int[np.ndarray, " B"],
@@ -231,7 +270,8 @@ class Actor:
         self._seeds, self._goals = seeds, goals
         self._moved()
         self._steps = np.zeros(episodes, np.int64)  # actions returned so far
-        self._history = np.zeros((episodes, self.planner.window, len(self.spec.observation)), np.float32)
+        width = len(self.spec.observation) + self._features
+        self._history = np.zeros((episodes, self.planner.window, width), np.float32)
         kept = chunk if self.execute == "average" else 1
         self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
         self._tags = np.full((episodes, kept, self.planner.tags + 1), -1, np.int64)  # last column: 0 where planned
@@ -241,17 +281,46 @@ class Actor:
         self._motion = goal_frame.onto(self._goals, np.array(self.reference)) if self.reference else None
 
     def _decide(
-        self, observation: np.ndarray, rows: Int[np.ndarray, " B"]
+        self, observation: np.ndarray, rows: Int[np.ndarray, " B"], cameras: Pictures | None
     ) -> tuple[Float[np.ndarray, "B A"], Int[np.ndarray, " B"]]:
         """Return the planned action of this step, and its place in the newest chunk, after planning where due."""
-        self._observe(observation, rows)
         age = self._steps[rows] % self.planner.chunk if self.execute == "chunk" else np.zeros(len(rows), np.int64)
+        self._observe(self._joined(observation, age, cameras), rows)
         fresh = rows[age == 0]
         if len(fresh):
             self._plan(fresh)
         target = self._average(rows) if self.execute == "average" else self._chunks[rows, 0, age]
         self._steps[rows] += 1
         return target, age
+
+    def _joined(self, observation: np.ndarray, age: Int[np.ndarray, " B"], cameras: Pictures | None) -> np.ndarray:
+        """Return observations with the features of the pictures that a plan will see, and zeros for the others."""
+        channels = len(self.spec.observation)
+        if cameras is None and (self._eyes is None or observation.shape[-1] == channels + self._features):
+            return observation
+        self._refuse_pictures(len(observation), cameras)
+        if cameras is None or self._eyes is None or observation.shape != (len(age), channels):
+            return observation
+        features = np.zeros((len(age), self._features), np.float32)
+        used = -age % self.planner.chunk < self.planner.window  # steps to the next plan
+        if used.any():
+            features[used] = self._eyes.see({name: each[used] for name, each in cameras.items()})
+        return np.concatenate([observation, features], axis=1)
+
+    def _refuse_pictures(self, count: int, cameras: Pictures | None) -> None:
+        given, whose = cameras or {}, f"policy for {self.spec.task!r}: camera"
+        if unknown := sorted(given.keys() - {camera.name for camera in self.spec.cameras}):
+            raise WorldError(
+                f"{whose} {unknown[0]!r}: expected pictures of {_named(self.spec.cameras)}, got this one's"
+            )
+        for camera in self.spec.cameras:
+            picture, shape = given.get(camera.name), (count, *camera.shape)
+            if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
+                got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else "none"
+                raise WorldError(
+                    f"{whose} {camera.name!r}: expected RGB pictures, uint8 {shape} (episodes, height, width, 3), got "
+                    f"{got}; give them as this camera took them"
+                )
 
     def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
         expected = (len(rows), *(self._history.shape[1:] if observation.ndim == 3 else self._history.shape[2:]))
@@ -261,7 +330,8 @@ class Actor:
             )
         if not np.isfinite(observation).all():
             row, *_, channel = place = np.argwhere(~np.isfinite(observation))[0]
-            name = self.spec.observation[channel].name
+            known = len(self.spec.observation)
+            name = self.spec.observation[channel].name if channel < known else f"feature {channel - known}"
             raise WorldError(
                 f"policy for {self.spec.task!r}: observation {name!r} of episode {rows[row]} is "
                 f"{observation[tuple(place)]}"
@@ -289,7 +359,7 @@ class Actor:
 
     def _planned(
         self,
-        observation: Float[np.ndarray, "B T D"],
+        observation: Float[np.ndarray, "B T D+F"],
         goals: Float[np.ndarray, "B C"],
         motion: goal_frame.Motion | None,
         uniform: Float[np.ndarray, "B draws"],
@@ -317,6 +387,10 @@ class Actor:
 
 def _newest(observation: Float[np.ndarray, "B *T D"]) -> Float[np.ndarray, "B D"]:
     return observation[:, -1] if observation.ndim == 3 else observation
+
+
+def _named(cameras: tuple[Camera, ...]) -> str:
+    return ", ".join(f"{camera.name!r} ({camera.height} x {camera.width})" for camera in cameras) or "no cameras"
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqbet.contract import Demonstrations, StoreError
+from vqbet.contract import Demonstrations, Pictures, StoreError
 
 UNCHOSEN = -1
 
@@ -14,7 +14,8 @@ class NearestDemonstration:
     """Open-loop replay of the demonstration whose first observation is nearest to the episode's.
 
     Distance: Euclidean, each channel divided by its standard deviation over the demonstrations' first observations;
-    channels equal in all of them are ignored. After the last action, absolute actions are held, relative ones are zero.
+    channels equal in all of them are ignored, and so are pictures. After the last action, absolute actions are held,
+    relative ones are zero.
     """
 
     def __init__(self, demos: Demonstrations) -> None:
@@ -36,7 +37,9 @@ class NearestDemonstration:
         self._chosen = np.full(len(seeds), UNCHOSEN)
         self._step = np.zeros(len(seeds), np.int64)
 
-    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+    def act(
+        self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"], cameras: Pictures | None = None
+    ) -> Float[np.ndarray, "B A"]:
         for place in np.flatnonzero(self._chosen[rows] == UNCHOSEN):
             distance = np.square(self._first - observation[place] * self._weight).sum(axis=1)
             self._chosen[rows[place]] = distance.argmin()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqbet.contract import Spec, WorldError
+from vqbet.contract import Pictures, Spec, WorldError
 
 
 class NoOp:
@@ -20,7 +20,9 @@ class NoOp:
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
         """Do nothing: there is no state and no randomness."""
 
-    def act(self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B A"]:
+    def act(
+        self, observation: Float[np.ndarray, "B D"], rows: Int[np.ndarray, " B"], cameras: Pictures | None = None
+    ) -> Float[np.ndarray, "B A"]:
         if self.spec.action_kind == "relative":
             return np.zeros((len(rows), len(self.spec.action)), np.float32)
         return observation[:, self._channels].astype(np.float32)

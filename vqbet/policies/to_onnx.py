@@ -26,9 +26,11 @@ def graph(planner: VQBeT) -> bytes:
 
     Inputs: observation (B, T, D) float32, uniform (B, draws) float64, and goal (B, G, C) float32 where there is one.
     Outputs: chunk (B, H, A) float32, codes (B, Q) int64, signals (B, S) float32 where the planner returns them, and
-    sums (B,) float64 of each row's logits, which are finite where all logits are. Raises BundleError where the extra is
-    not installed.
+    sums (B,) float64 of each row's logits, which are finite where all logits are. Raises BundleError for a policy with
+    cameras, and where the extra is not installed.
     """
+    if planner.features:
+        raise BundleError("export: the policy sees cameras, and a graph takes numbers only; serve the bundle itself")
     onnx = _installed()
     expected, example = shape(planner), _example(planner)
     with torch.no_grad(), _quiet():

@@ -11,14 +11,14 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
 from vqbet.models.prior import Prior, invert
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.in_torch import InTensors, decided, in_torch
+from vqbet.policies.in_torch import InTensors, decided, in_torch, seen
 
 
 @final
@@ -45,11 +45,27 @@ class VQBeT:
         self.draws = self.tags = shape.layers
         goal = prior.goal.channels if prior.goal is not None else 0
         self.channels = (prior.normalizer.channels, prior.tokenizer.normalizer.channels, goal)
+        self.cameras = prior.encoder.cameras if prior.encoder is not None else ()
+        self.features = prior.encoder.features if prior.encoder is not None else 0
+
+    def see(self, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]) -> Float[np.ndarray, "B F"]:
+        """Return the features of the pictures of one step, by the names of their cameras."""
+        assert self.prior.encoder is not None, "an actor shows pictures to planners with cameras only"
+        return seen(self.prior.encoder, pictures)
+
+    def observed(self, batch: Mapping[str, Any]) -> Float[np.ndarray, "B T D+F"]:
+        """Return the observations of a batch of `Windows`, with the features of their pictures as in acting."""
+        observation: np.ndarray = batch["observation"]
+        if self.prior.encoder is None:
+            return observation
+        shown = {camera.name: batch[f"camera/{camera.name}"] for camera in self.cameras}
+        features = seen(self.prior.encoder, {name: each.reshape(-1, *each.shape[2:]) for name, each in shown.items()})
+        return np.concatenate([observation, features.reshape(*observation.shape[:2], -1)], axis=2)
 
     @in_torch
     def plan(
         self,
-        observation: Float[Tensor, "B T D"],
+        observation: Float[Tensor, "B T D+F"],
         goal: Float[Tensor, "B G C"] | None,
         uniform: Float[Tensor, "B Q"],
     ) -> InTensors:
@@ -96,12 +112,13 @@ class VQBeT:
         }
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return the tensors of "tokenizer", "prior" and "normalizer" (observation.*, action.*, goal.* if any)."""
+        """Return the tensors of "tokenizer", "prior", "normalizer" (observation.*, action.*, goal.* if any), and of
+        "encoder" if any."""
         tokenizer, prior = self.prior.tokenizer.components(), self.prior.components()
         statistics = {f"action.{name}": value for name, value in tokenizer["normalizer"].items()}
         return {
             "tokenizer": tokenizer["tokenizer"],
-            "prior": prior["prior"],
+            **prior,
             "normalizer": statistics | prior["normalizer"],
         }
 
@@ -117,9 +134,7 @@ class VQBeT:
             tokenizer = Tokenizer.from_components(
                 arguments["tokenizer"], {"tokenizer": components["tokenizer"], "normalizer": action}
             )
-            prior = Prior.from_components(
-                arguments["prior"], {"prior": components["prior"], "normalizer": own}, tokenizer=tokenizer
-            )
+            prior = Prior.from_components(arguments["prior"], {**components, "normalizer": own}, tokenizer=tokenizer)
             return cls(prior, **arguments["sampling"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"vqbet policy: arguments are not those of this version: {error}") from error

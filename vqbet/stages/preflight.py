@@ -110,6 +110,7 @@ def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[Vq
         ConfigError(f"{task}.tokenizer.{line}")
         for line in fitting.unfit(params.tokenizer, train, params.demos.corrections)
     )
+    yield from (ConfigError(f"{task}.prior.{line}") for line in fitting.blind(params.prior.encoder, demos.spec))
     names = [channel.name for channel in demos.spec.observation]
     for pattern in params.prior.unseen:
         if not any(fnmatchcase(name, pattern) for name in names):

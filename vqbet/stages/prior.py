@@ -12,10 +12,11 @@ from vqbet.demos import goals, held_out, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Corrections, Windows
 from vqbet.environment import processes
+from vqbet.models.encoders import Encoder, EncoderShape
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.spaces import Spaces
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.stages import artifacts, code_version
+from vqbet.stages import artifacts, code_version, fitting
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.training import checkpoint, loop
@@ -105,18 +106,25 @@ def build(
     wanted: Collection[str],
     corrections: Corrections = "all",
 ) -> tuple[Prior, Windows | GoalWindows]:
-    """Return an untrained prior over a trained tokenizer, and the windows to train it on. Raises as `views.seen`."""
+    """Return an untrained prior over a trained tokenizer, and the windows to train it on.
+
+    Raises as `views.seen`, and ConfigError where there are cameras without an encoder, or an encoder without cameras.
+    """
+    for line in fitting.blind(chosen.encoder, demos.spec):
+        raise ConfigError(f"{demos.spec.task}.prior.{line}")
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
     try:
         spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     except TrainingError as error:
         raise TrainingError(f"{demos.spec.task}.prior: {error}") from error
+    encoder = None if chosen.encoder is None else Encoder(demos.spec.cameras, chosen.encoder.into(EncoderShape))
     model = Prior(
         tokenizer,
         spaces.observation,
         chosen.into(PriorShape),
         chosen.into(Objective),
         goal=spaces.goal,
+        encoder=encoder,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(

@@ -85,6 +85,7 @@ TASKS = Tasks(
         "blockpush_drawn": "vqbet.tasks.blockpush:DRAWN",
         "kitchen": "vqbet.tasks.kitchen:TASK",
         "pusht": "vqbet.tasks.pusht:TASK",
+        "pusht_image": "vqbet.tasks.pusht:IMAGE",
     }
 )
 

@@ -13,7 +13,7 @@ from vqbet.coordinates.mirror import Mirrored
 
 def image(demos: Demonstrations) -> Mirrored:
     """Return observation and action with left and right exchanged: sideways components and angles change their sign."""
-    return demos.observation * _signs(demos.spec.observation), demos.action * _signs(demos.spec.action)
+    return Mirrored(demos.observation * _signs(demos.spec.observation), demos.action * _signs(demos.spec.action))
 
 
 def _signs(channels: Sequence[Channel]) -> Float[np.ndarray, " D"]:

@@ -1,10 +1,10 @@
-"""Push-T: a finger pushes a T onto its goal. The demonstrations are by people."""
+"""Push-T: a finger pushes a T onto its goal, seen as numbers or through a camera. The demonstrations are by people."""
 
 from __future__ import annotations
 
 from vqbet.tasks.pusht import mirror
 from vqbet.tasks.pusht.geometry import GOAL_KEYPOINTS_PX
-from vqbet.tasks.pusht.spec import GOAL, SPEC
+from vqbet.tasks.pusht.spec import GOAL, SEEN, SPEC
 from vqbet.tasks.task import Code, Importer, Score, Task
 
 TASK = Task(
@@ -19,4 +19,14 @@ TASK = Task(
     validation=Code("vqbet.tasks.pusht.validation:knowledge"),
     tracks={"agent": ("agent_x", "agent_y")},
     score=Score(beside=("final_coverage", "max_coverage")),
+)
+IMAGE = Task(
+    spec=SEEN,
+    importer=Importer(Code("vqbet.tasks.pusht.importer:load_seen"), format="replay buffer, Zarr v2"),
+    world=Code("vqbet.tasks.pusht.world:PushT", {"camera": True}),
+    replay=Code("vqbet.tasks.pusht.replay:replay"),
+    mirror=mirror.image,
+    validation=Code("vqbet.tasks.pusht.validation:moved"),
+    tracks=TASK.tracks,
+    score=TASK.score,
 )

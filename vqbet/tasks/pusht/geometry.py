@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 WINDOW_PX = 512.0
 AGENT_RADIUS_PX = 15.0
+WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))  # ends, px
 GOAL_POSE = np.array([256.0, 256.0, np.pi / 4])  # x, y, angle
 
 # Lower and upper corner of the bar and of the stem.

@@ -5,16 +5,20 @@ Chi et al., Diffusion Policy (arXiv 2303.04137), `pusht_cchi_v7_replay.zarr`; th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vqbet.contract import Demonstrations
+from vqbet.contract import Demonstrations, StoreError
 from vqbet.demos.importers import replay_buffer
+from vqbet.demos.sources.declared import SourceFrames
+from vqbet.demos.sources.replay_buffer import ReplayBuffer
 from vqbet.tasks.pusht.geometry import GOAL_POSE
-from vqbet.tasks.pusht.spec import CONTROL_HZ, SPEC
+from vqbet.tasks.pusht.spec import CAMERA, CONTROL_HZ, SEEN, SPEC
 
+PICTURES = "img"
 FIELDS = {"state": (5,), "keypoint": (9, 2), "action": (2,)}
 CLOSE_PX, CLOSE_RAD = 15.0, np.deg2rad(10)
 MAX_UNPACKED_BYTES = 4 * 2**30
@@ -44,6 +48,26 @@ def load(source: Path) -> Demonstrations:
         episode_ends=ends,
         columns=replay_buffer.columns(SPEC, arrays, arrived(state[ends - 1]), published=PUBLISHED),
         state=state,
+    )
+
+
+def load_seen(source: Path) -> Demonstrations:
+    """Return the demonstrations at `source`, as in `load`, as a camera sees them.
+
+    observation (N, 2): the finger; camera "image": data/img (N, 96, 96, 3), decoded where it is asked for. Everything
+    else is that of `load`. Raises StoreError likewise.
+    """
+    demos = load(source)
+    buffer = ReplayBuffer(source if source.is_file() else replay_buffer.find(source))
+    if PICTURES not in buffer.fields:
+        raise StoreError(f"{source}: has no pictures, data/{PICTURES}; there are: {', '.join(buffer.fields)}")
+    frames = SourceFrames(buffer, PICTURES, CAMERA, range(len(buffer.episodes)))
+    return replace(
+        demos,
+        spec=SEEN,
+        observation=np.ascontiguousarray(demos.observation[:, -len(SEEN.observation) :]),
+        columns={**demos.columns, "task": np.full(len(demos.lengths), SEEN.task)},
+        cameras={CAMERA.name: frames},
     )
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.coordinates.mirror import Mirrored
 from vqbet.tasks.pusht.geometry import WINDOW_PX
+from vqbet.tasks.pusht.spec import CAMERA
 
 
 def image(demos: Demonstrations) -> Mirrored:
-    """Return the mirror images of observation and action. Raises ConfigError for demonstrations without states.
+    """Return the mirror images of observation, action and pictures.
 
     A keypoint of the image lies at a point of the T that is not observed. Its position follows from all keypoints,
-    since the T is rigid.
+    since the T is rigid. Raises ConfigError for demonstrations with keypoints and without states.
     """
     points = demos.observation.astype(np.float64).reshape(len(demos.observation), -1, 2)  # keypoints, then the finger
-    found = np.concatenate([_keypoint_weights(demos) @ points[:, :-1], points[:, -1:]], axis=1)
-    return _over_the_diagonal(found).reshape(len(points), -1), _over_the_diagonal(demos.action)
+    if points.shape[1] > 1:
+        points = np.concatenate([_keypoint_weights(demos) @ points[:, :-1], points[:, -1:]], axis=1)
+    seen = _over_the_diagonal(points).reshape(len(points), -1)
+    return Mirrored(seen, _over_the_diagonal(demos.action), {CAMERA.name: flipped})
+
+
+def flipped(pictures: UInt8[np.ndarray, "M height width 3"]) -> UInt8[np.ndarray, "M width height 3"]:
+    """Return the mirror images of pictures of the window."""
+    return pictures.transpose(0, 2, 1, 3)[:, ::-1, ::-1]
 
 
 def _keypoint_weights(demos: Demonstrations) -> Float[np.ndarray, "K K"]:

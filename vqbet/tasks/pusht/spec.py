@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vqbet.contract import Channel, Spec
+from dataclasses import replace
+
+from vqbet.contract import Camera, Channel, Spec
 from vqbet.tasks.pusht.geometry import KEYPOINTS_PX, WINDOW_PX
 
 CONTROL_HZ = 10.0
@@ -25,4 +27,7 @@ SPEC = Spec(
     action_kind="absolute",
     frame="window px",
 )
+# The same world as a camera sees it: the T is in the picture alone, the finger in both.
+CAMERA = Camera("image", 96, 96)
+SEEN = replace(SPEC, task="pusht_image", observation=_AGENT, cameras=(CAMERA,))
 GOAL = tuple(channel.name for channel in _KEYPOINTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -13,11 +15,13 @@ AT_GOAL_PX = 36.0  # of every keypoint: the importer's 15 px, plus its 10 degree
 
 
 def knowledge() -> Knowledge:
-    """Return the goal, and the reference of actions: a PD controller moves the finger to its target."""
-    return Knowledge(
-        goal=Goal(GOAL, done),
-        references=tuple(Known(f"agent_{axis}", f"agent_{axis}", 1, 0.8, 0.94) for axis in "xy"),
-    )
+    """Return the goal, and what `moved` returns."""
+    return replace(moved(), goal=Goal(GOAL, done))
+
+
+def moved() -> Knowledge:
+    """Return the reference of actions: a PD controller moves the finger to its target."""
+    return Knowledge(references=tuple(Known(f"agent_{axis}", f"agent_{axis}", 1, 0.8, 0.94) for axis in "xy"))
 
 
 def done(seen: Float[np.ndarray, "N 18"]) -> Bool[np.ndarray, "N 1"]:

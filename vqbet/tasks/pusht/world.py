@@ -19,11 +19,12 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium.utils import seeding
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Demonstrations, WorldError
+from vqbet.contract import Demonstrations, Pictures, WorldError
 from vqbet.tasks.checks import refuse, told
-from vqbet.tasks.pusht.geometry import GOAL_POSE, KEYPOINTS_PX, WINDOW_PX, coverage, placed
+from vqbet.tasks.pusht.camera import pictures
+from vqbet.tasks.pusht.geometry import GOAL_POSE, KEYPOINTS_PX, WALLS, WINDOW_PX, coverage, placed
 from vqbet.tasks.pusht.picture import draw
-from vqbet.tasks.pusht.spec import GOAL, SPEC
+from vqbet.tasks.pusht.spec import CAMERA, GOAL, SEEN, SPEC
 
 SUBSTEP_S = 0.01
 SUBSTEPS = 10
@@ -33,7 +34,6 @@ SEGMENT = 5  # steps: VQ-BeT's goal is the last pose of a random segment of a de
 GOAL_STREAM = 1  # joined with a seed to draw a goal, so that starts are the same with and without goals
 
 START_PX = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y, upper ends excluded
-WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 
 
 def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
@@ -108,16 +108,21 @@ class Table:
 
 
 class PushT:
-    """Push-T behind `contract.Env`.
+    """Push-T behind `contract.Env`; with `camera`, behind `contract.SeenEnv`.
 
     Metrics: "final_coverage" (of the current state), "max_coverage" and "success" (over the states after a step:
     coverage above 0.95 at least once), "score" = final coverage, which is VQ-BeT's measure. Coverage is of gym-pusht's
     goal or, with `goal_poses`, of the pose that the episode requests. Actions are clipped to the window.
     """
 
-    def __init__(self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None) -> None:
-        """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError unless they are finite poses."""
-        self.spec = SPEC
+    def __init__(
+        self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None, camera: bool = False
+    ) -> None:
+        """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError unless they are finite poses.
+
+        camera: the world of `SEEN`, whose observation is the finger alone, beside gym-pusht's picture.
+        """
+        self.spec = SEEN if camera else SPEC
         self.max_steps = max_steps
         self.goal = () if goal_poses is None else GOAL
         self._goal_poses = GOAL_POSE[None] if goal_poses is None else np.array(goal_poses, np.float64)
@@ -193,6 +198,10 @@ class PushT:
             "max_coverage": self._best.copy(),
         }
 
+    def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
+        """Return the picture of the running episodes in `rows`, with each episode's own goal."""
+        return {CAMERA.name: pictures(self._state[rows], self._asked[rows] if self.goal else None)}
+
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
         """Return an RGB picture of one episode: goal, block, finger, its last target, and the coverage."""
         return draw(self._state[row], self._target[row], self._coverage[row], goal=self._asked[row])
@@ -239,6 +248,8 @@ class PushT:
         return velocities
 
     def _observed(self, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B 20"]:
+        if self.spec.cameras:
+            return self._state[rows, :2].astype(np.float32)
         keypoints = placed(KEYPOINTS_PX, self._state[rows, 2:]).reshape(-1, KEYPOINTS_PX.size)
         return np.concatenate([keypoints, self._state[rows, :2]], axis=1).astype(np.float32)
 
