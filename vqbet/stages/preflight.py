@@ -57,13 +57,16 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
     except StoreError as error:
         yield error
         demos = None
-    if not worlds.exists(paths.task):
+    if not worlds.exists(paths.task, params):
         yield from _without_world(paths.task, params)
         if demos is not None:
             yield from of_data(paths.task, params, demos)
         return
     try:
-        worlds.make(worlds.name(paths.task, asked=params.prior.goal_steps > 0), demos)
+        world = worlds.name(paths.task, asked=params.prior.goal_steps > 0, params=params)
+        worlds.make(world, demos)
+        if demos is not None:
+            worlds.check(world, demos.spec, drawn=params.evaluate.videos > 0)
     except WorldError as error:
         if demos is not None or not params.prior.goal_steps:
             yield error
