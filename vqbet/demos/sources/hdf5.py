@@ -190,7 +190,7 @@ def _datasets(group: Any, where: str, prefix: str = "", depth: int = 0) -> Itera
 
 
 def _check_storage(dataset: Any, where: str) -> None:
-    """Raise StoreError for bytes that lie elsewhere, are not there, or are packed by a filter that is not known here."""
+    """Raise StoreError for bytes that lie elsewhere, are not there, or are packed by an unknown filter."""
     if dataset.is_virtual or dataset.external:
         raise StoreError(f"{where}: is stored in other files; a file must hold its own data: h5repack it")
     if dataset.size and not dataset.id.get_storage_size():
