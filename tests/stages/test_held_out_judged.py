@@ -95,6 +95,8 @@ def test_the_page_marks_what_beats_the_policy(held: Path) -> None:
     assert 'class="number bad"' in page
     assert "trials on the robot decide" in page
     assert page.count("<svg") > 4
+    rows = [page.index(f"<td>{name}") for name in ("<b>policy</b>", "previous ", "linear ", "nearest ", "mean ")]
+    assert rows == sorted(rows)
 
 
 def test_held_is_not_promoted_and_needs_the_robot(held: Path) -> None:
