@@ -60,14 +60,50 @@ DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
 
 
 @app.command()
+def new(
+    task: Annotated[str, typer.Argument(help="name of the new task: one word of lower case letters, digits and _")],
+    path: Annotated[str, typer.Option("--from", help="folder, file or URL of its demonstrations")],
+    format: Annotated[str, typer.Option(help="lerobot, replay_buffer, hdf5, npz or bag; none: as the files say")] = "",
+    observation: Annotated[list[str] | None, typer.Option(help="field that is observed, repeatable")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="field of actions, repeatable")] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="field of pictures to use, repeatable; none: all")] = None,
+    no_cameras: Annotated[bool, typer.Option("--no-cameras", help="use no pictures")] = False,
+    hz: Annotated[float, typer.Option(min=0.0, help="control steps of one second, where the data has no times")] = 0.0,
+    actions: Annotated[str, typer.Option(help="absolute or relative; none: told from the data")] = "",
+    leave_out: Annotated[bool, typer.Option("--leave-out", help="leave out episodes that lack files")] = False,
+) -> None:
+    """Look at demonstrations in a foreign format and write their task's section of params.yaml."""
+    from vqbet.commands.new import run as stage
+    from vqbet.commands.new.findings import Asked
+
+    asked = Asked(
+        path=path if "://" in path else str(Path(path).expanduser().resolve()),
+        format=format,
+        observation=tuple(observation or ()),
+        action=tuple(action or ()),
+        cameras=() if no_cameras else tuple(camera) if camera else None,
+        control_hz=hz or None,
+        actions=actions,
+        leave_out=leave_out,
+        ask=console.ask if sys.stdin.isatty() else None,
+    )
+    found = stage.run(_root(), task, asked, console.watch())
+    console.table(stage.rows(found))
+    for sentence in found.checks:
+        console.say(f"please check: {sentence}")
+    console.say(f"params.yaml has the section {task}. Next: vqbet ingest {task}")
+
+
+@app.command()
 def ingest(
     task: Task,
-    source: Annotated[str, typer.Argument(help="path or URL of published data; none: the task's own oracle")] = "",
+    source: Annotated[str, typer.Argument(help="path or URL; none: as the task's section says, or its oracle")] = "",
     recordings: Annotated[
         Path | None, typer.Option("--from", help="a folder of reviewed recordings, to be added to the present data")
     ] = None,
 ) -> None:
     """Bring demonstrations into data/<task>.zarr, check them, version them with DVC and push them."""
+    from vqbet import config
     from vqbet.commands import ingest as stage
 
     root, params = _project(task)
@@ -82,6 +118,8 @@ def ingest(
     version = stage.publish(root, console.watch())
     console.say(f"{task}: {collected.episodes} episodes, {collected.steps} steps, data version {collected.digest[:12]}")
     console.say(f"data.dvc {version.md5[:12]}: {version.files} files of all tasks, pushed and audited")
+    if params.source is not None and task in config.tasks(root / "params.yaml"):
+        console.say("Next: dvc repro")
 
 
 @app.command()

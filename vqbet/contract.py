@@ -166,10 +166,11 @@ class Spec:
                 if one != two:
                     found.append(f"{name}[{index}]: {one} here, {two} there")
         mine, theirs = ({camera.name: camera for camera in spec.cameras} for spec in (self, other))
-        for name in dict.fromkeys([*mine, *theirs]):
-            if mine.get(name) != theirs.get(name):
-                found.append(f"camera {name!r}: {mine.get(name, 'none')} here, {theirs.get(name, 'none')} there")
-        return found
+        return found + [
+            f"camera {name!r}: {mine.get(name, 'none')} here, {theirs.get(name, 'none')} there"
+            for name in dict.fromkeys([*mine, *theirs])
+            if mine.get(name) != theirs.get(name)
+        ]
 
 
 class Frames(Protocol):

@@ -125,7 +125,7 @@ def test_no_section_and_no_world(tmp_path: Path) -> None:
     with (root / "params.yaml").open("a", encoding="utf-8") as file:
         file.write("\nsofa:\n" + PARAMS.read_text(encoding="utf-8").split("\nblockpush:\n")[1].split("\npusht:")[0])
     found = check.run(root, "sofa")
-    assert any("no world 'sofa'; there are: blockpush" in line for line in found)
+    assert any("sofa.gate.evidence: the task has no world to simulate" in line for line in found)
     assert any("sofa.zarr: no demonstrations" in line for line in found)
 
 

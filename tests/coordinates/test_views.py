@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.support.recorded import recorded
 from tests.support.synthetic import synthetic
-from vqbet.contract import ConfigError
+from vqbet.contract import Camera, ConfigError
 from vqbet.coordinates import views
 from vqbet.tasks import Task
 from vqbet.tasks.pusht import TASK
@@ -45,3 +46,13 @@ def test_a_world_that_is_not_made_for_it_is_refused_by_the_parameter(view: str, 
     demos = synthetic(2)
     with pytest.raises(ConfigError, match=rf"synthetic\.demos\.views: {view}: the world of 'synthetic' {why}; take"):
         views.seen(demos, {view}, Task(spec=demos.spec))
+
+
+@pytest.mark.parametrize("view", ["mirrored", "goal_frame"])
+def test_a_view_of_numbers_alone_is_refused_where_there_are_pictures(view: str) -> None:
+    env = PushT()
+    demos = recorded(env, env.reset(np.arange(2)), lambda seen: seen[:, :2].clip(0, 512), 6)
+    pictures = np.zeros((len(demos.action), 8, 8, 3), np.uint8)
+    seeing = replace(demos, spec=replace(demos.spec, cameras=(Camera("top", 8, 8),)), cameras={"top": pictures})
+    with pytest.raises(ConfigError, match=rf"the view '{view}' is of numbers alone.*'top'; take '{view}' from demos"):
+        views.seen(seeing, (view,), TASK)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import up_to
+from tests.support.pictures import pictured
 from tests.support.synthetic import synthetic_spec
 from vqbet.contract import Demonstrations
 from vqbet.demos.goals import VARIANTS, GoalWindows, windows
@@ -206,3 +207,12 @@ def test_goals_of_corrections_are_those_of_the_same_steps() -> None:
     assert len(only) == VARIANTS * len(steps)
     numbers = (steps[:, None] * VARIANTS + np.arange(VARIANTS)).ravel()
     np.testing.assert_array_equal(only.gather(np.arange(len(only)))["goal"], every.gather(numbers)["goal"])
+
+
+def test_windows_with_goals_have_the_pictures_of_their_observations() -> None:
+    demos = pictured(2)
+    made = windows(demos, window=3, chunk=2, goal=CHANNELS, goal_steps=1)
+    batch = made.gather(np.array([0, 5 * VARIANTS, 40 * VARIANTS + 3]))
+    plain = Windows(demos, window=3, chunk=2).gather(np.array([0, 5, 40]))
+    np.testing.assert_array_equal(batch["camera/top"], plain["camera/top"])
+    assert batch["goal"].shape == (3, 1, 2)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.pictures import pictured
 from tests.support.recording import handshake, numbers, record
 from tests.support.synthetic import synthetic, synthetic_spec
 from vqbet.contract import Demonstrations, StoreError
@@ -114,3 +115,8 @@ def test_another_spec_is_refused(tmp_path: Path) -> None:
     present = replace(synthetic(2), spec=replace(synthetic_spec(), control_hz=20.0))
     with pytest.raises(StoreError, match=r"recording 1: is of another spec .* control_hz: 20.0 here, 10.0 there"):
         importer.extended(present, [accepted(tmp_path)])
+
+
+def test_recordings_do_not_follow_demonstrations_with_pictures(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"recordings: expected pictures of top, .* but recordings hold none"):
+        importer.extended(pictured(2), [accepted(tmp_path)])

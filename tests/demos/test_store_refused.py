@@ -294,7 +294,7 @@ def test_arrays_that_the_schema_does_not_know_or_must_have(folder: Path) -> None
     (folder / "data" / "img").mkdir()
     (folder / "data" / "img" / "zarr.json").write_bytes((folder / OBSERVATION).read_bytes())
     sign(folder)
-    assert "data/img: a node that schema version 2 does not have" in refused(folder)
+    assert "data/img: a node that schema version 3 does not have" in refused(folder)
     (folder / "data" / "img" / "zarr.json").unlink()
     (folder / "data" / "time_s" / "zarr.json").unlink()
     sign(folder)
@@ -350,7 +350,15 @@ def test_a_store_of_very_many_files_is_refused(folder: Path, monkeypatch: pytest
 
 def test_more_arrays_than_memory_and_more_episodes_than_allowed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MAX_STORE_BYTES", 10_000)
-    assert "more than the 10000 read into memory" in refused(folder)
+    assert "are more than the 10000 that are read into memory; where there is room for more" in refused(folder)
+    monkeypatch.setattr(schema, "MAX_STORE_BYTES", 4 * 2**30)
+    monkeypatch.setenv("VQBET_STORE_GIB", "0.0001")
+    assert "are more than the 107374 that are read into memory" in refused(folder)
+    monkeypatch.setenv("VQBET_STORE_GIB", "much")
+    assert "VQBET_STORE_GIB: expected the GiB of a store that memory has room for, such as 4, got 'much'" in refused(
+        folder
+    )
+    monkeypatch.setenv("VQBET_STORE_GIB", "1")
     monkeypatch.setattr(schema, "MAX_EPISODES", EPISODES - 1)
     assert f"meta/episode_ends: {EPISODES} episodes, more than {EPISODES - 1}" in refused(folder)
 

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import up_to
+from tests.support.pictures import pictured
 from tests.support.synthetic import synthetic, synthetic_spec
-from vqbet.contract import Demonstrations
+from vqbet.comparison.share import share
+from vqbet.contract import Camera, Demonstrations
 from vqbet.coordinates.mirror import doubled
+from vqbet.demos.picked import Picked
 from vqbet.demos.windows import Windows, complete_chunks
 
 
@@ -193,3 +196,49 @@ def test_mirror_images_keep_the_marks() -> None:
         *(s for s in range(18) if not 6 <= s < 12 or s in (8, 9, 10)),
         *(s + 18 for s in range(18) if not 6 <= s < 12 or s in (8, 9, 10)),
     ]
+
+
+TWO = (Camera("top", 6, 8), Camera("wrist", 4, 4))
+
+
+@given(T=st.integers(1, 6), H=st.integers(1, 4), seed=st.integers(0, 99))
+def test_pictures_are_those_of_the_observed_steps(T: int, H: int, seed: int) -> None:
+    demos = pictured(2, cameras=TWO)
+    windows = Windows(demos, window=T, chunk=H)
+    order = np.random.default_rng(seed).permutation(len(windows))[:7]
+    batch = windows.gather(order)
+    assert set(batch) == {"observation", "action", "valid", "camera/top", "camera/wrist"}
+    steps = np.arange(len(demos.action), dtype=np.float32)[:, None]
+    numbered = replace(demos, observation=steps, spec=replace(demos.spec, cameras=()), cameras={})
+    seen = Windows(numbered, window=T, chunk=H).gather(order)["observation"][..., 0].astype(int)
+    for name, frames in demos.cameras.items():
+        np.testing.assert_array_equal(batch[f"camera/{name}"], frames[seen])
+
+
+def test_who_needs_no_pictures_reads_none() -> None:
+    class Unread:
+        shape = (10**6, 6, 8, 3)
+
+        def __getitem__(self, steps: np.ndarray) -> np.ndarray:
+            raise AssertionError("read")
+
+    demos = pictured(2)
+    Unread.shape = (len(demos.action), 24, 32, 3)
+    unread = replace(demos, cameras={"top": Unread()})
+    assert len(complete_chunks(unread, 3)) == len(complete_chunks(demos, 3))
+    batch = Windows(unread, window=2, chunk=2, pictures=False).gather(np.arange(9))
+    assert set(batch) == {"observation", "action", "valid"}
+    with pytest.raises(ValueError, match=r"camera 'top': expected \d+ pictures, one per step, got 3"):
+        Windows(replace(demos, cameras={"top": np.zeros((3, 24, 32, 3), np.uint8)}), window=2, chunk=2)
+
+
+def test_a_share_of_the_demonstrations_has_the_pictures_of_its_steps() -> None:
+    demos = pictured(6)
+    half = share(demos, 0.5, seed=3)
+    steps = np.flatnonzero(np.isin(demos.observation[:, 0], half.observation[:, 0]))
+    assert half.cameras["top"].shape == (len(half.action), 24, 32, 3)
+    np.testing.assert_array_equal(half.cameras["top"][np.arange(len(steps))], demos.cameras["top"][steps])
+    wrong: list[list[int]] = [[-1], [len(steps)]]
+    for index in wrong:
+        with pytest.raises(IndexError):
+            Picked(demos.cameras["top"], steps)[np.array(index)]

@@ -72,7 +72,7 @@ def test_keypoints_are_where_things_are_whatever_was_cropped() -> None:
             heat[0, 0, y - corner[0], x - corner[1]] = 0.0
             found.append(eye._positions(heat, torch.tensor([corner])))
         assert torch.equal(*found)
-        assert found[0][0].tolist() == pytest.approx([(2 * y + 1) / 48 - 1, (2 * x + 1) / 64 - 1])
+        assert found[0][0].tolist() == pytest.approx([(2 * y + 1) / 48 - 1, (2 * x + 1) / 64 - 1], abs=1e-6)
 
 
 def test_a_picture_too_small_is_refused() -> None:

@@ -6,7 +6,7 @@ import errno
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,15 @@ SHOWN = (
 def say(sentence: str) -> None:
     sys.stdout.write(sentence + "\n")
     sys.stdout.flush()
+
+
+def ask(question: str, answers: Sequence[str]) -> str:
+    """Return the answer that a person chooses at the terminal."""
+    import click
+
+    for number, answer in enumerate(answers, start=1):
+        say(f"  {number}  {answer}")
+    return answers[click.prompt(question, type=click.IntRange(1, len(answers))) - 1]
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def coded(tokenizer: Tokenizer, wanted: Collection[str], demos: Demonstrations, 
             f"{where}: the longest episode has {int(demos.lengths.max())} steps, the policy's tokenizer takes chunks "
             f"of {length}; record longer episodes, or train a tokenizer of shorter chunks"
         )
-    windows = Windows(demos, window=1, chunk=length)
+    windows = Windows(demos, window=1, chunk=length, pictures=False)
     codes, errors = [], []
     with watch.bar(f"encode {demos.spec.task}") as advance:
         for first in range(0, len(starts), PART):

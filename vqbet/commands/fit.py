@@ -168,7 +168,7 @@ def _tokenizer(
         ema=0.0,
         seed=chosen.seed,
     )
-    _train(tokenizer, Windows(demos, window=1, chunk=chosen.chunk), recipe, watch, scratch)
+    _train(tokenizer, Windows(demos, window=1, chunk=chosen.chunk, pictures=False), recipe, watch, scratch)
     return tokenizer.eval()
 
 

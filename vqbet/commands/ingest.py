@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import tasks, versions
-from vqbet.commands import completeness, origin
+from vqbet.commands import completeness, located, origin
 from vqbet.commands.origin import Origin
 from vqbet.contract import ConfigError, Demonstrations, StoreError
 from vqbet.demos import importers, store
 from vqbet.demos.importers.fetch import fetch
+from vqbet.demos.sources import declared
+from vqbet.demos.sources.declared import Declaration
 from vqbet.demos.validation import validate
 from vqbet.files import canonical
 from vqbet.stages import artifacts, code_version
@@ -21,7 +23,7 @@ from vqbet.stages.progress import Watch
 from vqbet.tasks import TASKS, Oracle, Task
 
 if TYPE_CHECKING:
-    from vqbet.config import TaskParams
+    from vqbet.config import SourceParams, TaskParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     untouched.
     """
     paths = Paths(root, task)
-    completeness.check(root, task)
+    for left in completeness.check(root, task):
+        watch.say(
+            f"{left} is not in the new version of data/; vqbet ingest {left.removesuffix('.zarr')} makes it again"
+        )
+    if params.source is not None and not source:
+        source = params.source.path
     oracle = None if source else _oracle(task)
     recipe = _recipe(oracle, task, params) if oracle else ""
     note = paths.scratch("ingested") / "made.json"
@@ -55,6 +62,8 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     _refuse_loss(paths)
     if oracle:
         demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, task, params)
+    elif params.source is not None:
+        demos, source_of = _declared(root, task, params.source, source, watch)
     else:
         demos, source_of = _imported(root, task, source, watch)
     report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
@@ -105,6 +114,30 @@ def _scripted(oracle: Oracle, task: str, params: TaskParams) -> Origin:
     return Origin(
         module, "oracle", code_version.digest(module, task), place=f"{chosen.episodes} episodes, seed {chosen.seed}"
     )
+
+
+def _declared(root: Path, task: str, chosen: SourceParams, path: str, watch: Watch) -> tuple[Demonstrations, Origin]:
+    """Return the demonstrations of a declared task, and their origin; say what of the source is not used."""
+    wanted = Declaration(
+        spec=chosen.spec(task),
+        observation={name: len(channels) for name, channels in chosen.observation.items()},
+        action={name: len(channels) for name, channels in chosen.action.items()},
+        cameras={name: camera.field for name, camera in chosen.cameras.items()},
+        leave_out=chosen.incomplete == "leave_out",
+    )
+    with located.opened(root, task, path, chosen.format, watch) as found:
+        for sentence in found.notes:
+            watch.say(sentence)
+        if rest := declared.unused(found, wanted):
+            watch.say(f"not used of {found.path.name}: {', '.join(rest)}")
+        whole = declared.chosen(found, wanted)
+        if len(whole) < len(found.episodes):
+            watch.say(
+                f"left out: {len(found.episodes) - len(whole)} of {len(found.episodes)} episodes, which lack files"
+            )
+        with watch.bar(f"read {task}") as advance:
+            demos = declared.demonstrations(found, wanted, lambda done, total: advance(done, total, {}))
+        return demos, origin.imported(path, found.path, chosen.format, "")
 
 
 def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonstrations, Origin]:

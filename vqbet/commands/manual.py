@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Demonstrations": ("ingest", "review", "drift"),
+    "Demonstrations": ("new", "ingest", "review", "drift"),
     "Parameters": ("params", "check"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
@@ -20,6 +20,10 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 OTHER = "Other"  # section of verbs that no other section names
 
 EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
+    "new": (
+        "vqbet new door --from ~/data/door",
+        "vqbet new door --from demo.hdf5 --hz 20 --actions relative --no-cameras",
+    ),
     "ingest": (
         "vqbet ingest blockpush",
         "vqbet ingest pusht ~/downloads/pusht.zip",

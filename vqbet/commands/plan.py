@@ -80,7 +80,7 @@ def _attempt(paths: Paths) -> int:
     if registry.empty() or not paths.policy.exists():
         return 1
     before = registry.Attempts(paths.task).of(bundle.read(paths.policy).digest)
-    made = sum(not one.on_robot for one in before)
+    made = sum(one.simulated for one in before)
     return min(made + 1, MOST_ATTEMPTS)
 
 

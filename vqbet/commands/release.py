@@ -57,10 +57,11 @@ def register(root: Path, task: str) -> dict[str, str]:
 
 
 def _judged(root: Path, task: str, bucket: storage.Bucket | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Return tags of the simulated verdict, and where its evidence was stored; empty where none is asked for."""
-    if SIMULATED not in bounds.committed(root, task).gate.evidence:
+    """Return tags of the gate's verdict, and where its evidence was stored; empty where it has judged nothing."""
+    paths = Paths(root, task)
+    if SIMULATED not in bounds.committed(root, task).gate.evidence and not Plan.read(paths.gate / "plan.json").held_out:
         return {}, {}
-    paths, (proof, verdict) = Paths(root, task), sealing.sealed(root, task)
+    proof, verdict = sealing.sealed(root, task)
     _as_made(root, task)
     registry.attach(proof, paths.report / "index.html")
     stored = {} if bucket is None else {"stored": bucket.put_folder(proof, paths.verdicts / proof)}

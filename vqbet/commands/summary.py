@@ -62,7 +62,11 @@ def _scores(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def _played(task: Task | None, metrics: dict[str, Any]) -> dict[str, str]:
-    """Return the rows about the evaluation; none for a task without a world."""
+    """Return the rows about the evaluation; for a task without a world about held-out episodes, if there are any."""
+    if "error_policy_next" in metrics:
+        beside = ", ".join(f"{name} {metrics[f'error_{name}_next']:.3f}" for name in ("linear", "nearest", "mean"))
+        said = f"error {metrics['error_policy_next']:.3f} of a standard deviation ({beside})"
+        return {"next action": f"{said}, {metrics['held_out']:.0f} held-out episodes"}
     if not metrics["episodes"]:
         return {}
     modes = f"{metrics['modes']:.0f} visited, entropy {metrics['mode_entropy_bits']:.2f} bits"

@@ -34,7 +34,7 @@ def missing(root: Path, task: str, candidate: int = 0) -> list[str]:
     tried = [one for one in registry.Attempts(task).of(version.digest) if one.content.get("champion") == present]
     evidence, said = "", list[str]()
     if "simulated" in asked.gate.evidence:
-        evidence = _promoting([one for one in tried if not one.on_robot])
+        evidence = _promoting([one for one in tried if one.simulated])
         if not evidence:
             return []
     if "robot" in asked.gate.evidence:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet.contract import Demonstrations, StoreError
+from vqbet.demos.picked import Picked
 
 
 def share(demos: Demonstrations, fraction: float, seed: int) -> Demonstrations:
@@ -30,4 +31,5 @@ def share(demos: Demonstrations, fraction: float, seed: int) -> Demonstrations:
         columns={name: column[kept] for name, column in demos.columns.items()},
         state=None if demos.state is None else demos.state[steps],
         intervention=None if demos.intervention is None else demos.intervention[steps],
+        cameras={name: Picked(frames, steps) for name, frames in demos.cameras.items()},
     )

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from vqbet.config.document import read
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
+from vqbet.config.source import SourceParams
 from vqbet.config.task import BundleParams, DriftParams, EncoderParams, PriorParams, TaskParams, TokenizerParams
 from vqbet.contract import ConfigError
 from vqbet.files import reading
@@ -21,6 +22,7 @@ __all__ = [
     "DriftParams",
     "EncoderParams",
     "PriorParams",
+    "SourceParams",
     "TaskParams",
     "TokenizerParams",
     "TrialsParams",
@@ -64,6 +66,13 @@ def task(path: Path, name: str) -> TaskParams:
         raise ConfigError(f"{path}: no section {reading.short(name)}; sections: {_sections(value)}")
     _refuse_unfit(str(path), name)
     return validated(path, name, TaskParams, value[name])
+
+
+def expect_name(name: str) -> None:
+    """Raise ConfigError unless a new task may have this name."""
+    _refuse_unfit("task", name)
+    if name in RESERVED:
+        raise ConfigError(f"task: {name!r} is a section of params.yaml that is no task; choose another name")
 
 
 def _refuse_unfit(where: str, name: str) -> None:

@@ -11,6 +11,7 @@ from vqbet.config.section import Count, Fraction, Name, Positive, Seconds, Secti
 Metric = Literal["score", "success"]
 Question = Literal["better", "not_worse"]
 Stopping = Literal["fixed", "group_sequential", "anytime"]
+Reference = Literal["mean", "nearest", "linear", "previous", "measured"]
 Margin = Annotated[float, Field(ge=1e-6, lt=1)]
 Alpha = Annotated[float, Field(ge=1e-6, lt=0.5)]
 Power = Annotated[float, Field(gt=0.5, le=0.999999)]
@@ -68,6 +69,17 @@ class GateParams(Section):
     first_seed: Seed = Field(
         description="Seed of the gate's first episode; seeds that another purpose has are refused."
     )
+    offline_floor: Fraction = Field(
+        description="Score on held-out episodes (`demos.held_out`) below which a policy of a task without a world is "
+        "rejected: 1 minus its mean action error over the standard deviation of each channel, so that 0 is an error of "
+        "a whole deviation and 1 none."
+    )
+    offline_baselines: Annotated[list[Reference], Field(max_length=5)] = Field(
+        description="Predictions of held-out actions that a policy of a task without a world must not be worse than: "
+        "`mean`, `nearest` (the actions at the most similar training step), `linear` (ridge regression), `previous` "
+        "(the action before, again) or `measured` (the measured value of the channel, where actions are absolute and "
+        "have its name). All are shown; the last three are hard to beat at slow joints, and are no policies."
+    )
     latency_ms: Positive = Field(
         description="Milliseconds that one of a hundred calls may take, one episode on one thread, in the process that "
         "must serve the candidate before it is judged."
@@ -83,8 +95,10 @@ class GateParams(Section):
 
     @model_validator(mode="after")
     def each_once(self) -> GateParams:
-        if len(set(self.evidence)) < len(self.evidence):
-            raise ValueError(f"evidence names a kind twice: {', '.join(self.evidence)}")
+        for name in ("evidence", "offline_baselines"):
+            named = getattr(self, name)
+            if len(set(named)) < len(named):
+                raise ValueError(f"{name} names a kind twice: {', '.join(named)}")
         return self
 
 

@@ -25,6 +25,7 @@ from vqbet.config.section import (
     finishes,
     fits,
 )
+from vqbet.config.source import SourceParams
 
 View = Literal["mirrored", "goal_frame", "absolute"]
 MOST_OFFSETS = 2**27  # offset-head weights per action channel: hidden units x chunk x codes of all layers
@@ -55,6 +56,14 @@ class DemosParams(Section):
         "which a person intervened, only the steps at which the person acted. Baselines of the comparison learn from "
         "all."
     )
+    held_out: Share = Field(
+        description="Share of the episodes that no policy learns from, those with the lowest sha256 of their content; "
+        "0: none. A task without a world is judged on them; docs/your-task.md."
+    )
+    held_out_sessions: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="Number of the newest sessions that no policy learns from, besides `held_out`; 0: none. Errors on "
+        "them say what another day, another person or another posture does."
+    )
 
     @model_validator(mode="after")
     def distinct(self) -> DemosParams:
@@ -65,7 +74,9 @@ class DemosParams(Section):
     def learned(self) -> dict[str, Any]:
         """Return what determines a policy besides the data, for its provenance; defaults of later versions are left
         out, so that the provenance of earlier policies still compares as equal."""
-        return {"views": self.views} | ({} if self.corrections == "all" else {"corrections": self.corrections})
+        later = {"corrections": "all", "held_out": 0.0, "held_out_sessions": 0}
+        chosen = {name: getattr(self, name) for name in later}
+        return {"views": self.views} | {name: value for name, value in chosen.items() if value != later[name]}
 
 
 class ValidateParams(Section):
@@ -288,8 +299,9 @@ class DriftParams(Section):
 
 
 class TaskParams(Section):
-    """All sections of one task: one per stage, named after the stage."""
+    """All sections of one task: one per stage, named after the stage; a declared task says its source as well."""
 
+    source: SourceParams | None = None
     demos: DemosParams
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     tokenizer: TokenizerParams

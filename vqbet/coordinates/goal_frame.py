@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from vqbet.contract import Demonstrations
+from vqbet.contract import ConfigError, Demonstrations
 
 Points = Float[np.ndarray, "E *N xy"]  # xy: channels that come in pairs, x before y
 
@@ -86,6 +86,14 @@ def reached(demos: Demonstrations, goal: Sequence[str], reference: Sequence[floa
 
 
 def framed(demos: Demonstrations, goal: Sequence[str], reference: Sequence[float]) -> Demonstrations:
-    """Return each demonstration in the frame of its own final pose (see `reached`), without states."""
+    """Return each demonstration in the frame of its own final pose (see `reached`), without states.
+
+    Raises ConfigError for demonstrations with cameras: a turned picture is not what the camera would see.
+    """
+    if demos.cameras:
+        raise ConfigError(
+            f"{demos.spec.task}: the view 'goal_frame' is of numbers alone, and the demonstrations have pictures of "
+            f"{', '.join(map(repr, demos.cameras))}; take 'goal_frame' from demos.views, or ingest without cameras"
+        )
     steps = reached(demos, goal, reference)[np.repeat(np.arange(len(demos.lengths)), demos.lengths)]
     return replace(demos, observation=steps.there(demos.observation), action=steps.there(demos.action), state=None)

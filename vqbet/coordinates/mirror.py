@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqbet.contract import Demonstrations, Frames
+from vqbet.contract import ConfigError, Demonstrations, Frames
 
 Flip = Callable[[UInt8[np.ndarray, "M height width 3"]], UInt8[np.ndarray, "M height width 3"]]
 
@@ -29,8 +29,17 @@ Mirror = Callable[[Demonstrations], Mirrored]
 
 
 def doubled(demos: Demonstrations, mirror: Mirror) -> Demonstrations:
-    """Return the demonstrations followed by the mirror image of each of them, without states."""
+    """Return the demonstrations followed by the mirror image of each of them, without states.
+
+    Raises ConfigError for cameras whose pictures the mirror does not map: a mirrored picture is seldom what the camera
+    would see.
+    """
     observation, action, flips = Mirrored(*mirror(demos))  # a mirror without cameras may return a plain pair
+    if unknown := [name for name in demos.cameras if name not in flips]:
+        raise ConfigError(
+            f"{demos.spec.task}: the view 'mirrored' is of numbers alone, and the demonstrations have pictures of "
+            f"{', '.join(map(repr, unknown))}; take 'mirrored' from demos.views, or ingest without cameras"
+        )
     return replace(
         demos,
         observation=np.concatenate([demos.observation, observation.astype(np.float32)]),

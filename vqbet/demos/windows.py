@@ -33,11 +33,20 @@ class Windows:
 
     corrections: "only" leaves out the steps of episodes with interventions at which nobody intervened, as current steps
     and in `valid`, so that of such episodes a policy learns from the person alone (DAgger, arXiv 1011.0686).
+    pictures: False leaves out the cameras, for those who need numbers alone.
 
     Raises ValueError where T or H is not positive, or `episode_ends` does not cut the steps into episodes.
     """
 
-    def __init__(self, demos: Demonstrations, *, window: int, chunk: int, corrections: Corrections = "all") -> None:
+    def __init__(
+        self,
+        demos: Demonstrations,
+        *,
+        window: int,
+        chunk: int,
+        corrections: Corrections = "all",
+        pictures: bool = True,
+    ) -> None:
         if window < 1 or chunk < 1:
             raise ValueError(f"expected window and chunk of at least 1 step, got window={window}, chunk={chunk}")
         steps, lengths = len(demos.observation), demos.lengths
@@ -51,7 +60,10 @@ class Windows:
         self.recorded = steps  # N, of which some may be left out
         self._observation = np.ascontiguousarray(demos.observation)
         self._action = np.ascontiguousarray(demos.action)
-        self._cameras = dict(demos.cameras)
+        self._cameras = dict(demos.cameras) if pictures else {}
+        for name, frames in self._cameras.items():
+            if frames.shape[0] != steps:
+                raise ValueError(f"camera {name!r}: expected {steps} pictures, one per step, got {frames.shape[0]}")
         self._first = np.repeat(demos.episode_starts, lengths)  # (N,) first step of each step's episode
         self._last = np.repeat(demos.episode_ends - 1, lengths)  # (N,)
         self._offsets = np.arange(1 - window, chunk)  # (T+H-1,) offsets of a window's slots from its current step
@@ -65,8 +77,8 @@ class Windows:
         """Return the windows numbered `index`, as fresh arrays in the order of `index`.
 
         Returns "observation" (B, T, D) float32, "action" (B, T+H-1, A) float32, where the chunk of position t is
-        `action[:, t:t+H]`, "valid" (B, T+H-1) bool, and "camera/<name>" (B, T, height, width, 3) uint8 of each camera.
-        Raises IndexError for a window that does not exist.
+        `action[:, t:t+H]`, "valid" (B, T+H-1) bool, and of each camera "camera/<name>" (B, T, height, width, 3) uint8,
+        whose pictures are those of the steps of the observations. Raises IndexError for a window that does not exist.
         """
         if index.ndim != 1 or index.dtype.kind != "i":
             raise IndexError(f"expected a vector of signed integers, got shape {index.shape} of {index.dtype}")
@@ -75,11 +87,12 @@ class Windows:
         current = self.steps[index]
         wanted = current[:, None] + self._offsets  # (B, T+H-1)
         nearest = np.clip(wanted, self._first[current][:, None], self._last[current][:, None])
+        seen = nearest[:, : self.window]
         return {
-            "observation": np.take(self._observation, nearest[:, : self.window], axis=0),
+            "observation": np.take(self._observation, seen, axis=0),
             "action": np.take(self._action, nearest, axis=0),
             "valid": (wanted == nearest) & self._taught[nearest],
-            **{f"camera/{name}": frames[nearest[:, : self.window]] for name, frames in self._cameras.items()},
+            **{f"camera/{name}": frames[seen] for name, frames in self._cameras.items()},
         }
 
 
@@ -93,6 +106,6 @@ def taught(demos: Demonstrations, corrections: Corrections) -> Bool[np.ndarray, 
 
 def complete_chunks(demos: Demonstrations, chunk: int, corrections: Corrections = "all") -> Float[np.ndarray, "M H A"]:
     """Return every chunk of H actions that lies within its episode, in physical units. corrections: see `Windows`."""
-    windows = Windows(demos, window=1, chunk=chunk, corrections=corrections)
+    windows = Windows(demos, window=1, chunk=chunk, corrections=corrections, pictures=False)
     batch = windows.gather(np.arange(len(windows)))
     return batch["action"][batch["valid"].all(axis=1)]

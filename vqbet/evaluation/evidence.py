@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vqbet.contract import GateError
-from vqbet.evaluation import gate, records
+from vqbet.evaluation import gate, offline_gate, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan
 from vqbet.evaluation.trials import judging
@@ -75,6 +75,8 @@ def replay(folder: Path, expected: str = "") -> Verdict:
     """
     verify(folder, expected)
     plan = Plan.read(folder / "plan.json")
+    if plan.held_out:
+        return gate.replay(folder, offline_gate.decide)
     on_robot = bool(plan.protocol) or plan.world.startswith(WORLD) or (folder / judging.TRIALS).exists()
     return judging.replay(folder) if on_robot else gate.replay(folder)
 

@@ -19,7 +19,7 @@ the first look that decides: playing on for another verdict yields NOT_COMPARABL
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +106,7 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         raise GateError(f"the plan is of gate version {plan.version}, this is {GATE_VERSION}; make a new plan")
     problem = _incomparable(plan, arms)
     if problem:
-        return _nothing(plan, problem)
+        return no_verdict(plan, problem)
     ordered = {name: sorted(arm, key=lambda record: record.seed) for name, arm in arms.items()}
     played, looked = len(ordered["candidate"]), list[Check]()
     for look in (Look(plan, episodes) for episodes in plan.looks if episodes <= played):
@@ -116,10 +116,12 @@ def decide(plan: Plan, arms: Arms) -> Verdict:
         outcome, reason, more = _outcome(look, checks)
         looked.append(_question(checks))
         if outcome != "HOLD" and look.episodes < played:
-            return _nothing(plan, f"the verdict was {outcome} after {look.episodes} episodes, and {played} were played")
+            return no_verdict(
+                plan, f"the verdict was {outcome} after {look.episodes} episodes, and {played} were played"
+            )
     comparison = _comparison(plan, ordered["candidate"], ordered["champion"]) if plan.champion else None
     return replace(
-        _nothing(plan, reason + _by_itself(comparison) + plan.repeated),
+        no_verdict(plan, reason + _by_itself(comparison) + plan.repeated),
         outcome=outcome,
         episodes=played,
         more_episodes=more,
@@ -144,14 +146,14 @@ def write(path: Path, verdict: Verdict) -> None:
     atomic.write(path, canonical.document(verdict.to_json()), GateError)
 
 
-def replay(folder: Path) -> Verdict:
-    """Decide again from plan.json and records.jsonl of a folder, and compare with its verdict.json.
+def replay(folder: Path, rule: Callable[[Plan, Arms], Verdict] = decide) -> Verdict:
+    """Decide again, by `rule`, from plan.json and records.jsonl of a folder, and compare with its verdict.json.
 
     Without played episodes there are no records. Raises GateError where plan or verdict are missing, a file is damaged,
     or the verdict's bytes differ.
     """
     plan, played = Plan.read(folder / "plan.json"), folder / "records.jsonl"
-    verdict = decide(plan, by_policy(records.read(played)) if played.exists() else {})
+    verdict = rule(plan, by_policy(records.read(played)) if played.exists() else {})
     path = folder / "verdict.json"
     if records.load(path) != canonical.document(verdict.to_json()):
         raise GateError(
@@ -161,9 +163,9 @@ def replay(folder: Path) -> Verdict:
     return verdict
 
 
-def _nothing(plan: Plan, reason: str) -> Verdict:
+def no_verdict(plan: Plan, reason: str) -> Verdict:
     """Return a verdict NOT_COMPARABLE for this reason."""
-    said, level = (plan.sha256, plan.candidate, plan.champion), _rounded(plan.level)
+    said, level = (plan.sha256, plan.candidate, plan.champion), rounded(plan.level)
     return Verdict("NOT_COMPARABLE", reason, *said, 0, 0, attempt=plan.attempt, level=level)
 
 
@@ -240,9 +242,9 @@ def _check(
     name: str, interval: Interval, *, limit: float, hopeless: float, needed: int | None, chance: float | None = None
 ) -> Check:
     """Return a check: passed where the interval lies above `limit`, failed where it lies below `hopeless`."""
-    value, low, high = (_rounded(number) for number in (interval.estimate, interval.low, interval.high))
+    value, low, high = (rounded(number) for number in (interval.estimate, interval.low, interval.high))
     state: State = "passed" if low > limit else "failed" if high < hopeless else "undecided"
-    return Check(name, state, value, low, high, _rounded(limit), needed, chance)
+    return Check(name, state, value, low, high, rounded(limit), needed, chance)
 
 
 def _better(look: Look, name: str, mine: np.ndarray, theirs: np.ndarray, *, hopeless: float) -> Check:
@@ -254,7 +256,7 @@ def _better(look: Look, name: str, mine: np.ndarray, theirs: np.ndarray, *, hope
         return check
     chance = statistics.exchange(mine, theirs, draws=look.draws)
     state: State = "passed" if chance <= look.chance else "undecided"
-    return replace(check, state=state, chance=_rounded(chance))
+    return replace(check, state=state, chance=rounded(chance))
 
 
 def _not_worse(look: Look, mine: np.ndarray, theirs: np.ndarray) -> Check:
@@ -316,7 +318,7 @@ def _numbers(look: Look, arm: Arm) -> dict[str, float]:
         interval = look.interval(_values(metric, arm))
         numbers |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     numbers["mode_entropy_bits"] = statistics.mode_entropy(record.mode for record in arm)
-    return {name: _rounded(number) for name, number in numbers.items()}
+    return {name: rounded(number) for name, number in numbers.items()}
 
 
 def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
@@ -346,7 +348,7 @@ def _comparison(plan: Plan, candidate: Arm, champion: Arm) -> dict[str, float]:
         noise = statistics.Retraining(plan.retrained)
         numbers |= {"trainings": float(len(plan.retrained)), "retraining_deviation": noise.deviation}
         numbers |= {"retraining_p": noise.chance(abs(bootstrap.estimate))}
-    return {name: _rounded(number) for name, number in numbers.items()}
+    return {name: rounded(number) for name, number in numbers.items()}
 
 
 def _by_itself(comparison: Mapping[str, float] | None) -> str:
@@ -389,10 +391,11 @@ def _slices(plan: Plan, arms: Arms) -> dict[str, dict[str, float]]:
         found[part.name] = numbers
     for numbers, chance in zip(found.values(), holm(np.array(worse)), strict=False):
         numbers["worse_p"] = chance
-    return {name: {key: _rounded(value) for key, value in numbers.items()} for name, numbers in found.items()}
+    return {name: {key: rounded(value) for key, value in numbers.items()} for name, numbers in found.items()}
 
 
-def _rounded(number: float) -> float:
+def rounded(number: float) -> float:
+    """Return a number as it stands in a verdict."""
     return round(float(number), DIGITS) + 0.0  # no minus zero
 
 

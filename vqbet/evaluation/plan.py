@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +16,7 @@ GATE_VERSION = 3  # of the rules in gate.py; raised whenever the same records co
 GOLDEN_RATIO = 0.6180339887498949  # of a circle, from each seed to the next: all prefixes are spread evenly
 SPENT = 0.75  # the share that an attempt takes of the alpha left by earlier attempts; docs/decisions/0012
 MOST_ATTEMPTS = 6  # a seventh attempt's level is below the smallest p-value that 99,999 exchanges can resolve
+LATER: Mapping[str, Any] = {"protocol": "", "held_out": {}}  # fields of later versions, left out where empty
 
 Question = Literal["better", "not_worse"]
 Metric = Literal["score", "success"]
@@ -92,6 +93,7 @@ class Plan:
     attempt: int = 1
     version: int = GATE_VERSION
     protocol: str = ""
+    held_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("task", "world", "spec", "candidate"):
@@ -119,6 +121,8 @@ class Plan:
         self._distinct("slices", tuple(part.name for part in self.slices))
         total = sum(part.share for part in self.slices)
         self._expect("slices", abs(total - 1) < 1e-9, "shares that add up to 1")
+        shown = sum(len(names) for names in self.held_out.values())
+        self._expect("held_out", not shown or self.looks == (shown,), f"as many episodes as looks {self.looks}")
         self._reserved()
 
     @property
@@ -161,8 +165,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         said = asdict(self)
-        if not self.protocol:  # so that plans of simulations are the bytes that they always were
-            del said["protocol"]
+        for name in LATER:  # so that plans of simulations are the bytes that they always were
+            if not said[name]:
+                del said[name]
         return {
             **said,
             "looks": list(self.looks),
@@ -170,19 +175,21 @@ class Plan:
             "retrained": list(self.retrained),
             "slices": [asdict(part) for part in self.slices],
             "reserved": {name: list(seeds) for name, seeds in self.reserved.items()},
+            **({"held_out": {name: list(names) for name, names in self.held_out.items()}} if self.held_out else {}),
         }
 
     @classmethod
     def from_json(cls, value: Any, where: str = "plan") -> Plan:
         """Return the plan of a `to_json`. Raises GateError naming the field that is missing, unknown or wrong."""
-        _expect_fields({"protocol": "", **value} if isinstance(value, dict) else value, cls, where)
+        _expect_fields({**LATER, **value} if isinstance(value, dict) else value, cls, where)
         for name in ("baselines", "looks", "retrained", "slices"):
             if not isinstance(value[name], list):
                 raise GateError(f"{where}: {name}: expected a list, got {value[name]!r}")
         for part in value["slices"]:
             _expect_fields(part, Slice, f"{where}: slices")
-        if not isinstance(value["reserved"], dict):
-            raise GateError(f"{where}: reserved: expected an object, got {value['reserved']!r}")
+        for name in ("reserved", "held_out"):
+            if not isinstance(value.get(name, {}), dict):
+                raise GateError(f"{where}: {name}: expected an object, got {value[name]!r}")
         try:
             return cls(
                 **{
@@ -192,6 +199,7 @@ class Plan:
                     "retrained": tuple(value["retrained"]),
                     "slices": tuple(Slice(**part) for part in value["slices"]),
                     "reserved": {name: _pair(seeds) for name, seeds in value["reserved"].items()},
+                    "held_out": {name: _names(found) for name, found in value.get("held_out", {}).items()},
                 }
             )
         except GateError as error:
@@ -246,6 +254,12 @@ def _expect_fields(value: Any, kind: Any, where: str) -> None:
     names = {item.name for item in fields(kind)}
     if set(value) != names:
         raise GateError(f"{where}: unknown {sorted(set(value) - names)}, missing {sorted(names - set(value))}")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise GateError(f"held_out: expected a list of sha256, got {value!r}")
+    return tuple(value)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import EpisodeRecord, GateError
-from vqbet.evaluation import gate, gate_figures, records
+from vqbet.evaluation import gate, gate_figures, offline_view, records
 from vqbet.evaluation.plan import Plan
 from vqbet.files import atomic, reading
 from vqbet.pages import figures, page
@@ -28,6 +28,10 @@ MEANINGS = {
     "REJECT": "A check failed: the champion stays.",
     "HOLD": "No check failed, and at least one is undecided: more episodes may decide it.",
     "NOT_COMPARABLE": "The records cannot be compared as the plan requires.",
+}
+ON_HELD_OUT = {
+    "REJECT": "On held-out episodes the policy is below the floor, or no better than a baseline: do not try it.",
+    "HOLD": "Nothing on held-out episodes speaks against this policy: trials on the robot decide.",
 }
 MEND = "run the stage that writes it again: dvc repro"
 DRAWN = 150  # episodes in a chart of trajectories
@@ -62,7 +66,8 @@ def _text(folder: Path, task: str, inputs: ReportInputs) -> str:
     files = inputs.artifacts
     plan = Plan.read(files / "gate" / "plan.json")
     evaluated = files / "evaluation" / "records.jsonl"
-    unplayed = (files / "evaluation" / "unplayed.json").is_file()  # of a task without a world
+    offline = offline_view.shown(files / "evaluation")
+    unplayed = offline is not None or (files / "evaluation" / "unplayed.json").is_file()  # of a task without a world
     candidate = [] if unplayed else records.read(evaluated)
     verdict = _json(files / "gate" / "verdict.json")
     played = files / "gate" / "records.jsonl"
@@ -76,9 +81,10 @@ def _text(folder: Path, task: str, inputs: ReportInputs) -> str:
         plan=plan,
         verdict=verdict,
         badge=BADGES.get(verdict["outcome"], "none"),
-        meaning=MEANINGS.get(verdict["outcome"], ""),
+        meaning=(ON_HELD_OUT if plan.held_out else MEANINGS).get(verdict["outcome"], ""),
         clauses=str(verdict["reason"]).split("; "),
         arms=_arms(verdict),
+        offline=offline,
         modes=_modes(candidate),
         metrics=_means(candidate),
         films=_films(files / "evaluation" / "films", folder, candidate),

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,6 +60,15 @@ def create(path: Path, content: bytes | str) -> None:
     """Write a new file into a folder from `replacing` and flush it to disk. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _fill(path, content, "xb")
+
+
+def create_from(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a new file like `create`, part by part, so that it need not fit into memory. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def transitions(
     if not len(places) or codes > MOST_CODES:
         return np.zeros((0, 0)), np.zeros(0)
     places = places[_spread(len(places), PAIRS)]
-    windows = Windows(seen, window=1, chunk=length)
+    windows = Windows(seen, window=1, chunk=length, pictures=False)
     before, after = (_first_codes(planner, windows, places + ahead) for ahead in (0, stride))
     counts = np.bincount(before * codes + after, minlength=codes * codes).reshape(codes, codes) + UNSEEN
     table = -np.log(counts / counts.sum(1, keepdims=True))

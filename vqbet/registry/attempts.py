@@ -37,6 +37,11 @@ class Attempt:
         """Return whether the plan is of trials on a robot, which have an alpha of their own."""
         return bool(self.content.get("protocol"))
 
+    @property
+    def simulated(self) -> bool:
+        """Return whether the plan is of episodes in simulation: not of a robot, nor of held-out demonstrations."""
+        return not self.on_robot and not self.content.get("held_out")
+
 
 class Attempts:
     """The attempts of one task, oldest first, as of construction. New links are sealed directly after these."""

@@ -10,7 +10,7 @@ import numpy as np
 from vqbet import bundle, policies, tasks
 from vqbet.contract import BundleError, Demonstrations, Spec
 from vqbet.coordinates import views
-from vqbet.demos import goals, store
+from vqbet.demos import goals, held_out, store
 from vqbet.models.prior import Prior
 from vqbet.models.tokenizer import Tokenizer
 from vqbet.policies import envelope
@@ -22,6 +22,8 @@ from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
     from vqbet.config import BundleParams, TaskParams
+
+LEARNED = ("views", "corrections", "held_out", "held_out_sessions")  # of section `demos`, in the prior's provenance
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -43,7 +45,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             f"{paths.prior}: component 'prior' was trained on other demonstrations or views than those of "
             f"{paths.store} and {paths.task}.demos.views; train the prior again: dvc repro prior@{paths.task}"
         )
-    guard = guarded(policy, demos, params.demos.views)
+    guard = guarded(policy, held_out.learned(demos, prior.provenance).train, params.demos.views)
     digest = bundle.write(
         paths.policy,
         kind="vqbet",
@@ -56,9 +58,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "tokenizer": tokenizer.digest,
             "prior": prior.digest,
             "params": {
-                "demos": {
-                    name: prior.provenance[name] for name in ("views", "corrections") if name in prior.provenance
-                },
+                "demos": {name: prior.provenance[name] for name in LEARNED if name in prior.provenance},
                 "tokenizer": tokenizer.provenance["params"],
                 "prior": prior.provenance["params"],
                 "bundle": chosen.model_dump(mode="json"),

@@ -1,4 +1,7 @@
-"""Stage: play the candidate on seeds for inspection and selection, which are disjoint from the gate's seeds."""
+"""Stage: play the candidate on seeds for inspection and selection, which are disjoint from the gate's seeds.
+
+Without a world, predict the actions of held-out episodes instead.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqbet import environment, policies, statistics
-from vqbet.contract import EpisodeRecord
+from vqbet.bundle import Bundle
+from vqbet.contract import EpisodeRecord, PipelineError
+from vqbet.demos import store
 from vqbet.evaluation import records, rollout, video
 from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import UNPLANNED, Label
-from vqbet.stages import artifacts, worlds
+from vqbet.files import atomic
+from vqbet.policies.actor import Actor
+from vqbet.stages import artifacts, offline, offline_page, worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.players import StorePlayers
 from vqbet.stages.progress import Watch
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     policy, packed = policies.load(paths.policy)
     if not worlds.exists(paths.task):
-        return _nothing(paths, watch)
+        return _predicted(paths, policy, packed, watch)
     world = worlds.name(paths.task, asked=bool(policy.goal))
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes
@@ -44,9 +51,34 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     return metrics
 
 
+def _predicted(paths: Paths, policy: Actor, packed: Bundle, watch: Watch) -> dict[str, float]:
+    """Write errors on held-out episodes, and their pictures, for a task without a world; nothing where none are."""
+    said = offline.learned(packed.provenance)
+    sets = offline.prepare(policy, store.read(paths.store), said)
+    if sets is None:
+        return _nothing(paths, watch)
+    found = {name: offline_page.measured(policy, part, sets.references, said) for name, part in sets.sets.items()}
+    for name, part in sets.sets.items():
+        for picture, drawn in offline_page.pictures(policy, part, found[name], name).items():
+            atomic.write(paths.evaluation / "pictures" / f"{name}-{picture}.svg", drawn, PipelineError)
+    artifacts.write_json(paths.evaluation / "offline.json", offline_page.document(policy, packed, sets, found))
+    metrics = {"episodes": 0.0} | offline_page.numbers(found)
+    artifacts.write_json(paths.metrics("evaluate"), metrics)
+    for name, one in found.items():
+        rows, beaten = one["predictions"], one["beaten"]["next"]
+        errors = ", ".join(f"{row} {numbers['next_mean']:.3f}" for row, numbers in rows.items())
+        worse = f"; the policy is worse than {', '.join(beaten)}" if beaten else ""
+        watch.say(f"{one['episodes']} held-out {name}, error of the next action over the deviation: {errors}{worse}")
+    return metrics
+
+
 def _nothing(paths: Paths, watch: Watch) -> dict[str, float]:
-    """Write the outputs for a task without a world: no episode."""
-    said, metrics = "the task has no world, so no episode was played; try the policy on a robot", {"episodes": 0.0}
+    """Write the outputs for a task without a world and without held-out episodes."""
+    said = (
+        "the task has no world, so no episode was played; try the policy on a robot, or hold episodes out "
+        "(demos.held_out) to see the errors of its actions"
+    )
+    metrics = {"episodes": 0.0}
     artifacts.write_json(paths.evaluation / "unplayed.json", {"why": said})
     artifacts.write_json(paths.metrics("evaluate"), metrics)
     watch.say(said)

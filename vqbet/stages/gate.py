@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from vqbet import bundle, policies
 from vqbet.contract import Demonstrations, EpisodeRecord, GateError
 from vqbet.demos import store
-from vqbet.evaluation import gate, records
+from vqbet.evaluation import gate, offline_gate, records
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan, Slice, spec_sha256
 from vqbet.evaluation.pool import Assignment, RolloutPool
 from vqbet.evaluation.rollout import Label
 from vqbet.serving.rehearsal import rehearse
-from vqbet.stages import artifacts, films, retraining_history, sealing, worlds
+from vqbet.stages import artifacts, films, offline, retraining_history, sealing, worlds
+from vqbet.stages.offline import Offline
 from vqbet.stages.paths import Paths
 from vqbet.stages.players import StorePlayers, here
 from vqbet.stages.progress import Watch
@@ -40,7 +41,10 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     retrained = retraining_history.retrained(paths.root, paths.task, candidate)
     make = partial(make_plan, world, params, demos, _digests(paths), retrained)
     if SIMULATED not in params.gate.evidence:
-        return _unplayed(paths, make(), watch)
+        sets = (
+            None if worlds.exists(paths.task) else offline.prepare(policy, demos, offline.learned(candidate.provenance))
+        )
+        return _unplayed(paths, make(), watch) if sets is None else _held_out(paths, params, demos, sets, watch)
     plan = sealing.plan(paths.task, make)
     plan.write(paths.gate / "plan.json")
     with RolloutPool(StorePlayers(paths.store)) as pool:
@@ -61,6 +65,22 @@ def _unplayed(paths: Paths, plan: Plan, watch: Watch) -> dict[str, float]:
     gate.write(paths.gate / "verdict.json", verdict)
     watch.say(f"{verdict.reason}; the rest is for a robot: vqbet trials plan {paths.task}")
     return _metrics(paths, verdict)
+
+
+def _held_out(paths: Paths, params: TaskParams, demos: Demonstrations, sets: Offline, watch: Watch) -> dict[str, float]:
+    """Judge the candidate on the episodes that it has not learned from: it is rejected, or held for the robot."""
+    policy, _ = policies.load(paths.scratch(CANDIDATE))
+    plan = offline.plan(params, demos, sets, _digests(paths))
+    sealing.on_held_out(paths.task, plan)
+    plan.write(paths.gate / "plan.json")
+    played = offline.recorded(policy, sets, plan)
+    records.write(paths.gate / "records.jsonl", played)
+    gate.write(paths.gate / "verdict.json", offline_gate.decide(plan, gate.by_policy(played)))
+    verdict = gate.replay(paths.gate, offline_gate.decide)
+    metrics = _metrics(paths, verdict)
+    sealing.verdict(paths.root, paths.task, plan, verdict.episodes)
+    watch.say(f"{verdict.outcome}: {verdict.reason}")
+    return metrics
 
 
 def _metrics(paths: Paths, verdict: Verdict) -> dict[str, float]:

@@ -12,9 +12,18 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from vqbet import tasks
-from vqbet.contract import ConfigError, Demonstrations, GateError, PipelineError, StoreError, VqbetError, WorldError
+from vqbet.contract import (
+    ConfigError,
+    Demonstrations,
+    GateError,
+    PipelineError,
+    StoreError,
+    ValidationError,
+    VqbetError,
+    WorldError,
+)
 from vqbet.coordinates import views
-from vqbet.demos import store
+from vqbet.demos import held_out, store
 from vqbet.evaluation.plan import Plan, Slice
 from vqbet.stages import fitting, gate, worlds
 from vqbet.stages.paths import Paths
@@ -92,9 +101,14 @@ def read(paths: Paths) -> Demonstrations:
 
 def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
     """Yield an error for every parameter that these demonstrations cannot satisfy."""
+    try:
+        train = held_out.learned(demos, params.demos.learned()).train
+    except ValidationError as error:
+        yield ConfigError(f"{task}.{error}")
+        train = demos
     yield from (
         ConfigError(f"{task}.tokenizer.{line}")
-        for line in fitting.unfit(params.tokenizer, demos, params.demos.corrections)
+        for line in fitting.unfit(params.tokenizer, train, params.demos.corrections)
     )
     yield from (ConfigError(f"{task}.prior.{line}") for line in fitting.blind(params.prior.encoder, demos.spec))
     names = [channel.name for channel in demos.spec.observation]

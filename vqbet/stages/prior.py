@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, tasks
 from vqbet.contract import ConfigError, Demonstrations, TrainingError
 from vqbet.coordinates import views
-from vqbet.demos import goals, store
+from vqbet.demos import goals, held_out, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Corrections, Windows
 from vqbet.environment import processes
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.prior
-    demos = store.read(paths.store)
+    demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
+    refuse_other_episodes(paths, params.demos.learned(), tokenizer.provenance)
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
@@ -68,6 +69,19 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     metrics = {name: value for name, value in trained.history[-1].items() if name != "step"}
     artifacts.write_json(paths.metrics("prior"), metrics)
     return metrics
+
+
+def refuse_other_episodes(paths: Paths, learned: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
+    """Raise TrainingError where the provenance of the tokenizer names other held-out episodes than this section does.
+
+    A tokenizer that has learned from an episode knows its actions, whatever the prior has seen.
+    """
+    for name in ("held_out", "held_out_sessions"):
+        if learned.get(name, 0) != tokenizer.get(name, 0):
+            raise TrainingError(
+                f"{paths.task}.demos.{name}: is {learned.get(name, 0)}, and {paths.tokenizer} was trained with "
+                f"{tokenizer.get(name, 0)}; train it again: dvc repro tokenizer@{paths.task}"
+            )
 
 
 def goal_channels(task: str, goal_steps: int) -> tuple[str, ...]:

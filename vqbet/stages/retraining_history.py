@@ -59,7 +59,7 @@ def judged(root: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, An
         evidence.verify(folder)
         names = ("plan.json", "verdict.json", evidence.FACTS)
         plan, verdict, facts = (records.parse(records.load(folder / name), str(folder / name)) for name in names)
-        if plan["task"] == task and not plan.get("protocol"):
+        if plan["task"] == task and not plan.get("protocol") and not plan.get("held_out"):
             yield verdict, facts
 
 

@@ -36,7 +36,7 @@ def plan(task: str, make: Callable[[int], Plan]) -> Plan:
     while True:
         attempts = registry.Attempts(task)
         candidate = make(1).candidate
-        before = [one for one in attempts.of(candidate) if not one.on_robot]
+        before = [one for one in attempts.of(candidate) if one.simulated]
         plans = [Plan.from_json(one.content, f"attempt {number}") for number, one in enumerate(before, start=1)]
         for one, sealed in zip(before, plans, strict=True):
             if sealed.asks(replace(make(sealed.attempt), machine=machine)):
@@ -55,6 +55,22 @@ def plan(task: str, make: Callable[[int], Plan]) -> Plan:
         except registry.OvertakenError:  # another clone sealed an attempt at the same time: count again
             continue
         return wanted
+
+
+def on_held_out(task: str, wanted: Plan) -> None:
+    """Seal a plan about held-out episodes, at most once.
+
+    It spends no alpha, since its verdict promotes nothing, and nobody is kept from asking again with another floor: the
+    registry shows both.
+    """
+    while True:
+        attempts = registry.Attempts(task)
+        if wanted.candidate == wanted.champion or attempts.under(wanted.sha256) is not None:
+            return
+        try:
+            attempts.seal_plan(wanted.candidate, wanted.sha256, wanted.to_json())
+        except registry.OvertakenError:  # another clone sealed an attempt at the same time: look again
+            continue
 
 
 def verdict(root: Path, task: str, judged: Plan, played: int) -> str:
@@ -133,12 +149,18 @@ def sought(task: str, candidate: str) -> dict[str, str]:
     rows = {}
     for one in registry.Attempts(task).of(candidate):
         asked = Plan.from_json(one.content, f"attempt on {candidate[:12]}")
+        outcome = one.outcome or "not finished"
+        if asked.held_out:
+            proof = f", evidence {one.evidence[:12]}" if one.outcome else ""
+            limits = f"floor {asked.floor:g}, not worse than {', '.join(asked.baselines) or 'nothing'}"
+            rows[f"held out, plan {one.plan[:12]}"] = f"{one.when}, {asked.most} episodes, {limits}: {outcome}{proof}"
+            continue
         played = (
             f"{asked.most} pairs at most" if one.on_robot else f"seeds {asked.first_seed} to {asked.seeds.stop - 1}"
         )
         rows[f"{asked.machine}, session {asked.attempt}" if one.on_robot else f"attempt {asked.attempt}"] = (
             f"{one.when}, {played}, error rate {asked.level:.2g} of "
-            f"alpha {asked.alpha:g}: {one.outcome or 'not finished'}"
+            f"alpha {asked.alpha:g}: {outcome}"
             + (f" after {one.episodes} {'pairs' if one.on_robot else 'episodes'}, " if one.outcome else "")
             + (f"evidence {one.evidence[:12]}" if one.outcome else "")
         )

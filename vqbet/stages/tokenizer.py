@@ -19,7 +19,7 @@ import torch
 from vqbet import bundle, tasks
 from vqbet.contract import Demonstrations, PipelineError, TrainingError
 from vqbet.coordinates import views
-from vqbet.demos import store
+from vqbet.demos import held_out, store
 from vqbet.demos.windows import Corrections, Windows, complete_chunks
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.tokenizer import Tokenizer, TokenizerShape, check_health
@@ -38,7 +38,7 @@ FITTED_ON = 16384  # windows behind the single row of curves of a fit without tr
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
-    demos = store.read(paths.store)
+    demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
     views.refuse(paths.task, params.demos.views, tasks.of(demos.spec))
     refuse_unfit(paths.task, chosen, demos, params.demos.corrections)
     code, folder = code_version.digest(__name__, paths.task), paths.scratch("checkpoints/tokenizer")
@@ -119,7 +119,7 @@ def fit(
     """
     began = loop.clock()
     demos = views.seen(demos, wanted, tasks.of(demos.spec))
-    windows = Windows(demos, window=1, chunk=chosen.chunk, corrections=corrections)
+    windows = Windows(demos, window=1, chunk=chosen.chunk, corrections=corrections, pictures=False)
     seed_everything(chosen.seed)
     tokenizer = build(chosen, demos)
     chunks = complete_chunks(demos, chosen.chunk, corrections)

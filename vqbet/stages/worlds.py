@@ -16,8 +16,8 @@ def name(task: str, *, asked: bool) -> str:
 
 
 def exists(task: str) -> bool:
-    """Return whether a task can be simulated; any name that is no task's is left to `make` to refuse."""
-    return task not in TASKS or TASKS[task].world is not None
+    """Return whether a task can be simulated."""
+    return task in TASKS and TASKS[task].world is not None
 
 
 def make(world: str, demos: Demonstrations | None = None) -> Env:

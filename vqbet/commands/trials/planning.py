@@ -27,7 +27,6 @@ from vqbet.registry import Attempt
 from vqbet.stages import worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
-from vqbet.tasks import TASKS
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams, TrialsParams
@@ -197,7 +196,7 @@ def _rules(chosen: TrialsParams) -> dict[str, Any]:
 def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
     """Return the initial conditions, and their pictures by sha256."""
     if params.trials.conditions == "drawn":
-        return _drawn(task, params, watch) if task in TASKS and worlds.exists(task) else (_numbered(params), {})
+        return _drawn(task, params, watch) if worlds.exists(task) else (_numbered(params), {})
     found, pictures = list[Condition](), dict[str, bytes]()
     for one in params.trials.conditions:
         sha256 = ""

@@ -56,10 +56,15 @@ def extended(present: Demonstrations | None, accepted: Sequence[Accepted]) -> De
     """Return the present demonstrations, if there are any, followed by the recordings.
 
     Raises StoreError, naming recording and difference, for a recording of another spec, one in which nothing was sent,
-    and one with steps in its middle at which nothing was sent.
+    one with steps in its middle at which nothing was sent, and one of a spec with cameras, since it holds no pictures.
     """
-    parts = [] if present is None else [_marked(present)]
     spec = present.spec if present else accepted[0].recording.facts.spec
+    if spec.cameras:
+        raise StoreError(
+            f"recordings: expected pictures of {', '.join(camera.name for camera in spec.cameras)}, which are in the "
+            "spec of the demonstrations, but recordings hold none; keep them apart, or ingest without cameras"
+        )
+    parts = [] if present is None else [_marked(present)]
     parts += [_demonstration(each, spec, parts[0].state if parts else None) for each in accepted]
     lengths = np.concatenate([part.lengths for part in parts])
     states = [part.state for part in parts if part.state is not None]

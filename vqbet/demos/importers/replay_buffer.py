@@ -8,51 +8,26 @@ have been checked.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from vqbet.contract import Camera, Spec, StoreError
 from vqbet.demos.importers import fetch
+from vqbet.demos.sources import pictures, zarr_arrays
+from vqbet.demos.sources.packed import Folder
+from vqbet.demos.sources.zarr_arrays import Claim
 
 ENDS = "meta/episode_ends"
 FLOATS = ("<f4", "<f8")
 INTEGERS = ("<i4", "<i8")
 CODECS = ("blosc", None)
-MAX_DOCUMENT_BYTES = 64 * 2**10
 MAX_CHUNK_BYTES = 64 * 2**20
 MAX_ARRAY_BYTES = 2**30
-MAX_PICTURES_BYTES = 2**40  # they are never read whole
-BLOSC_HEADER_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Metadata of an array: rows x trailing numbers, chunks of whole rows, compressed with Blosc or not."""
-
-    name: str
-    folder: Path
-    shape: tuple[int, ...]
-    chunk_rows: int
-    dtype: np.dtype
-    codec: str | None
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Return the bytes of one chunk in memory; in Zarr v2 the last one is as large as the others."""
-        return self.chunk_rows * math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def chunks(self) -> Iterator[tuple[Path, int]]:
-        """Yield the file and the first row of every chunk."""
-        for index in range(-(-self.shape[0] // self.chunk_rows)):
-            yield self.folder / ".".join([str(index), *("0" for _ in self.shape[1:])]), index * self.chunk_rows
 
 
 def load(source: Path, fields: Mapping[str, tuple[int, ...]], *, max_bytes: int) -> dict[str, np.ndarray]:
@@ -135,49 +110,34 @@ def read(root: Path, fields: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
 
 @final
 class Pictures:
-    """Pictures of the array data/<field>, floats or whole numbers 0..255, as uint8: `contract.Frames` of a camera.
+    """Pictures of the array data/<field>, whole numbers 0..255 of any dtype, as `contract.Frames` of a camera.
 
-    A chunk is decoded where one of its pictures is asked for, and the last one is kept. Raises StoreError as `read`,
-    at once for what metadata and headers show, and naming the step of a value that is not a whole number of 0..255.
+    A file is decoded where one of its pictures is asked for, and the last one is kept. Raises StoreError as `read`, at
+    once for what metadata and headers show, and naming the step of a value that is not a whole number of 0..255.
     """
 
     def __init__(self, root: Path, field: str, camera: Camera) -> None:
-        name = f"data/{field}"
-        self._claim = _claim(root, name, camera.shape, (*FLOATS, "|u1"), most=MAX_PICTURES_BYTES)
+        self._claim = zarr_arrays.claim(Folder(root), f"data/{field}", 2)
+        self._where, self.shape = f"{root}: data/{field}", self._claim.shape
+        if self.shape[1:] != camera.shape:
+            raise StoreError(f"{self._where}: expected pictures of {camera.shape}, got rows of {self.shape[1:]}")
         _check_chunks(self._claim)
-        self.shape = self._claim.shape
         self._kept, self._chunk = -1, np.zeros((0, *camera.shape), np.uint8)
 
     def __getitem__(self, steps: Int[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B height width 3"]:
         if steps.size and (steps.min() < 0 or steps.max() >= self.shape[0]):
             raise IndexError(f"expected steps from 0 to {self.shape[0] - 1}, got {steps.min()} to {steps.max()}")
-        found = np.empty((*steps.shape, *self.shape[1:]), np.uint8)
-        rows = self._claim.chunk_rows
+        found, rows = np.empty((*steps.shape, *self.shape[1:]), np.uint8), self._claim.step_rows
         for chunk in np.unique(steps // rows).tolist():
             here = steps // rows == chunk
-            found[here] = self._decoded(chunk)[steps[here] - chunk * rows]
+            found[here] = self._decoded(chunk, chunk * rows, rows)[steps[here] - chunk * rows]
         return found
 
-    def _decoded(self, chunk: int) -> UInt8[np.ndarray, "M height width 3"]:
+    def _decoded(self, chunk: int, first: int, rows: int) -> UInt8[np.ndarray, "M height width 3"]:
         if chunk != self._kept:
-            first = chunk * self._claim.chunk_rows
-            values = _values(self._claim, slice(first, first + self._claim.chunk_rows))
-            whole = values.astype(np.uint8) if values.dtype == np.uint8 else _whole(self._claim, values, first)
-            self._kept, self._chunk = chunk, whole
+            values = zarr_arrays.values(self._claim, first, min(first + rows, self.shape[0]))
+            self._kept, self._chunk = chunk, pictures.whole(values, self._where, first)
         return self._chunk
-
-
-def _whole(claim: Claim, values: np.ndarray, first: int) -> UInt8[np.ndarray, "M height width 3"]:
-    with np.errstate(invalid="ignore"):
-        whole = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
-    wrong = np.argwhere(whole != values)
-    if len(wrong):
-        step, *place = wrong[0].tolist()
-        raise StoreError(
-            f"{claim.folder}: {claim.name}: expected whole numbers 0..255, got {values[tuple(wrong[0])]} at step "
-            f"{first + step}, pixel {tuple(place)}; export the pictures as uint8"
-        )
-    return whole
 
 
 def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -194,97 +154,39 @@ def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.nda
     return {"episode_ends": ends} | {name.removeprefix("data/"): _values(claims[name]) for name in arrays}
 
 
-def _claim(
-    root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...], most: int = MAX_ARRAY_BYTES
-) -> Claim:
-    folder = root / name
-    document = folder / ".zarray"
-    for path in (root / name.split("/")[0], folder, document):
-        if path.is_symlink():
-            raise StoreError(f"{path}: is a symbolic link; a store must hold its own files")
-    if not document.is_file():
-        raise StoreError(f"{document}: missing; expected a Zarr v2 array {name} (found: {_listing(folder.parent)})")
-    told = _document(document)
-    where = f"{document}: {name}"
-    _expect(where, "zarr_format", told.get("zarr_format"), (2,))
-    _expect(where, "dtype", told.get("dtype"), dtypes)
-    _expect(where, "order", told.get("order"), ("C",))
-    _expect(where, "filters", told.get("filters"), (None, []))
-    _expect(where, "dimension_separator", told.get("dimension_separator", "."), (".",))
+def _claim(root: Path, name: str, trailing: tuple[int, ...], dtypes: tuple[str, ...]) -> Claim:
+    """Return the metadata of an array of these dtypes, in chunks of whole rows, compressed with Blosc or not."""
+    files = Folder(root)
+    if files.size(f"{name}/.zarray") is None:
+        found = _listing((root / name).parent)
+        raise StoreError(f"{root / name / '.zarray'}: missing; expected a Zarr v2 array {name} (found: {found})")
+    told = zarr_arrays.document(files, f"{name}/.zarray")
+    where = f"{root / name / '.zarray'}: {name}"
+    for key, allowed in (("zarr_format", (2,)), ("dtype", dtypes), ("order", ("C",)), ("filters", (None, []))):
+        zarr_arrays.expect(where, key, told.get(key), allowed)
+    zarr_arrays.expect(where, "dimension_separator", told.get("dimension_separator", "."), (".",))
     compressor = told.get("compressor")
     codec = compressor.get("id") if isinstance(compressor, dict) else compressor
-    _expect(where, "compressor", codec, CODECS)
-    shape, chunks = _sizes(where, "shape", told.get("shape")), _sizes(where, "chunks", told.get("chunks"))
+    zarr_arrays.expect(where, "compressor", codec, CODECS)
+    shape = zarr_arrays.sizes(where, "shape", told.get("shape"))
+    chunks = zarr_arrays.sizes(where, "chunks", told.get("chunks"))
     if shape[1:] != trailing or len(shape) != 1 + len(trailing):
         wanted = ", ".join(["any number", *map(str, trailing)])
         raise StoreError(f"{where}: shape: expected ({wanted}), got {shape}")
     if chunks[1:] != trailing or len(chunks) != len(shape):
         raise StoreError(f"{where}: chunks: expected whole rows of {trailing}, got {chunks}")
-    claim = Claim(name, folder, shape, chunks[0], np.dtype(told["dtype"]), codec)
-    for what, size, limit in (
-        ("the array", math.prod(shape) * claim.dtype.itemsize, most),
-        ("a chunk", claim.chunk_bytes, MAX_CHUNK_BYTES),
-    ):
-        if size > limit:
-            raise StoreError(f"{where}: {what} has {size} bytes, more than the {limit} that are read")
-    return claim
-
-
-def _document(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise StoreError(f"{path}: {path.stat().st_size} bytes of metadata, more than the {MAX_DOCUMENT_BYTES} allowed")
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _expect(where: str, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if not any(type(value) is type(one) and value == one for one in allowed):
-        choice = " or ".join(repr(one) for one in allowed)
-        raise StoreError(f"{where}: {key}: expected {choice}, got {value!r}")
-
-
-def _sizes(where: str, key: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(size) is int and size > 0 for size in value):
-        raise StoreError(f"{where}: {key}: expected a list of positive whole numbers, got {value!r}")
-    return tuple(value)
+    return zarr_arrays.claim(files, name, 2, most_bytes=MAX_ARRAY_BYTES, most_chunk_bytes=MAX_CHUNK_BYTES)
 
 
 def _check_chunks(claim: Claim) -> None:
     """Raise StoreError unless every chunk is a file of its own whose header agrees with the metadata."""
-    for path, row in claim.chunks():
-        where = f"{path}: {claim.name}, from step {row}" if claim.name != ENDS else f"{path}: {ENDS}"
-        if path.is_symlink():
-            raise StoreError(f"{where}: is a symbolic link; a store must hold its own files")
-        if not path.is_file():
-            raise StoreError(f"{where}: the chunk is missing; copy the store again, whole")
-        size = path.stat().st_size
-        if claim.codec is None:
-            stored, unpacked = claim.chunk_bytes, size
-        else:
-            with path.open("rb") as file:
-                header = file.read(BLOSC_HEADER_BYTES)
-            if len(header) < BLOSC_HEADER_BYTES:
-                raise StoreError(f"{where}: the chunk is cut off: {size} bytes; copy the store again")
-            unpacked, stored = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:16], "little")
-        if stored != size:
-            raise StoreError(f"{where}: the chunk is cut off or padded: {size} bytes of {stored}; copy the store again")
-        if unpacked != claim.chunk_bytes:
-            raise StoreError(f"{where}: the chunk unpacks to {unpacked} bytes, its metadata says {claim.chunk_bytes}")
+    for key, row in claim.chunks():
+        step = f", from step {row}" if claim.name != ENDS else ""
+        zarr_arrays.check_file(claim, key, f"{claim.files.where(f'{claim.name}/{key}')}: {claim.name}{step}")
 
 
-def _values(claim: Claim, rows: slice = slice(None)) -> np.ndarray:
-    import zarr
-
-    try:
-        store = zarr.storage.LocalStore(claim.folder, read_only=True)
-        return np.asarray(zarr.open_array(store, mode="r", zarr_format=2)[rows])
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{claim.folder}: {claim.name}: cannot be decoded: {error}; copy the store again") from error
+def _values(claim: Claim) -> np.ndarray:
+    return zarr_arrays.values(claim)
 
 
 def _check_ends(root: Path, ends: np.ndarray, steps: int) -> None:

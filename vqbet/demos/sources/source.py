@@ -22,8 +22,8 @@ Size = tuple[int, int]  # height, width in px
 class Field:
     """One field of a source: an array with one row per step.
 
-    shape: of one row; of pictures and video (height, width, 3). names, units: of the numbers of a row, flat; empty where
-    the source has none. kind: "pictures" are lossless, "video" was compressed by a lossy codec. codec: of video.
+    shape: of one row; of pictures and video (height, width, 3). names, units: of the numbers of a row, flat; empty
+    where the source has none. kind: "pictures" are lossless, "video" passed a lossy codec. codec: of video.
     """
 
     name: str

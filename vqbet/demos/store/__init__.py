@@ -1,23 +1,29 @@
-"""Demonstration store: a Zarr v3 group per task, written as a whole, verified as a whole. See docs/schema.md.
+"""Demonstration store: a Zarr v3 group per task, written as a whole. See docs/schema.md.
 
-Zarr encodes and decodes in memory. Files are written and read here, so that each has a known sha256 and a known
-moment at which it is on the disk.
+Numbers are verified and read as a whole: Zarr encodes and decodes them in memory, files are written and read here, so
+that each has a known sha256 and a known moment at which it is on the disk. Pictures are written shard by shard and read
+where they are asked for, by `frames`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vqbet.contract import COLUMNS, Demonstrations, StoreError
-from vqbet.demos.store import inspection, manifest, schema
+from vqbet.contract import COLUMNS, Camera, Demonstrations, Frames, StoreError
+from vqbet.demos.store import inspection, manifest, schema, shards
+from vqbet.demos.store.frames import CACHE_BYTES, StoredFrames
+from vqbet.demos.store.inspection import Contents
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.store.schema import Layout
-from vqbet.files import atomic
+from vqbet.demos.store.shards import Shards
+from vqbet.files import atomic, canonical
 from vqbet.files.manifest import Fingerprint
 
 
@@ -25,7 +31,8 @@ def write(path: Path, demos: Demonstrations) -> str:
     """Write `demos` to `path`, replacing any store there, and return its digest.
 
     Equal demonstrations give equal bytes. The old store remains until the last moment, even if the process is killed or
-    the disk is full. Raises StoreError where `demos` is malformed or the store cannot be written.
+    the disk is full; its pictures may be among those that are written. Pictures are read and written chunk by chunk.
+    Raises StoreError where `demos` is malformed or the store cannot be written.
     """
     schema.refuse_spec(demos.spec, str(path))
     schema.refuse_malformed(demos, str(path))
@@ -36,8 +43,11 @@ def write(path: Path, demos: Demonstrations) -> str:
     return listing.digest
 
 
-def read(path: Path) -> Demonstrations:
-    """Return the demonstrations at `path` after verifying every byte; `digest` is the digest of the manifest.
+def read(path: Path, *, cache_bytes: int = CACHE_BYTES) -> Demonstrations:
+    """Return the demonstrations at `path`; `digest` is the digest of the manifest.
+
+    Every byte of the numbers is verified now, and pictures where they are read (see `frames`); `verify` verifies them
+    all. cache_bytes: most bytes of decoded pictures that are kept, all cameras together.
 
     Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. The values
     themselves are checked by validation.
@@ -55,9 +65,22 @@ def read(path: Path) -> Demonstrations:
         columns={name: arrays[f"meta/{name}"] for name in COLUMNS},
         state=arrays.get("data/state"),
         intervention=arrays.get(schema.INTERVENTION),
+        cameras=_cameras(folder, listing, contents, cache_bytes),
     )
     schema.refuse_malformed(demos, str(folder))
     return replace(demos, digest=listing.digest)
+
+
+def verify(path: Path) -> str:
+    """Return the digest of the store at `path` after comparing every byte, of pictures as well, with its manifest.
+
+    Raises StoreError like `read`, naming the first file that differs.
+    """
+    demos = read(path)
+    for frames in demos.cameras.values():
+        if isinstance(frames, StoredFrames):
+            frames.verify()
+    return demos.digest
 
 
 def digest(path: Path) -> str:
@@ -73,13 +96,15 @@ def recorded(path: Path) -> bool:
 
 
 def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
-    """Write arrays over steps, then columns, then `episode_ends`, and the manifest once the rest is on the disk."""
+    """Write pictures, arrays over steps, columns, `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
+    for camera in demos.spec.cameras:
+        entries |= _write_pictures(staging, camera, demos.cameras[camera.name])
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
             atomic.create(staging / key, content)
             entries[key] = Fingerprint.of(content)
-    for name in reversed(schema.GROUPS):
+    for name in reversed(schema.groups(bool(demos.spec.cameras))):
         key = f"{name}/zarr.json".lstrip("/")
         content = _encode_group(schema.attributes(demos) if not name else {})
         atomic.create(staging / key, content)
@@ -87,6 +112,42 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     listing = Manifest(entries)
     atomic.create(staging / manifest.NAME, listing.encode())
     return listing
+
+
+def _write_pictures(staging: Path, camera: Camera, frames: Frames) -> dict[str, Fingerprint]:
+    """Write the files of one camera and return their fingerprints, by their path in the store."""
+    layout, name = Shards.of(camera, frames.shape[0]), f"{schema.CAMERAS}/{camera.name}"
+    entries = {}
+    for shard in range(len(layout)):
+        key = f"{name}/{layout.key(shard)}"
+        entries[key] = _pour(staging / key, shards.encoded(frames, layout, shard, f"camera {camera.name!r}"))
+    document = canonical.document(layout.describe()).encode()
+    atomic.create(staging / f"{name}/zarr.json", document)
+    return entries | {f"{name}/zarr.json": Fingerprint.of(document)}
+
+
+def _pour(path: Path, parts: Iterator[bytes]) -> Fingerprint:
+    """Write a file part by part and return its fingerprint. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+
+    def noted() -> Iterator[bytes]:
+        nonlocal size
+        for part in parts:
+            digest.update(part)
+            size += len(part)
+            yield part
+
+    atomic.create_from(path, noted())
+    return Fingerprint(size, digest.hexdigest())
+
+
+def _cameras(folder: Path, listing: Manifest, contents: Contents, cache_bytes: int) -> dict[str, StoredFrames]:
+    found = {}
+    for name, layout in contents.cameras.items():
+        node = f"{schema.CAMERAS}/{name}"
+        files = {key: listing.files[f"{node}/{key}"] for key in map(layout.key, range(len(layout)))}
+        found[name] = StoredFrames(folder / node, layout, files, cache_bytes // len(contents.cameras))
+    return found
 
 
 def _encode(name: str, array: np.ndarray) -> dict[str, bytes]:

@@ -2,7 +2,8 @@
 
 A few kilobytes of metadata can request terabytes of memory, name a codec that runs code, or leave out chunks that then
 read as fill values. So each document must be the one that `describe` returns, and each file must have the size that
-follows from it. Chunks are not compressed, so nothing grows during decoding.
+follows from it. Chunks of numbers are not compressed, so nothing grows during decoding. Pictures are compressed; the
+decoded size of their chunks follows from the layout, see `shards`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from vqbet.contract import Spec, StoreError
 from vqbet.demos.store import manifest, schema
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.store.schema import Layout
+from vqbet.demos.store.shards import CHECKSUM_BYTES, INDEX_BYTES, Shards
 
-CHECKSUM_BYTES = 4  # crc32c
 TEXT_COUNT_BYTES = 4  # number of texts at the start of a chunk of texts, uint32
-INDEX_BYTES = 16  # offset and length of a chunk in its shard, uint64 each
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 CHECKSUM = {"name": "crc32c"}
@@ -37,27 +37,36 @@ SERIALIZERS: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Spec of a store and the layout of each of its arrays."""
+    """Spec of a store, the layout of each of its arrays, and of the pictures of each camera by its name."""
 
     spec: Spec
     layouts: Mapping[str, Layout]
+    cameras: Mapping[str, Shards]
 
 
 def inspect(folder: Path, listing: Manifest) -> Contents:
     """Return the contents of a store with the files of `listing`. Opens zarr.json documents only. Raises StoreError."""
     documents = {name: _document(folder, listing, name) for name in _nodes(folder, listing)}
-    for name in schema.GROUPS:
+    pictured = schema.CAMERAS in documents
+    for name in schema.groups(pictured):
         _refuse_differences(documents[name], {"zarr_format": 3, "node_type": "group"}, folder / name / "zarr.json")
-    found = _root(documents[""], schema.version(schema.INTERVENTION in documents), folder / "zarr.json")
+    found = _root(documents[""], schema.version(schema.INTERVENTION in documents, pictured), folder / "zarr.json")
     layouts = {
         name: _layout(documents[name], name, folder / name / "zarr.json") for name in schema.ARRAYS if name in documents
     }
     _refuse_shapes({name: layout.shape for name, layout in layouts.items()}, found, folder)
-    total = sum(math.prod(layout.shape) * layout.item_bytes for layout in layouts.values())
-    if total > schema.MAX_STORE_BYTES:
-        raise StoreError(f"{folder}: arrays of {total} bytes, more than the {schema.MAX_STORE_BYTES} read into memory")
-    _refuse_files(layouts, folder, listing)
-    return Contents(found, layouts)
+    total, most = sum(math.prod(layout.shape) * layout.item_bytes for layout in layouts.values()), schema.most_bytes()
+    if total > most:
+        raise StoreError(f"{folder}: arrays of {total} bytes are more than the {most} that are read into memory")
+    cameras = {
+        name.removeprefix(f"{schema.CAMERAS}/"): _shards(documents[name], folder / name / "zarr.json")
+        for name in documents
+        if _is_camera(name)
+    }
+    shapes, steps = {name: layout.shape for name, layout in cameras.items()}, layouts["data/observation"].shape[0]
+    schema.refuse_cameras(found, shapes, steps, str(folder))
+    _refuse_files(layouts, cameras, folder, listing)
+    return Contents(found, layouts, cameras)
 
 
 def describe(layout: Layout) -> dict[str, Any]:
@@ -109,10 +118,16 @@ def _nodes(folder: Path, listing: Manifest) -> list[str]:
     for name in (*schema.GROUPS, *schema.ARRAYS):
         if name not in found and name not in schema.OPTIONAL:
             raise StoreError(f"{folder / name / 'zarr.json'}: missing; {manifest.REPAIR}")
+    groups = schema.groups(schema.CAMERAS in found)
     for name in found:
-        if name not in schema.GROUPS and name not in schema.ARRAYS:
+        if name not in groups and name not in schema.ARRAYS and not (schema.CAMERAS in groups and _is_camera(name)):
             raise StoreError(f"{folder / name}: a node that schema version {schema.SCHEMA_VERSION} does not have")
     return found
+
+
+def _is_camera(name: str) -> bool:
+    folder, _, camera = name.rpartition("/")
+    return folder == schema.CAMERAS and schema.CAMERA_NAME.fullmatch(camera) is not None
 
 
 def _document(folder: Path, listing: Manifest, name: str) -> dict[str, Any]:
@@ -145,6 +160,22 @@ def _layout(document: Mapping[str, Any], name: str, path: Path) -> Layout:
     if shard[0] % chunk[0] or (not sharded and shard != shape):
         raise StoreError(f"{path}: chunks of {chunk[0]} rows do not fill shards of {shard[0]} rows, shape {shape}")
     if math.prod(shard) * layout.item_bytes > schema.MAX_SHARD_BYTES:
+        raise StoreError(f"{path}: chunk_grid: {shard} passes the limit of {schema.MAX_SHARD_BYTES} bytes per file")
+    return layout
+
+
+def _shards(document: Mapping[str, Any], path: Path) -> Shards:
+    """Return the layout in the document of a camera, which may choose shape and lengths of chunks and shards alone."""
+    shape = _extent(document.get("shape"), 4, f"{path}: shape")
+    shard = _extent(_inside(document.get("chunk_grid")), 4, f"{path}: chunk_grid")
+    codecs = document.get("codecs")
+    first = codecs[0] if isinstance(codecs, list) and codecs else None
+    chunk = _extent(_inside(first), 4, f"{path}: codecs: sharding_indexed")
+    layout = Shards(shape, chunk[0], shard[0])
+    _refuse_differences(document, layout.describe(), path)
+    if shard[0] % chunk[0]:
+        raise StoreError(f"{path}: chunks of {chunk[0]} pictures do not fill shards of {shard[0]}")
+    if math.prod(shard) > schema.MAX_SHARD_BYTES:
         raise StoreError(f"{path}: chunk_grid: {shard} passes the limit of {schema.MAX_SHARD_BYTES} bytes per file")
     return layout
 
@@ -184,8 +215,10 @@ def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], found: Spec, folder: P
             raise StoreError(f"{folder / name}: expected {len(channels)} channels as in spec, got {shapes[name][1]}")
 
 
-def _refuse_files(layouts: Mapping[str, Layout], folder: Path, listing: Manifest) -> None:
-    """Raise StoreError unless every shard exists at its exact size, and all other files are documents."""
+def _refuse_files(
+    layouts: Mapping[str, Layout], cameras: Mapping[str, Shards], folder: Path, listing: Manifest
+) -> None:
+    """Raise StoreError unless every shard exists at its exact or a possible size, and all other files are documents."""
     strangers = {path for path in listing.files if not path.endswith("zarr.json")}
     for name, layout in layouts.items():
         for key, chunks in layout.files():
@@ -196,8 +229,26 @@ def _refuse_files(layouts: Mapping[str, Layout], folder: Path, listing: Manifest
             size, wanted = listing.files[path].size, _bytes(layout, chunks)
             if size < wanted if layout.dtype == "string" else size != wanted:
                 raise StoreError(f"{folder / path}: expected {wanted} bytes, got {size}; {manifest.REPAIR}")
+    for name, pictures in cameras.items():
+        _refuse_shards(pictures, f"{schema.CAMERAS}/{name}", strangers, folder, listing)
     if strangers:
         raise StoreError(f"{folder / min(strangers)}: belongs to no array; remove it, or {manifest.REPAIR}")
+
+
+def _refuse_shards(layout: Shards, name: str, strangers: set[str], folder: Path, listing: Manifest) -> None:
+    """Remove a camera's shards from `strangers`. Raises StoreError where one is missing or of an impossible size."""
+    if len(layout) > len(strangers):
+        raise StoreError(f"{folder / name}: expected {len(layout)} files of pictures, got fewer; {manifest.REPAIR}")
+    for shard in range(len(layout)):
+        path = f"{name}/{layout.key(shard)}"
+        if path not in strangers:
+            raise StoreError(f"{folder / path}: missing; its steps would read as black pictures")
+        strangers.remove(path)
+        size, most = listing.files[path].size, layout.most_bytes(shard)
+        if not layout.index_bytes < size <= most:
+            raise StoreError(
+                f"{folder / path}: expected {layout.index_bytes + 1} to {most} bytes, got {size}; {manifest.REPAIR}"
+            )
 
 
 def _bytes(layout: Layout, chunks: int) -> int:

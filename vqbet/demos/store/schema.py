@@ -1,12 +1,15 @@
 """Layout of a demonstration store: its arrays, their dtypes and chunks, and the largest size of each part.
 
 Names follow the replay-buffer convention of Diffusion Policy (arXiv 2303.04137): `data/<field>` arrays share axis 0,
-the steps; `meta/episode_ends` cuts them into episodes. docs/schema.md describes the same layout for readers.
+the steps; `meta/episode_ends` cuts them into episodes. docs/schema.md describes the same layout for readers. The files
+of pictures are laid out by `shards`.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 
 from vqbet.contract import COLUMNS, Demonstrations, Spec, StoreError
 
-SCHEMA_VERSION = 2  # of a store with INTERVENTION; every other store is of version 1, in unchanged bytes
+SCHEMA_VERSION = 3  # of a store with cameras; others are of version 2 with INTERVENTION, else of 1, in unchanged bytes
 
 ENDS = "meta/episode_ends"
 INTERVENTION = "data/intervention"
@@ -31,6 +34,8 @@ EPISODE_ARRAYS: Mapping[str, str] = {f"meta/{name}": dtype for name, dtype in CO
 ARRAYS: Mapping[str, str] = {**STEP_ARRAYS, **EPISODE_ARRAYS}  # in the order of writing: the ends last
 MATRICES = frozenset({"data/observation", "data/action", "data/state"})
 GROUPS = ("", "data", "meta")
+CAMERAS = "data/camera"  # the group of pictures, of one array per camera; only in a store with cameras
+CAMERA_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)  # the name of a folder on every file system
 
 # Values of unwritten elements, none of which could pass for a recording.
 FILL: Mapping[str, Any] = {"float32": "NaN", "float64": "NaN", "int64": -1, "bool": False, "string": ""}
@@ -38,11 +43,29 @@ FILL: Mapping[str, Any] = {"float32": "NaN", "float64": "NaN", "int64": -1, "boo
 CHUNK_ROWS = 1024
 SHARD_CHUNKS = 16  # 16,384 steps per file: tens of files for a million steps
 MAX_SHARD_BYTES = 128 * 2**20
-MAX_STORE_BYTES = 4 * 2**30  # the store is read into memory as a whole
-MAX_DOCUMENT_BYTES = 4 * 2**20  # of one JSON document
-MAX_FILES = 10_000
+MAX_STORE_BYTES = 4 * 2**30  # of the arrays that are read into memory as a whole: all but pictures
+MAX_DOCUMENT_BYTES = 4 * 2**20  # of one zarr.json
+MAX_MANIFEST_BYTES = 32 * 2**20
+MAX_FILES = 100_000  # most of them shards of pictures, up to 128 MiB before compression each
+MAX_SIDE = 4096  # px of a picture
 MAX_EPISODES = 1_000_000
 MAX_TEXT = 256  # characters of one value in a string column
+
+VARIABLE = "VQBET_STORE_GIB"
+
+
+def most_bytes() -> int:
+    """Return the size up to which arrays are read whole: $VQBET_STORE_GIB, else MAX_STORE_BYTES. Raises StoreError."""
+    value = os.environ.get(VARIABLE, "").strip()
+    if not value:
+        return MAX_STORE_BYTES
+    try:
+        size = float(value)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < 2**20:
+        raise StoreError(f"{VARIABLE}: expected the GiB of a store that memory has room for, such as 4, got {value!r}")
+    return int(size * 2**30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +128,11 @@ def arrays(demos: Demonstrations) -> dict[str, np.ndarray]:
     return {**found, **{f"meta/{name}": demos.columns[name] for name in COLUMNS}, ENDS: demos.episode_ends}
 
 
+def groups(cameras: bool) -> tuple[str, ...]:
+    """Return the groups of a store with pictures, or without."""
+    return (*GROUPS, CAMERAS) if cameras else GROUPS
+
+
 def refuse_malformed(demos: Demonstrations, where: str) -> None:
     """Raise StoreError, naming the field, where `demos` does not fit a store. Values are left to validation."""
     if set(demos.columns) != set(COLUMNS):
@@ -123,6 +151,7 @@ def refuse_malformed(demos: Demonstrations, where: str) -> None:
     if episodes > MAX_EPISODES:
         raise StoreError(f"{where}: {episodes} episodes are more than the {MAX_EPISODES} that one store may hold")
     refuse_ends(demos.episode_ends, steps, where)
+    refuse_cameras(demos.spec, {name: frames.shape for name, frames in demos.cameras.items()}, steps, where)
     for name in (name for name, dtype in COLUMNS.items() if dtype == "string"):
         _refuse_texts(demos.columns[name], f"{where}: meta/{name}")
 
@@ -144,14 +173,34 @@ def refuse_ends(ends: np.ndarray, steps: int, where: str) -> None:
         )
 
 
+def refuse_cameras(found: Spec, shapes: Mapping[str, tuple[int, ...]], steps: int, where: str) -> None:
+    """Raise StoreError, naming the camera, unless there are N pictures of each camera of the spec, in its size."""
+    for camera in found.cameras:
+        wanted = (steps, *camera.shape)
+        if camera.name not in shapes:
+            raise StoreError(
+                f"{where}: camera {camera.name!r}: the spec has it, but there are no pictures of it; ingest the "
+                "demonstrations again, or take it out of the spec"
+            )
+        if tuple(shapes[camera.name]) != wanted:
+            raise StoreError(
+                f"{where}: camera {camera.name!r}: expected pictures of shape {wanted}, one per step in "
+                f"the size of the spec, got {tuple(shapes[camera.name])}; ingest the demonstrations again"
+            )
+    strangers = sorted(shapes.keys() - {camera.name for camera in found.cameras})
+    if strangers:
+        raise StoreError(f"{where}: camera {strangers[0]!r}: there are pictures of it, but the spec does not have it")
+
+
 def attributes(demos: Demonstrations) -> dict[str, Any]:
     """Return the attributes of the store's root group."""
-    return {"schema_version": version(demos.intervention is not None), "spec": demos.spec.to_json()}
+    number = version(demos.intervention is not None, bool(demos.spec.cameras))
+    return {"schema_version": number, "spec": demos.spec.to_json()}
 
 
-def version(recorded: bool) -> int:
-    """Return the schema version of a store with INTERVENTION, or without."""
-    return SCHEMA_VERSION if recorded else 1
+def version(recorded: bool, cameras: bool) -> int:
+    """Return the schema version of a store with cameras or without, and with INTERVENTION or without."""
+    return SCHEMA_VERSION if cameras else 2 if recorded else 1
 
 
 def spec(value: Any, where: str) -> Spec:
@@ -184,6 +233,30 @@ def refuse_spec(found: Spec, where: str) -> None:
         raise StoreError(f"{where}: spec: action_kind: expected absolute or relative, got {found.action_kind!r}")
     if found.control_hz <= 0:
         raise StoreError(f"{where}: spec: control_hz: expected a positive rate, got {found.control_hz}")
+    _refuse_camera_specs(found, where)
+
+
+def _refuse_camera_specs(found: Spec, where: str) -> None:
+    used = set[str]()
+    for camera in found.cameras:
+        if not isinstance(camera.name, str) or not CAMERA_NAME.fullmatch(camera.name):
+            raise StoreError(
+                f"{where}: spec: camera {str(camera.name)[:80]!r}: expected a name of 1 to 64 letters, digits, - and _ "
+                "that begins with a letter or a digit; rename it"
+            )
+        if camera.name.lower() in used:
+            raise StoreError(f"{where}: spec: camera {camera.name!r}: a second camera of this name; rename it")
+        used.add(camera.name.lower())
+        for key, size in (("height", camera.height), ("width", camera.width)):
+            if type(size) is not int or not 1 <= size <= MAX_SIDE:
+                raise StoreError(
+                    f"{where}: spec: camera {camera.name!r}: {key}: expected 1 to {MAX_SIDE} px, got {size!r}"
+                )
+        if not isinstance(camera.lossy, str) or len(camera.lossy) > MAX_TEXT or not _encodable(camera.lossy):
+            raise StoreError(
+                f"{where}: spec: camera {camera.name!r}: lossy: expected a text of at most {MAX_TEXT} characters, got "
+                f"{str(camera.lossy)[:40]!r}"
+            )
 
 
 def _refuse_dtype(array: np.ndarray, name: str, where: str) -> None:

@@ -15,6 +15,7 @@ from vqbet.contract import Channel, Demonstrations
 from vqbet.demos.validation import plausible, tables
 from vqbet.demos.validation.findings import Finding, Severity, in_episodes, in_steps
 from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.demos.validation.sessions import sessions
 
 RATE_TOLERANCE = 0.05  # of the control interval: largest deviation of an episode's mean
 GAP = 0.5  # of the control interval: a single step this far off was dropped or doubled
@@ -206,6 +207,7 @@ CHECKS: tuple[Callable[[Measured], Iterator[Finding]], ...] = (
     plausible.motionless,
     plausible.seams,
     plausible.faint,
+    sessions,
 )
 
 RULES = tuple(check.__name__ for check in CHECKS if check is not finite)  # checks that can be waived

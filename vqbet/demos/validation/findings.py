@@ -33,6 +33,7 @@ REMEDY: Mapping[str, str] = {
     "motionless": "look for a sensor that stood still, or a label that is wrong",
     "seams": "cut the episode in two where it jumps",
     "faint": "check that the channel was connected and recorded",
+    "sessions": "hold a whole session out to see what it costs (demos.held_out_sessions), or record more of each",
     "expectation": "look at the rows of that table",
 }
 

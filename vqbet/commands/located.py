@@ -1,0 +1,34 @@
+"""A task's foreign demonstrations, wherever they lie: fetched if need be, and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vqbet.contract import StoreError
+from vqbet.demos import importers, sources
+from vqbet.demos.importers.fetch import fetch
+from vqbet.demos.sources.source import Source
+from vqbet.stages.paths import Paths
+from vqbet.stages.progress import Watch
+
+
+@contextmanager
+def opened(root: Path, task: str, path: str, format: str, watch: Watch) -> Iterator[Source]:
+    """Open the demonstrations at a path, which begins at the project if it is relative, or at a URL.
+
+    format: "" where the files shall tell. Raises StoreError.
+    """
+    place = path if "://" in path else str(root / Path(path).expanduser())
+    with watch.bar(f"fetch {task}") as advance:
+        folder = fetch(
+            place,
+            Paths(root, task).scratch("downloads"),
+            max_bytes=importers.MAX_BYTES,
+            progress=lambda done, total: advance(done, total, {}),
+        )
+    try:
+        yield sources.opened(folder, format)
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from error
