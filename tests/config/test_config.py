@@ -319,3 +319,13 @@ def test_the_default_of_corrections_is_not_in_a_policys_provenance(tmp_path: Pat
     assert config.task(SHIPPED, "kitchen").demos.learned() == {"views": ["absolute"]}
     path = edited(tmp_path, "views: [absolute]", "views: [absolute], corrections: only", "kitchen")
     assert config.task(path, "kitchen").demos.learned() == {"views": ["absolute"], "corrections": "only"}
+
+
+def test_an_encoder_that_is_not_there_is_in_no_digest() -> None:
+    """Policies of before there were cameras have the same recipe."""
+    blind, seeing = (config.task(SHIPPED, name).prior for name in ("pusht", "pusht_image"))
+    assert "encoder" not in blind.model_dump()
+    assert "encoder" not in blind.model_dump_json()
+    assert seeing.model_dump(mode="json")["encoder"]["crop"] == 0.9
+    again = config.changed(seeing, {"window": 2}, "pusht_image.prior")
+    assert (again.window, again.encoder) == (2, seeing.encoder)

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 from pydantic import BaseModel
 
-from vqbet.config import BundleParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config import BundleParams, EncoderParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.models.encoders import EncoderShape
 from vqbet.models.prior import Objective, PriorShape
 from vqbet.models.tokenizer import TokenizerShape
 from vqbet.policies.actor import Actor
@@ -46,6 +47,7 @@ def test_every_parameter_is_described() -> None:
         (PriorParams, PriorShape),
         (PriorParams, Objective),
         (PriorParams, Recipe),
+        (EncoderParams, EncoderShape),
         (BundleParams, None),
     ],
 )

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vqbet.contract import Channel, WorldError
+from tests.support.point import POINT, PointMass, Seeker
+from vqbet.contract import Camera, Channel, WorldError
 from vqbet.evaluation import records, rollout
+from vqbet.evaluation.noise import Disturbed
 from vqbet.evaluation.rollout import Label, Play
 
 SEEDS = range(1000, 1012)
@@ -97,6 +99,52 @@ def test_a_policy_of_another_spec_is_refused(env: Any, seeker: Any) -> None:
         WorldError, match=r"not made for the world 'point': control_hz: 10\.0 here, 20\.0 there; action"
     ):
         play(env, seeker)
+
+
+SEEN = replace(POINT, cameras=(Camera("top", 24, 32),))
+
+
+class Filmed(PointMass):
+    """World of a point with a camera, whose pictures are what `render` draws."""
+
+    spec = SEEN
+
+    def cameras(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"top": np.stack([self.render(row) for row in rows])}
+
+
+class Watcher(Seeker):
+    """Seeker that looks at its pictures: the dot is where the point is."""
+
+    def act(self, observation: np.ndarray, rows: np.ndarray, cameras: Any = None) -> np.ndarray:
+        dots = (cameras["top"] == (200, 0, 0)).all(3)
+        assert dots.sum((1, 2)).tolist() == [1] * len(rows)
+        _, y, x = np.nonzero(dots)
+        np.testing.assert_allclose(np.stack([x, y], 1), (observation.clip(-1, 1) + 1) / 2 * (31, 23), atol=1.01)
+        return super().act(observation, rows)
+
+
+def test_pictures_of_the_running_rows_reach_a_policy_that_sees() -> None:
+    env, policy = Filmed(), Watcher(SEEN)
+    played, blind = play(env, policy), play(PointMass(), Seeker())
+    assert [record.steps for record in played.records] == [record.steps for record in blind.records]
+    disturbed = Disturbed(Filmed(), observation_noise=0.0, action_noise=0.01)
+    assert all(record.success for record in play(disturbed, Watcher(SEEN)).records)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "got"),
+    [
+        ({}, "NoneType"),
+        ({"top": np.zeros((12, 24, 30, 3), np.uint8)}, r"uint8 \(12, 24, 30, 3\)"),
+        ({"top": np.zeros((12, 24, 32, 3))}, r"float64 \(12, 24, 32, 3\)"),
+    ],
+)
+def test_wrong_pictures_of_a_world_are_refused(pictures: dict[str, np.ndarray], got: str) -> None:
+    env = Filmed()
+    env.cameras = lambda rows: pictures
+    with pytest.raises(WorldError, match=rf"step 0: camera 'top': expected uint8 .*\(12, 24, 32, 3\), got {got}"):
+        play(env, Watcher(SEEN))
 
 
 def test_goals_reach_the_policy_row_by_row(asking: Any, seeker: Any) -> None:

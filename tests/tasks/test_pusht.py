@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqbet.contract import Demonstrations, WorldError
-from vqbet.tasks.pusht import TASK
+from vqbet.tasks.pusht import IMAGE, TASK, importer
+from vqbet.tasks.pusht.camera import pictures
 from vqbet.tasks.pusht.geometry import GOAL_POSE, KEYPOINTS_PX, PARTS_PX, coverage, placed
 from vqbet.tasks.pusht.world import PushT, demonstrated_poses
 
@@ -382,3 +385,52 @@ def test_stepping_never_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     env.metrics()
     with pytest.raises(AssertionError, match="drew"):
         env.render(0)
+
+
+# --- the camera ------------------------------------------------------------------------------------------------------
+
+
+def test_the_camera_s_picture_is_gym_pusht_s() -> None:
+    """Within 1 of 255 on average; what differs are single pixels of edges."""
+    env = PushTEnv(obs_type="pixels", observation_width=96, observation_height=96, render_mode="rgb_array")
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    states = rng.uniform((20, 20, 80, 80, -4), (490, 490, 430, 430, 4), (40, 5))
+    expected = []
+    for state in states:
+        env.block.angle = state[4]
+        env.block.position, env.agent.position = tuple(state[2:4]), tuple(state[:2])
+        env.space.reindex_shapes_for_body(env.block)
+        env.space.reindex_shapes_for_body(env.agent)
+        expected.append(env._render())
+    world = IMAGE.world()
+    observation = world.restore(states)
+    shown = world.cameras(np.arange(40))["image"]
+    errors = np.abs(shown - np.array(expected, float)).mean((1, 2, 3))
+    assert errors.mean() < 0.3
+    assert errors.max() < 1
+    np.testing.assert_allclose(observation, states[:, :2], atol=1e-3)
+
+
+def test_the_recorded_pictures_are_those_of_the_recorded_states(real_demos: Callable[[str], Path]) -> None:
+    demos = importer.load_seen(real_demos("pusht"))
+    steps = np.array([[0, 161], [25_000, 160]])
+    recorded = demos.cameras["image"][steps]
+    assert recorded.shape == (2, 2, 96, 96, 3)
+    drawn = pictures(demos.state[steps.flatten()]).reshape(recorded.shape)
+    assert np.abs(recorded - drawn.astype(float)).mean() < 1
+    assert (demos.spec, demos.observation.shape) == (IMAGE.spec, (25_650, 2))
+
+
+def test_a_world_seen_through_its_camera_is_the_same_world() -> None:
+    seen, known = IMAGE.world(), TASK.world()
+    rows = np.arange(3)
+    one, two = seen.reset(rows), known.reset(rows)
+    np.testing.assert_array_equal(one, two[:, -2:])
+    for action in np.random.default_rng(0).uniform(100, 400, (10, 3, 2)):
+        one, two = seen.step(action, rows)[0], known.step(action, rows)[0]
+    np.testing.assert_array_equal(one, two[:, -2:])
+    np.testing.assert_array_equal(seen.metrics()["score"], known.metrics()["score"])
+    goals = PushT(goal_poses=POSES)
+    goals.restore(np.tile([256.0, 400.0, 256.0, 200.0, 0.0], (6, 1)))
+    assert len(np.unique(goals.cameras(np.arange(6))["image"], axis=0)) > 1, "every episode shows its own goal"

@@ -74,7 +74,9 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task)
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
-        return found | {name: getattr(shared.prior, name) for name in names} | _flags(shared)
+        eyes = shared.prior.encoder
+        seeing = {} if eyes is None else {"encoder": eyes.model_dump(mode="json")}
+        return found | {name: getattr(shared.prior, name) for name in names} | _flags(shared) | seeing
     task = sections(params, cell)
     found = {name: getattr(task, name).model_dump(mode="json") for name in SECTIONS}
     for name in ("tokenizer", "prior"):

@@ -21,6 +21,7 @@ from vqbet.coordinates import views
 from vqbet.demos import goals
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
+from vqbet.models.encoders import EncoderShape
 from vqbet.models.spaces import Spaces
 from vqbet.models.tokenizer import Tokenizer
 from vqbet.policies.actor import Actor, Planner, understood
@@ -79,7 +80,8 @@ def baseline(
     wanted, spec = views.flagged(chosen), demos.spec
     demos = views.seen(demos, wanted, tasks.of(spec))
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
-    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], **noise)
+    eyes = EncoderShape(**chosen["encoder"]) if "encoder" in chosen else None
+    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], encoder=eyes, **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
     windows = goals.windows(

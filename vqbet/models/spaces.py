@@ -1,4 +1,4 @@
-"""Inputs and outputs of a baseline in normalised units: observations, goals, chunks of actions."""
+"""Inputs and outputs of a baseline in normalised units: observations, pictures, goals, chunks of actions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, Demonstrations, TrainingError
+from vqbet.contract import BundleError, Camera, Demonstrations, TrainingError
+from vqbet.models.encoders import Encoder, EncoderShape
 from vqbet.models.nets import restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 
@@ -23,6 +24,7 @@ APART = ("spaces",)  # submodules that are not in the component "model"
 class Spaces(nn.Module):
     """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
 
+    encoder: turns pictures into F features, which stand behind the D channels; None for a policy without cameras.
     observation_noise, goal_noise: standard deviation of the Gaussian noise on observations and goals in training, in
     normalised units.
     """
@@ -35,9 +37,10 @@ class Spaces(nn.Module):
         *,
         observation_noise: float = 0.0,
         goal_noise: float = 0.0,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
-        self.observation, self.action, self.goal = observation, action, goal
+        self.observation, self.action, self.goal, self.encoder = observation, action, goal, encoder
         self.observation_noise, self.goal_noise = observation_noise, goal_noise
 
     @classmethod
@@ -49,10 +52,12 @@ class Spaces(nn.Module):
         unseen: Sequence[str] = (),
         observation_noise: float = 0.0,
         goal_noise: float = 0.0,
+        encoder: EncoderShape | None = None,
     ) -> Spaces:
         """Fit to the ranges of the demonstrations.
 
         goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores.
+        encoder: shape of the untrained encoder of their cameras.
         """
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
@@ -60,19 +65,39 @@ class Spaces(nn.Module):
         wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
         looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
         acted = Normalizer.fit(demos.action, spec.action)
-        return cls(looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise)
+        eyes = None if encoder is None else Encoder(spec.cameras, encoder)
+        return cls(looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise, encoder=eyes)
 
     @property
     def channels(self) -> tuple[int, int, int]:
         """D, A and C, as in `policies.actor.Planner`."""
         return self.observation.channels, self.action.channels, self.goal.channels if self.goal is not None else 0
 
+    @property
+    def inputs(self) -> tuple[int, int, int]:
+        """The numbers of an observation with its features, D + F, then A and C."""
+        seen, acted, wanted = self.channels
+        return seen + self.features, acted, wanted
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        return () if self.encoder is None else self.encoder.cameras
+
+    @property
+    def features(self) -> int:
+        """F; 0 without cameras."""
+        return 0 if self.encoder is None else self.encoder.features
+
     def seen(
-        self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None]:
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None
+    ) -> tuple[Float[Tensor, "B T D+F"], Float[Tensor, "B G C"] | None]:
         """Return observation and goal, normalised; the goal is None where the policy takes none."""
         wanted = None if self.goal is None or goal is None else self.goal.normalize(goal)
-        return self.observation.normalize(observation), wanted
+        if self.encoder is None:
+            return self.observation.normalize(observation), wanted
+        known = self.observation.channels
+        normalised = self.observation.normalize(observation[..., :known])
+        return torch.cat([normalised, observation[..., known:]], -1), wanted
 
     def expect_goal(self, policy: str, goal_steps: int) -> None:
         """Raise TrainingError unless there are goal channels exactly where `goal_steps` is above 0."""
@@ -84,12 +109,13 @@ class Spaces(nn.Module):
 
     def supervised(
         self, batch: Mapping[str, Any], chunk: int, goal_steps: int
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B G C"] | None, Float[Tensor, "B T H A"], Float[Tensor, "B T"]]:
+    ) -> tuple[Float[Tensor, "B T D+F"], Float[Tensor, "B G C"] | None, Float[Tensor, "B T H A"], Float[Tensor, "B T"]]:
         """Return normalised observations, goals, each position's chunk, and its weight: 1 where complete, else 0.
 
         batch, as gathered by `Windows` and `GoalWindows`: "observation" (B, T, D), "action" (B, T+H-1, A), "valid"
-        (B, T+H-1), and "goal" (B, G, C). Without goal_steps a goal in the batch is ignored, so that the same windows
-        serve both. Raises TrainingError where the batch lacks the goal that the policy takes.
+        (B, T+H-1), "goal" (B, G, C), and the pictures of `Encoder.of` if there are cameras. Without goal_steps a goal
+        in the batch is ignored, so that the same windows serve both. Raises TrainingError where the batch lacks the
+        goal that the policy takes.
         """
         goal = batch.get("goal")
         expected, got = (goal_steps, self.channels[2]), tuple(np.shape(() if goal is None else goal)[1:])
@@ -97,13 +123,14 @@ class Spaces(nn.Module):
             raise TrainingError(
                 f"batch: goal: expected (steps, channels) {expected}, got {got or 'no goal'}; gather GoalWindows"
             )
-        observation, goal = self.seen(
-            torch.as_tensor(batch["observation"]), None if goal is None else torch.as_tensor(goal)
-        )
+        observation = self.observation.normalize(torch.as_tensor(batch["observation"]))
+        goal = None if goal is None or self.goal is None else self.goal.normalize(torch.as_tensor(goal))
         if self.training and self.observation_noise:
             observation = _disturbed(observation, self.observation, self.observation_noise)
         if self.training and self.goal_noise and goal is not None and self.goal is not None:
             goal = _disturbed(goal, self.goal, self.goal_noise)
+        if self.encoder is not None:
+            observation = torch.cat([observation, self.encoder.of(batch, observation.device)], -1)
         action = self.action.normalize(torch.as_tensor(batch["action"]))
         target = rearrange(action.unfold(1, chunk, 1), "b t a h -> b t h a")
         weight = torch.as_tensor(batch["valid"]).unfold(1, chunk, 1).all(-1).to(target.dtype)
@@ -111,18 +138,21 @@ class Spaces(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """Return the `arguments` of `from_components`; JSON-clean."""
-        return {"channels": list(self.channels)}
+        eyes = {} if self.encoder is None else {"encoder": self.encoder.arguments()}
+        return {"channels": list(self.channels), **eyes}
 
-    def components(self) -> dict[str, np.ndarray]:
-        """Return the tensors of the component "normalizer"."""
-        return packed(observation=self.observation, action=self.action, goal=self.goal)
+    def components(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the tensors of the component "normalizer", and of "encoder" if any."""
+        eyes = {} if self.encoder is None else {"encoder": self.encoder.components()}
+        return {"normalizer": packed(observation=self.observation, action=self.action, goal=self.goal), **eyes}
 
     @classmethod
-    def from_components(cls, arguments: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> Spaces:
+    def from_components(cls, arguments: Mapping[str, Any], values: Mapping[str, Mapping[str, np.ndarray]]) -> Spaces:
         """Return the spaces of these `arguments` and `components`. Raises BundleError where tensors do not fit."""
         observation, action, goal = arguments["channels"]
-        spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None)
-        unpack(values, observation=spaces.observation, action=spaces.action, goal=spaces.goal)
+        eyes = Encoder.from_components(arguments["encoder"], values["encoder"]) if "encoder" in arguments else None
+        spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None, encoder=eyes)
+        unpack(values["normalizer"], observation=spaces.observation, action=spaces.action, goal=spaces.goal)
         return spaces
 
 
@@ -132,8 +162,8 @@ def _disturbed(values: Float[Tensor, "... D"], normalizer: Normalizer, noise: fl
 
 
 def parts(policy: nn.Module, spaces: Spaces) -> dict[str, dict[str, np.ndarray]]:
-    """Return the tensors of a policy with `spaces`, by component: "model" and "normalizer"."""
-    return {"model": tensors(policy, without=APART), "normalizer": spaces.components()}
+    """Return the tensors of a policy with `spaces`, by component: "model", "normalizer", and "encoder" if any."""
+    return {"model": tensors(policy, without=APART), **spaces.components()}
 
 
 def rebuilt(
@@ -146,7 +176,7 @@ def rebuilt(
     if missing := {"model", "normalizer"} - components.keys():
         raise BundleError(f"{name} policy: components missing: {', '.join(sorted(missing))}")
     try:
-        policy = make(Spaces.from_components(arguments["spaces"], components["normalizer"]))
+        policy = make(Spaces.from_components(arguments["spaces"], components))
     except (KeyError, TypeError, ValueError, TrainingError) as error:
         raise BundleError(f"{name} policy: arguments are not those of this version: {error}") from error
     restore(policy, components["model"], component="model", without=APART)

@@ -36,12 +36,15 @@ def in_torch(
     return planned
 
 
-def seen(encoder: Encoder, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]) -> Float[np.ndarray, "B F"]:
+def seen(
+    encoder: Encoder | None, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]
+) -> Float[np.ndarray, "B F"]:
     """Return the features of pictures, by the names of their cameras.
 
     Convolutions round differently for other batches. So TOGETHER pictures are encoded at a time, the last ones repeated
     where some are missing, and the features of a picture do not depend on the number of others.
     """
+    assert encoder is not None, "an actor shows pictures to planners with cameras only"
     count = len(next(iter(pictures.values())))
     found = np.zeros((count, encoder.features), np.float32)
     with torch.inference_mode():

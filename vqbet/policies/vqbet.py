@@ -50,7 +50,6 @@ class VQBeT:
 
     def see(self, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]) -> Float[np.ndarray, "B F"]:
         """Return the features of the pictures of one step, by the names of their cameras."""
-        assert self.prior.encoder is not None, "an actor shows pictures to planners with cameras only"
         return seen(self.prior.encoder, pictures)
 
     def observed(self, batch: Mapping[str, Any]) -> Float[np.ndarray, "B T D+F"]:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import TrainingError
+from vqbet.contract import Pictures, TrainingError
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch
+from vqbet.policies.in_torch import in_torch, seen
 
 Loss = Literal["l2", "l1"]
 
@@ -53,9 +53,14 @@ class BehaviorCloning(nn.Module):
         self.spaces, self.shape, self.kind_of_loss = spaces, shape, loss
         self.window, self.chunk, self.goal_steps = shape.window, shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 0, 0
-        seen, acted, wanted = spaces.channels
-        inputs = shape.window * seen + shape.goal_steps * wanted
+        self.cameras, self.features = spaces.cameras, spaces.features
+        observed, acted, wanted = spaces.inputs
+        inputs = shape.window * observed + shape.goal_steps * wanted
         self.network = _stack(inputs, shape.depth * [shape.hidden], shape.chunk * acted, dropout=shape.dropout)
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of the pictures of one step."""
+        return seen(self.spaces.encoder, pictures)
 
     def forward(
         self, observation: Float[Tensor, "B T D"], goal: Float[Tensor, "B G C"] | None

@@ -18,10 +18,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import TrainingError
+from vqbet.contract import Pictures, TrainingError
 from vqbet.models.nets import Block, DecoderShape
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals
+from vqbet.policies.in_torch import in_torch, normals, seen
 
 SIGMA_DATA = 0.5  # assumed standard deviation of actions (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)
@@ -132,10 +132,15 @@ class Beso(nn.Module):
             rho=sampling.rho,
         )
         self.channels = spaces.channels
-        self.network = ScoreNetwork(self.channels, shape, maskable=sampling.goal_dropout > 0)
+        self.cameras, self.features = spaces.cameras, spaces.features
+        self.network = ScoreNetwork(spaces.inputs, shape, maskable=sampling.goal_dropout > 0)
         self.window, self.chunk, self.goal_steps, self.tags = shape.window, shape.chunk, shape.goal_steps, 0
         self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last step adds none
         self.draws = self.noises * shape.window * self.channels[1]
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of the pictures of one step."""
+        return seen(self.spaces.encoder, pictures)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the denoising error at every recorded position, and metrics. A window has one noise level (one token).

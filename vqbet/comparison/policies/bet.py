@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqbet.contract import LEAST_TEMPERATURE, TrainingError
+from vqbet.contract import LEAST_TEMPERATURE, Pictures, TrainingError
 from vqbet.models.nets import Decoder, DecoderShape
 from vqbet.models.prior import pick
 from vqbet.models.quantizers import BINS_ITERATIONS, kmeans, nearest
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import decided, in_torch
+from vqbet.policies.in_torch import decided, in_torch, seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,9 @@ class BeT(nn.Module):
         self.window = shape.window if acting_window is None else acting_window
         self.chunk, self.goal_steps = shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 1, 1
-        seen, acted, wanted = spaces.channels
-        self.decoder = Decoder(seen, shape, goal_inputs=wanted)
+        self.cameras, self.features = spaces.cameras, spaces.features
+        observed, acted, wanted = spaces.inputs
+        self.decoder = Decoder(observed, shape, goal_inputs=wanted)
         size = shape.chunk * acted
         self.head = nn.Linear(shape.width, shape.bins * (1 + size))
         nn.init.normal_(self.head.weight, std=0.02)
@@ -72,6 +73,10 @@ class BeT(nn.Module):
         self.register_buffer("centres", torch.zeros(shape.bins, size))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))  # number of chunks `fit` used; 0: not fitted
         self._known_fitted = False
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of the pictures of one step."""
+        return seen(self.spaces.encoder, pictures)
 
     @torch.no_grad()
     def fit(self, chunks: Float[np.ndarray, "N H A"], generator: torch.Generator) -> None:

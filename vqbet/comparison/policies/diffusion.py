@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from vqbet.comparison.policies.diffusion_cnn import CNNShape, UNet
 from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
-from vqbet.contract import TrainingError
+from vqbet.contract import Pictures, TrainingError
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals
+from vqbet.policies.in_torch import in_torch, normals, seen
 
 Shape = CNNShape | TransformerShape
 SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": TransformerShape}
@@ -58,13 +58,18 @@ class DiffusionPolicy(nn.Module):
         self.goal_steps, self.tags = shape.goal_steps, 0
         self.noises = 1 + inference_steps if eta else 1
         self.draws = self.noises * self.horizon * self.channels[1]
+        self.cameras, self.features = spaces.cameras, spaces.features
         self.network: UNet | NoiseTransformer
         self.network = (
-            UNet(shape, self.channels) if isinstance(shape, CNNShape) else NoiseTransformer(shape, self.channels)
+            UNet(shape, spaces.inputs) if isinstance(shape, CNNShape) else NoiseTransformer(shape, spaces.inputs)
         )
         self.scheduler = _scheduler(diffusion_steps, inference_steps)
         alphas = self.scheduler.alphas_cumprod.clone()  # share of the chunk's variance that is left after each step
         self.register_buffer("signal", alphas, persistent=False)
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of the pictures of one step."""
+        return seen(self.spaces.encoder, pictures)
 
     def predict(
         self,
