@@ -12,11 +12,17 @@ import pytest
 
 from tests.demos.test_validate import BOUNDS
 from tests.support.pictures import pictured
-from vqbet.contract import Camera, Demonstrations, ValidationError
+from tests.support.shrunk import shrunk
+from vqbet.contract import Camera, Demonstrations, StoreError, ValidationError
+from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.demos.validation import pictures, sheets, validate
 from vqbet.demos.validation.findings import Finding
 from vqbet.demos.validation.knowledge import Knowledge
+from vqbet.stages import preflight
+from vqbet.stages import validate as stage
+from vqbet.stages.paths import Paths
+from vqbet.stages.progress import Watch
 from vqbet.tasks.pusht import importer
 
 TOP, SIDE = Camera("top", 24, 32), Camera("side", 24, 32)
@@ -281,3 +287,26 @@ def test_the_real_pictures_of_pusht_have_no_finding(real_demos: Callable[[str], 
     read = store.read(tmp_path / "pusht.zarr")
     assert found(read, max_steps=400, min_success=0.0) == []
     assert sum(path.stat().st_size for path in (tmp_path / "pusht.zarr/data/camera").rglob("c.*")) < 350 * 25650
+
+
+@pytest.mark.slow
+def test_the_stage_reads_every_picture_and_stops_at_a_damaged_one(tmp_path: Path) -> None:
+    paths, params = Paths(tmp_path, "synthetic"), shrunk("blockpush", validate={"min_steps": 20, "max_steps": 100})
+    store.write(paths.store, pictured(4))
+    assert stage.run(paths, params, Watch())["errors"] == 0
+    assert "data:image/jpeg" in (paths.validation / "index.html").read_text()
+    path = paths.store / "data/camera/top/c.0.0.0.0"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"camera/top/c\.0\.0\.0\.0: damaged"):
+        stage.run(paths, params, Watch())
+
+
+@pytest.mark.parametrize("view", views.BLIND)
+def test_a_view_of_numbers_alone_is_refused_before_any_training(good: Demonstrations, view: str) -> None:
+    params = shrunk("pusht", demos={"views": [view]})
+    wanted = f"'{view}' is of numbers alone, and the demonstrations have pictures of 'top', 'side'; take it from"
+    assert [wanted in str(error) for error in preflight.of_data("pusht", params, good)].count(True) == 1
+    blind = replace(good, spec=replace(good.spec, cameras=()), cameras={})
+    assert not any("of numbers alone" in str(error) for error in preflight.of_data("pusht", params, blind))
