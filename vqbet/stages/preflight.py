@@ -118,6 +118,11 @@ def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[Vq
         for line in fitting.unfit(params.tokenizer, train, params.demos.corrections)
     )
     yield from (ConfigError(f"{task}.prior.{line}") for line in fitting.blind(params.prior.encoder, demos.spec))
+    for view in sorted(set(params.demos.views) & set(views.BLIND)) if demos.cameras else ():
+        yield ConfigError(
+            f"{task}.demos.views: {view!r} is of numbers alone, and the demonstrations have pictures of "
+            f"{', '.join(map(repr, demos.cameras))}; take it from the list, or ingest without cameras"
+        )
     names = [channel.name for channel in demos.spec.observation]
     for pattern in params.prior.unseen:
         if not any(fnmatchcase(name, pattern) for name in names):

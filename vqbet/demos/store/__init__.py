@@ -71,8 +71,8 @@ def read(path: Path, *, cache_bytes: int = CACHE_BYTES) -> Demonstrations:
     return replace(demos, digest=listing.digest)
 
 
-def verify(path: Path) -> str:
-    """Return the digest of the store at `path` after comparing every byte, of pictures as well, with its manifest.
+def verify(path: Path) -> Demonstrations:
+    """Return `read` after comparing every byte, of pictures as well, with the manifest.
 
     Raises StoreError like `read`, naming the first file that differs.
     """
@@ -80,7 +80,7 @@ def verify(path: Path) -> str:
     for frames in demos.cameras.values():
         if isinstance(frames, StoredFrames):
             frames.verify()
-    return demos.digest
+    return demos
 
 
 def digest(path: Path) -> str:
