@@ -22,7 +22,7 @@ SURE = 8.0  # ... and standard errors: chance reaches half of it at the best of 
 NEARLY = 0.8  # of a channel's most standard errors: then it is counted to the block of another channel
 
 
-class Shift(NamedTuple):
+class Elsewhere(NamedTuple):
     """A channel whose episodes begin elsewhere in a block. deviations: signed, of the channel over all steps."""
 
     channel: int
@@ -50,12 +50,12 @@ def sessions(measured: Measured) -> Iterator[Finding]:
         yield _finding(measured, name, int(np.argmax(blocks[name])), each)
 
 
-def _grouped(shifts: list[tuple[str, Shift]]) -> dict[str, list[Shift]]:
+def _grouped(shifts: list[tuple[str, Elsewhere]]) -> dict[str, list[Elsewhere]]:
     """Return each channel's shift under the block where it is surest, or nearly so where another channel is surest."""
     best: dict[int, float] = {}
     for _, shift in shifts:
         best[shift.channel] = max(best.get(shift.channel, 0.0), shift.sure)
-    found, taken = defaultdict[str, list[Shift]](list), set[int]()
+    found, taken = defaultdict[str, list[Elsewhere]](list), set[int]()
     for name, _ in sorted(shifts, key=lambda each: -each[1].sure):
         for other, shift in shifts:
             if other == name and shift.channel not in taken and shift.sure >= NEARLY * best[shift.channel]:
@@ -66,7 +66,7 @@ def _grouped(shifts: list[tuple[str, Shift]]) -> dict[str, list[Shift]]:
 
 def _shifts(
     first: Float[np.ndarray, "E D"], spread: Float[np.ndarray, " D"], block: Bool[np.ndarray, " E"]
-) -> Iterator[Shift]:
+) -> Iterator[Elsewhere]:
     """Yield the channels whose mean of the first observations of a block lies far from that of the other episodes."""
     if min(block.sum(), (~block).sum()) < LEAST:
         return
@@ -78,10 +78,10 @@ def _shifts(
         sure, far = np.abs(apart) / error, apart / spread
     for channel in np.flatnonzero((np.abs(far) >= FAR) & (sure >= SURE) & np.isfinite(far)):
         means = float(one[:, channel].mean()), float(two[:, channel].mean())
-        yield Shift(int(channel), float(sure[channel]), *means, float(far[channel]))
+        yield Elsewhere(int(channel), float(sure[channel]), *means, float(far[channel]))
 
 
-def _finding(measured: Measured, name: str, episode: int, shifts: list[Shift]) -> Finding:
+def _finding(measured: Measured, name: str, episode: int, shifts: list[Elsewhere]) -> Finding:
     channels = measured.demos.spec.observation
     most, *others = sorted(shifts, key=lambda shift: -abs(shift.deviations))
     channel = channels[most.channel]
