@@ -42,7 +42,7 @@ def test_editing_a_baseline_changes_the_code_of_no_stage(copy: Path) -> None:
     for path in edited:
         path.write_text(path.read_text(encoding="utf-8") + "\nEDITED = 1\n", encoding="utf-8")
     assert json.loads(python(DIGESTS, copy)) == before
-    contract = copy / "vqbet" / "contract.py"
+    contract = copy / "vqbet" / "contract" / "__init__.py"
     contract.write_text(contract.read_text(encoding="utf-8") + "\nEDITED = 1\n", encoding="utf-8")
     after = json.loads(python(DIGESTS, copy))
     assert all(after[name] != before[name] for name in before), "the planted fault: code that every stage runs"

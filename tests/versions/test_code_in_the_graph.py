@@ -90,7 +90,7 @@ def test_nothing_changed_and_nothing_runs(project: Project) -> None:
 
 
 def test_a_comment_and_another_tasks_picture_run_nothing(edited: Callable[..., list[str]]) -> None:
-    assert edited("contract.py", "# So it is.\n") == []
+    assert edited("contract/__init__.py", "# So it is.\n") == []
     kitchen = edited("tasks/kitchen/picture.py", "PLANTED = 1\n")
     assert kitchen
     assert {name.partition("@")[2] for name in kitchen} == {"kitchen"}
