@@ -115,7 +115,7 @@ MERGED = "m0: &m0 {a: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1},
     ],
 )
 def test_a_value_that_is_none_is_a_short_sentence(tmp_path: Path, value: str, named: str) -> None:
-    path = edited(tmp_path, "episodes: 1000", f"episodes: {value}", "blockpush")
+    path = edited(tmp_path, "{<<: *demos}", f"{{<<: *demos, episodes: {value}}}", "blockpush")
     line = 1 + path.read_text(encoding="utf-8").split("  demos: {<<: *demos, episodes:")[0].count("\n")
     with pytest.raises(ConfigError, match=named.replace("line 7", f"line {line}")) as caught:
         config.task(path, "blockpush")

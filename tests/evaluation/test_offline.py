@@ -42,9 +42,9 @@ def test_a_linear_map_is_found_and_the_others_are_what_they_say() -> None:
 
 
 def test_commands_that_are_changes_are_not_measured() -> None:
-    references = References(moments(kind="relative"))
-    assert not references.measurable
-    assert "measured" not in references.predict(moments(5))
+    assert offline.measured(spec()) == [1, 0]
+    assert offline.measured(spec("relative")) == [-1, -1]
+    assert "measured" not in References(moments(kind="relative")).predict(moments(5))
 
 
 def test_a_table_has_physical_errors_and_errors_over_the_deviation() -> None:

@@ -95,6 +95,8 @@ def test_the_page_marks_what_beats_the_policy(held: Path) -> None:
     assert 'class="number bad"' in page
     assert "trials on the robot decide" in page
     assert page.count("<svg") > 4
+    rows = [page.index(f"<td>{name}") for name in ("<b>policy</b>", "previous ", "linear ", "nearest ", "mean ")]
+    assert rows == sorted(rows)
 
 
 def test_held_is_not_promoted_and_needs_the_robot(held: Path) -> None:
@@ -138,11 +140,18 @@ def test_a_policy_below_the_floor_is_rejected(held: Path) -> None:
     assert registry.show(f"{TASK}@candidate")["verdict"].startswith("REJECT: on held-out episodes")
 
 
-def test_what_cannot_be_measured_is_refused_as_a_baseline(held: Path) -> None:
-    params = read(held)
-    asked = params.model_copy(update={"gate": params.gate.model_copy(update={"offline_baselines": ["measured"]})})
-    with pytest.raises(GateError, match="offline_baselines: measured: no action is absolute"):
-        again(held, asked, "gate")
+def test_what_would_stop_the_evaluation_is_a_sentence_before_anything_is_trained(held: Path) -> None:
+    params, paths = read(held), Paths(held, TASK)
+    asked = params.model_copy(
+        update={
+            "gate": params.gate.model_copy(update={"offline_baselines": ["measured"]}),
+            "tokenizer": params.tokenizer.model_copy(update={"chunk": 64}),
+        }
+    )
+    found = [str(error) for error in preflight.wrong(paths, asked)]
+    assert any("offline_baselines: measured: no action is absolute" in sentence for sentence in found)
+    shortest = store.read(paths.store).lengths.min()
+    assert any("tokenizer.chunk: 64 actions and one before them" in sentence for sentence in found) == (shortest <= 64)
 
 
 def test_a_leaked_episode_is_a_sentence_before_anything_is_trained(held: Path) -> None:

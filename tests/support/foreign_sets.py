@@ -352,3 +352,56 @@ def read_all(source: Source) -> int:
             else:
                 rows += sum(1 for _ in source.frames(episode, name))
     return rows
+
+
+def bag(path: Path, *, mcap: bool = True, seconds: float = 2.0, packed: bool = False, more: Any = None) -> Path:
+    """Write a bag: joints at 50 Hz, a command at 25 Hz, two cameras at 10 Hz, a text, each beginning a little later.
+
+    The first joint counts the messages. more(writer, types): writes further messages.
+    """
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types = store.types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 0), "base")
+
+    def joints(number: int) -> Any:
+        position = np.array([number, 0.5])
+        return types["sensor_msgs/msg/JointState"](header, ["elbow", "wrist"], position, -position, np.zeros(0))
+
+    def command(number: int) -> Any:
+        vector = types["geometry_msgs/msg/Vector3"]
+        return types["geometry_msgs/msg/Twist"](vector(float(number), 0.0, 0.0), vector(0.0, 0.0, 1.0))
+
+    def camera(number: int) -> Any:
+        data = np.full((16, 24, 3), (number, 100, 200), np.uint8).ravel()
+        return types["sensor_msgs/msg/Image"](header, 16, 24, "bgr8", 0, 72, data)
+
+    def still(number: int) -> Any:
+        data = np.frombuffer(png(np.full((16, 24, 3), number, np.uint8)), np.uint8)
+        return types["sensor_msgs/msg/CompressedImage"](header, "png", data)
+
+    def text(number: int) -> Any:
+        return types["std_msgs/msg/String"](str(number))
+
+    topics = {
+        "/joints": ("sensor_msgs/msg/JointState", joints, 50),
+        "/command": ("geometry_msgs/msg/Twist", command, 25),
+        "/camera": ("sensor_msgs/msg/Image", camera, 10),
+        "/still": ("sensor_msgs/msg/CompressedImage", still, 10),
+        "/log": ("std_msgs/msg/String", text, 10),
+    }
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3)
+    if packed:
+        mode = CompressionMode.STORAGE if mcap else CompressionMode.FILE
+        writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        for place, (topic, (kind, build, hz)) in enumerate(topics.items()):
+            connection = writer.add_connection(topic, kind, typestore=store)
+            for number in range(int(seconds * hz)):
+                stamp = 10**18 + 10**6 * place + number * 10**9 // hz
+                writer.write(connection, stamp, store.serialize_cdr(build(number), kind))
+        if more:
+            more(writer, store)
+    return path

@@ -66,13 +66,23 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
         demos, source_of = _declared(root, task, params.source, source, watch)
     else:
         demos, source_of = _imported(root, task, source, watch)
-    report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
-    validate.raise_for_errors(report, source or task)
-    digest = store.write(paths.store, demos)
+    with watch.bar(f"pictures {task}") as advance:
+        digest = store.write(
+            paths.store,
+            demos,
+            accept=lambda written: _refuse_unfit(written, params, source or task),
+            progress=lambda done, total: advance(done, total, {}),
+        )
     origin.keep(paths, digest, source_of, versioned=bool(source))
     made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
     artifacts.write_json(note, {"recipe": recipe, "digest": digest, "episodes": made.episodes, "steps": made.steps})
     return made
+
+
+def _refuse_unfit(demos: Demonstrations, params: TaskParams, where: str) -> None:
+    """Raise ValidationError where demonstrations are not fit for training."""
+    report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
+    validate.raise_for_errors(report, where)
 
 
 def _refuse_loss(paths: Paths) -> None:

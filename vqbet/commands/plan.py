@@ -48,7 +48,7 @@ def run(root: Path, task: str, params: TaskParams) -> dict[str, str]:
 
 def made(root: Path, task: str, params: TaskParams, demos: Demonstrations) -> Plan:
     """Return the plan of the next verdict, with invented digests. Raises GateError as `gate.make_plan`."""
-    world = worlds.name(task, asked=params.prior.goal_steps > 0)
+    world = worlds.name(task, asked=params.prior.goal_steps > 0, params=params)
     digests = {"candidate": NOBODY, "champion": "1" * 64}
     return gate.make_plan(world, params, demos, digests, attempt=_attempt(Paths(root, task)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vqbet import environment, policies, registry
+from vqbet import config, environment, policies, registry
 from vqbet.demos import store
 from vqbet.evaluation import rollout, video
 from vqbet.evaluation.rollout import UNPLANNED, Label
@@ -20,8 +20,10 @@ def run(root: Path, reference: str, episodes: int, seed: int, out: Path, watch: 
     version = registry.resolve(reference)
     with tempfile.TemporaryDirectory() as folder:
         policy, _ = policies.load(registry.download(version, Path(folder) / "bundle"), version.digest)
-    demos = store.read(Paths(root, version.name).store) if policy.goal else None
-    world = worlds.name(version.name, asked=bool(policy.goal))
+    params = config.task(root / "params.yaml", version.name)
+    told = policy.goal or params.evaluate.world is not None
+    demos = store.read(Paths(root, version.name).store) if told else None
+    world = worlds.name(version.name, asked=bool(policy.goal), params=params)
     with watch.bar(f"{version.name}/{version.version}") as advance:
         played = rollout.play(
             worlds.make(world, demos),

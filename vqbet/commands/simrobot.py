@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vqbet import config
 from vqbet.contract import Env, ServingError
 from vqbet.demos import store
 from vqbet.serving import limits, simrobot
@@ -19,6 +20,7 @@ from vqbet.serving.station import Station
 from vqbet.stages import worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
+from vqbet.tasks import TASKS
 
 DESK_TOKEN = "VQBET_ROBOT_TOKEN"
 TOKEN = "VQBET_TOKEN"  # environment variable: a token on a command line can be read by everybody on the machine
@@ -49,7 +51,7 @@ class Practice:
 
 def run(root: Path, task: str, asked: Practice, watch: Watch) -> dict[str, str]:
     """Play episodes and return a table of them. Raises ServingError, WorldError."""
-    faults, env = Faults.of(asked.faults), worlds.make(task)
+    faults, env = Faults.of(asked.faults), _world(root, task)
     station = _station(asked) if asked.desk else None
     if station is not None:
         asked = replace(asked, server=station.server, digest=station.plan)
@@ -65,6 +67,15 @@ def run(root: Path, task: str, asked: Practice, watch: Watch) -> dict[str, str]:
             assert recorder is not None
             drives = _tried(robot, station, recorder, watch)
     return rows | simrobot.summary(drives) | ({"recordings": str(asked.record)} if asked.record else {})
+
+
+def _world(root: Path, task: str) -> Env:
+    """Return the world of a task; of a declared one, with the spec of its demonstrations."""
+    path = root / "params.yaml"
+    if task in TASKS or not path.is_file() or task not in config.sections(path):
+        return worlds.make(task)
+    params = config.task(path, task)
+    return worlds.make(worlds.name(task, asked=False, params=params), store.read(Paths(root, task).store))
 
 
 def _station(asked: Practice) -> Station:

@@ -31,6 +31,25 @@ View = Literal["mirrored", "goal_frame", "absolute"]
 MOST_OFFSETS = 2**27  # offset-head weights per action channel: hidden units x chunk x codes of all layers
 
 
+class ExcludeParams(Section):
+    """Episodes that are left out of learning, and why."""
+
+    episodes: list[int | Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list, description="Their numbers in the store, or their values in the column `source`."
+    )
+    where: Annotated[str, Field(max_length=200)] = Field(
+        default="",
+        description="Or a rule, such as `steps < 30`, `success == false` or `session == tuesday`.",
+    )
+    reason: Reason = Field(description="Why they are left out.")
+
+    @model_validator(mode="after")
+    def one_way(self) -> ExcludeParams:
+        if bool(self.episodes) == bool(self.where):
+            raise ValueError("expected episodes or where, got both or neither")
+        return self
+
+
 class DemosParams(Section):
     """Demonstrations by a scripted oracle, and the views of the demonstrations that policies learn from.
 
@@ -65,6 +84,11 @@ class DemosParams(Section):
         "them say what another day, another person or another posture does."
     )
 
+    exclude: Annotated[list[ExcludeParams], Field(max_length=1000)] = Field(
+        description="Episodes that no policy learns from and none is judged on, such as "
+        "`[{episodes: [3], reason: the cable hung}, {where: steps < 30, reason: aborted}]`; the data stays as it is."
+    )
+
     @model_validator(mode="after")
     def distinct(self) -> DemosParams:
         if len(set(self.views)) != len(self.views):
@@ -74,8 +98,9 @@ class DemosParams(Section):
     def learned(self) -> dict[str, Any]:
         """Return what determines a policy besides the data, for its provenance; defaults of later versions are left
         out, so that the provenance of earlier policies still compares as equal."""
-        later = {"corrections": "all", "held_out": 0.0, "held_out_sessions": 0}
+        later = {"corrections": "all", "exclude": [], "held_out": 0.0, "held_out_sessions": 0}
         chosen = {name: getattr(self, name) for name in later}
+        chosen["exclude"] = [one.model_dump(mode="json", exclude={"reason"}) for one in self.exclude]
         return {"views": self.views} | {name: value for name, value in chosen.items() if value != later[name]}
 
 
@@ -272,12 +297,48 @@ class BundleParams(Section):
     )
 
 
+Path = Annotated[str, Field(max_length=200)]
+Scalar = bool | int | float | str
+
+
+class WorldParams(Section):
+    """A simulator of Gymnasium that a task declares."""
+
+    gymnasium: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="Id of the environment; `module:Id-v0` imports the module first, as Gymnasium has it."
+    )
+    kwargs: dict[Annotated[str, Field(max_length=100)], Scalar] = Field(
+        default_factory=dict, description="Arguments of the environment."
+    )
+    observation: dict[Annotated[str, Field(max_length=200)], Path] = Field(
+        description="For each observed field of `source`, the place in the environment's observation: empty for all of "
+        "it, keys joined by dots within dictionaries."
+    )
+    cameras: dict[Name, Path] = Field(
+        default_factory=dict,
+        description="For each camera, the place of its picture in the observation, or `render()` for the environment's "
+        "own picture.",
+    )
+    success: Annotated[str, Field(max_length=200)] = Field(
+        description="Rule of success: `info.<key>`, `return >= x`, `reward >= x` or `terminated`."
+    )
+    score: Annotated[str, Field(max_length=200)] = Field(
+        default="success", description="Rule of the score, 0 to 1: `success`, `info.<key>` or `return / x`."
+    )
+    max_steps: Count = Field(description="Most steps of an episode.")
+
+
 class EvaluateParams(Section):
     """Rollouts of the candidate for inspection and selection, on seeds first_seed, first_seed + 1, ..."""
 
     episodes: Count = Field(description="Episodes that people look at and choose by.")
     first_seed: Seed = Field(description="Seed of the first of them; the others follow one by one.")
     videos: Annotated[int, Field(ge=0, le=32)] = Field(description="Number of episodes that are filmed.")
+    world: WorldParams | None = Field(
+        default=None,
+        description="Simulator of a declared task, an environment of Gymnasium; none: the task's own, or held-out "
+        "episodes alone.",
+    )
 
 
 class DriftParams(Section):

@@ -31,11 +31,10 @@ Mirror = Callable[[Demonstrations], Mirrored]
 def doubled(demos: Demonstrations, mirror: Mirror) -> Demonstrations:
     """Return the demonstrations followed by the mirror image of each of them, without states.
 
-    Raises ConfigError for cameras whose pictures the mirror does not map: a mirrored picture is seldom what the camera
-    would see.
+    Raises ConfigError for cameras whose pictures the mirror does not know.
     """
     observation, action, flips = Mirrored(*mirror(demos))  # a mirror without cameras may return a plain pair
-    if unknown := [name for name in demos.cameras if name not in flips]:
+    if unknown := sorted(set(demos.cameras) - set(flips)):
         raise ConfigError(
             f"{demos.spec.task}: the view 'mirrored' is of numbers alone, and the demonstrations have pictures of "
             f"{', '.join(map(repr, unknown))}; take 'mirrored' from demos.views, or ingest without cameras"

@@ -60,6 +60,9 @@ VIEWS: Mapping[str, View] = {  # in the order in which they are applied
 }
 
 
+BLIND = ("goal_frame",)  # views of numbers alone, which pictures do not follow
+
+
 def flagged(flags: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the views whose flag is set, as in provenance and results of earlier versions."""
     return frozenset(name for name in VIEWS if flags.get(name))

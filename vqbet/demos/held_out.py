@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vqbet.contract import Demonstrations, Frames, ValidationError
+from vqbet.demos import selection
 
 LISTED = 3  # leaked episodes in one sentence
 
@@ -53,8 +54,17 @@ def split(demos: Demonstrations, share: float = 0.0, *, newest_sessions: int = 0
 
 
 def learned(demos: Demonstrations, said: Mapping[str, Any]) -> HeldOut:
-    """Return the split that a provenance, or `DemosParams.learned`, describes. Raises as `split`."""
-    return split(demos, said.get("held_out", 0.0), newest_sessions=said.get("held_out_sessions", 0))
+    """Return the split that a provenance, or `DemosParams.learned`, describes; excluded episodes are in no part of it.
+
+    Raises as `split` and `selection.kept`.
+    """
+    share, newest = said.get("held_out", 0.0), said.get("held_out_sessions", 0)
+    exclude = said.get("exclude", ())
+    if not exclude:
+        return split(demos, share, newest_sessions=newest)
+    kept = selection.kept(demos, exclude)
+    found = split(chosen(demos, kept), share, newest_sessions=newest)
+    return HeldOut(found.train, kept[found.episodes], kept[found.sessions])
 
 
 def contents(demos: Demonstrations) -> list[str]:

@@ -65,17 +65,7 @@ class References:
         self._offset = targets.mean(axis=0)
         square = self._seen.T @ self._seen + RIDGE * len(seen) * np.eye(seen.shape[1])
         self._weight = np.linalg.solve(square, self._seen.T @ (targets - self._offset))
-        names = [channel.name for channel in train.spec.observation]
-        same = [channel.name in names and train.spec.action_kind == "absolute" for channel in train.spec.action]
-        self._measured = [
-            names.index(channel.name) if known else -1
-            for channel, known in zip(train.spec.action, same, strict=True)
-        ]  # fmt: skip
-
-    @property
-    def measurable(self) -> bool:
-        """Return whether "measured" predicts some channel."""
-        return max(self._measured) >= 0
+        self._measured = measured(train.spec)
 
     def predict(self, moments: Moments) -> dict[str, Float[np.ndarray, "M H A"]]:
         """Return the predictions for all channels and steps; NaN for a channel that is not measured.
@@ -84,7 +74,7 @@ class References:
         """
         seen, shape = self._standardised(moments.observation), moments.chunk.shape
         found = {"previous": np.broadcast_to(moments.previous[:, None], shape)}
-        if self.measurable:
+        if max(self._measured) >= 0:
             now = moments.observation[:, -1, self._measured].astype(np.float64)
             now[:, np.array(self._measured) < 0] = np.nan
             found["measured"] = np.broadcast_to(now[:, None], shape)
@@ -101,6 +91,15 @@ class References:
         squares = np.square(self._seen).sum(axis=1)
         rows = [seen[first : first + ROWS] for first in range(0, len(seen), ROWS)]
         return np.concatenate([(squares - 2 * row @ self._seen.T).argmin(axis=1) for row in rows])
+
+
+def measured(spec: Spec) -> list[int]:
+    """Return for each action channel the observed channel of its name, -1 where there is none.
+
+    A command that is a change is no measured value, so that all are -1 where actions are relative.
+    """
+    places = {channel.name: place for place, channel in enumerate(spec.observation)}
+    return [places.get(channel.name, -1) if spec.action_kind == "absolute" else -1 for channel in spec.action]
 
 
 def over_deviation(

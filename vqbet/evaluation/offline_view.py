@@ -58,7 +58,7 @@ def _part(found: Mapping[str, Any], name: str, part: Mapping[str, Any]) -> dict[
                 "next_beats": each in beaten["next"],
                 "last_beats": each in beaten["last"],
             }
-            for each, row in rows.items()
+            for each, row in sorted(rows.items(), key=lambda item: _place(item[0]))
         ],
         "channels": [_channel(found, part, references, place) for place in range(len(found["channels"]))],
         "codes": part["codes"],
@@ -67,6 +67,11 @@ def _part(found: Mapping[str, Any], name: str, part: Mapping[str, Any]) -> dict[
         "worst": rebuilt[worst],
         "worst_channel": found["channels"][worst],
     }
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Return the place of a row: the policy's first, then the references in their order."""
+    return (REFERENCES.index(name) + 1 if name in REFERENCES else 0, name)
 
 
 def _channel(found: Mapping[str, Any], part: Mapping[str, Any], references: list[str], place: int) -> dict[str, Any]:

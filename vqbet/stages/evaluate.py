@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     policy, packed = policies.load(paths.policy)
-    if not worlds.exists(paths.task):
+    if not worlds.exists(paths.task, params):
         return _predicted(paths, policy, packed, watch)
-    world = worlds.name(paths.task, asked=bool(policy.goal))
+    world = worlds.name(paths.task, asked=bool(policy.goal), params=params)
     label = Label(world, "candidate", packed.digest, UNPLANNED, environment.machine())
     first, episodes = params.evaluate.first_seed, params.evaluate.episodes
     seeds = range(first, first + episodes)
     with RolloutPool(StorePlayers(paths.store)) as pool:
         assignment = Assignment(label, seeds, paths.policy, film=seeds[: params.evaluate.videos])
-        (played,) = pool.play(f"{world}: candidate", [assignment], watch.bar)
+        (played,) = pool.play(f"{worlds.shown(world)}: candidate", [assignment], watch.bar)
     # Without the machine, so that the output is the same on every machine.
     records.write(paths.evaluation / "records.jsonl", [replace(record, machine="") for record in played.records])
     _pictures(paths.evaluation, played)

@@ -37,13 +37,12 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     rehearsed = rehearse(paths.scratch("candidate"), candidate.digest, demos, budget_ms=params.gate.latency_ms)
     artifacts.write_json(paths.rehearsal(candidate.digest), rehearsed.to_json())
     watch.say(f"{rehearsed.calls} calls in a clean process, the same actions; {rehearsed.latency_ms} ms a call (p99)")
-    world = worlds.name(paths.task, asked=bool(policy.goal))
+    world = worlds.name(paths.task, asked=bool(policy.goal), params=params)
     retrained = retraining_history.retrained(paths.root, paths.task, candidate)
     make = partial(make_plan, world, params, demos, _digests(paths), retrained)
     if SIMULATED not in params.gate.evidence:
-        sets = (
-            None if worlds.exists(paths.task) else offline.prepare(policy, demos, offline.learned(candidate.provenance))
-        )
+        simulated = worlds.exists(paths.task, params)
+        sets = None if simulated else offline.prepare(policy, demos, offline.learned(candidate.provenance))
         return _unplayed(paths, make(), watch) if sets is None else _held_out(paths, params, demos, sets, watch)
     plan = sealing.plan(paths.task, make)
     plan.write(paths.gate / "plan.json")

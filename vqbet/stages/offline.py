@@ -96,16 +96,10 @@ def moments(actor: Actor, demos: Demonstrations, said: Mapping[str, Any], most: 
 def plan(params: TaskParams, demos: Demonstrations, sets: Offline, digests: Mapping[str, str]) -> Plan:
     """Return the plan of a verdict on held-out episodes, before anything is predicted in them.
 
-    digests: of "candidate" and, where there is one, "champion". Raises GateError where the parameters are inconsistent,
-    and where a baseline cannot predict the actions of this task.
+    digests: of "candidate" and, where there is one, "champion". Raises GateError where the parameters are inconsistent.
     """
     chosen, task = params.gate, demos.spec.task
     contents = {name: tuple(each[: offline_gate.SHOWN] for each in part.contents) for name, part in sets.sets.items()}
-    if "measured" in chosen.offline_baselines and not sets.references.measurable:
-        raise GateError(
-            f"{task}.gate.offline_baselines: measured: no action is absolute and has the name of an observed channel; "
-            "take it from the list"
-        )
     try:
         return Plan(
             task=task,

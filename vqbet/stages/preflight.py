@@ -11,6 +11,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vqbet import tasks
 from vqbet.contract import (
     ConfigError,
@@ -24,6 +26,7 @@ from vqbet.contract import (
 )
 from vqbet.coordinates import views
 from vqbet.demos import held_out, store
+from vqbet.evaluation import offline
 from vqbet.evaluation.plan import Plan, Slice
 from vqbet.stages import fitting, gate, worlds
 from vqbet.stages.paths import Paths
@@ -57,13 +60,17 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
     except StoreError as error:
         yield error
         demos = None
-    if not worlds.exists(paths.task):
+    if not worlds.exists(paths.task, params):
         yield from _without_world(paths.task, params)
         if demos is not None:
+            yield from _unheld(paths.task, params, demos)
             yield from of_data(paths.task, params, demos)
         return
     try:
-        worlds.make(worlds.name(paths.task, asked=params.prior.goal_steps > 0), demos)
+        world = worlds.name(paths.task, asked=params.prior.goal_steps > 0, params=params)
+        worlds.make(world, demos)
+        if demos is not None:
+            worlds.check(world, demos.spec, drawn=params.evaluate.videos > 0)
     except WorldError as error:
         if demos is not None or not params.prior.goal_steps:
             yield error
@@ -111,6 +118,11 @@ def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[Vq
         for line in fitting.unfit(params.tokenizer, train, params.demos.corrections)
     )
     yield from (ConfigError(f"{task}.prior.{line}") for line in fitting.blind(params.prior.encoder, demos.spec))
+    for view in sorted(set(params.demos.views) & set(views.BLIND)) if demos.cameras else ():
+        yield ConfigError(
+            f"{task}.demos.views: {view!r} is of numbers alone, and the demonstrations have pictures of "
+            f"{', '.join(map(repr, demos.cameras))}; take it from the list, or ingest without cameras"
+        )
     names = [channel.name for channel in demos.spec.observation]
     for pattern in params.prior.unseen:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -122,6 +134,27 @@ def of_data(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[Vq
             worlds.baseline("noop", demos)
     except WorldError as error:
         yield ConfigError(f"{task}.gate.baselines: {error}")
+
+
+def _unheld(task: str, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
+    """Yield an error for every parameter that keeps a task without a world from being judged on held-out episodes."""
+    if "measured" in params.gate.offline_baselines and max(offline.measured(demos.spec)) < 0:
+        yield ConfigError(
+            f"{task}.gate.offline_baselines: measured: no action is absolute and has the name of an observed channel; "
+            "take it from the list"
+        )
+    try:
+        cut = held_out.learned(demos, params.demos.learned())
+    except ValidationError:  # of_data says so
+        return
+    held, chunk = np.concatenate([cut.episodes, cut.sessions]), params.tokenizer.chunk
+    short = held[demos.lengths[held] <= chunk]
+    if len(short):
+        yield ConfigError(
+            f"{task}.tokenizer.chunk: {chunk} actions and one before them are more than the {demos.lengths[short[0]]} "
+            f"of the held-out episode {short[0]}, so that nothing can be predicted in it; use a shorter chunk, or drop "
+            "the episode"
+        )
 
 
 def _plan(task: str, params: TaskParams) -> Iterator[GateError]:

@@ -76,11 +76,12 @@ def refuse_other_episodes(paths: Paths, learned: Mapping[str, Any], tokenizer: M
 
     A tokenizer that has learned from an episode knows its actions, whatever the prior has seen.
     """
-    for name in ("held_out", "held_out_sessions"):
-        if learned.get(name, 0) != tokenizer.get(name, 0):
+    for name, nothing in (("exclude", []), ("held_out", 0), ("held_out_sessions", 0)):
+        mine, its = learned.get(name, nothing), tokenizer.get(name, nothing)
+        if mine != its:
             raise TrainingError(
-                f"{paths.task}.demos.{name}: is {learned.get(name, 0)}, and {paths.tokenizer} was trained with "
-                f"{tokenizer.get(name, 0)}; train it again: dvc repro tokenizer@{paths.task}"
+                f"{paths.task}.demos.{name}: is {mine}, and {paths.tokenizer} was trained with {its}; train it again: "
+                f"dvc repro tokenizer@{paths.task}"
             )
 
 

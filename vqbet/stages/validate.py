@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
-    demos = store.read(paths.store)
+    demos = store.verify(paths.store)
     report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
     validate.write(report, paths.validation)
     metrics = {

@@ -15,9 +15,9 @@ from vqbet.demos.sources import pictures, video
 STEPS = np.arange(12) / FPS
 
 
-def av1(path: Path) -> video.Film:
+def av1(path: Path) -> video.Footage:
     film(path, made()[0].pictures, codec="libsvtav1")
-    return video.Film(path, f"{path}: episode 0: top", FPS, 0, 12, SIZE)
+    return video.Footage(path, f"{path}: episode 0: top", FPS, 0, 12, SIZE)
 
 
 def test_av1_is_decoded_here_and_to_no_frame_by_opencv(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_scaled_frame_is_the_mean_over_areas(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(16, 236, (3, 20, 30, 1), np.uint8)
     noise = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2), 3, axis=3)
     film(tmp_path / "film.mp4", noise)
-    told = video.Film(tmp_path / "film.mp4", "film", FPS, 0, 3, (80, 120))
+    told = video.Footage(tmp_path / "film.mp4", "film", FPS, 0, 3, (80, 120))
     whole = list(video.frames(told, STEPS[:3]))
     for size in ((40, 60), (33, 47), (80, 120)):
         for small, frame in zip(video.frames(told, STEPS[:3], size), whole, strict=True):
@@ -46,7 +46,7 @@ def test_a_scaled_frame_is_the_mean_over_areas(tmp_path: Path) -> None:
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    told = video.Film(tmp_path / "film.mp4", "film.mp4: episode 0: top", FPS, 0, 12, SIZE)
+    told = video.Footage(tmp_path / "film.mp4", "film.mp4: episode 0: top", FPS, 0, 12, SIZE)
     with pytest.raises(StoreError, match=r"film.mp4: episode 0: top: .*install vqbet\[video\]"):
         list(video.frames(told, STEPS))
 

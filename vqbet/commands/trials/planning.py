@@ -17,6 +17,7 @@ from vqbet import bundle, registry, signing
 from vqbet.commands import bounds
 from vqbet.commands.trials import plan_table, server_key, sessions
 from vqbet.contract import GateError, RegistryError, Spec
+from vqbet.demos import store
 from vqbet.evaluation.plan import MOST_ATTEMPTS, Plan, Slice, spec_sha256
 from vqbet.evaluation.trials.blinding import committed, new_salt
 from vqbet.evaluation.trials.trial_folder import TrialFolder
@@ -196,7 +197,7 @@ def _rules(chosen: TrialsParams) -> dict[str, Any]:
 def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
     """Return the initial conditions, and their pictures by sha256."""
     if params.trials.conditions == "drawn":
-        return _drawn(task, params, watch) if worlds.exists(task) else (_numbered(params), {})
+        return _drawn(root, task, params, watch) if worlds.exists(task, params) else (_numbered(params), {})
     found, pictures = list[Condition](), dict[str, bytes]()
     for one in params.trials.conditions:
         sha256 = ""
@@ -210,12 +211,14 @@ def _conditions(root: Path, task: str, params: TaskParams, watch: Watch) -> tupl
     return found, pictures
 
 
-def _drawn(task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
+def _drawn(root: Path, task: str, params: TaskParams, watch: Watch) -> tuple[list[Condition], dict[str, bytes]]:
     """Return a condition per pair, with its picture: the world of the task as its seed starts it."""
     import numpy as np
     from PIL import Image
 
-    env, found, pictures = worlds.make(task), list[Condition](), dict[str, bytes]()
+    demos = store.read(Paths(root, task).store) if params.evaluate.world is not None else None
+    env = worlds.make(worlds.name(task, asked=False, params=params), demos)
+    found, pictures = list[Condition](), dict[str, bytes]()
     pairs, first = params.trials.looks[-1], params.gate.first_seed
     with watch.bar(f"{task}: initial conditions") as advance:
         for pair in range(pairs):

@@ -11,14 +11,13 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
-from vqbet.contract import Camera, Spec, StoreError
+from vqbet.contract import Spec, StoreError
 from vqbet.demos.importers import fetch
-from vqbet.demos.sources import pictures, zarr_arrays
+from vqbet.demos.sources import zarr_arrays
 from vqbet.demos.sources.packed import Folder
 from vqbet.demos.sources.zarr_arrays import Claim
 
@@ -106,38 +105,6 @@ def read(root: Path, fields: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
         return _read(root, {f"data/{field}": trailing for field, trailing in fields.items()})
     except OSError as error:
         raise StoreError(f"{error.filename or root}: cannot be read: {error.strerror or error}") from error
-
-
-@final
-class Pictures:
-    """Pictures of the array data/<field>, whole numbers 0..255 of any dtype, as `contract.Frames` of a camera.
-
-    A file is decoded where one of its pictures is asked for, and the last one is kept. Raises StoreError as `read`, at
-    once for what metadata and headers show, and naming the step of a value that is not a whole number of 0..255.
-    """
-
-    def __init__(self, root: Path, field: str, camera: Camera) -> None:
-        self._claim = zarr_arrays.claim(Folder(root), f"data/{field}", 2)
-        self._where, self.shape = f"{root}: data/{field}", self._claim.shape
-        if self.shape[1:] != camera.shape:
-            raise StoreError(f"{self._where}: expected pictures of {camera.shape}, got rows of {self.shape[1:]}")
-        _check_chunks(self._claim)
-        self._kept, self._chunk = -1, np.zeros((0, *camera.shape), np.uint8)
-
-    def __getitem__(self, steps: Int[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B height width 3"]:
-        if steps.size and (steps.min() < 0 or steps.max() >= self.shape[0]):
-            raise IndexError(f"expected steps from 0 to {self.shape[0] - 1}, got {steps.min()} to {steps.max()}")
-        found, rows = np.empty((*steps.shape, *self.shape[1:]), np.uint8), self._claim.step_rows
-        for chunk in np.unique(steps // rows).tolist():
-            here = steps // rows == chunk
-            found[here] = self._decoded(chunk, chunk * rows, rows)[steps[here] - chunk * rows]
-        return found
-
-    def _decoded(self, chunk: int, first: int, rows: int) -> UInt8[np.ndarray, "M height width 3"]:
-        if chunk != self._kept:
-            values = zarr_arrays.values(self._claim, first, min(first + rows, self.shape[0]))
-            self._kept, self._chunk = chunk, pictures.whole(values, self._where, first)
-        return self._chunk
 
 
 def _read(root: Path, arrays: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ class Hdf5:
     def __init__(self, path: Path) -> None:
         self.path = path = _file(path)
         notes: list[str] = []
-        with _opened(path) as file:
+        with _opened(path) as file, checked.decoding(str(path)):
             data = _group(file, "data", str(path))
             names = sorted(data, key=checked.natural)
             if not names:
@@ -53,7 +53,8 @@ class Hdf5:
             first: dict[str, Column] = {}
             for name in names:
                 demo = _group(data, name, f"{path}: data")
-                columns, steps = self._look(demo, name)
+                with checked.decoding(f"{path}: {name}"):
+                    columns, steps = self._look(demo, name)
                 if not first:
                     first = columns
                 checked.same_fields(_told(first), _told(columns), f"{path}: {name}", names[0])
@@ -99,12 +100,11 @@ class Hdf5:
 
     def numbers(self, episode: int, name: str) -> Shaped[np.ndarray, "N ..."]:
         """Return a dataset of a demonstration."""
-        with _opened(self.path) as file:
-            where = f"{self.path}: {self.episodes[episode].name}: {name}"
+        where = f"{self.path}: {self.episodes[episode].name}: {name}"
+        with _opened(self.path) as file, checked.decoding(where):
             dataset = self._dataset(file, episode, name)
             checked.room(dataset.shape, dataset.dtype, where)
-            with checked.decoding(where):
-                return np.asarray(dataset[...])
+            return np.asarray(dataset[...])
 
     def frames(
         self, episode: int, name: str, size: Size | None = None
@@ -121,14 +121,12 @@ class Hdf5:
 
     def _pictures(self, episode: int, name: str) -> Iterator[np.ndarray]:
         where = f"{self.path}: {self.episodes[episode].name}: {name}"
-        with _opened(self.path) as file:
+        with _opened(self.path) as file, checked.decoding(where):
             dataset = self._dataset(file, episode, name)
             rows = dataset.chunks[0] if dataset.chunks else 1
             rows *= max(1, BLOCK_BYTES // (rows * math.prod(dataset.shape[1:]) * dataset.dtype.itemsize))
             for start in range(0, dataset.shape[0], rows):
-                with checked.decoding(where):
-                    block = np.asarray(dataset[start : start + rows])
-                yield from pictures.whole(block, where, start)
+                yield from pictures.whole(np.asarray(dataset[start : start + rows]), where, start)
 
 
 def _file(path: Path) -> Path:
@@ -160,7 +158,7 @@ def _member(group: Any, name: str, where: str) -> Any:
         raise StoreError(f"{where}: expected {name!r}, found {', '.join(names[:8]) or 'nothing'}")
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
-        target = f"{getattr(link, 'filename', '')}:{link.path}".lstrip(":")
+        target = f"{getattr(link, 'filename', '')}:{getattr(link, 'path', 'nothing')}".lstrip(":")
         raise StoreError(f"{where}: {name}: is a link to {target}; a file must hold its own data: h5repack it")
     with checked.decoding(f"{where}: {name}"):
         return group[name]
@@ -190,7 +188,7 @@ def _datasets(group: Any, where: str, prefix: str = "", depth: int = 0) -> Itera
 
 
 def _check_storage(dataset: Any, where: str) -> None:
-    """Raise StoreError for bytes that lie elsewhere, are not there, or are packed by a filter that is not known here."""
+    """Raise StoreError for bytes that lie elsewhere, are not there, or are packed by an unknown filter."""
     if dataset.is_virtual or dataset.external:
         raise StoreError(f"{where}: is stored in other files; a file must hold its own data: h5repack it")
     if dataset.size and not dataset.id.get_storage_size():

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked, lerobot_claims, lerobot_meta, parquet, pictures, video
+from vqbet.demos.sources import checked, footer, lerobot_claims, lerobot_meta, parquet, pictures, video
 from vqbet.demos.sources.lerobot_meta import BOOKKEEPING, NUMBERS, Entry, Info
 from vqbet.demos.sources.source import Field, Kind, Size, SourceEpisode
 
@@ -115,10 +115,9 @@ class LeRobot:
             else:
                 self._rows[episodes[0]] = 0
                 steps = self._entries[episodes[0]].steps
-                if file.metadata.num_rows != steps:
-                    raise StoreError(
-                        f"{where}: expected {steps} rows, its length in meta/, got {file.metadata.num_rows}"
-                    )
+                count = sum(group.rows for group in footer.groups(path, f"episode {episodes[0]}"))
+                if count != steps:
+                    raise StoreError(f"{where}: expected {steps} rows, its length in meta/, got {count}")
         if more:
             notes.append(f"columns that meta/info.json does not name are not read: {', '.join(sorted(more))}")
 
@@ -148,8 +147,8 @@ class LeRobot:
         """Return the open file of an episode, its row groups that hold the episode, and the first row among those."""
         file = parquet.opened(self.path, path, f"episode {episode}")
         start, groups, skipped, row = self._rows[episode], [], 0, 0
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
+        for group, one in enumerate(footer.groups(path, f"episode {episode}")):
+            rows = one.rows
             if row + rows <= start:
                 skipped = row + rows
             elif row < start + self._entries[episode].steps:
@@ -188,7 +187,9 @@ class LeRobot:
         checked.plain(self.path, clip.path, f"episode {episode}: {name}")
         time_s = self.time_s(episode)
         assert time_s is not None
-        claim = video.Film(clip.path, where, self._info.fps, clip.first, clip.total, (field.shape[0], field.shape[1]))
+        claim = video.Footage(
+            clip.path, where, self._info.fps, clip.first, clip.total, (field.shape[0], field.shape[1])
+        )
         return video.frames(claim, clip.first / self._info.fps + time_s, size)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked
+from vqbet.demos.sources import checked, footer
 from vqbet.files import reading
 
 if TYPE_CHECKING:
@@ -30,31 +30,17 @@ def opened(root: Path, path: Path, what: str, most: int | None = None) -> Parque
 
     most = most or MAX_GROUP_BYTES
     checked.plain(root, path, what)
-    with path.open("rb") as file:
-        head = file.read(4)
-        file.seek(max(0, path.stat().st_size - 4))
-        tail = file.read(4)
-    if head != b"PAR1" or tail != b"PAR1":
-        began = (
-            "has no footer: its recorder stopped before it closed the file" if head == b"PAR1" else "is no parquet file"
-        )
-        raise StoreError(f"{path}: {what}: {began}; record the episode again, or take the file from a whole copy")
+    for group in footer.groups(path, what):
+        for chunk in group.chunks:
+            size = max(chunk.size, 8 * chunk.values)
+            if size > most:
+                told = f"{'.'.join(chunk.path)}: decodes to {size} bytes, more than {most}"
+                raise StoreError(f"{path}: {what}: {told}")
     try:
-        file = ParquetFile(path)
-        for group in range(file.metadata.num_row_groups):
-            row_group = file.metadata.row_group(group)
-            for place in range(row_group.num_columns):
-                column = row_group.column(place)
-                size = max(column.total_uncompressed_size, 8 * column.num_values)
-                if size > most:
-                    raise StoreError(
-                        f"{path}: {what}: {column.path_in_schema}: decodes to {size} bytes, more than {most}"
-                    )
+        return ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}: {what}: cannot be read: {reading.cut(str(error), 160)}; copy the set again"
-        ) from error
-    return file
+        reason = reading.cut(str(error), 160)
+        raise StoreError(f"{path}: {what}: cannot be read: {reason}; copy the set again") from error
 
 
 def table(file: ParquetFile, path: Path, columns: list[str], groups: list[int] | None, where: str) -> pa.Table:
@@ -152,17 +138,11 @@ def _sizes(lists: pa.Array) -> np.ndarray:
 
 def bounds(files: list[Path], name: str) -> tuple[float, float] | None:
     """Return the least and the largest number of a column by the footers of the files; None where one does not say."""
-    from pyarrow.parquet import read_metadata
-
     low, high = math.inf, -math.inf
     for path in files:
-        footer = read_metadata(path)
-        for group in range(footer.num_row_groups):
-            columns = [footer.row_group(group).column(place) for place in range(footer.num_columns)]
-            mine = [
-                one for one in columns if one.path_in_schema == name or one.path_in_schema.startswith(f"{name}.list.")
-            ]
-            if len(mine) != 1 or not mine[0].statistics or not mine[0].statistics.has_min_max:
+        for group in footer.groups(path, name):
+            mine = [one for one in group.chunks if one.path[0] == name]
+            if len(mine) != 1 or mine[0].low is None or mine[0].high is None:
                 return None
-            low, high = min(low, float(mine[0].statistics.min)), max(high, float(mine[0].statistics.max))
+            low, high = min(low, mine[0].low), max(high, mine[0].high)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vqbet.contract import StoreError
 from vqbet.demos.sources import checked
 from vqbet.demos.sources.source import Source
+
+if TYPE_CHECKING:
+    from vqbet.demos.sources.bags import Resampling
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNDERSTOOD = (
@@ -17,17 +21,18 @@ UNDERSTOOD = (
 )
 
 
-def opened(path: Path, format: str = "") -> Source:
+def opened(path: Path, format: str = "", resampling: Resampling | None = None) -> Source:
     """Return the source at a path, which was looked at and not loaded.
 
-    format: a name in FORMATS; empty: told from the files. Raises StoreError where there is nothing at `path`, where no
-    format or more than one fits, and where the set contradicts itself.
+    format: a name in FORMATS; empty: told from the files. resampling: of the topics of a bag. Raises StoreError where
+    there is nothing at `path`, where no format or more than one fits, and where the set contradicts itself.
     """
     if format and format not in FORMATS:
         raise StoreError(f"{path}: format: expected {', '.join(FORMATS)}, got {format!r}")
     if not path.exists():
         raise StoreError(f"{path}: there is nothing; expected demonstrations: {UNDERSTOOD}")
-    return FORMATS[format or _format(path)](path)
+    format = format or _format(path)
+    return _bag(path, resampling) if format == "bag" else FORMATS[format](path)
 
 
 def _lerobot(path: Path) -> Source:
@@ -54,11 +59,18 @@ def _npz(path: Path) -> Source:
     return Npz(path)
 
 
+def _bag(path: Path, resampling: Resampling | None = None) -> Source:
+    from vqbet.demos.sources.bags import Bags
+
+    return Bags(path, resampling)
+
+
 FORMATS: Mapping[str, Callable[[Path], Source]] = {
     "lerobot": _lerobot,
     "replay_buffer": _replay_buffer,
     "hdf5": _hdf5,
     "npz": _npz,
+    "bag": _bag,
 }
 
 
@@ -92,6 +104,8 @@ def readings(path: Path) -> dict[str, str]:
     names = [child.name for child in path.iterdir() if child.is_file()]
     if "metadata.yaml" in names or any(name.endswith((".mcap", ".db3")) for name in names):
         found["bag"] = next(name for name in names if name == "metadata.yaml" or name.endswith((".mcap", ".db3")))
+    elif any((child / "metadata.yaml").is_file() for child in _folders(path)):
+        found["bag"] = "*/metadata.yaml"
     for format, endings in (("npz", (".npz",)), ("hdf5", (".hdf5", ".h5"))):
         fitting = sorted(name for name in names if name.endswith(endings))
         if fitting:

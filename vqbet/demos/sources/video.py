@@ -29,7 +29,7 @@ LAG = 0.5  # of a step, between a frame's timestamp and its place
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class Footage:
     """A video file as the set describes it: frame `first` of its `total` frames is the first of the episode.
 
     where: file, episode and field, for messages. size: height and width in px.
@@ -44,7 +44,7 @@ class Film:
 
 
 def frames(
-    film: Film, time_s: Float[np.ndarray, " N"], size: Size | None = None
+    film: Footage, time_s: Float[np.ndarray, " N"], size: Size | None = None
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the RGB frame of each time, which are seconds in the file, scaled to `size` by the mean over areas.
 
@@ -76,7 +76,7 @@ def frames(
     raise StoreError(f"{film.where}: expected {len(time_s)} frames, one for every step, got {step}")
 
 
-def _opened(film: Film) -> InputContainer:
+def _opened(film: Footage) -> InputContainer:
     try:
         import av
     except ImportError as error:
@@ -91,7 +91,7 @@ def _opened(film: Film) -> InputContainer:
     return container
 
 
-def _check(film: Film, container: InputContainer, stream: VideoStream) -> None:
+def _check(film: Footage, container: InputContainer, stream: VideoStream) -> None:
     """Check size and number of frames before a frame is decoded."""
     stream.thread_type = "FRAME"
     stream.codec_context.thread_count = THREADS

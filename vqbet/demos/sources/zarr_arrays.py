@@ -270,14 +270,14 @@ def _unpacked(codec: str, content: bytes, most: int, where: str) -> int:
         if codec == "lz4":
             return int.from_bytes(content[:4], "little")
         if codec == "zstd":
-            return _zstd_size(content)
+            return zstd_size(content)
     try:
         return packed.inflated(content, 31 if codec == "gzip" else 15, most)
     except packed.zlib.error as error:
         raise StoreError(f"{where}: the chunk is damaged: {error}; copy the store again") from error
 
 
-def _zstd_size(content: bytes) -> int:
+def zstd_size(content: bytes) -> int:
     """Return the content size that a Zstandard frame states (RFC 8878, 3.1.1.1)."""
     if content[:4] != b"\x28\xb5\x2f\xfd":
         raise ValueError("it does not begin as a Zstandard frame")

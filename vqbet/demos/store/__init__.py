@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,28 @@ from vqbet.files import atomic, canonical
 from vqbet.files.manifest import Fingerprint
 
 
-def write(path: Path, demos: Demonstrations) -> str:
+def write(
+    path: Path,
+    demos: Demonstrations,
+    *,
+    accept: Callable[[Demonstrations], None] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> str:
     """Write `demos` to `path`, replacing any store there, and return its digest.
 
     Equal demonstrations give equal bytes. The old store remains until the last moment, even if the process is killed or
     the disk is full; its pictures may be among those that are written. Pictures are read and written chunk by chunk.
-    Raises StoreError where `demos` is malformed or the store cannot be written.
+    accept: called with what was written, before it replaces the old store; an error that it raises leaves that alone.
+    progress(done, total) counts pictures. Raises StoreError where `demos` is malformed or the store cannot be written.
     """
     schema.refuse_spec(demos.spec, str(path))
     schema.refuse_malformed(demos, str(path))
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path / manifest.NAME)):
         raise StoreError(f"{path}: is not a store of ours and will not be replaced; move it away first")
     with atomic.replacing(path, StoreError) as staging:
-        listing = _write_files(staging, demos)
+        listing = _write_files(staging, demos, progress)
+        if accept is not None:
+            accept(read(staging))
     return listing.digest
 
 
@@ -71,8 +80,8 @@ def read(path: Path, *, cache_bytes: int = CACHE_BYTES) -> Demonstrations:
     return replace(demos, digest=listing.digest)
 
 
-def verify(path: Path) -> str:
-    """Return the digest of the store at `path` after comparing every byte, of pictures as well, with its manifest.
+def verify(path: Path) -> Demonstrations:
+    """Return `read` after comparing every byte, of pictures as well, with the manifest.
 
     Raises StoreError like `read`, naming the first file that differs.
     """
@@ -80,7 +89,7 @@ def verify(path: Path) -> str:
     for frames in demos.cameras.values():
         if isinstance(frames, StoredFrames):
             frames.verify()
-    return demos.digest
+    return demos
 
 
 def digest(path: Path) -> str:
@@ -95,11 +104,15 @@ def recorded(path: Path) -> bool:
     return f"{schema.INTERVENTION}/zarr.json" in manifest.read(atomic.settled(path)).files
 
 
-def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
+def _write_files(staging: Path, demos: Demonstrations, progress: Callable[[int, int], None]) -> Manifest:
     """Write pictures, arrays over steps, columns, `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
-    for camera in demos.spec.cameras:
-        entries |= _write_pictures(staging, camera, demos.cameras[camera.name])
+    steps = len(demos.action)
+    for number, camera in enumerate(demos.spec.cameras):
+        before, total = number * steps, len(demos.spec.cameras) * steps
+        for key, entry, done in _pictures_written(staging, camera, demos.cameras[camera.name]):
+            entries[key] = entry
+            progress(before + done, total)
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
             atomic.create(staging / key, content)
@@ -114,16 +127,16 @@ def _write_files(staging: Path, demos: Demonstrations) -> Manifest:
     return listing
 
 
-def _write_pictures(staging: Path, camera: Camera, frames: Frames) -> dict[str, Fingerprint]:
-    """Write the files of one camera and return their fingerprints, by their path in the store."""
+def _pictures_written(staging: Path, camera: Camera, frames: Frames) -> Iterator[tuple[str, Fingerprint, int]]:
+    """Write the files of one camera; yield of each its path in the store, its fingerprint, and the pictures so far."""
     layout, name = Shards.of(camera, frames.shape[0]), f"{schema.CAMERAS}/{camera.name}"
-    entries = {}
     for shard in range(len(layout)):
         key = f"{name}/{layout.key(shard)}"
-        entries[key] = _pour(staging / key, shards.encoded(frames, layout, shard, f"camera {camera.name!r}"))
+        entry = _pour(staging / key, shards.encoded(frames, layout, shard, f"camera {camera.name!r}"))
+        yield key, entry, round((shard + 1) / len(layout) * frames.shape[0])
     document = canonical.document(layout.describe()).encode()
     atomic.create(staging / f"{name}/zarr.json", document)
-    return entries | {f"{name}/zarr.json": Fingerprint.of(document)}
+    yield f"{name}/zarr.json", Fingerprint.of(document), frames.shape[0]
 
 
 def _pour(path: Path, parts: Iterator[bytes]) -> Fingerprint:

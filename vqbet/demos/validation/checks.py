@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations
-from vqbet.demos.validation import plausible, tables
+from vqbet.demos.validation import picture_checks, plausible, tables
 from vqbet.demos.validation.findings import Finding, Severity, in_episodes, in_steps
 from vqbet.demos.validation.measured import Bounds, Measured
 from vqbet.demos.validation.sessions import sessions
@@ -208,6 +208,14 @@ CHECKS: tuple[Callable[[Measured], Iterator[Finding]], ...] = (
     plausible.seams,
     plausible.faint,
     sessions,
+    picture_checks.blank_pictures,
+    picture_checks.burnt_pictures,
+    picture_checks.frozen_pictures,
+    picture_checks.repeated_pictures,
+    picture_checks.copied_pictures,
+    picture_checks.swapped_cameras,
+    picture_checks.swapped_colours,
+    picture_checks.late_pictures,
 )
 
 RULES = tuple(check.__name__ for check in CHECKS if check is not finite)  # checks that can be waived

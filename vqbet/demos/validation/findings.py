@@ -34,6 +34,14 @@ REMEDY: Mapping[str, str] = {
     "seams": "cut the episode in two where it jumps",
     "faint": "check that the channel was connected and recorded",
     "sessions": "hold a whole session out to see what it costs (demos.held_out_sessions), or record more of each",
+    "blank_pictures": "look at the episode: a camera that was covered or unplugged; drop the episode",
+    "burnt_pictures": "drop the episode, or fix the exposure of the camera and record it again",
+    "frozen_pictures": "drop the episode, or find why the camera or its driver stopped",
+    "repeated_pictures": "nothing, if the camera is slower than the control; else look for dropped frames",
+    "copied_pictures": "look for a file of pictures that was assigned to two episodes",
+    "swapped_cameras": "exchange the two cameras of the episode where it is imported",
+    "swapped_colours": "exchange red and blue of the episode where it is imported",
+    "late_pictures": "shift or cut the episode's pictures where it is imported, or drop it",
     "expectation": "look at the rows of that table",
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vqbet.contract import Channel, Demonstrations
-from vqbet.demos.validation import ends, likeness, motion, tables
+from vqbet.demos.validation import ends, likeness, motion, pictures, tables
 from vqbet.demos.validation.knowledge import Knowledge
 
 
@@ -29,17 +29,22 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Demonstrations of sound structure, their summary tables, agreement of actions and motion, and the bounds."""
+    """Demonstrations of sound structure, their summary tables, agreement of actions and motion, and the bounds.
+
+    pictures: measurements of each camera's pictures, by its name.
+    """
 
     demos: Demonstrations
     episodes: tables.Table
     channels: tables.Table
     bounds: Bounds
     motion: motion.Agreement
+    pictures: Mapping[str, pictures.Seen] = field(default_factory=dict)
 
     @classmethod
     def of(cls, demos: Demonstrations, bounds: Bounds, knowledge: Knowledge) -> Measured:
-        """Return measurements of demonstrations whose structure was checked."""
+        """Return measurements of demonstrations whose structure was checked. Raises ValidationError and StoreError for
+        pictures that cannot be read."""
         agreement = motion.agreement(demos, knowledge.references)
         episodes, like = tables.episodes(demos), likeness.likeness(demos)
         exact = episodes["copy_of"] >= 0
@@ -50,7 +55,7 @@ class Measured:
             "success_unseen": episodes["success"] & ~ends.success_seen(demos, knowledge.goal),
             "done_at_start": ends.done_at_start(demos, knowledge.goal),
         }
-        return cls(demos, {**episodes, **more}, tables.channels(demos), bounds, agreement)
+        return cls(demos, {**episodes, **more}, tables.channels(demos), bounds, agreement, pictures.seen(demos))
 
     def fields(self) -> Iterator[tuple[str, np.ndarray, tuple[Channel, ...]]]:
         yield "observation", self.demos.observation, self.demos.spec.observation

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vqbet.demos.validation.sheets import Sheet
 from vqbet.pages import page
 from vqbet.pages.page import number
 
@@ -19,10 +20,16 @@ SENTENCES = {
 }
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """Return the page of `Report.to_json()`; equal reports give equal text."""
+def render(report: Mapping[str, Any], sheets: Sequence[Sheet] = ()) -> str:
+    """Return the page of `Report.to_json()`; equal reports and sheets give equal text."""
     return page.render(
-        "demos/validation/page.html.j2", report=report, sentence=sentence, histogram=histogram, track=track, rows=rows
+        "demos/validation/page.html.j2",
+        report=report,
+        sheets=sheets,
+        sentence=sentence,
+        histogram=histogram,
+        track=track,
+        rows=rows,
     )
 
 

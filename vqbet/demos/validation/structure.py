@@ -16,7 +16,7 @@ from vqbet.demos.validation.findings import Finding
 
 def structure(demos: Demonstrations) -> list[Finding]:
     """Return one error for each way in which the arrays do not fit together; all other checks require an empty list."""
-    found = [*_spec(demos.spec), *_arrays(demos), *_ends(demos)]
+    found = [*_spec(demos.spec), *_arrays(demos), *_cameras(demos), *_ends(demos)]
     return found or list(_columns(demos))
 
 
@@ -63,6 +63,18 @@ def _arrays(demos: Demonstrations) -> Iterator[Finding]:
         ):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             yield _broken(field, f"has shape {array.shape}; expected ({wanted})")
+
+
+def _cameras(demos: Demonstrations) -> Iterator[Finding]:
+    steps = len(demos.observation) if np.ndim(demos.observation) else 0
+    wanted = {camera.name: (steps, *camera.shape) for camera in demos.spec.cameras}
+    for name, frames in demos.cameras.items():
+        if name not in wanted:
+            yield _broken(f"camera.{name}", "has pictures, but the spec has no such camera")
+        elif tuple(frames.shape) != wanted[name]:
+            yield _broken(f"camera.{name}", f"has pictures of shape {tuple(frames.shape)}; expected {wanted[name]}")
+    for name in wanted.keys() - demos.cameras.keys():
+        yield _broken(f"camera.{name}", "has no pictures, but the spec has it")
 
 
 def _ends(demos: Demonstrations) -> Iterator[Finding]:

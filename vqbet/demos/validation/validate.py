@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from vqbet.contract import ConfigError, Demonstrations, ValidationError
-from vqbet.demos.validation import tables
+from vqbet.demos.validation import sheets, tables
 from vqbet.demos.validation.checks import RATE_TOLERANCE, RULES, contents
 from vqbet.demos.validation.findings import Finding
 from vqbet.demos.validation.knowledge import Knowledge
 from vqbet.demos.validation.measured import Bounds, Measured
+from vqbet.demos.validation.sheets import Sheet
 from vqbet.demos.validation.structure import structure
 from vqbet.files import atomic
 
@@ -38,12 +39,14 @@ class Report:
 
     `tables`: "summary", "episodes", "channels", "histograms"; only "summary" where the structure is broken.
     `gx`: one entry per expectation (table, expectation, arguments, passed, observed), in the suites' order.
+    `sheets`: pictures of episodes, on the page alone; none without cameras.
     """
 
     errors: tuple[Finding, ...]
     advice: tuple[Finding, ...]
     tables: Mapping[str, Any] = field(default_factory=dict)
     gx: tuple[Mapping[str, Any], ...] = ()
+    sheets: tuple[Sheet, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON: equal demonstrations and bounds give equal bytes; non-finite values become null."""
@@ -69,7 +72,8 @@ def validate(
 ) -> Report:
     """Check demonstrations against their spec, the knowledge about their world, and bounds (see `measured.Bounds`).
 
-    Raises ConfigError where `waive` names no check, or has no reason.
+    Raises ConfigError where `waive` names no check, or has no reason, and ValidationError or StoreError for pictures
+    that cannot be read.
     """
     bounds = Bounds(min_steps, max_steps, max_saturated, max_duplicates, min_success, _reasons(waive))
     broken = structure(demos)
@@ -90,6 +94,7 @@ def validate(
             "histograms": tables.histograms(demos),
         },
         gx=tuple(expectations),
+        sheets=sheets.sheets(demos, {finding.episode for finding in found if finding.episode is not None}),
     )
 
 
@@ -123,7 +128,7 @@ def write(report: Report, folder: Path) -> None:
     value = report.to_json()
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     atomic.write(folder / "report.json", text + "\n", ValidationError)
-    atomic.write(folder / "index.html", page.render(value), ValidationError)
+    atomic.write(folder / "index.html", page.render(value, report.sheets), ValidationError)
 
 
 def _summary(demos: Demonstrations, bounds: Bounds) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 
 from vqbet.contract import Demonstrations, StoreError
 from vqbet.demos.importers import replay_buffer
+from vqbet.demos.sources.declared import SourceFrames
+from vqbet.demos.sources.replay_buffer import ReplayBuffer
 from vqbet.tasks.pusht.geometry import GOAL_POSE
 from vqbet.tasks.pusht.spec import CAMERA, CONTROL_HZ, SEEN, SPEC
 
@@ -50,18 +52,16 @@ def load(source: Path) -> Demonstrations:
 
 
 def load_seen(source: Path) -> Demonstrations:
-    """Return the demonstrations at `source`, a folder as in `load`, as a camera sees them.
+    """Return the demonstrations at `source`, as in `load`, as a camera sees them.
 
     observation (N, 2): the finger; camera "image": data/img (N, 96, 96, 3), decoded where it is asked for. Everything
-    else is that of `load`. Raises StoreError likewise, and for a zip, whose pictures cannot be read piece by piece.
+    else is that of `load`. Raises StoreError likewise.
     """
-    if source.is_file():
-        raise StoreError(f"{source}: expected a folder, got a file; unpack it: pictures are read piece by piece")
-    demos, frames = load(source), replay_buffer.Pictures(replay_buffer.find(source), PICTURES, CAMERA)
-    if frames.shape[0] != len(demos.observation):
-        raise StoreError(
-            f"{source}: expected as many pictures as steps, {len(demos.observation)}, got {frames.shape[0]}"
-        )
+    demos = load(source)
+    buffer = ReplayBuffer(source if source.is_file() else replay_buffer.find(source))
+    if PICTURES not in buffer.fields:
+        raise StoreError(f"{source}: has no pictures, data/{PICTURES}; there are: {', '.join(buffer.fields)}")
+    frames = SourceFrames(buffer, PICTURES, CAMERA, range(len(buffer.episodes)))
     return replace(
         demos,
         spec=SEEN,
