@@ -314,7 +314,8 @@ class TestThisProject:
     @pytest.mark.slow
     def test_a_comment_and_a_docstring_run_nothing(self, copy: Path, kept: Path) -> None:
         assert not self.again(copy, kept, "contract/__init__.py", "", "# So it is.\n")
-        assert not self.again(copy, kept, "contract/__init__.py", "Types that all packages share", "Words that all share")
+        words = "contract/__init__.py", "Types that all packages share", "Words that all share"
+        assert not self.again(copy, kept, *words)
         assert not self.again(copy, kept, "stages/gate.py", '"""Stage:', '"""The stage:')
 
     @pytest.mark.slow

@@ -20,11 +20,22 @@ CHUNKS = (4, 16)
 FEW = 3  # action channels up to which the default tokenizer does
 TASKS = re.compile(r"^tasks:[ \t]*\[(?P<names>[^\]]*)\]", re.MULTILINE)
 BLOCK = re.compile(r"^tasks:[^\n\[]*\n(?P<names>(?:[ \t]*- [^\n]*\n)+)", re.MULTILINE)
+BLIND = ("    width: 96", "    head_hidden: 256", "    steps: 3000", "    warmup: 150")  # of a prior
+SEEING = (
+    "    encoder: {<<: *encoder}",
+    "    batch: 64",
+    "    steps: 4000",
+    "    lr: 1.0e-3",
+    "    warmup: 200",
+    "    ema: 0.995",
+    '    supervise: "last"',
+)
 ANCHORS = (
     "demos",
     "validate",
     "tokenizer",
     "prior",
+    "encoder",
     "bundle",
     "evaluate",
     "gate",
@@ -81,10 +92,7 @@ def _recipe(found: Findings) -> list[str]:
         f"    health: {health}",
         "  prior:",
         "    <<: *prior",
-        "    width: 96",
-        "    head_hidden: 256",
-        "    steps: 3000",
-        "    warmup: 150",
+        *(SEEING if found.roles.cameras else BLIND),
         '  bundle: {<<: *bundle, execute: "chunk"}',
         "  evaluate: {<<: *evaluate}",
         "  gate:",
