@@ -311,7 +311,7 @@ def test_many_keys_are_read_in_no_time(tmp_path: Path) -> None:
 )
 def test_views_are_known_names_each_once(tmp_path: Path, views: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        config.task(edited(tmp_path, "views: []", f"views: {views}", "blockpush"), "blockpush")
+        config.task(edited(tmp_path, "{<<: *demos}", f"{{<<: *demos, views: {views}}}", "blockpush"), "blockpush")
 
 
 def test_the_default_of_corrections_is_not_in_a_policys_provenance(tmp_path: Path) -> None:

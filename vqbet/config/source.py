@@ -60,8 +60,8 @@ class SourceParams(Section):
         description="Folder, file or URL of the demonstrations; a relative path begins at the project."
     )
     format: Format = Field(
-        description="`lerobot` (v2.1, v3.0), `replay_buffer` (Diffusion Policy's Zarr v2 or v3, or a zip), `hdf5` "
-        "(robomimic, Isaac Lab), `npz` (a folder of episodes) or `bag` (ROS 2 bags, MCAP)."
+        description="Format: `lerobot` (v2.1, v3.0), `replay_buffer` (Diffusion Policy's Zarr v2 or v3, or a zip), "
+        "`hdf5` (robomimic, Isaac Lab), `npz` (a folder of episodes) or `bag` (ROS 2 bags, MCAP)."
     )
     control_hz: Positive = Field(description="Control steps of one second.")
     actions: Literal["absolute", "relative"] = Field(
