@@ -53,7 +53,7 @@ def outputs(stage: dict) -> list:
 
 def test_a_stage_receives_exactly_its_section() -> None:
     special = {"gate": ["demos", "evaluate", "gate"], "report": []}
-    held = ["demos.held_out", "demos.held_out_sessions"]
+    held = ["demos.exclude", "demos.held_out", "demos.held_out_sessions"]
     special |= {name: ["demos.views", "demos.corrections", *held, name] for name in ("tokenizer", "prior")}
     special |= {"bundle": ["demos.views", "bundle"]}
     for name in runner.ORDER:

@@ -221,7 +221,7 @@ def test_a_trial_needs_a_recording(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("point")
 def test_from_the_command_line_at_a_desk(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "params.yaml").write_text("tasks: []\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     desk = desk_of(server, {"A1": GOOD}, [job("A1", 1)])
     with desk.serving() as url:

@@ -234,7 +234,7 @@ def test_drawn_conditions_are_the_simulations_seeds_with_its_pictures(lab: Lab) 
 
 
 def test_a_task_without_a_world_draws_numbered_scenes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning.worlds, "exists", lambda task: False)
+    monkeypatch.setattr(planning.worlds, "exists", lambda task, params: False)
     lab.edit(trials={"conditions": "drawn"})
     lab.plan()
     assert lab.planned.conditions[11].name == "scene 12"

@@ -18,7 +18,8 @@ from tests.support.graphs import SHAPE
 from tests.support.small import SEEDS, A, D, observations, play
 from tests.support.untrained import H, K, Q, T
 from vqbet.contract import BundleError, WorldError
-from vqbet.policies.actor import Undecided, uniforms
+from vqbet.policies.actor import Undecided
+from vqbet.policies.draws import uniforms
 from vqbet.policies.in_onnx import GraphShape, InOnnx
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -31,7 +31,7 @@ def noisy(name: str) -> Prior:
 
 
 def seen(prior: Prior, observation: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-    return prior._trained_on(observation, goal).detach()
+    return prior._trained_on(observation, {"goal": goal}).detach()
 
 
 @NOISES

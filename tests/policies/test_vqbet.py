@@ -16,7 +16,8 @@ from tests.support.small import GOALS, SEEDS, WANTED, A, D, Fault, observations,
 from tests.support.untrained import SPEC, H, K, Q, T, build
 from vqbet import policies
 from vqbet.contract import BundleError, TrainingError, WorldError
-from vqbet.policies.actor import Actor, uniforms
+from vqbet.policies.actor import Actor
+from vqbet.policies.draws import uniforms
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "policy.json"
 RULES = pytest.mark.parametrize("execute", ["first", "chunk", "average"])

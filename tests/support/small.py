@@ -17,7 +17,8 @@ from vqbet.demos.windows import Windows
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.spaces import Spaces
 from vqbet.policies import POLICIES, Kinds, build
-from vqbet.policies.actor import Actor, uniforms
+from vqbet.policies.actor import Actor
+from vqbet.policies.draws import uniforms
 from vqbet.training.loop import Trained, train
 from vqbet.training.recipe import Recipe
 

@@ -16,7 +16,8 @@ from vqbet.contract import SLACK, Channel, Demonstrations, TrainingError
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.environment import threads
-from vqbet.policies.actor import SIGNALS, Actor, Undecided, uniforms
+from vqbet.policies.actor import SIGNALS, Actor, Undecided
+from vqbet.policies.draws import uniforms
 from vqbet.policies.vqbet import VQBeT
 
 # A policy changes its actions faster than people where one chunk meets the next, since each has codes of its own.

@@ -20,7 +20,7 @@ CHUNKS = (4, 16)
 FEW = 3  # action channels up to which the default tokenizer does
 TASKS = re.compile(r"^tasks:[ \t]*\[(?P<names>[^\]]*)\]", re.MULTILINE)
 BLOCK = re.compile(r"^tasks:[^\n\[]*\n(?P<names>(?:[ \t]*- [^\n]*\n)+)", re.MULTILINE)
-BLIND = ("    width: 96", "    head_hidden: 256", "    steps: 3000", "    warmup: 150")  # of a prior
+BLIND = ("    width: 96", "    batch: 128", "    steps: 2500", "    warmup: 150")  # of a prior
 SEEING = (
     "    encoder: {<<: *encoder}",
     "    batch: 64",
