@@ -47,7 +47,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "show": ("vqbet show blockpush@champion", "vqbet show blockpush/3"),
     "history": ("vqbet history blockpush --at 2026-05-01T14:30",),
     "audit": ("vqbet audit blockpush", "vqbet audit blockpush --repair"),
-    "export": ("vqbet export blockpush@champion --onnx blockpush-onnx",),
+    "export": (
+        "vqbet export blockpush@champion --onnx blockpush-onnx",
+        "vqbet export door --lerobot ~/data/door-lerobot",
+    ),
     "keys make": ("vqbet keys make", "vqbet keys make /secure/judge.pem"),
     "keys show": ("VQBET_KEY=~/.config/vqbet/key.pem vqbet keys show",),
     "keys trust": (

@@ -19,13 +19,24 @@ Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidat
 
 @robot.command()
 def export(
-    policy: Annotated[str, typer.Argument(help="a reference, as of `show`, or the folder of a bundle")],
-    onnx: Annotated[Path, typer.Option(help="folder for the graph and its manifest")],
+    policy: Annotated[
+        str, typer.Argument(help="a reference, as of `show`, or the folder of a bundle; with --lerobot a task")
+    ],
+    onnx: Annotated[Path | None, typer.Option(help="folder for the graph of a policy and its manifest")] = None,
+    lerobot: Annotated[Path | None, typer.Option(help="folder for a task's demonstrations as a LeRobot set")] = None,
+    version: Annotated[str, typer.Option(help="of LeRobot's format: v3.0 or v2.1")] = "v3.0",
 ) -> None:
-    """Export a policy as one ONNX graph, which `vqbet serve` runs without torch, after a comparison with torch."""
-    from vqbet.commands import export as stage
+    """Export a policy as one ONNX graph, compared with torch, or a task's demonstrations as a LeRobot set."""
+    if (onnx is None) == (lerobot is None):
+        raise typer.BadParameter("expected --onnx or --lerobot, got both or neither")
+    if onnx is not None:
+        from vqbet.commands import export as stage
 
-    console.table(stage.run(policy, onnx, console.watch()))
+        console.table(stage.run(policy, onnx, console.watch()))
+    elif lerobot is not None:
+        from vqbet.commands import exported_data
+
+        console.table(exported_data.run(root(), policy, lerobot, version, console.watch()))
 
 
 @robot.command()

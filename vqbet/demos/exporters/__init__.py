@@ -1,0 +1,1 @@
+"""Demonstrations in foreign formats, written."""
