@@ -123,6 +123,17 @@ def ingest(
 
 
 @app.command()
+def look(
+    task: Task,
+    episode: Annotated[int, typer.Option(min=0, help="number of the episode in the store")] = 0,
+) -> None:
+    """Write a page of one episode: cameras, actions beside what was observed, and the codes of its chunks."""
+    from vqbet.commands import look as stage
+
+    console.say(f"open {stage.run(_root(), task, episode, console.watch())}")
+
+
+@app.command()
 def review(
     folder: Annotated[Path, typer.Argument(help="a folder of recordings, as a robot's recorder writes it")],
     accept: Annotated[str, typer.Option(help="numbers of recordings to learn from, such as 3,5 or 3-7")] = "",

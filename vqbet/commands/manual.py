@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
-    "Demonstrations": ("new", "ingest", "review", "drift"),
+    "Demonstrations": ("new", "ingest", "look", "review", "drift"),
     "Parameters": ("params", "check"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
@@ -29,6 +29,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "vqbet ingest pusht ~/downloads/pusht.zip",
         "vqbet ingest blockpush --from recordings",
     ),
+    "look": ("vqbet look door", "vqbet look door --episode 3"),
     "review": ("vqbet review recordings", "vqbet review recordings --accept 3,5 --reject 4 --success 3"),
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
     "params": ("vqbet params", "vqbet params blockpush"),
