@@ -32,7 +32,7 @@ from vqbet.stages import fitting, gate, worlds
 from vqbet.stages.paths import Paths
 
 if TYPE_CHECKING:
-    from vqbet.config import TaskParams
+    from vqbet.config import SourceParams, TaskParams
     from vqbet.tasks import Task
 
 
@@ -60,6 +60,8 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
     except StoreError as error:
         yield error
         demos = None
+    if demos is not None and params.source is not None:
+        yield from _not_as_declared(paths, params.source, demos)
     if not worlds.exists(paths.task, params):
         yield from _without_world(paths.task, params)
         if demos is not None:
@@ -76,6 +78,16 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
             yield error
     if demos is not None:
         yield from of_data(paths.task, params, demos)
+
+
+def _not_as_declared(paths: Paths, source: SourceParams, demos: Demonstrations) -> Iterator[VqbetError]:
+    """Yield an error where the store was made from another declaration than the present one."""
+    differences = source.spec(paths.task).differences(demos.spec)
+    if differences:
+        yield ConfigError(
+            f"{paths.task}.source: says otherwise than {paths.store}: {'; '.join(differences[:3])} (here: params.yaml, "
+            f"there: the store); bring the demonstrations in again: vqbet ingest {paths.task}"
+        )
 
 
 def _without_world(task: str, params: TaskParams) -> Iterator[VqbetError]:
