@@ -18,6 +18,7 @@ FOLDER = "~/data/g1_bottle"
 FEW = {  # so little training that a test can wait for it
     "tokenizer": {"steps": 150, "batch": 256, "health": {"max_mean_error": 2.0, "max_p99_error": 9.0, "min_used": 0.1}},
     "prior": {"steps": 60, "batch": 64, "warmup": 10, "width": 32, "depth": 1},
+    "gate": {"latency_ms": 5000.0},  # tests share the cores
 }
 
 

@@ -55,7 +55,9 @@ def rehearse(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: flo
     expected, _ = _act(session, recorded)
     action, seconds, foreign = _elsewhere(folder, digest, recorded)
     latency_ms = round(1000 * float(np.percentile(seconds, 99)), 3)
-    low, high = (np.array([getattr(channel, end) for channel in session.spec.action]) for end in ("low", "high"))
+    low, high = (
+        np.array([getattr(channel, end) for channel in session.spec.action], np.float32) for end in ("low", "high")
+    )
     problems = (
         f"the process that acts has imported {', '.join(foreign)}, which a robot does not have" if foreign else "",
         _first("is not finite", session, ~np.isfinite(action)),

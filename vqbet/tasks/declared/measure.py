@@ -44,7 +44,7 @@ def score(text: str) -> Rule:
     return Rule(text, found["key"] or "", what, float(found["number"] or 0))
 
 
-class Measure:
+class EpisodeMeasure:
     """Success and score of E episodes, step by step. Success once is success; a score of an info is its largest."""
 
     def __init__(self, success_rule: Rule, score_rule: Rule, episodes: int) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vqbet.contract import Spec, WorldError
 from vqbet.tasks.checks import refuse
 from vqbet.tasks.declared import measure
-from vqbet.tasks.declared.measure import Measure
+from vqbet.tasks.declared.measure import EpisodeMeasure
 
 RENDERED = "render()"  # in the place of a camera's path: the environment's own picture
 TRIED = 5  # steps of the check before a training
@@ -59,7 +59,7 @@ class GymnasiumWorld:
             self.close()
             self._envs = self._made(len(seeds))
         self._steps, self._ended = np.zeros(len(seeds), np.int64), np.zeros(len(seeds), bool)
-        self._measure = Measure(self._success, self._score, len(seeds))
+        self._measure = EpisodeMeasure(self._success, self._score, len(seeds))
         self._seen, _ = self._envs.reset(seed=[int(seed) for seed in seeds])
         return self._observed(np.arange(len(seeds)))
 
