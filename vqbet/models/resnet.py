@@ -20,7 +20,7 @@ EPSILON = 1e-5  # of torchvision's BatchNorm
 WIDTHS = (64, 128, 256, 512)
 
 
-class ResidualBlock(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -51,7 +51,7 @@ class ResNet18(nn.Module):
         for number, (before, after) in enumerate(zip(inputs, WIDTHS, strict=True), 1):
             stride = 1 if number == 1 else 2
             self.add_module(
-                f"layer{number}", nn.Sequential(ResidualBlock(before, after, stride), ResidualBlock(after, after, 1))
+                f"layer{number}", nn.Sequential(BasicBlock(before, after, stride), BasicBlock(after, after, 1))
             )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
