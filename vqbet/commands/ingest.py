@@ -12,7 +12,6 @@ from vqbet.commands import completeness, located, origin
 from vqbet.commands.origin import Origin
 from vqbet.contract import ConfigError, Demonstrations, StoreError
 from vqbet.demos import importers, store
-from vqbet.demos.importers.fetch import fetch
 from vqbet.demos.sources import declared
 from vqbet.demos.sources.declared import Declaration
 from vqbet.demos.validation import validate
@@ -70,7 +69,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
         digest = store.write(
             paths.store,
             demos,
-            accept=lambda written: _refuse_unfit(written, params, source or task),
+            accept=lambda written: refuse_unfit(written, params, source or task),
             progress=lambda done, total: advance(done, total, {}),
         )
     origin.keep(paths, digest, source_of, versioned=bool(source))
@@ -79,7 +78,7 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
     return made
 
 
-def _refuse_unfit(demos: Demonstrations, params: TaskParams, where: str) -> None:
+def refuse_unfit(demos: Demonstrations, params: TaskParams, where: str | Path) -> None:
     """Raise ValidationError where demonstrations are not fit for training."""
     report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
     validate.raise_for_errors(report, where)
@@ -157,21 +156,13 @@ def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonst
             f"{task}: no importer reads its published data; there are importers for "
             f"{_names(lambda each: each.importer)}"
         )
-    archive: list[str] = []
-    with watch.bar(f"fetch {task}") as advance:
-        folder = fetch(
-            source,
-            Paths(root, task).scratch("downloads"),
-            max_bytes=importers.MAX_BYTES,
-            progress=lambda done, total: advance(done, total, {}),
-            hashed=archive.append,
-        )
+    folder, archive = located.fetched(root, task, source, watch)
     try:
         demos = known.importer.read(folder)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be read: {error.strerror}") from error
     found = importers.located(folder)
-    return demos, origin.imported(source, found, known.importer.format, "".join(archive))
+    return demos, origin.imported(source, found, known.importer.format, archive)
 
 
 def _recipe(oracle: Oracle, task: str, params: TaskParams) -> str:

@@ -14,20 +14,30 @@ from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
 
+def fetched(root: Path, task: str, source: str, watch: Watch) -> tuple[Path, str]:
+    """Return where the data of a path or URL lies, and the sha256 of the archive it came in; "" for a path.
+
+    Raises StoreError as `importers.fetch.fetch`.
+    """
+    archive: list[str] = []
+    with watch.bar(f"fetch {task}") as advance:
+        folder = fetch(
+            source,
+            Paths(root, task).scratch("downloads"),
+            max_bytes=importers.MAX_BYTES,
+            progress=lambda done, total: advance(done, total, {}),
+            hashed=archive.append,
+        )
+    return folder, "".join(archive)
+
+
 @contextmanager
 def opened(root: Path, task: str, path: str, format: str, watch: Watch) -> Iterator[Source]:
     """Open the demonstrations at a path, which begins at the project if it is relative, or at a URL.
 
     format: "" where the files shall tell. Raises StoreError.
     """
-    place = path if "://" in path else str(root / Path(path).expanduser())
-    with watch.bar(f"fetch {task}") as advance:
-        folder = fetch(
-            place,
-            Paths(root, task).scratch("downloads"),
-            max_bytes=importers.MAX_BYTES,
-            progress=lambda done, total: advance(done, total, {}),
-        )
+    folder = fetched(root, task, path if "://" in path else str(root / Path(path).expanduser()), watch)[0]
     try:
         yield sources.opened(folder, format)
     except OSError as error:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from vqbet import tasks, versions
 from vqbet.commands import completeness, origin, review
-from vqbet.commands.ingest import Collected
+from vqbet.commands.ingest import Collected, refuse_unfit
 from vqbet.commands.origin import Origin
 from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.demos import store
 from vqbet.demos.importers import recordings as importer
 from vqbet.demos.importers.recordings import Accepted
-from vqbet.demos.validation import validate
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
@@ -44,9 +43,8 @@ def collect(root: Path, task: str, params: TaskParams, folder: Path, watch: Watc
         return Collected(len(present.episode_ends), len(present.action), present.digest, made=False)
     demos = importer.extended(present, new)
     _refuse_other_task(demos, task)
-    report = validate.validate(demos, tasks.of(demos.spec).validation(), **params.validate_.model_dump())
     try:
-        validate.raise_for_errors(report, folder)
+        refuse_unfit(demos, params, folder)
     except ValidationError as error:
         raise ValidationError(f"{error}\n{_numbered(present, new)}") from error
     digest = store.write(paths.store, demos)

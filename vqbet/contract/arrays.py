@@ -72,10 +72,14 @@ def refuse_beyond(name: str, array: Float[np.ndarray, "N C"], channels: Sequence
 
 def channels(name: str, array: Float[np.ndarray, "N C"]) -> tuple[Channel, ...]:
     """Return channels without units, whose limits are the recorded range plus a margin."""
+    return tuple(Channel(f"{name}_{index}", "", *both) for index, both in enumerate(widened(array)))
+
+
+def widened(array: Float[np.ndarray, "N C"]) -> list[tuple[float, float]]:
+    """Return limits of each column: its range and MARGIN of it on either side; of a constant one, 1 or MARGIN of it."""
     low, high = array.min(axis=0).astype(np.float64), array.max(axis=0).astype(np.float64)
     margin = np.where(high > low, MARGIN * (high - low), np.maximum(MARGIN * np.abs(low), 1.0))
-    limits = zip((low - margin).tolist(), (high + margin).tolist(), strict=True)
-    return tuple(Channel(f"{name}_{index}", "", *both) for index, both in enumerate(limits))
+    return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
 
 
 def rate(value: float | None) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from vqbet.contract import Channel, Demonstrations
+from vqbet.demos.validation.sheets import strip
 from vqbet.pages import figures, page
 
 if TYPE_CHECKING:
@@ -43,24 +42,12 @@ def render(
         rate=demos.spec.control_hz,
         source=str(demos.columns["source"][episode]),
         session=str(demos.columns["session"][episode]),
-        strips={name: _strip(frames[steps]) for name, frames in demos.cameras.items()},
+        strips={name: strip(frames[steps], HEIGHT) for name, frames in demos.cameras.items()},
         films=films,
         channels=Markup(_channels(demos, start, end)),
         codes=Markup(_codes(codes, demos.spec.control_hz)) if codes is not None else "",
         marked=demos.intervention is not None and bool(demos.intervention[start:end].any()),
     )
-
-
-def _strip(pictures: UInt8[np.ndarray, "B height width 3"]) -> str:
-    """Return pictures side by side as the address of a JPEG, HEIGHT px high."""
-    from PIL import Image
-
-    height, width = pictures.shape[1:3]
-    size = (max(1, round(width * HEIGHT / height)), HEIGHT)
-    scaled = [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
-    written = io.BytesIO()
-    Image.fromarray(np.concatenate(scaled, axis=1)).save(written, "jpeg", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
 
 
 def _channels(demos: Demonstrations, start: int, end: int) -> str:

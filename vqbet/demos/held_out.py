@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
-from vqbet.contract import Demonstrations, Frames, ValidationError
+from vqbet.contract import Demonstrations, ValidationError
 from vqbet.demos import selection
+from vqbet.demos.picked import Picked
 
 LISTED = 3  # leaked episodes in one sentence
 
@@ -88,23 +89,8 @@ def chosen(demos: Demonstrations, episodes: Int[np.ndarray, " E1"]) -> Demonstra
         columns={name: column[episodes] for name, column in demos.columns.items()},
         state=None if demos.state is None else demos.state[steps],
         intervention=None if demos.intervention is None else demos.intervention[steps],
-        cameras={name: ChosenFrames(frames, steps) for name, frames in demos.cameras.items()},
+        cameras={name: Picked(frames, steps) for name, frames in demos.cameras.items()},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenFrames:
-    """The pictures of some steps of a camera; none is read before it is asked for. A `contract.Frames`."""
-
-    frames: Frames
-    steps: Int[np.ndarray, " M"]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.steps), *self.frames.shape[1:])
-
-    def __getitem__(self, steps: Int[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B height width 3"]:
-        return self.frames[self.steps[steps]]
 
 
 def _newest(demos: Demonstrations, count: int) -> Int[np.ndarray, " E2"]:

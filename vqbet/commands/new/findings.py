@@ -1,4 +1,4 @@
-"""What a source shows about a task: roles of its fields, rate, meaning of actions, limits, and lengths of episodes."""
+"""Findings about a source: roles of its fields, rate, meaning of actions, limits, and lengths of episodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ("absolute", "relative")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a person says about the data; empty or None where the data shall tell. ask: asks the person."""
+    """Answers a person has given about the data; empty or None where the data decides. ask: asks the person."""
 
     path: str
     format: str = ""
@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What was found. observation, action: channels by field. checks: what a person should look at."""
+    """Findings about one source. observation, action: channels by field. checks: sentences for a person to check."""
 
     format: str
     path: Path

@@ -19,6 +19,7 @@ from vqbet.contract import Spec, StoreError
 from vqbet.demos.importers import fetch
 from vqbet.demos.sources import zarr_arrays
 from vqbet.demos.sources.packed import Folder
+from vqbet.demos.sources.replay_buffer import check_ends
 from vqbet.demos.sources.zarr_arrays import Claim
 
 ENDS = "meta/episode_ends"
@@ -157,13 +158,7 @@ def _values(claim: Claim) -> np.ndarray:
 
 
 def _check_ends(root: Path, ends: np.ndarray, steps: int) -> None:
-    starts = np.concatenate([[0], ends[:-1]])
-    wrong = np.flatnonzero(ends <= starts)
-    if len(wrong):
-        episode = wrong[0]
-        raise StoreError(
-            f"{root}: {ENDS}: episode {episode} ends at step {ends[episode]}, but starts at step {starts[episode]}"
-        )
+    check_ends(str(root), ends)
     if ends[-1] != steps:
         raise StoreError(f"{root}: {ENDS}: the last episode ends at step {ends[-1]}, but there are {steps} steps")
 

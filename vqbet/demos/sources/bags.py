@@ -26,7 +26,7 @@ COVERED = 0.5  # least share of a bag's time that a topic must cover to be a fie
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How topics become fields with one row per step.
+    """Rules by which topics become fields with one row per step.
 
     rate_hz: of the steps; 0: the measured rate of the slowest camera or, without cameras, of the slowest topic.
     nearest: topics of which a step takes the nearest message; of all others it takes the last one before it.

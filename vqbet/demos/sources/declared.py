@@ -18,7 +18,7 @@ APART = 0.01  # largest relative difference between the declared rate and the ra
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a task takes from a source. observation, action: fields and their numbers of channels, in the spec's order.
+    """Fields of a source that a task takes. observation, action: fields and their numbers of channels, in spec order.
 
     cameras: the field of each camera of the spec. leave_out: whether an episode that lacks a file is left out.
     """

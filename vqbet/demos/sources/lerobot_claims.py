@@ -1,4 +1,4 @@
-"""What a LeRobot set says of its own numbers, compared with the numbers."""
+"""Statistics in the metadata of a LeRobot set, compared with its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a source mean, as far as the numbers themselves can tell: rate, limits, and kind of actions."""
+"""Rate, limits and kind of actions of demonstrations, told from their numbers alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-MARGIN = 0.1  # of a recorded range, added on either side for limits
+from vqbet.contract import arrays
+
 DIGITS = 4  # of limits
 LEAST_EXPLAINED = 0.1  # share of the next step's change below which a hypothesis explains nothing
 LEAST_APART = 0.05  # difference of the shares below which neither hypothesis is better
@@ -92,15 +93,12 @@ def _explained(change: Float[np.ndarray, " M"], cause: Float[np.ndarray, " M"]) 
 
 
 def limits(values: Float[np.ndarray, "N C"]) -> list[tuple[float, float]]:
-    """Return limits of each column, rounded outwards: its range, widened by MARGIN of it, or by 1 if it is constant."""
-    low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
-    margin = np.where(high > low, MARGIN * (high - low), np.maximum(MARGIN * np.abs(low), 1.0))
-    widened = zip((low - margin).tolist(), (high + margin).tolist(), (high - low + 2 * margin).tolist(), strict=True)
-    return [_outwards(*each) for each in widened]
+    """Return the limits of `contract.arrays.widened`, rounded outwards to DIGITS."""
+    return [_outwards(low, high) for low, high in arrays.widened(values)]
 
 
-def _outwards(low: float, high: float, range_: float) -> tuple[float, float]:
-    step = 10.0 ** (np.floor(np.log10(range_)) - DIGITS + 1)
+def _outwards(low: float, high: float) -> tuple[float, float]:
+    step = 10.0 ** (np.floor(np.log10(high - low)) - DIGITS + 1)
     return float(f"{np.floor(low / step) * step:.10g}"), float(f"{np.ceil(high / step) * step:.10g}")
 
 

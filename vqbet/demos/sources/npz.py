@@ -23,7 +23,7 @@ MAX_LABEL_BYTES = 2**12
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of an array says."""
+    """Header of an array in an .npz file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

@@ -38,7 +38,7 @@ def sheets(demos: Demonstrations, remarkable: Collection[int]) -> tuple[Sheet, .
     for episode in _chosen(len(demos.episode_ends), remarkable):
         start, length = int(demos.episode_starts[episode]), int(demos.lengths[episode])
         steps = np.unique(np.linspace(0, length - 1, SHOWN).round().astype(np.int64))
-        strips = {name: _strip(frames[start + steps]) for name, frames in demos.cameras.items()}
+        strips = {name: strip(frames[start + steps], HEIGHT) for name, frames in demos.cameras.items()}
         found.append(Sheet(episode, tuple(steps.tolist()), strips))
     return tuple(found)
 
@@ -51,12 +51,12 @@ def _chosen(episodes: int, remarkable: Collection[int]) -> list[int]:
     return sorted({*first, *spread.tolist()})
 
 
-def _strip(pictures: UInt8[np.ndarray, "B height width 3"]) -> str:
-    """Return pictures side by side as the address of a JPEG."""
+def strip(pictures: UInt8[np.ndarray, "B height width 3"], px: int) -> str:
+    """Return pictures side by side, `px` high, as the address of a JPEG (`data:`)."""
     from PIL import Image
 
     height, width = pictures.shape[1:3]
-    size = (max(1, round(width * HEIGHT / height)), HEIGHT)
+    size = (max(1, round(width * px / height)), px)
     small = [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX)) for picture in pictures]
     content = io.BytesIO()
     Image.fromarray(np.concatenate(small, axis=1)).save(content, "JPEG", quality=QUALITY)
