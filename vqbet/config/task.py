@@ -185,6 +185,18 @@ class TokenizerParams(Section):
     health: HealthParams = Field(description="Limits beyond which the graph stops after the tokenizer was trained.")
 
 
+class WeightsParams(Section):
+    """A file of weights that an encoder begins with, as `vqbet weights` writes it and prints its sha256."""
+
+    file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="Safetensors file of the network's weights, written by `vqbet weights`; a relative path begins at "
+        "the project."
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="Its sha256; a file with another one is refused, so a policy names the weights that it began with."
+    )
+
+
 class EncoderParams(Section):
     """The encoder of pictures, one for each camera, and its augmentation."""
 
@@ -207,6 +219,9 @@ class EncoderParams(Section):
     )
     keypoints: Annotated[int, Field(ge=1, le=1024)] = Field(
         description="Number of maps whose positions are taken; `average` does not read it."
+    )
+    weights: WeightsParams | None = Field(
+        default=None, description="Weights that the networks of all cameras begin with; none: random ones."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import numpy as np
 import torch
@@ -89,6 +89,11 @@ class Encoder(nn.Module):
         """Return the features of a batch of `Windows`: "camera/<name>" (B, T, height, width, 3), uint8."""
         named = {camera.name: torch.as_tensor(batch[f"camera/{camera.name}"]).to(device) for camera in self.cameras}
         return self(named)
+
+    def begin(self, values: Mapping[str, np.ndarray], *, where: str) -> None:
+        """Load one trunk's tensors into the trunks of all cameras. Raises BundleError naming `where` and the tensor."""
+        for eye in self.eyes:
+            restore(cast(Eye, eye).trunk, values, component=where)
 
     def arguments(self) -> dict[str, Any]:
         """Return the `arguments` of `from_components`; JSON-clean."""
