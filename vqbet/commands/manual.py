@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
-    "All of it, on a schedule": ("flow",),
+    "All of it, on a schedule": ("flow", "team", "worker"),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
