@@ -27,6 +27,7 @@ from vqbet.files import atomic
 
 RUN = "PREFECT__FLOW_RUN_ID"
 BRANCH = "team"
+IN_CLONE = "VQBET_CLONE_OF"  # the branch, for flows; never set by a person
 KEPT = 4  # clones of ended runs that stay
 ID = re.compile(r"[0-9a-f-]{8,40}", re.ASCII)
 ENGINE = ("-m", "prefect.engine")
@@ -39,6 +40,7 @@ def main() -> NoReturn:
         _forget(Path(root))
         branch = os.environ.get("VQBET_BRANCH", BRANCH)
         root = str(prepared(Path(_needed("VQBET_RUNS")), _needed(RUN), repository, branch))
+        os.environ[IN_CLONE] = branch
     if not root:
         raise TeamError("VQBET_ROOT: is not set; start the worker with: vqbet worker")
     os.environ["VQBET_ROOT"] = root
