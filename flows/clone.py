@@ -20,7 +20,7 @@ from vqbet.team.run import IN_CLONE
 COMMITTED = ("data.dvc", "dvc.lock")
 
 
-DELAYS_S = [5, 15, 40]  # between tries: longer in sum than an S3 server needs after a restart
+DELAYS_S: list[float] = [5, 15, 40]  # between tries: longer in sum than an S3 server needs after a restart
 
 
 def begin(task_name: str) -> None:

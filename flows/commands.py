@@ -97,7 +97,7 @@ def deploy(
 
 @app.command()
 def screen(task: Task = "blockpush") -> None:
-    """Show what the task's artefacts say, as at the end of the demo, pulled from DVC's remote where they are not here."""
+    """Show what the task's artefacts say, as at the end of the demo; pull them first where they are not here."""
     from flows import ROOT
     from vqbet import versions
     from vqbet.commands import summary

@@ -33,12 +33,13 @@ def evaluation(task_name: str = "blockpush") -> dict[str, Any]:
     """Evaluate the policy of the team's branch again, and show where its numbers differ from the committed ones."""
     clone.begin(task_name)
     result = again(task_name)
+    said = "the same numbers" if result["same"] else "other numbers than git has"
     create_table_artifact(
         table=[
             {"metric": name, "committed": result["before"].get(name), "now": value}
             for name, value in result["after"].items()
         ],
         key=f"{task_name}-evaluation",
-        description=f"evaluation of {task_name}: {'the same numbers' if result['same'] else 'other numbers than git has'}",
+        description=f"evaluation of {task_name}: {said}",
     )
     return result
