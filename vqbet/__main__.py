@@ -20,6 +20,7 @@ from vqbet.commands.manual import Manual
 from vqbet.commands.project import project as _project
 from vqbet.commands.project import root as _root
 from vqbet.commands.robot_verbs import Reference, robot
+from vqbet.commands.team_verbs import team, working
 from vqbet.commands.trial_verbs import trials
 
 
@@ -53,6 +54,8 @@ app.add_typer(verdict, name="verdict")
 app.add_typer(keys, name="keys")
 app.add_typer(robot)
 app.add_typer(trials, name="trials")
+app.add_typer(team, name="team")
+app.add_typer(working)
 flow = typer.Typer(cls=Flows, no_args_is_help=True, help="Run ingest, pipeline or promotion as a flow, under Prefect.")
 app.add_typer(flow, name="flow")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
@@ -223,6 +226,17 @@ def check(task: Task) -> None:
         console.say(f"{task}: {sentence}" if not found else f"  {sentence}")
     if found:
         raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    source: Annotated[Path, typer.Argument(help="safetensors file of torchvision's resnet18, or a bundle's encoder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file to write")],
+) -> None:
+    """Convert the weights of an image network for prior.encoder.weights, and print the line for params.yaml."""
+    from vqbet.commands import weights as stage
+
+    console.table(stage.run(source, out, _root()))
 
 
 @app.command()

@@ -9,12 +9,12 @@ from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Demonstrations": ("new", "ingest", "look", "review", "drift"),
-    "Parameters": ("params", "check"),
+    "Parameters": ("params", "check", "weights"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
-    "All of it, on a schedule": ("flow",),
+    "All of it, on a schedule": ("flow", "team", "worker"),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
     "params": ("vqbet params", "vqbet params blockpush"),
     "check": ("vqbet check blockpush",),
+    "weights": ("vqbet weights resnet18.safetensors -o weights/resnet18.safetensors",),
     "stage": ("vqbet stage tokenizer blockpush",),
     "retrain": ("vqbet retrain blockpush --times 2",),
     "plan": ("vqbet plan blockpush",),
@@ -91,7 +92,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "flow pipeline": ("vqbet flow pipeline pusht",),
     "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
     "flow resume": ("vqbet flow resume",),
+    "flow deploy": (". team/environment && vqbet flow deploy", "vqbet flow deploy --gpus 8"),
+    "flow screen": ("vqbet flow screen blockpush",),
     "flow ui": ("vqbet flow ui --port 4201",),
+    "team up": ("vqbet team up",),
+    "team status": ("vqbet team status",),
+    "team down": ("vqbet team down",),
+    "worker": ("vqbet worker --pool gpu", "vqbet worker --pool gpu --limit 8"),
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),
     "forget": ("vqbet forget", "vqbet forget --yes-really"),
