@@ -372,6 +372,21 @@ def drift(
 
 
 @app.command()
+def status(
+    task: Annotated[str, typer.Argument(help="a task; none: all that have a champion, a candidate or a verdict")] = "",
+    page: Annotated[bool, typer.Option("--page", help="write a page too, and print its path")] = False,
+) -> None:
+    """Show each task's champion and why, what runs, what waits for whom, what drifted, what robots run, and costs."""
+    from vqbet.commands import status as stage
+
+    root = _root()
+    found = stage.run(root, task)
+    console.table(found.rows())
+    if page:
+        console.say(f"open {stage.write(root, found)}")
+
+
+@app.command()
 def rollout(
     reference: Reference,
     episodes: Annotated[int, typer.Option(min=1, help="how many episodes to play")] = 4,

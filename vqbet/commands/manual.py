@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
-    "All of it, on a schedule": ("flow", "team", "worker"),
+    "All of it, on a schedule": ("flow", "team", "worker", "status"),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
@@ -38,6 +38,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "stage": ("vqbet stage tokenizer blockpush",),
     "retrain": ("vqbet retrain blockpush --times 2",),
     "plan": ("vqbet plan blockpush",),
+    "status": ("vqbet status", "vqbet status blockpush --page"),
     "rollout": ("vqbet rollout blockpush@champion --episodes 2 --out two.webm",),
     "verdict list": ("vqbet verdict list",),
     "verdict replay": ("vqbet verdict replay 3f1cc1",),
