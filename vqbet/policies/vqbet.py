@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
+from vqbet.models.encoders import seen
 from vqbet.models.prior import Prior, invert
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.in_torch import InTensors, decided, in_torch, seen
+from vqbet.policies.in_torch import InTensors, decided, in_torch
 
 
 @final

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, seen
+from vqbet.policies.in_torch import in_torch
 
 Loss = Literal["l2", "l1"]
 

@@ -19,9 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.nets import Block, DecoderShape
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals, seen
+from vqbet.policies.in_torch import in_torch, normals
 
 SIGMA_DATA = 0.5  # assumed standard deviation of actions (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)

@@ -17,11 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import LEAST_TEMPERATURE, Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.nets import Decoder, DecoderShape
 from vqbet.models.prior import pick
 from vqbet.models.quantizers import BINS_ITERATIONS, kmeans, nearest
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import decided, in_torch, seen
+from vqbet.policies.in_torch import decided, in_torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from vqbet.comparison.policies.diffusion_cnn import CNNShape, UNet
 from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals, seen
+from vqbet.policies.in_torch import in_torch, normals
 
 Shape = CNNShape | TransformerShape
 SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": TransformerShape}
