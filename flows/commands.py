@@ -1,4 +1,4 @@
-"""Command line of `vqbet flow demo|ingest|pipeline|promote|resume|ui`, on one embedded server per command."""
+"""Command line of `vqbet flow ...`, on one embedded server per command, or on the team's server."""
 
 from __future__ import annotations
 
@@ -80,6 +80,31 @@ def resume() -> None:
     from flows import resume as resumption
 
     console.table(resumption.resume() or {"suspended promotions": "none of this project"})
+
+
+@app.command()
+def deploy(
+    gpus: Annotated[int, typer.Option(min=1, max=1024, help="GPUs of all workers: runs at once in pool gpu")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1024, help="runs at once in pool cpu, over all workers")] = 2,
+) -> None:
+    """Give the team this commit, its work pools and the deployments of infra/prefect.yaml; say what was done."""
+    from flows import ROOT
+    from flows import deploy as deployment
+
+    for name, said in deployment.deploy(ROOT, gpus=gpus, runs=runs):
+        console.say(f"  {name:<26}  {said}")
+
+
+@app.command()
+def screen(task: Task = "blockpush") -> None:
+    """Show what the task's artefacts say, as at the end of the demo; pull them first where they are not here."""
+    from flows import ROOT
+    from vqbet import versions
+    from vqbet.commands import summary
+    from vqbet.stages import runner
+
+    versions.pull(ROOT, task, runner.ORDER)
+    console.table(summary.rows(ROOT, task, ran=[]))
 
 
 @app.command()

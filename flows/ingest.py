@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from flows import ROOT
+from flows import ROOT, clone
 from vqbet import config
 from vqbet.commands import console
 from vqbet.commands import drift as drifting
@@ -41,8 +41,10 @@ def drift(task_name: str) -> dict[str, Any]:
 @flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json")
 def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
     """Bring in a task's demonstrations, version them and compare them. Existing results are not made again."""
+    clone.begin(task_name)
     collected = collect(task_name, source)
     version = publish()
+    clone.end(task_name, outputs=False)
     create_markdown_artifact(
         markdown=f"{collected['episodes']} episodes, {collected['steps']} steps, "
         f"data version `{collected['digest'][:12]}`, data.dvc `{version['md5'][:12]}`",

@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import ROOT
+from flows import ROOT, clone
 from vqbet import config, versions
 from vqbet.commands import bounds, console, release, waiting
 from vqbet.stages import artifacts, runner, sealing
@@ -69,6 +69,7 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
 def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
     """Run the stages in the order of the graph, register and promote; return the metrics of every stage."""
     config.tasks(ROOT / "params.yaml")  # checked before DVC is called
+    clone.begin(task_name)
     result: dict[str, Any] = {}
     changed = versions.changed(ROOT, [f"{name}@{task_name}" for name in runner.ORDER], first=[f"code@{task_name}"])
     unchanged = True  # so far; DVC is asked again after a stage that ran
@@ -76,6 +77,7 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
         unchanged = unchanged and f"{name}@{task_name}" not in changed
         result[name] = run_stage(task_name, name, unchanged)
         unchanged = unchanged and not result[name]["ran"]
+    clone.end(task_name, outputs=True)
     result["register"] = register(task_name)
     if allow_promotion:
         result["promote"] = promote(task_name)

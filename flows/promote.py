@@ -17,11 +17,11 @@ from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
 
-from flows import ROOT, pipeline
+from flows import ROOT, clone, pipeline
 from vqbet.commands import waiting
 from vqbet.contract import PipelineError, RegistryError
 
-PROJECT = "vqbet.project"  # label of a suspended run: the folder of its project, since projects may share a server
+PROJECT = "vqbet.project"  # label of a suspended run: its project, since projects may share a server
 
 
 @flow(name="promote", flow_run_name="promote {task_name}", persist_result=True, result_serializer="json")
@@ -30,6 +30,7 @@ def promote(task_name: str = "blockpush", candidate: int = 0, why: str = "the ga
 
     Without a deployment a run cannot be suspended: RegistryError with what is waited for.
     """
+    clone.begin(task_name)
     if awaited := waiting.missing(ROOT, task_name, candidate):
         _wait(task_name, awaited)
     result = pipeline.promote(task_name, candidate, why)
@@ -51,7 +52,7 @@ def _suspend(message: str) -> NoReturn:
     The same transition as `prefect.flow_runs.suspend_flow_run`, which has no message and suspends only once.
     """
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(flow_run.id, {PROJECT: str(ROOT)})
+        client.update_flow_run_labels(flow_run.id, {PROJECT: clone.project()})
         answer: OrchestrationResult[None] = client.set_flow_run_state(flow_run.id, Suspended(message=message))
     if answer.state is None or not answer.state.is_paused():
         raise PipelineError(f"{message}; Prefect did not suspend the run: {answer.details}")

@@ -22,7 +22,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import FlowPauseTimeout, NotPausedError
 from prefect.flow_runs import resume_flow_run
 
-from flows import ROOT
+from flows import ROOT, clone
 from flows.promote import PROJECT, promote
 from vqbet.commands import waiting
 from vqbet.contract import VqbetError
@@ -34,7 +34,7 @@ PAGE = 100  # runs per request
 def resume() -> dict[str, str]:
     """Resume this project's suspended promotions whose wait is over; return a row about each."""
     with get_client(sync_client=True) as client:
-        runs = [run for run in _suspended(client) if run.labels.get(PROJECT) == str(ROOT)]
+        runs = [run for run in _suspended(client) if run.labels.get(PROJECT) == clone.project()]
     return {f"{run.name} {str(run.id)[:8]}": resumed(run) for run in runs}
 
 
@@ -54,6 +54,7 @@ def resumed(run: FlowRun) -> str:
     given = inspect.signature(promote.fn).bind(**run.parameters)
     given.apply_defaults()
     task_name, candidate = given.arguments["task_name"], given.arguments["candidate"]
+    clone.begin(task_name)
     try:
         awaited = waiting.missing(ROOT, task_name, candidate)
     except VqbetError as error:

@@ -20,6 +20,7 @@ from vqbet.commands.manual import Manual
 from vqbet.commands.project import project as _project
 from vqbet.commands.project import root as _root
 from vqbet.commands.robot_verbs import Reference, robot
+from vqbet.commands.team_verbs import team, working
 from vqbet.commands.trial_verbs import trials
 
 
@@ -53,6 +54,8 @@ app.add_typer(verdict, name="verdict")
 app.add_typer(keys, name="keys")
 app.add_typer(robot)
 app.add_typer(trials, name="trials")
+app.add_typer(team, name="team")
+app.add_typer(working)
 flow = typer.Typer(cls=Flows, no_args_is_help=True, help="Run ingest, pipeline or promotion as a flow, under Prefect.")
 app.add_typer(flow, name="flow")
 Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]

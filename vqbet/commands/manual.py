@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
-    "All of it, on a schedule": ("flow",),
+    "All of it, on a schedule": ("flow", "team", "worker"),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
@@ -92,7 +92,13 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "flow pipeline": ("vqbet flow pipeline pusht",),
     "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
     "flow resume": ("vqbet flow resume",),
+    "flow deploy": (". team/environment && vqbet flow deploy", "vqbet flow deploy --gpus 8"),
+    "flow screen": ("vqbet flow screen blockpush",),
     "flow ui": ("vqbet flow ui --port 4201",),
+    "team up": ("vqbet team up",),
+    "team status": ("vqbet team status",),
+    "team down": ("vqbet team down",),
+    "worker": ("vqbet worker --pool gpu", "vqbet worker --pool gpu --limit 8"),
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),
     "forget": ("vqbet forget", "vqbet forget --yes-really"),

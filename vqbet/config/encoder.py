@@ -25,7 +25,7 @@ class EncoderParams(Section):
     """The encoder of pictures, one for each camera, and its augmentation."""
 
     kind: Literal["conv", "resnet18"] = Field(
-        description="Network of each camera: `conv` (four convolutions, 0.14 M weights, trains on a laptop) or "
+        description="Network of each camera: `conv` (four convolutions, 0.04 M weights, trains on a laptop) or "
         "`resnet18` (with GroupNorm, 11 M weights)."
     )
     features: Annotated[int, Field(ge=1, le=4096)] = Field(

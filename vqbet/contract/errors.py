@@ -11,6 +11,7 @@ VqbetError
 |-- GateError         records, plan and verdict do not belong together
 |-- RegistryError     the model registry cannot be reached, or refuses
 |-- StorageError      the S3 bucket cannot be reached, refuses, or does not hold what it should
+|-- TeamError         a part of the team (database, server, worker) cannot be started, reached, or joined
 |-- SupplyError       a lock, or a list about locked distributions, is missing or broken
 `-- PipelineError     DVC or Prefect could not do what was requested
 """
@@ -60,6 +61,10 @@ class RegistryError(VqbetError):
 
 class StorageError(VqbetError):
     """Raised where the S3 bucket cannot be reached, refuses, or does not hold what it should."""
+
+
+class TeamError(VqbetError):
+    """Raised where a part of the team (database, server, worker) cannot be started, reached, or joined."""
 
 
 class SupplyError(VqbetError):

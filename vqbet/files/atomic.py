@@ -42,12 +42,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, content: bytes | str, refuse: type[Exception]) -> None:
-    """Write a file and its parent folders. Raises `refuse` on failure; the old file is then unchanged."""
+def write(path: Path, content: bytes | str, refuse: type[Exception], *, private: bool = False) -> None:
+    """Write a file and its parent folders. Raises `refuse` on failure; the old file is then unchanged.
+
+    private: mode 0600, from the first byte on.
+    """
     staging = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fill(staging, content, "wb")
+        _fill(staging, content, "wb", 0o600 if private else 0o666)
         os.replace(staging, path)
     except OSError as error:
         raise refuse(_sentence(path, error)) from error
@@ -99,8 +102,8 @@ def settled(target: Path) -> Path:
     return old if os.path.isdir(old) and not os.path.lexists(target) else target
 
 
-def _fill(path: Path, content: bytes | str, mode: str) -> None:
-    with open(path, mode) as file:
+def _fill(path: Path, content: bytes | str, mode: str, permissions: int = 0o666) -> None:
+    with open(path, mode, opener=lambda name, flags: os.open(name, flags, permissions)) as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())

@@ -6,5 +6,6 @@ VQBET_STORAGE is not set, nothing is stored and no request is made. boto3 is imp
 
 from vqbet.storage.bucket import Bucket, configured
 from vqbet.storage.locks import create, versions
+from vqbet.storage.provision import provision
 
-__all__ = ["Bucket", "configured", "create", "versions"]
+__all__ = ["Bucket", "configured", "create", "provision", "versions"]

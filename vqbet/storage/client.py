@@ -51,8 +51,11 @@ def parse(address: str) -> tuple[str, str]:
     return match["bucket"], f"{prefix}/" if prefix else ""
 
 
-def client(where: str) -> Any:
-    """Return a new client, which is thread-safe. Raises StorageError if boto3 cannot create one."""
+def client(where: str, *, endpoint_url: str = "", key: str = "", secret: str = "", region: str = "") -> Any:
+    """Return a new client, which is thread-safe. Raises StorageError if boto3 cannot create one.
+
+    endpoint_url, key, secret, region: by default those of boto3's own variables.
+    """
     import boto3.session
     from botocore.config import Config
 
@@ -65,7 +68,8 @@ def client(where: str) -> Any:
     )
     try:
         with refused(where, "be opened"):
-            return boto3.session.Session().client("s3", config=settings)
+            session = boto3.session.Session(key or None, secret or None, region_name=region or None)
+            return session.client("s3", config=settings, endpoint_url=endpoint_url or None)
     except ValueError as error:  # botocore cannot parse an endpoint or a setting
         raise StorageError(f"{where}: cannot be opened: {_clean(str(error))}; correct the AWS_ variables") from error
 

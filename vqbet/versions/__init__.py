@@ -6,6 +6,7 @@ DVC runs as a child of this interpreter in its own process group, so that nothin
 from vqbet.versions import tags
 from vqbet.versions.cached import cached_folders
 from vqbet.versions.data import DataVersion, add, data_version, push, read, stores
+from vqbet.versions.exchange import advance, commit, give, pull, shown
 from vqbet.versions.git import as_committed, committed, dirty, git_commit, tracked
 from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
@@ -17,19 +18,24 @@ __all__ = [
     "DataVersion",
     "Killed",
     "add",
+    "advance",
     "as_committed",
     "audit",
     "cached_folders",
     "changed",
+    "commit",
     "committed",
     "data_version",
     "dirty",
     "dvc",
     "git_commit",
+    "give",
+    "pull",
     "push",
     "read",
     "repro",
     "restore",
+    "shown",
     "stores",
     "tags",
     "tracked",

@@ -1,0 +1,61 @@
+"""What a run in a clone of its own brings in before its work, and gives to its team afterwards.
+
+A run is in a clone where `vqbet.team.run` has made one. A flow from the command line works in the project's own folder,
+where nothing is pulled or committed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import deployment, flow_run
+
+from flows import ROOT
+from vqbet import versions
+from vqbet.stages import runner
+from vqbet.team.run import IN_CLONE
+
+COMMITTED = ("data.dvc", "dvc.lock")
+
+
+DELAYS_S: list[float] = [5, 15, 40]  # between tries: longer in sum than an S3 server needs after a restart
+
+
+def begin(task_name: str) -> None:
+    """In a clone, bring data and outputs of the task here."""
+    if os.environ.get(IN_CLONE):
+        fetch(task_name)
+
+
+def end(task_name: str, *, outputs: bool) -> None:
+    """In a clone, push what was made and commit data.dvc and dvc.lock. outputs: of stages, beside the data."""
+    if branch := os.environ.get(IN_CLONE):
+        give(task_name, branch, outputs)
+
+
+def project() -> str:
+    """Return what all runs of this project have in common: the repository that they are clones of, or the folder."""
+    return os.environ["VQBET_REPOSITORY"] if os.environ.get(IN_CLONE) else str(ROOT)
+
+
+@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S)
+def fetch(task_name: str) -> str:
+    """Pull data and outputs of the task, as far as the remote has them; return the commit that the run works at."""
+    versions.pull(ROOT, task_name, runner.ORDER)
+    return versions.git_commit(ROOT)
+
+
+@task(task_run_name="push {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S)
+def give(task_name: str, branch: str, outputs: bool) -> str:
+    """Push what was made, then commit data.dvc and dvc.lock to the team's branch; return a sentence."""
+    versions.give(ROOT, task_name, runner.ORDER if outputs else ())
+    said = versions.commit(ROOT, branch, _message(task_name), COMMITTED)
+    create_markdown_artifact(markdown=said, key=f"{task_name}-commit", description=f"what git says of {task_name}")
+    return said
+
+
+def _message(task_name: str) -> str:
+    named = deployment.name or "a flow"
+    return f"{task_name}: {flow_run.flow_name}/{named}\n\nRun {flow_run.name}, {flow_run.id}"
