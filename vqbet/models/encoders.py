@@ -24,6 +24,7 @@ from vqbet.models.resnet import GROUP, ResNet18
 Kind = Literal["conv", "resnet18"]
 Pool = Literal["spatial_softmax", "average"]
 TOGETHER = 2  # pictures that are encoded in one call: torch has no fast convolution for one
+GOAL = "goal/"  # beginning of the names of a batch's pictures of goals
 LEAST_PX = 32  # of a picture's sides after the crop: ResNet-18 halves them five times
 
 
@@ -96,12 +97,15 @@ class Encoder(nn.Module):
         """
         return torch.cat([eye(pictures[camera.name]) for camera, eye in zip(self.cameras, self.eyes, strict=True)], -1)
 
-    def of(self, batch: Mapping[str, Any], device: torch.device) -> Float[Tensor, "B T F"]:
+    def of(self, batch: Mapping[str, Any], device: torch.device, whose: str = "") -> Float[Tensor, "B T F"]:
         """Return the features of a batch of `Windows`: "camera/<name>" (B, T, height, width, 3), uint8.
+
+        whose: beginning of the names, GOAL for the pictures of goals.
 
         Where the encoder is frozen, the entry may be its features, float32 (B, T, F of the camera), instead.
         """
-        named = {camera.name: torch.as_tensor(batch[f"camera/{camera.name}"]).to(device) for camera in self.cameras}
+        names = [camera.name for camera in self.cameras]
+        named = {name: torch.as_tensor(batch[f"{whose}camera/{name}"]).to(device) for name in names}
         if self.shape.frozen and all(each.is_floating_point() for each in named.values()):
             return torch.cat(list(named.values()), -1)
         return self(named)

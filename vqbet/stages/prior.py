@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, tasks
-from vqbet.contract import ConfigError, Demonstrations, Frames, TrainingError
+from vqbet.contract import GOAL_PICTURES, ConfigError, Demonstrations, Frames, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import goals, held_out, store
 from vqbet.demos.goals import GoalWindows
@@ -151,6 +151,7 @@ def build(
         chosen.into(Objective),
         goal=spaces.goal,
         encoder=encoder,
+        pictured=GOAL_PICTURES in goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(

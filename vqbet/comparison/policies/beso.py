@@ -133,7 +133,7 @@ class Beso(nn.Module):
             rho=sampling.rho,
         )
         self.channels = spaces.channels
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         self.network = ScoreNetwork(spaces.inputs, shape, maskable=sampling.goal_dropout > 0)
         self.window, self.chunk, self.goal_steps, self.tags = shape.window, shape.chunk, shape.goal_steps, 0
         self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last step adds none

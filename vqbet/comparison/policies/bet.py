@@ -64,7 +64,7 @@ class BeT(nn.Module):
         self.window = shape.window if acting_window is None else acting_window
         self.chunk, self.goal_steps = shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 1, 1
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         observed, acted, wanted = spaces.inputs
         self.decoder = Decoder(observed, shape, goal_inputs=wanted)
         size = shape.chunk * acted
