@@ -159,7 +159,7 @@ def review(
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="validate, tokenizer, prior, bundle, evaluate, gate or report")],
+    name: Annotated[str, typer.Argument(help="validate, tokenizer, features, prior, bundle, evaluate, gate or report")],
     task: Annotated[str, typer.Argument(help="a section of params.yaml; or <stage>@<task> as one word")] = "",
     training: Annotated[int, typer.Option(min=0, max=1000, hidden=True)] = 0,
 ) -> None:

@@ -92,7 +92,7 @@ def sampled(planner: VQBeT, windows: Windows | GoalWindows) -> Tensors:
     for first in range(0, len(chosen), BATCH):
         batch = windows.gather(chosen[first : first + BATCH])
         try:
-            plan = watched.plan(watched.observed(batch), batch.get("goal"), uniform[first : first + BATCH])
+            plan = watched.plan(watched.observed(batch), watched.asked(batch), uniform[first : first + BATCH])
         except Undecided as error:
             raise TrainingError(
                 "policy: its logits for the demonstrations it was trained on are not finite; train it again, with a "

@@ -84,8 +84,8 @@ class Seats:
     def __init__(self, served: Served, count: int) -> None:
         self.served, self.count = served, count
         actor = self._actor = served.actor
-        actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
         self._observed, self._wanted = limits_of(actor.spec, actor.goal)
+        actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
         self._free = list(range(count))[::-1]
         self._seeds = np.zeros(count, np.int64)
         self._goals = np.zeros((count, len(actor.goal)), np.float32)
