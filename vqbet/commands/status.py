@@ -21,7 +21,6 @@ from vqbet.registry import Attempt, Attempts, Canaries, LedgerEntry, Version
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
-WORLD = "robot:"  # before a robot's name in the plans of trials
 RUNS = 12  # flow runs that are shown
 PREFECT_S = 3.0  # for the server to answer
 T = TypeVar("T")
@@ -164,8 +163,7 @@ def _robots(canaries: Canaries | None, attempts: Sequence[Attempt]) -> list[Robo
     ]
     for one in attempts:
         if one.on_robot and one.outcome:
-            name = str(one.content["judged"]["world"]).removeprefix(WORLD)
-            proofs.append(Robot(name, one.candidate, one.when, f"trials: {one.outcome}"))
+            proofs.append(Robot(str(one.content["machine"]), one.candidate, one.when, f"trials: {one.outcome}"))
     newest = {proof.name: proof for proof in sorted(proofs, key=lambda proof: proof.when)}
     return [newest[name] for name in sorted(newest)]
 
