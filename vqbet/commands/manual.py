@@ -97,6 +97,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "team up": ("vqbet team up",),
     "team status": ("vqbet team status",),
     "team down": ("vqbet team down",),
+    "team init": (
+        "vqbet team init --registry https://mlflow.lab --data s3://lab-data/dvc --ledger postgresql://ann@db.lab/ledger",
+    ),
     "worker": ("vqbet worker --pool gpu", "vqbet worker --pool gpu --limit 8"),
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),

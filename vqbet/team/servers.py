@@ -62,15 +62,24 @@ def down(place: Place, say: Callable[[str], None]) -> int:
     """End every process of the team, workers first, and return their number. What was stored stays."""
     if not place.made():
         return 0
-    ended = 0
+    settings, remaining, ended = choices.read(place.settings), dict(PARTS), 0
     with place.held():
-        for part in reversed(list(PARTS.values())):
-            folder = place.part(part.name)
-            if found := len(processes.left(folder)):
-                ended += found
-                processes.end(folder, part.launch(place, choices.read(place.settings)).ending)
-                say(f"{part.name}: ended")
+        while remaining:  # what needs others ends before them
+            needed = {name for part in remaining.values() for name in part.needs}
+            last = [part for part in remaining.values() if part.name not in needed]
+            with ThreadPoolExecutor(len(last)) as pool:
+                ended += sum(pool.map(lambda part: _ended(place, settings, part, say), last))
+            for part in last:
+                del remaining[part.name]
     return ended
+
+
+def _ended(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> int:
+    folder = place.part(part.name)
+    if found := len(processes.left(folder)):
+        processes.end(folder, part.launch(place, settings).ending)
+        say(f"{part.name}: ended")
+    return found
 
 
 def _started(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> None:
