@@ -229,6 +229,17 @@ def check(task: Task) -> None:
 
 
 @app.command()
+def weights(
+    source: Annotated[Path, typer.Argument(help="safetensors file of torchvision's resnet18, or a bundle's encoder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file to write")],
+) -> None:
+    """Convert the weights of an image network for prior.encoder.weights, and print the line for params.yaml."""
+    from vqbet.commands import weights as stage
+
+    console.table(stage.run(source, out, _root()))
+
+
+@app.command()
 def register(task: Task) -> None:
     """Register the task's tokenizer and policy, with their verdict, as its candidate."""
     from vqbet.commands import release

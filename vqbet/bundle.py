@@ -33,6 +33,7 @@ MAX_COMPONENT_BYTES = 1 << 32
 DTYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool"}
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,200}", re.ASCII)
+METADATA = "__metadata__"  # words of whoever wrote a safetensors file
 KEYS = {"schema", "kind", "arguments", "spec", "provenance", "components", "digest"}
 MEND = "get the bundle again (dvc pull, or from the registry), or build it again (dvc repro)"
 
@@ -118,6 +119,25 @@ def expect(bundle: Bundle, spec: Spec) -> None:
             f"{bundle.folder}: is a bundle for another spec: {'; '.join(found)} (here: what is wanted, there: the "
             f"bundle); use a bundle of task {spec.task!r}"
         )
+
+
+def read_tensors(path: Path, mend: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the sha256 of a safetensors file that is no part of a bundle, and its tensors by name.
+
+    mend: advice at the end of a message. Raises BundleError where it is missing, too large or of another format.
+    """
+    data = reading.content(path, BundleError, most=MAX_COMPONENT_BYTES, mend=mend, links=True)
+    return Fingerprint.of(data).sha256, _parsed(f"{path}", data, mend, told=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
+    """Write a safetensors file for `read_tensors` and return its sha256; the same tensors give the same bytes.
+
+    Raises BundleError for names, dtypes or values that it cannot hold, and for errors of the disk.
+    """
+    data = _serialise(f"{path}", "weights", tensors)
+    atomic.write(path, data, BundleError)
+    return Fingerprint.of(data).sha256
 
 
 def _digest(folder: Path, content: Mapping[str, Any]) -> str:
@@ -238,20 +258,23 @@ def _contents(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
 
 
 def _component(folder: Path, name: str, entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return _parsed(f"{folder}: component {name!r}", _contents(folder, name, entry), MEND)
+
+
+def _parsed(where: str, data: bytes, mend: str, *, told: bool = False) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file. told: whether it may have METADATA; a bundle's never has."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as parse
 
-    where = f"{folder}: component {name!r}"
-    data = _contents(folder, name, entry)
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise BundleError(f"{where}: header of {length} bytes, expected at most {MAX_HEADER_BYTES}; {MEND}")
+        raise BundleError(f"{where}: header of {length} bytes, expected at most {MAX_HEADER_BYTES}; {mend}")
     try:
         header = json.loads(data[8 : 8 + length])
         for key, tensor in header.items():
-            if not TENSOR.fullmatch(key) or tensor["dtype"] not in DTYPES:
-                raise BundleError(f"{where}: tensor {key!r}: name or dtype is not one that a bundle holds; {MEND}")
+            if not (told and key == METADATA) and (not TENSOR.fullmatch(key) or tensor["dtype"] not in DTYPES):
+                raise BundleError(f"{where}: tensor {key!r}: name or dtype is not one that a bundle holds; {mend}")
         tensors = parse(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise BundleError(f"{where}: is not a safetensors file that this code reads: {error}; {MEND}") from error
+        raise BundleError(f"{where}: is not a safetensors file that this code reads: {error}; {mend}") from error
     return {key: tensors[key] for key in sorted(tensors)}

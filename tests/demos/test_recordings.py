@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.support.pictures import pictured
 from tests.support.recording import handshake, numbers, record
 from tests.support.synthetic import synthetic, synthetic_spec
-from vqbet.contract import Demonstrations, StoreError
+from vqbet.contract import Demonstrations, ServingError, Spec, StoreError
 from vqbet.demos import store
 from vqbet.demos.importers import recordings as importer
 from vqbet.demos.importers.recordings import Accepted
@@ -117,6 +118,78 @@ def test_another_spec_is_refused(tmp_path: Path) -> None:
         importer.extended(present, [accepted(tmp_path)])
 
 
-def test_recordings_do_not_follow_demonstrations_with_pictures(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"recordings: expected pictures of top, .* but recordings hold none"):
-        importer.extended(pictured(2), [accepted(tmp_path)])
+def seeing(folder: Path, *, spec: Spec, steps: int = 6, number: int = 1, **pictures: np.ndarray) -> Accepted:
+    """Record an episode with pictures by camera, and one of a camera that no policy sees."""
+    recorder, made = Recorder(folder, handshake(spec)), numbers(number, steps, spec)
+    recorder.start(seed=0)
+    for step in range(steps):
+        shown = {f"camera/{name}": each[step] for name, each in pictures.items()}
+        shown["camera/scene"] = np.full((8, 8, 3), step, np.uint8)
+        sent = made["action"][step] if step else None  # nothing at first
+        recorder.step(
+            observation={"state": made["observation"][step], **shown}, asked=sent, sent=sent, time_s=step / 10
+        )
+    recorder.finish(success=True)
+    return Accepted(recordings.read(folder, number), success=True)
+
+
+def test_pictures_follow_those_of_the_present_demonstrations(tmp_path: Path) -> None:
+    """From the recorder's files to the store's shards, and further on into one more version."""
+    present = pictured(2)
+    (camera,) = present.spec.cameras
+    shown = np.random.default_rng(0).integers(0, 256, (12, *camera.shape), np.uint8)
+    one = seeing(tmp_path / "recordings", spec=present.spec, top=shown[:6])
+    two = seeing(tmp_path / "recordings", spec=present.spec, number=2, top=shown[6:])
+    before = len(present.action)
+    store.write(tmp_path / "demo.zarr", importer.extended(present, [one]))
+    store.write(tmp_path / "demo.zarr", importer.extended(store.read(tmp_path / "demo.zarr"), [two]))
+    found = store.verify(tmp_path / "demo.zarr")
+    assert set(found.cameras) == {"top"}, "a camera of nobody's spec is left out"
+    frames = found.cameras["top"]
+    assert frames.shape == (before + 10, *camera.shape)
+    np.testing.assert_array_equal(frames[np.arange(before)], present.cameras["top"][np.arange(before)])
+    kept = np.concatenate([shown[1:6], shown[7:]])  # from the first action that was sent
+    np.testing.assert_array_equal(frames[np.arange(before, before + 10)], kept)
+    joined = importer.extended(present, [one]).cameras["top"]
+    np.testing.assert_array_equal(joined[np.array([[before, 0], [1, before + 4]])][0, 0], shown[1])
+    for step in (-1, before + 5):
+        with pytest.raises(IndexError, match="expected steps from 0 to"):
+            joined[np.array([0, step])]
+
+
+def test_a_recording_without_a_camera_or_of_another_size_is_refused(tmp_path: Path) -> None:
+    present = pictured(2)
+    (camera,) = present.spec.cameras
+    blind = replace(present.spec, cameras=())
+    with pytest.raises(StoreError, match=r"recording 1: is of another spec .* camera 'top': .* here, none there"):
+        importer.extended(present, [seeing(tmp_path / "blind", spec=blind)])
+    one = seeing(tmp_path / "seen", spec=present.spec, top=np.zeros((6, *camera.shape), np.uint8))
+    files = {name: entry for name, entry in one.recording.files.items() if name != "camera/top.npy"}
+    lost = Accepted(replace(one.recording, files=files), success=True)
+    with pytest.raises(ServingError, match=r"camera/top\.npy: is not part of this recording, whose cameras are scene"):
+        importer.extended(present, [lost])
+    path = one.recording.folder / "camera" / "top.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ServingError, match=r"camera/top\.npy: .*damaged: its sha256 is not the one in manifest"):
+        importer.extended(present, [one])
+
+
+def test_a_recorder_takes_no_step_without_the_policys_cameras(tmp_path: Path) -> None:
+    spec = pictured(2).spec
+    recorder = Recorder(tmp_path, handshake(spec))
+    recorder.start(seed=0)
+    state = np.zeros(len(spec.observation))
+    recorder.step(observation={"state": state}, asked=None, sent=None, time_s=0.0)
+    assert "step 0 cannot be recorded: camera/top: expected uint8 of shape" in recorder.failed
+
+
+def test_an_episode_needs_room_for_a_minute_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = pictured(2).spec
+    (camera,) = spec.cameras
+    needs = 2**26 + round(camera.height * camera.width * 3 * spec.control_hz * 60)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needs - 1))
+    with pytest.raises(ServingError, match=f"{needs - 1} bytes are free, an episode needs {needs}"):
+        Recorder(tmp_path, handshake(spec)).start(seed=0)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic import synthetic_spec
-from vqbet.contract import ServingError, VqbetError
+from vqbet.contract import Camera, ServingError, VqbetError
 from vqbet.serving import requests, wire
 from vqbet.serving.handshake import KEY, Handshake
 from vqbet.serving.requests import Answer, Dialect, Request
@@ -26,7 +26,8 @@ FRAMES = {
 }
 STATE = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.5])
 SEES = Handshake("d" * 64, "arm@champion", synthetic_spec(D=8, A=8), window=2, chunk=3, execute="first")
-LOOKS = replace(SEES, cameras={"wrist": (4, 6, 3)})
+LOOKS = replace(SEES, spec=replace(SEES.spec, cameras=(Camera("wrist", 4, 6),)))
+TWO, PICTURES = np.array([STATE, STATE]), np.zeros((2, 4, 6, 3), np.uint8)
 ANSWER = Answer(np.ones((3, 8), np.float32), step=4, seed=7, codes=(1, 2), signals={"entropy": 0.5}, digest="d" * 64)
 
 
@@ -84,7 +85,7 @@ def test_our_own_reset_is_no_foreign_dialect() -> None:
 
 
 def test_all_of_our_keys() -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
+    picture = np.zeros((2, 4, 6, 3), np.uint8)
     message = {
         "state": np.zeros((2, 8), np.float32),
         "camera/wrist": picture,
@@ -121,6 +122,18 @@ def test_all_of_our_keys() -> None:
         ({"state": STATE, "camera/wrist": np.zeros((6, 4, 3), np.uint8)}, r"got uint8 of shape \(6, 4, 3\)"),
         ({"state": STATE, "camera/wrist": b"jpeg"}, "camera/wrist: expected uint8 .* got bytes"),
         ({"state": STATE, "camera/chest": np.zeros((4, 6, 3), np.uint8)}, "no such camera; it sees wrist"),
+        ({"state": STATE, "camera/wrist": np.zeros((3, 4, 6), np.uint8)}, "its channels come first; move them last"),
+        ({"state": STATE}, r"camera/wrist: expected uint8 of shape \(4, 6, 3\), RGB, got none; send one of every"),
+        ({"state": STATE, "camera/wrist": PICTURES[0], "pictures": [0]}, "pictures: belongs to the last T steps"),
+        ({"state": TWO, "camera/wrist": PICTURES[0]}, r"expected uint8 of shape \(2, 4, 6, 3\)"),
+        ({"state": TWO, "camera/wrist": PICTURES[:1]}, r"expected uint8 of shape \(2, 4, 6, 3\)"),
+        ({"state": TWO, "camera/wrist": PICTURES, "pictures": [0, 2]}, "expected 2 whole numbers from -2 to 1"),
+        ({"state": TWO, "camera/wrist": PICTURES, "pictures": [0, -3]}, "expected 2 whole numbers from -2 to 1"),
+        ({"state": TWO, "camera/wrist": PICTURES, "pictures": [0]}, "expected 2 whole numbers"),
+        ({"state": TWO, "camera/wrist": PICTURES, "pictures": [0, True]}, "expected 2 whole numbers"),
+        ({"state": TWO, "camera/wrist": PICTURES, "pictures": STATE}, "expected 2 whole numbers"),
+        ({"state": TWO, "camera/wrist": 1, "pictures": [-1, -1]}, "camera/wrist: expected uint8 .* got int"),
+        ({"state": TWO, "pictures": [-1, 0]}, "expected 2 whole numbers from -2 to -1"),
         ({"state": STATE, "endpoint": "stop"}, "endpoint: expected infer or reset, got 'stop'"),
         ({"state": STATE, "endpoint": np.zeros(3)}, "endpoint: expected"),
         ({"state": STATE, "session_id": 7}, "session_id: expected text"),

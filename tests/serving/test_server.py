@@ -25,7 +25,7 @@ from tests.support import small, untrained, waiting
 from tests.support.serving import DIGEST, Running, running, served
 from tests.support.small import A, D
 from tests.support.untrained import H
-from vqbet.contract import ServingError
+from vqbet.contract import Camera, ServingError
 from vqbet.policies.actor import Actor
 from vqbet.serving import wire
 from vqbet.serving.admission import frame_limit
@@ -560,9 +560,14 @@ def test_the_cap_of_a_frame_comes_from_the_handshake() -> None:
 
     policy: Served = served(untrained.build())
     assert frame_limit(policy.handshake) == 1 << 20
-    looking = replace(policy.handshake, cameras={"wrist": (480, 640, 3), "top": (1080, 1920, 3)})
-    assert frame_limit(looking) == 8 * 3 * D + 480 * 640 * 3 + 1080 * 1920 * 3 + (1 << 16)
-    assert frame_limit(replace(policy.handshake, cameras={"top": (10_000, 10_000, 3)})) == 64 << 20
+    spec, cameras = policy.handshake.spec, (Camera("wrist", 480, 640), Camera("top", 1080, 1920))
+    looking = replace(policy.handshake, spec=replace(spec, cameras=cameras))
+    assert frame_limit(looking) == 3 * (8 * D + 480 * 640 * 3 + 1080 * 1920 * 3) + (1 << 16)
+    assert looking.metadata()[KEY]["frame_bytes"] == frame_limit(looking)
+    assert "frame_bytes" not in policy.handshake.metadata()[KEY]
+    huge = replace(policy.handshake, spec=replace(spec, cameras=(Camera("top", 10_000, 10_000),)))
+    with pytest.raises(ServingError, match=r"cameras top 10000 x 10000: .* has 9000\d+ bytes, at most 67108864"):
+        frame_limit(huge)
     with pytest.raises(ServingError, match="larger frames than this server reads"):
         Server(policy, ServerOptions()).switch(Served(policy.actor, looking))
 

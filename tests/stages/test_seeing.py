@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +71,15 @@ def test_cameras_and_encoder_come_together(
     with pytest.raises(ConfigError, match=message):
         prior.run(paths, params, Watch())
     assert [str(error) for error in preflight.wrong(paths, params) if "encoder" in str(error)]
+
+
+def test_weights_that_are_not_there_are_said_before_anything_is_trained(tmp_path: Path, demos: Demonstrations) -> None:
+    paths, shipped = Paths(tmp_path, TASK), config.task(PARAMS, TASK).prior.encoder
+    absent = {"file": "weights/r18.safetensors", "sha256": "0" * 64}
+    params = shrunk(TASK, prior={"encoder": {**shipped.model_dump(), "weights": absent}})
+    store.write(paths.store, demos)
+    wanted = r"pusht_image\.prior\.encoder\.weights\.file: .*/weights/r18\.safetensors: is missing; copy the file there"
+    assert [error for error in preflight.wrong(paths, params) if re.match(wanted, str(error))]
+    tokenizer.run(paths, params, Watch())
+    with pytest.raises(ConfigError, match=wanted):
+        prior.run(paths, params, Watch())

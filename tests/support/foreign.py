@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+KEPT = Path(__file__).resolve().parents[2] / ".vqbet" / "foreign"
 
-def install(folder: Path, what: str, *packages: Sequence[str], timeout_s: float) -> None:
+
+def install(folder: Path, what: str, *packages: Sequence[str], timeout_s: float, layered: bool = False) -> None:
     """Make folder/env with the packages, one call of uv for each list of its words.
 
+    layered: whether the environment sees this one's packages behind its own, so that only what is missing is installed.
     Skips the test where no package index can be reached; in CI that is a failure.
     """
     venv.create(folder / "env", with_pip=False)
+    if layered:
+        (site,) = (folder / "env" / "lib").glob("python*/site-packages")
+        (site / "beside.pth").write_text(sysconfig.get_path("purelib"))
     into = ["--python", str(folder / "env" / "bin" / "python")]
     for words in packages:
         command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *into, *words]
@@ -27,3 +38,20 @@ def install(folder: Path, what: str, *packages: Sequence[str], timeout_s: float)
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{what} cannot be installed: {last}")
             pytest.skip(f"{what} cannot be installed here, no package index answers: {last}")
+
+
+def kept(what: str, *packages: Sequence[str], timeout_s: float, layered: bool = False) -> Path:
+    """Return the interpreter of an environment with the packages, which later runs find again.
+
+    It is made again where another list of packages, or another interpreter, is asked for.
+    """
+    asked = [sys.version, sysconfig.get_path("purelib"), layered, [list(words) for words in packages]]
+    folder = KEPT / f"{what}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            install(folder, what, *packages, timeout_s=timeout_s, layered=layered)
+            (folder / "whole").touch()
+    return folder / "env" / "bin" / "python"

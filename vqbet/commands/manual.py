@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Demonstrations": ("new", "ingest", "look", "review", "drift"),
-    "Parameters": ("params", "check"),
+    "Parameters": ("params", "check", "weights"),
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "drift": ("vqbet drift blockpush", "vqbet drift blockpush --against blockpush/3 --check"),
     "params": ("vqbet params", "vqbet params blockpush"),
     "check": ("vqbet check blockpush",),
+    "weights": ("vqbet weights resnet18.safetensors -o weights/resnet18.safetensors",),
     "stage": ("vqbet stage tokenizer blockpush",),
     "retrain": ("vqbet retrain blockpush --times 2",),
     "plan": ("vqbet plan blockpush",),

@@ -14,6 +14,7 @@ from vqbet.contract import Demonstrations, StoreError, ValidationError
 from vqbet.demos import store
 from vqbet.demos.importers import recordings as importer
 from vqbet.demos.importers.recordings import Accepted
+from vqbet.serving import cameras
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
@@ -42,6 +43,10 @@ def collect(root: Path, task: str, params: TaskParams, folder: Path, watch: Watc
             raise StoreError(f"{folder}: no recording is accepted, and {paths.store} holds nothing yet; review them")
         return Collected(len(present.episode_ends), len(present.action), present.digest, made=False)
     demos = importer.extended(present, new)
+    seen = {camera.name for camera in demos.spec.cameras}
+    recorded = {name for each in new for name in cameras.given(dict.fromkeys(each.recording.arrays))}
+    if unused := sorted(recorded - seen):
+        watch.say(f"{folder}: camera {', '.join(unused)}: not among the cameras of {task!r}; its pictures are left out")
     _refuse_other_task(demos, task)
     try:
         refuse_unfit(demos, params, folder)

@@ -119,7 +119,9 @@ def simrobot(
     seed: Annotated[int, typer.Option(min=0, help="the first episode's seed, of world, policy and faults")] = 0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="name=number, repeatable: jitter, latency, drop, noise, beyond, stuck or person"),
+        typer.Option(
+            help="name=number, repeatable: jitter, latency, drop, noise, beyond, stuck, person, black, frozen"
+        ),
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="at the control rate; else as fast as it goes")] = False,
     execute: Annotated[str, typer.Option(help="first, chunk or average; none: the bundle's own rule")] = "",

@@ -105,7 +105,8 @@ def baseline(params: Params, cell: Cell, chosen: Mapping[str, Any], demos: Demon
     """Return an untrained baseline. Raises ConfigError with its path if it cannot be built on these data."""
     goal, steps = (tasks.TASKS[cell.task].goal, params.paper.goal_steps) if cell.goal else ((), 0)
     try:
-        return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed)
+        root = params.project.parent
+        return trainable.baseline(cell.policy, chosen, demos, goal=goal, goal_steps=steps, seed=cell.seed, root=root)
     except TrainingError as error:
         raise ConfigError(f"{params.own}: baselines.{cell.task}.{error}") from error
 
@@ -141,7 +142,7 @@ def _builder(job: Job) -> tuple[Callable[[], Trainable], float]:
 
     def build() -> Trainable:
         frozen = Tokenizer.from_components(packed.arguments, packed.components)
-        return trainable.vqbet(params, demos, frozen, goal)
+        return trainable.vqbet(params, demos, frozen, goal, root=job.params.project.parent)
 
     return build, artifacts.read_number(note)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,16 +17,16 @@ from vqbet.comparison.policies.bet import BeT, BeTShape
 from vqbet.comparison.policies.diffusion import DiffusionPolicy
 from vqbet.comparison.policies.diffusion_cnn import CNNShape
 from vqbet.comparison.policies.diffusion_transformer import TransformerShape
+from vqbet.config import EncoderParams
 from vqbet.contract import Demonstrations
 from vqbet.coordinates import views
 from vqbet.demos import goals
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows, complete_chunks
-from vqbet.models.encoders import EncoderShape
 from vqbet.models.spaces import Spaces
 from vqbet.models.tokenizer import Tokenizer
 from vqbet.policies.actor import Actor, Planner, understood
-from vqbet.stages import bundle, prior
+from vqbet.stages import bundle, eyes, prior
 from vqbet.training.recipe import Recipe, seed_everything
 
 if TYPE_CHECKING:
@@ -54,11 +55,16 @@ class Trainable:
     actor: Callable[[], Actor]
 
 
-def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal: tuple[str, ...]) -> Trainable:
-    """Return VQ-BeT on a trained tokenizer, from the task's sections prior and bundle. Seeds everything."""
+def vqbet(
+    params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal: tuple[str, ...], *, root: Path = prior.HERE
+) -> Trainable:
+    """Return VQ-BeT on a trained tokenizer, from the task's sections prior and bundle. Seeds everything.
+
+    root: the project, at which a relative path of an encoder's weights begins.
+    """
     chosen = params.prior
     seed_everything(chosen.seed)
-    model, windows = prior.build(chosen, tokenizer, demos, goal, wanted=params.demos.views)
+    model, windows = prior.build(chosen, tokenizer, demos, goal, wanted=params.demos.views, root=root)
 
     def recipe(steps: int) -> Recipe:
         return replace(prior.recipe(chosen), steps=steps, warmup=round(chosen.warmup / chosen.steps * steps))
@@ -71,17 +77,28 @@ def vqbet(params: TaskParams, demos: Demonstrations, tokenizer: Tokenizer, goal:
 
 
 def baseline(
-    policy: str, chosen: Chosen, demos: Demonstrations, *, goal: tuple[str, ...], goal_steps: int, seed: int
+    policy: str,
+    chosen: Chosen,
+    demos: Demonstrations,
+    *,
+    goal: tuple[str, ...],
+    goal_steps: int,
+    seed: int,
+    root: Path = prior.HERE,
 ) -> Trainable:
-    """Return the baseline named in MODELS; `chosen`: its section of the parameters. Seeds everything."""
+    """Return the baseline named in MODELS; `chosen`: its section of the parameters. Seeds everything.
+
+    root: as in `vqbet`.
+    """
     kind, model_class, shape_class = MODELS[policy]
     shape = dict(chosen["shape"])
     seed_everything(seed)
     wanted, spec = views.flagged(chosen), demos.spec
     demos = views.seen(demos, wanted, tasks.of(spec))
     noise = {name: chosen[name] for name in ("observation_noise", "goal_noise") if name in chosen}
-    eyes = EncoderShape(**chosen["encoder"]) if "encoder" in chosen else None
-    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], encoder=eyes, **noise)
+    seeing = EncoderParams.model_validate(chosen["encoder"]) if "encoder" in chosen else None
+    encoder = None if seeing is None else eyes.encoder(seeing, spec.cameras, root)
+    spaces = Spaces.fit(demos, goal, unseen=chosen["unseen"], encoder=encoder, **noise)
     model = model_class(spaces, shape_class(**shape, goal_steps=goal_steps), **chosen["options"])
     chunk = shape.get("horizon", shape.get("chunk", 1))
     windows = goals.windows(

@@ -12,7 +12,15 @@ from vqbet.config.document import read
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
 from vqbet.config.source import SourceParams
-from vqbet.config.task import BundleParams, DriftParams, EncoderParams, PriorParams, TaskParams, TokenizerParams
+from vqbet.config.task import (
+    BundleParams,
+    DriftParams,
+    EncoderParams,
+    PriorParams,
+    TaskParams,
+    TokenizerParams,
+    WeightsParams,
+)
 from vqbet.contract import ConfigError
 from vqbet.files import reading
 
@@ -26,6 +34,7 @@ __all__ = [
     "TaskParams",
     "TokenizerParams",
     "TrialsParams",
+    "WeightsParams",
 ]
 RESERVED = ("tasks", "defaults")  # sections that are not tasks
 SHOWN = 10  # most errors reported for one section

@@ -185,11 +185,23 @@ class TokenizerParams(Section):
     health: HealthParams = Field(description="Limits beyond which the graph stops after the tokenizer was trained.")
 
 
+class WeightsParams(Section):
+    """A file of weights that an encoder begins with, as `vqbet weights` writes it and prints its sha256."""
+
+    file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="Safetensors file of the network's weights, written by `vqbet weights`; a relative path begins at "
+        "the project."
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="Its sha256; a file with another one is refused, so a policy names the weights that it began with."
+    )
+
+
 class EncoderParams(Section):
     """The encoder of pictures, one for each camera, and its augmentation."""
 
     kind: Literal["conv", "resnet18"] = Field(
-        description="Network of each camera: `conv` (four convolutions, 0.14 M weights, trains on a laptop) or "
+        description="Network of each camera: `conv` (four convolutions, 0.04 M weights, trains on a laptop) or "
         "`resnet18` (with GroupNorm, 11 M weights)."
     )
     features: Annotated[int, Field(ge=1, le=4096)] = Field(
@@ -207,6 +219,9 @@ class EncoderParams(Section):
     )
     keypoints: Annotated[int, Field(ge=1, le=1024)] = Field(
         description="Number of maps whose positions are taken; `average` does not read it."
+    )
+    weights: WeightsParams | None = Field(
+        default=None, description="Weights that the networks of all cameras begin with; none: random ones."
     )
 
 

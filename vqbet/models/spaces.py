@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqbet.contract import BundleError, Camera, Demonstrations, TrainingError
-from vqbet.models.encoders import Encoder, EncoderShape
+from vqbet.models.encoders import Encoder
 from vqbet.models.nets import restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 
@@ -52,12 +52,12 @@ class Spaces(nn.Module):
         unseen: Sequence[str] = (),
         observation_noise: float = 0.0,
         goal_noise: float = 0.0,
-        encoder: EncoderShape | None = None,
+        encoder: Encoder | None = None,
     ) -> Spaces:
         """Fit to the ranges of the demonstrations.
 
         goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores.
-        encoder: shape of the untrained encoder of their cameras.
+        encoder: of their cameras.
         """
         names = [channel.name for channel in demos.spec.observation]
         places = [names.index(name) for name in goal]
@@ -65,8 +65,9 @@ class Spaces(nn.Module):
         wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
         looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
         acted = Normalizer.fit(demos.action, spec.action)
-        eyes = None if encoder is None else Encoder(spec.cameras, encoder)
-        return cls(looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise, encoder=eyes)
+        return cls(
+            looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise, encoder=encoder
+        )
 
     @property
     def channels(self) -> tuple[int, int, int]:

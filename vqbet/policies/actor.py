@@ -121,7 +121,7 @@ class Actor:
             if has != wants:
                 raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
         self._eyes: SeeingPlanner | None = planner if getattr(planner, "features", 0) else None  # type: ignore[assignment]
-        self._features = self._eyes.features if self._eyes is not None else 0
+        self.features = self._eyes.features if self._eyes is not None else 0  # F
         if (cameras := self._eyes.cameras if self._eyes is not None else ()) != spec.cameras:
             raise BundleError(
                 f"cameras: expected a policy that sees what {spec.task!r} has, {_named(spec.cameras)}, got one that "
@@ -267,7 +267,7 @@ class Actor:
         self._seeds, self._goals = seeds, goals
         self._moved()
         self._steps = np.zeros(episodes, np.int64)  # actions returned so far
-        width = len(self.spec.observation) + self._features
+        width = len(self.spec.observation) + self.features
         self._history = np.zeros((episodes, self.planner.window, width), np.float32)
         kept = chunk if self.execute == "average" else 1
         self._chunks = np.zeros((episodes, kept, chunk, len(self.spec.action)), np.float32)  # newest first
@@ -293,12 +293,12 @@ class Actor:
     def _joined(self, observation: np.ndarray, age: Int[np.ndarray, " B"], cameras: Pictures | None) -> np.ndarray:
         """Return observations with the features of the pictures that a plan will see, and zeros for the others."""
         channels = len(self.spec.observation)
-        if cameras is None and (self._eyes is None or observation.shape[-1] == channels + self._features):
+        if cameras is None and (self._eyes is None or observation.shape[-1] == channels + self.features):
             return observation
         self._refuse_pictures(len(observation), cameras)
         if cameras is None or self._eyes is None or observation.shape != (len(age), channels):
             return observation
-        features = np.zeros((len(age), self._features), np.float32)
+        features = np.zeros((len(age), self.features), np.float32)
         used = -age % self.planner.chunk < self.planner.window  # steps to the next plan
         if used.any():
             features[used] = self._eyes.see({name: each[used] for name, each in cameras.items()})

@@ -16,15 +16,18 @@ from vqbet.files.manifest import SHA256
 from vqbet.serving.handshake import Handshake
 
 MOST_BYTES = 64 << 20  # of any frame
-LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
 
 def frame_limit(handshake: Handshake) -> int:
-    """Return the most bytes of a request: T observations in float64, one picture per camera, and room for the rest."""
-    numbers = 8 * handshake.window * len(handshake.spec.observation)
-    pictures = sum(height * width * depth for height, width, depth in handshake.cameras.values())
-    return min(MOST_BYTES, max(LEAST_BYTES, numbers + pictures + (1 << 16)))
+    """Return the most bytes of a request. Raises ServingError where a policy needs more than any server reads."""
+    if handshake.frame_bytes > MOST_BYTES:
+        sizes = ", ".join(f"{camera.name} {camera.height} x {camera.width}" for camera in handshake.spec.cameras)
+        raise ServingError(
+            f"cameras {sizes}: a request with {handshake.window} pictures of each has {handshake.frame_bytes} bytes, "
+            f"at most {MOST_BYTES} are read; train on smaller pictures"
+        )
+    return handshake.frame_bytes
 
 
 def refuse_unsafe(host: str, token: str, certificate: Path | None, key: Path | None) -> None:

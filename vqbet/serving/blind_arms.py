@@ -187,10 +187,12 @@ def _time_s(seats: Seats) -> float:
     goal = np.array([middle[name] for name in seats.served.handshake.goal], np.float32)
     row = seats.take(0, goal if len(goal) else None)
     observed = np.repeat(np.array([list(middle.values())], np.float32), seats.served.handshake.window, axis=0)
+    black = {camera.name: np.zeros((1, *camera.shape), np.uint8) for camera in spec.cameras}
+    shown = black, (0,) * len(observed)
     taken: list[float] = []
     for step in range(2 * TIMED):
         began = time.perf_counter()
-        seats.act([Ask(row, observed, "robot", step)])
+        seats.act([Ask(row, observed, "robot", step, *shown)])
         taken.append(time.perf_counter() - began)
     seats.release(row)
     return float(np.quantile(taken[TIMED:], SHARE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any, final
 
 import numpy as np
 import websockets
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from websockets.sync.client import ClientConnection
 
-from vqbet.contract import ServingError, Spec
+from vqbet.contract import Pictures, ServingError, Spec
 from vqbet.files import reading
 from vqbet.files.manifest import SHA256
 from vqbet.serving import connection, wire
+from vqbet.serving.cameras import Shown, checked, keyed
 from vqbet.serving.connection import Address, tls_context
 from vqbet.serving.handshake import KEY, Handshake
 
@@ -95,6 +96,7 @@ class RemotePolicy:
         self._handshake: Handshake | None = None
         self._held = False  # a name that the server may not have given back yet
         self._step = -1  # no episode
+        self._sent: list[Shown] = []  # pictures of the T steps of the last plan, which the server has
 
     @property
     def handshake(self) -> Handshake:
@@ -136,7 +138,7 @@ class RemotePolicy:
 
         Raises ServingError for a goal that is not finite or of other channels, an invalid seed, and as `open`.
         """
-        self._step = -1
+        self._step, self._sent = -1, []
         opening = self._opening(seed, goal) | ({"trial": trial} if trial else {})
         answer: Mapping[str, Any] = {}
         if self._connection is not None:
@@ -156,15 +158,33 @@ class RemotePolicy:
             self._asked(opening, "start")
         self._step = 0
 
-    def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
-        """Return the action of this control step, as the bundle's own rule executes it on the server."""
-        reply = self._replied({"state": self._state(observation, 1), "step": self._running()}, "act")
-        return np.array(reply.chunk[0])
+    def act(
+        self,
+        observation: Float[np.ndarray, " D"],
+        cameras: Mapping[str, UInt8[np.ndarray, "height width 3"]] | None = None,
+    ) -> Float[np.ndarray, " A"]:
+        """Return the action of this control step, as the bundle's own rule executes it on the server.
 
-    def plan(self, observed: Float[np.ndarray, "T D"], step: int) -> Reply:
-        """Return a chunk planned at `step` from the last T observations, oldest first; not clamped, not converted."""
+        cameras: one picture of each camera of the spec, RGB.
+        """
+        shown = checked(self.spec.cameras, cameras or {})
+        asked = {"state": self._state(observation, 1), **keyed(shown), "step": self._running()}
+        self._sent = []
+        return np.array(self._replied(asked, "act").chunk[0])
+
+    def plan(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> Reply:
+        """Return a chunk planned at `step` from the last T observations, oldest first; not clamped, not converted.
+
+        cameras: for each of the T steps, one picture of each camera of the spec. Steps with the same object share its
+        pictures, which are sent once in an episode while they are among the last T.
+        """
         self._running()
-        return self._replied({"state": self._state(observed, 2), "step": int(step), "execute": "robot"}, "plan", step)
+        asked = {"state": self._state(observed, 2), "step": int(step), "execute": "robot"}
+        if self.spec.cameras or cameras:
+            asked |= self._unsent(cameras)
+        reply = self._replied(asked, "plan", step)
+        self._sent = list(cameras)
+        return reply
 
     def close(self) -> None:
         """Say good-bye; waits for at most CLOSE_S."""
@@ -227,6 +247,17 @@ class RemotePolicy:
             )
         return value.astype(np.float32)
 
+    def _unsent(self, cameras: Sequence[Shown]) -> dict[str, Any]:
+        """Return the pictures that the server does not have from the request before, and the place of each step's."""
+        if len(cameras) != self.handshake.window:
+            raise ServingError(f"cameras: expected pictures of {self.handshake.window} steps, got {len(cameras)}")
+        had = {id(one): place - len(self._sent) for place, one in enumerate(self._sent)}
+        new = {id(one): one for one in cameras if id(one) not in had}
+        had |= {key: place for place, key in enumerate(new)}
+        each = [checked(self.spec.cameras, one) for one in new.values()]
+        stacked = {camera.name: np.stack([one[camera.name] for one in each]) for camera in self.spec.cameras if each}
+        return {**keyed(stacked), "pictures": [had[id(one)] for one in cameras]}
+
     def _replied(self, asked: Mapping[str, Any], call: str, step: int | None = None) -> Reply:
         answer = self._asked(asked, call)
         try:
@@ -285,8 +316,10 @@ class OneRow:
             raise ServingError(f"a connection has one episode at a time, got {len(seeds)} seeds; play them in turn")
         self._remote.start(int(seeds[0]), None if goals is None else goals[0])
 
-    def act(self, observation: Float[np.ndarray, "1 D"], rows: Int[np.ndarray, " 1"]) -> Float[np.ndarray, "1 A"]:
-        return self._remote.act(observation[0])[None]
+    def act(
+        self, observation: Float[np.ndarray, "1 D"], rows: Int[np.ndarray, " 1"], cameras: Pictures | None = None
+    ) -> Float[np.ndarray, "1 A"]:
+        return self._remote.act(observation[0], {name: each[0] for name, each in (cameras or {}).items()})[None]
 
 
 def _committed(served: Any) -> str:

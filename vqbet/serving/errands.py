@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, final
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vqbet.contract import VqbetError
+from vqbet.serving.cameras import Shown
 from vqbet.serving.client import Reply
 from vqbet.serving.handshake import Handshake
 
@@ -33,7 +34,7 @@ class Remote(Protocol):
 
     def start(self, seed: int, goal: np.ndarray | None = None, *, trial: str = "") -> None: ...
 
-    def plan(self, observed: Float[np.ndarray, "T D"], step: int) -> Reply: ...
+    def plan(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> Reply: ...
 
     def close(self) -> None: ...
 
@@ -53,7 +54,7 @@ class Errand(Protocol):
     busy: bool  # a question is on its way
     trouble: str  # why no question can be asked any more; "" where one can
 
-    def ask(self, observed: Float[np.ndarray, "T D"], step: int) -> None: ...
+    def ask(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> None: ...
 
     def answers(self, wait_s: float = 0.0) -> list[Arrival]:
         """Return the answers that arrived since the last call; waits for the first for at most `wait_s`."""
@@ -72,14 +73,14 @@ class Threaded:
     def __init__(self, policy: Remote, clock: Clock = time.monotonic) -> None:
         self.busy, self.trouble = False, ""
         self._policy, self._clock = policy, clock
-        self._questions: queue.SimpleQueue[tuple[np.ndarray, int, float] | None] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[tuple[np.ndarray, int, Sequence[Shown], float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="vqbet plans", daemon=True)
         self._thread.start()
 
-    def ask(self, observed: Float[np.ndarray, "T D"], step: int) -> None:
+    def ask(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> None:
         self.busy = True
-        self._questions.put((observed, step, self._clock()))
+        self._questions.put((observed, step, cameras, self._clock()))
 
     def answers(self, wait_s: float = 0.0) -> list[Arrival]:
         found: list[Arrival] = []
@@ -100,8 +101,8 @@ class Threaded:
 
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
-            observed, step, asked_s = question
-            answer = answered(self._policy, observed, step)
+            observed, step, cameras, asked_s = question
+            answer = answered(self._policy, observed, step, cameras)
             self._answers.put(replace(answer, taken_s=self._clock() - asked_s))
             if answer.trouble:
                 return
@@ -116,9 +117,9 @@ class Simulated:
         self._policy, self._clock, self._latency_s = policy, clock, latency_s
         self._coming: list[tuple[float, Arrival]] = []
 
-    def ask(self, observed: Float[np.ndarray, "T D"], step: int) -> None:
+    def ask(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> None:
         self.busy, taken_s = True, self._latency_s()
-        answer = replace(answered(self._policy, observed, step), taken_s=taken_s)
+        answer = replace(answered(self._policy, observed, step, cameras), taken_s=taken_s)
         self._coming.append((self._clock() + taken_s, answer))
 
     def answers(self, wait_s: float = 0.0) -> list[Arrival]:
@@ -137,10 +138,11 @@ class Simulated:
         return True
 
 
-def answered(policy: Remote, observed: Float[np.ndarray, "T D"], step: int) -> Arrival:
+def answered(policy: Remote, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown]) -> Arrival:
     """Return the policy's reply, or what went wrong, whatever it was: a thread that dies says nothing."""
     try:
-        return Arrival(policy.plan(observed, step), "", 0.0)
+        reply = policy.plan(observed, step, cameras) if cameras else policy.plan(observed, step)
+        return Arrival(reply, "", 0.0)
     except VqbetError as error:
         return Arrival(None, str(error), 0.0)
     except Exception as error:

@@ -13,6 +13,7 @@ from vqbet.coordinates.action_reference import Counted
 
 PROTOCOL = 1  # raised when an older client could misread a reply
 KEY = "vqbet"  # of the metadata map
+LEAST_BYTES = 1 << 20  # of the cap of a frame: a key too many is then refused by its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Handshake:
     goal: observed channels whose values a robot states when an episode starts. absolute: see `policies.actor.Actor`;
     where set, planned actions are positions, and the robot computes each command from its current observation.
     limits, signals: numbers of the guard by name, one list per limit (`serving.guard`); empty where the bundle has
-    none. cameras: shape (height, width, 3) by name.
+    none.
     """
 
     digest: str
@@ -35,7 +36,12 @@ class Handshake:
     absolute: Counted = ()
     limits: Mapping[str, list[float]] = field(default_factory=dict)
     signals: Mapping[str, list[float]] = field(default_factory=dict)
-    cameras: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return the most bytes of a request: T observations in float64, T pictures per camera, room for the rest."""
+        pictures = sum(camera.height * camera.width * 3 for camera in self.spec.cameras)
+        return max(LEAST_BYTES, self.window * (8 * len(self.spec.observation) + pictures) + (1 << 16))
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata map: our part under KEY, and the keys that other dialects of openpi read."""
@@ -54,7 +60,8 @@ class Handshake:
                 "absolute": [list(each) for each in self.absolute],
                 "limits": dict(self.limits),
                 "signals": dict(self.signals),
-                "cameras": {name: list(shape) for name, shape in self.cameras.items()},
+                "cameras": {camera.name: list(camera.shape) for camera in self.spec.cameras},
+                **({"frame_bytes": self.frame_bytes} if self.spec.cameras else {}),
             },
             "action_horizon": self.chunk,  # vLLM-Omni
             "max_action_horizon": self.chunk,
@@ -90,7 +97,6 @@ class Handshake:
                 absolute=tuple((_text(name), float(reach)) for name, reach in said["absolute"]),
                 limits={_text(name): _numbers(values) for name, values in said["limits"].items()},
                 signals={_text(name): _numbers(values) for name, values in said["signals"].items()},
-                cameras={_text(name): (shape[0], shape[1], shape[2]) for name, shape in said["cameras"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ServingError(f"the server's handshake is not of protocol {PROTOCOL}: {error!r}") from error

@@ -31,13 +31,12 @@ from vqbet.serving.client import Reply
 from vqbet.serving.errands import Clock, Errand, Remote, Threaded
 from vqbet.serving.guard import Decision, Guard, Limits, SignalWatch
 from vqbet.serving.handshake import Handshake
+from vqbet.serving.looks import Glance, Observation, looked, mapping
 from vqbet.serving.recordings import LATENCY
 
 RULES = ("first", "chunk", "average")
 RECENT = 8  # plans whose times are kept; the longest of them decides how early the next one is asked for
 MARGIN = 1.25  # of that time
-
-Observation = Mapping[str, np.ndarray]  # "state" (D,) and cameras by name
 
 
 class Notebook(Protocol):
@@ -130,14 +129,14 @@ class ChunkPlayer:
         self._policy.start(seed, goal, trial=trial)
         if self._policy.handshake != self._served:
             self._fit(self._policy.handshake)  # another champion
-        state = self._state(_mapping(observation))
-        self._seen: deque[np.ndarray] = deque([state] * self._served.window, self._served.window)
+        seen = looked(self._served.spec, mapping(observation))
+        self._seen: deque[Glance] = deque([seen] * self._served.window, self._served.window)
         self._chunks: list[Reply] = []  # of this episode, newest first
         self._present: Reply | None = None  # of the rule "chunk"
         self._step, self._since, self._driven, self._hurried = -1, 0, False, False
         self._latency: dict[str, float] = {}  # of the answers since the last step
         self._errand = self._errand_of(self._policy)
-        self._errand.ask(np.stack(self._seen), 0)
+        self._ask(0)
         self._asked_at = self._seen_step = 0
         self._take(self._policy.timeout_s + 1.0)
         if not self._chunks:
@@ -165,9 +164,10 @@ class ChunkPlayer:
         """
         if self._errand is None:
             raise ServingError("no episode runs; call start(observation, seed=...) first")
-        now, seen = self._clock(), _mapping(observation)
-        state, age_s = self._state(seen), 0.0 if observed_s is None else now - observed_s
-        self._count(now, state, age_s)
+        now, seen = self._clock(), mapping(observation)
+        look, age_s = looked(self._served.spec, seen), 0.0 if observed_s is None else now - observed_s
+        state = look.state
+        self._count(now, look, age_s)
         asked = self._planned(state, drives=intervention is not None)
         if intervention is None:
             decision = self._decided(asked, state, age_s, observed_s)
@@ -228,13 +228,12 @@ class ChunkPlayer:
         self._watch = SignalWatch(handshake.signals)
         self._made_guard = self._own_guard or Guard(Limits.of(handshake))
 
-    def _state(self, seen: Observation) -> Float[np.ndarray, " D"]:
-        state, channels = np.asarray(seen.get("state")), len(self._served.spec.observation)
-        if state.shape != (channels,) or state.dtype.kind not in "fiu":
-            raise ServingError(f"state: expected {channels} real numbers, got {state.dtype} of shape {state.shape}")
-        return state.astype(np.float32)
+    def _ask(self, step: int) -> None:
+        looks = list(self._seen)
+        shown = [look.shown for look in looks] if looks[0].shown else []
+        self._errand_now.ask(np.stack([look.state for look in looks]), step, shown)
 
-    def _count(self, now: float, state: Float[np.ndarray, " D"], age_s: float) -> None:
+    def _count(self, now: float, look: Glance, age_s: float) -> None:
         """Advance to the control step of `now`, and keep its observation and the step that the observation is of.
 
         A missed step, and one whose observation the guard refuses, repeats the observation before it: for one bad
@@ -248,9 +247,9 @@ class ChunkPlayer:
         self._hurried = self._step - due > self._served.chunk
         self._seen.extend([self._seen[-1]] * min(passed - 1, self._served.window))
         limits = self.guard.limits
-        within = (state >= limits.observation_low) & (state <= limits.observation_high)  # False for NaN
+        within = (look.state >= limits.observation_low) & (look.state <= limits.observation_high)  # False for NaN
         good = bool(within.all()) and 0 <= age_s <= limits.max_age_s
-        self._seen.append(state if good else self._seen[-1])
+        self._seen.append(look if good else self._seen[-1])
         self._seen_step = max(0, self._step - round(age_s / self._period_s)) if good else self._seen_step
         if self._step == 0:
             self._seen.extend([self._seen[-1]] * self._served.window)
@@ -265,7 +264,7 @@ class ChunkPlayer:
         self._turn()
         if self._is_time():
             self._asked_at = self._seen_step
-            self._errand_now.ask(np.stack(self._seen), self._seen_step)
+            self._ask(self._seen_step)
             self._take(self._wait_s)
             self._turn()
         action = None if self._hurried else self._by_rule()
@@ -371,10 +370,6 @@ class ChunkPlayer:
         if self._ending is not None and not self._ending.ended(self._policy.timeout_s + 1.0):
             raise ServingError("a plan of the episode before is still on its way, past its deadline; make a new player")
         self._ending = None
-
-
-def _mapping(observation: Observation | np.ndarray) -> Observation:
-    return observation if isinstance(observation, Mapping) else {"state": np.asarray(observation)}
 
 
 def _average(chunks: list[Reply], step: int, length: int) -> Float[np.ndarray, " A"]:

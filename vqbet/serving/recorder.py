@@ -24,7 +24,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from vqbet.contract import ServingError
+from vqbet.contract import ServingError, Spec
 from vqbet.files import atomic, canonical, manifest, reading
 from vqbet.files.manifest import Fingerprint
 from vqbet.serving import recordings, steps
@@ -34,7 +34,8 @@ from vqbet.serving.steps import GrowingArray, Row
 
 MOST_TEXT = 256  # characters, as in the demonstration store
 MOST_WAITING_BYTES = 2**28  # of steps that the disk has not taken yet: 5 s of two cameras of 640 x 480 at 30 Hz
-LEAST_FREE_BYTES = 2**26  # of the disk, for an episode to begin
+LEAST_FREE_BYTES = 2**26  # of the disk, for an episode to begin ...
+LEAST_FREE_S = 60.0  # ... and as much as the pictures of such a time
 
 
 @final
@@ -94,10 +95,8 @@ class Recorder:
         )
         try:
             free = shutil.disk_usage(self.folder).free
-            if free < LEAST_FREE_BYTES:
-                raise ServingError(
-                    f"{self.folder}: {free} bytes are free, an episode needs {LEAST_FREE_BYTES}; free space"
-                )
+            if free < (least := LEAST_FREE_BYTES + _picture_bytes(facts.spec)):
+                raise ServingError(f"{self.folder}: {free} bytes are free, an episode needs {least}; free space")
             self._running = _Running(_claimed(self.folder), facts)
         except OSError as error:
             raise ServingError(_unwritable(self.folder, error)) from error
@@ -116,10 +115,11 @@ class Recorder:
     ) -> None:
         """Record a control step, in a fraction of a millisecond, without waiting for the disk.
 
-        observation: "state" (D,) and "camera/<name>" (height, width, 3) uint8, the same ones at every step of an
-        episode. asked: the policy's action; None where none came in time. sent: the action that moved the robot, also
-        where a person acted; None where nothing was sent. time_s: of any clock, counted from the episode's first step.
-        Copies what it keeps. Whatever cannot be recorded sets `failed`. Raises ServingError only without `start`.
+        observation: "state" (D,) and "camera/<name>" (height, width, 3) uint8, those of the spec and any others, the
+        same ones at every step of an episode. asked: the policy's action; None where none came in time. sent: the
+        action that moved the robot, also where a person acted; None where nothing was sent. time_s: of any clock,
+        counted from the episode's first step. Copies what it keeps. Whatever cannot be recorded sets `failed`. Raises
+        ServingError only without `start`.
         """
         if self._running is None:
             raise ServingError("no episode is being recorded; call start(seed=...) first")
@@ -290,6 +290,12 @@ def _claimed(folder: Path) -> Path:
                 return running
             running.rmdir()  # it was finished since the folder was listed
         number += 1
+
+
+def _picture_bytes(spec: Spec) -> int:
+    """Return the bytes of the pictures of LEAST_FREE_S."""
+    step = sum(camera.height * camera.width * 3 for camera in spec.cameras)
+    return round(step * spec.control_hz * LEAST_FREE_S)
 
 
 def _text(name: str, value: str) -> str:

@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from vqbet.contract import ServingError, Spec
 from vqbet.files import manifest, reading
 from vqbet.files.manifest import Files, Fingerprint
+from vqbet.serving import cameras
 
 MANIFEST, FACTS = "manifest.json", "episode.json"
 FORMAT, VERSION = "vqbet recording", 1
@@ -121,6 +123,23 @@ class Recording:
             raise ServingError(f"{self.folder / file}: damaged: its sha256 is not the one in {MANIFEST}; {MEND}")
         with reading.sentences(f"{self.folder / file}", ServingError, MEND):
             array = np.load(io.BytesIO(content), allow_pickle=False)
+        self._refuse_other(array, name)
+        return array
+
+    def pictures(self, camera: str) -> UInt8[np.ndarray, "N height width 3"]:
+        """Return the pictures of a camera as a read-only view of their file, so that they need no memory.
+
+        Raises ServingError as `array`.
+        """
+        name = f"{cameras.KEY}{camera}"
+        path, entry = self.folder / f"{name}.npy", self.files.get(f"{name}.npy")
+        if entry is None:
+            held = ", ".join(sorted(cameras.given(dict.fromkeys(self.arrays)))) or "none"
+            raise ServingError(f"{path}: is not part of this recording, whose cameras are {held}; reject it")
+        with reading.sentences(str(path), ServingError, MEND):
+            if manifest.sha256(path) != entry.sha256:
+                raise ValueError(f"damaged: its sha256 is not the one in {MANIFEST}")
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         self._refuse_other(array, name)
         return array
 

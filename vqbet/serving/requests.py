@@ -9,25 +9,25 @@ Keys of our own are added to requests, and one map `vqbet` to replies; foreign c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from vqbet.contract import ServingError
 from vqbet.files import reading
-from vqbet.serving import wire
+from vqbet.serving import cameras, wire
+from vqbet.serving.cameras import Shown
 from vqbet.serving.channels import check_seed
 from vqbet.serving.handshake import KEY, Handshake
 
 STATES = ("state", "observation/state", "observation.state")
 ARM = ("observation/joint_position", "observation/gripper_position")  # of RoboArena; together the state
-CAMERA = "camera/"
 IGNORED = ("prompt", "observation/cartesian_position")  # of a language model; said again by the joints of ARM
 OWN = ("seed", "step", "execute", "digest")  # keys that no foreign client sends
-KNOWN = {*STATES, *ARM, *IGNORED, *OWN, "endpoint", "session_id", "goal", "trial"}
+KNOWN = {*STATES, *ARM, *IGNORED, *OWN, "endpoint", "session_id", "goal", "trial", "pictures"}
 VLLM_PATH = "/v1/realtime/robot/openpi"
 MOST_TEXT = 200  # characters of an id of a session or trial
 RESET = "reset successful"
@@ -46,12 +46,18 @@ class Dialect(Enum):
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. state: (D,) or (T, D), real numbers of any kind, unchecked; None for a reset. own: a client of
-    vqbet, which counts its steps. execute: who applies the bundle's rule. trial: the code of a blind trial."""
+    vqbet, which counts its steps. execute: who applies the bundle's rule. trial: the code of a blind trial.
+
+    cameras: checked pictures by camera, one of each (height, width, 3) beside a state (D,), M of each beside (T, D).
+    places: beside a state (T, D), which picture belongs to each of the T steps: p >= 0 is the p-th of the M, and p < 0
+    is that of step T + p of the request before, whose pictures were sent with it or before it.
+    """
 
     dialect: Dialect
     reset: bool
     state: np.ndarray | None = None
-    cameras: Mapping[str, UInt8[np.ndarray, "height width 3"]] | None = None
+    cameras: Shown = field(default_factory=dict)
+    places: tuple[int, ...] = ()
     session: str = ""
     goal: np.ndarray | None = None
     seed: int | None = None
@@ -89,18 +95,16 @@ def spoken(message: Mapping[str, Any], *, path: str = "/", before: Dialect | Non
 def understood(message: Mapping[str, Any], dialect: Dialect, handshake: Handshake) -> Request:
     """Return the request in a map. Raises ServingError, naming the key, for anything else."""
     reset = _endpoint(message) == "reset"
-    cameras = {name: value for name, value in message.items() if name.startswith(CAMERA)}
-    if unknown := next((name for name in message if name not in KNOWN and name not in cameras), None):
+    if unknown := next((name for name in message if name not in KNOWN and not name.startswith(cameras.KEY)), None):
         raise ServingError(
             f"request: key {reading.short(unknown)} is unknown; expected `state`, or "
             f"{' and '.join(f'`{name}`' for name in ARM)}, and the keys of docs/robot.md"
         )
     _digest(message.get("digest"), handshake)
-    return Request(
+    found = Request(
         dialect=dialect,
         reset=reset,
         state=None if reset else _state(message),
-        cameras=_cameras(cameras, handshake),
         session=_text("session_id", message.get("session_id")),
         goal=_goal(message.get("goal")),
         seed=_seed(message.get("seed")),
@@ -109,6 +113,10 @@ def understood(message: Mapping[str, Any], dialect: Dialect, handshake: Handshak
         own=any(name in message for name in OWN),
         trial=_text("trial", message.get("trial")),
     )
+    if found.state is None:  # a reset shows nothing yet
+        return found
+    pictures, places = _pictures(message, found.state, handshake)
+    return replace(found, cameras=pictures, places=places)
 
 
 def reply(answer: Answer, timing: Mapping[str, float], *, singular: bool = False) -> bytes:
@@ -164,17 +172,25 @@ def _numbers(name: str, value: Any, most: int) -> np.ndarray:
     return value
 
 
-def _cameras(given: Mapping[str, Any], handshake: Handshake) -> dict[str, np.ndarray]:
-    for key, value in given.items():
-        name = key.removeprefix(CAMERA)
-        if name not in handshake.cameras:
-            known = ", ".join(handshake.cameras) or "none"
-            raise ServingError(f"{reading.short(key)}: this policy sees no such camera; it sees {known}")
-        shape = tuple(handshake.cameras[name])
-        if type(value) is not np.ndarray or value.dtype != np.uint8 or value.shape != shape:
-            got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise ServingError(f"{key}: expected uint8 of shape {shape}, got {got}")
-    return {key.removeprefix(CAMERA): value for key, value in given.items()}
+def _pictures(message: Mapping[str, Any], state: np.ndarray, handshake: Handshake) -> tuple[Shown, tuple[int, ...]]:
+    """Return the pictures of a request, and the place of each step's picture among them; see `Request`."""
+    given, seen, places = cameras.given(message), handshake.spec.cameras, message.get("pictures")
+    if state.ndim == 1 or not seen:
+        if places is not None:
+            raise ServingError("pictures: belongs to the last T steps and pictures of cameras, of which there are none")
+        return cameras.checked(seen, given), ()
+    steps = handshake.window
+    if places is None:
+        return cameras.checked(seen, given, lead=(steps,)), tuple(range(steps))
+    count = max((len(value) for value in given.values() if isinstance(value, np.ndarray) and value.ndim), default=0)
+    count = min(count, steps)
+    wanted = type(places) is list and len(places) == steps
+    if not wanted or any(type(place) is not int or not -steps <= place < count for place in places):
+        raise ServingError(
+            f"pictures: expected {steps} whole numbers from {-steps} to {count - 1}, one for each step of the state, "
+            f"got {reading.short(places)}"
+        )
+    return (cameras.checked(seen, given, lead=(count,)) if given else {}), tuple(places)
 
 
 def _text(name: str, value: Any) -> str:

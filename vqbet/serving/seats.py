@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import final
+from typing import cast, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vqbet.contract import ServingError
-from vqbet.policies.actor import SIGNALS, Actor, Planned
+from vqbet.policies.actor import SIGNALS, Actor, Planned, SeeingPlanner
+from vqbet.serving.cameras import Shown
 from vqbet.serving.channels import limits_of
 from vqbet.serving.guard import SignalWatch
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.limits import LIMIT, SIGNAL, listed
-from vqbet.serving.requests import Answer, Execute
+from vqbet.serving.requests import Answer, Execute, Request
 
 GUARD = "guard"  # component of a bundle: numbers of the robot's guard
 FREE_TO_CHANGE = {"digest", "reference", "limits", "signals"}  # from one champion to the next, for a robot that stays
@@ -64,13 +65,15 @@ class Ask:
     """One request to one row. observed: the last T observations, oldest first, float32.
 
     rule: "server", the bundle's rule, one request per control step; "chunk", a new plan as it would be executed;
-    "robot", a new plan, neither clamped nor converted. step: of the new plan.
+    "robot", a new plan, neither clamped nor converted. step: of the new plan. pictures, places: see `Request`.
     """
 
     row: int
     observed: Float[np.ndarray, "T D"]
     rule: Execute | str
     step: int
+    pictures: Shown = field(default_factory=dict)
+    places: tuple[int, ...] = ()
 
 
 @final
@@ -88,6 +91,7 @@ class Seats:
         self._steps = np.zeros(count, np.int64)
         self._history = np.zeros((count, actor.planner.window, len(actor.spec.observation)), np.float32)
         self._seen = np.zeros(count, bool)
+        self._features = np.zeros((count, actor.planner.window, actor.features), np.float32)
         self._watches = [SignalWatch.of(served.guard) for _ in range(count)]
         self._signals: list[dict[str, float]] = [{} for _ in range(count)]  # of each row's newest plan
 
@@ -134,6 +138,16 @@ class Seats:
             return np.repeat(newest[None], self._history.shape[1], axis=0)
         return np.concatenate([self._history[row, 1:], newest[None]])
 
+    def shown(self, row: int, request: Request) -> tuple[Shown, tuple[int, ...]]:
+        """Return the new pictures of a row and the places of all T. Raises ServingError for a place without one."""
+        steps = self._history.shape[1]
+        if request.cameras and not request.places:  # of a client that sends one step at a time
+            before = range(1 - steps, 0) if self._seen[row] else [0] * (steps - 1)
+            return {name: picture[None] for name, picture in request.cameras.items()}, (*before, 0)
+        if not self._seen[row] and min(request.places, default=0) < 0:
+            raise ServingError(f"pictures: {min(request.places)} is of the request before, and this is the first one")
+        return request.cameras, request.places
+
     def act(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         """Return an answer per request, each of another row; an exception where a row could not be computed."""
         ruled = [ask for ask in asks if ask.rule == "server"]
@@ -155,19 +169,37 @@ class Seats:
 
     def _ahead(self, asks: Sequence[Ask]) -> list[Answer]:
         """Return answers by the bundle's rule."""
-        rows, observed = _stacked(asks)
-        return self._answers(asks, self._actor.ahead(observed, rows), self._steps[rows])
+        rows, observed = self._stacked(asks)
+        return self._answers(asks, self._actor.ahead(observed, rows), self._steps[rows], observed)
 
     def _anew(self, asks: Sequence[Ask]) -> list[Answer]:
         """Return new plans; those for "chunk" as they would be executed."""
-        rows, observed = _stacked(asks)
+        rows, observed = self._stacked(asks)
         steps = np.array([ask.step for ask in asks])
         plan = self._actor.plan(observed, self._goals[rows], self._seeds[rows], steps)
         executed = self._actor.executed(observed[:, -1], plan.chunk)
         played = np.array([ask.rule == "chunk" for ask in asks])[:, None, None]
-        return self._answers(asks, plan._replace(chunk=np.where(played, executed, plan.chunk)), steps)
+        return self._answers(asks, plan._replace(chunk=np.where(played, executed, plan.chunk)), steps, observed)
 
-    def _answers(self, asks: Sequence[Ask], plan: Planned, steps: np.ndarray) -> list[Answer]:
+    def _stacked(self, asks: Sequence[Ask]) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, "B T D+F"]]:
+        """Return rows and observations, with the features of their pictures; new pictures are encoded in one call."""
+        rows, observed = np.array([ask.row for ask in asks]), np.array([ask.observed for ask in asks])
+        if not self._actor.features:
+            return rows, observed
+        new = [ask.pictures for ask in asks if ask.pictures]
+        pool = self._features[rows].reshape(-1, self._actor.features)  # T of each row, then the new ones
+        if new:
+            together = {name: np.concatenate([each[name] for each in new]) for name in new[0]}
+            pool = np.concatenate([pool, cast(SeeingPlanner, self._actor.planner).see(together)])
+        steps, first = self._history.shape[1], len(asks) * self._history.shape[1]
+        places = np.zeros((len(asks), steps), np.int64)
+        for number, ask in enumerate(asks):
+            of = np.array(ask.places)
+            places[number] = np.where(of < 0, (number + 1) * steps + of, first + of)
+            first += len(next(iter(ask.pictures.values()))) if ask.pictures else 0
+        return rows, np.concatenate([observed, pool[places]], axis=2)
+
+    def _answers(self, asks: Sequence[Ask], plan: Planned, steps: np.ndarray, observed: np.ndarray) -> list[Answer]:
         chunk = np.asarray(plan.chunk, np.float32)
         if not np.isfinite(chunk).all():
             raise ServingError("the plan has numbers that are not finite")
@@ -188,9 +220,6 @@ class Seats:
                 )
             )
             self._history[ask.row], self._seen[ask.row] = ask.observed, True
+            self._features[ask.row] = observed[place, :, self._history.shape[2] :]
             self._steps[ask.row] += 1
         return answers
-
-
-def _stacked(asks: Sequence[Ask]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([ask.row for ask in asks]), np.array([ask.observed for ask in asks])

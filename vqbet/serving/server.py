@@ -360,14 +360,15 @@ class Server:
         counted, row = episode.seats.step(episode.row), episode.row
         episode.own |= request.own
         observed = episode.seats.seen(row, request.state)
+        shown = episode.seats.shown(row, request)
         if request.execute == "robot":
-            return Ask(row, observed, "robot", counted if request.step is None else request.step)
+            return Ask(row, observed, "robot", counted if request.step is None else request.step, *shown)
         if request.step is not None and request.step != counted:
             raise ServingError(
                 f"step: expected {counted}, the number of requests answered in this episode, got {request.step}; one "
                 "request per control step, or execute the plans on the robot (execute: robot)"
             )
-        return Ask(row, observed, "server" if episode.own else "chunk", counted)
+        return Ask(row, observed, "server" if episode.own else "chunk", counted, *shown)
 
     async def _refuse(self, robot: ConnectedRobot, error: Exception) -> bool:
         """Say an error to the robot. Returns whether its dialect goes on after one."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vqbet import policies
 from vqbet.contract import Spec, WorldError
+from vqbet.serving.cameras import checked
 from vqbet.serving.channels import check_seed, limits_of
 
 ROW = np.zeros(1, np.int64)
@@ -48,14 +50,21 @@ class Session:
         self._policy.reset(np.array([seed]), None if goal is None else goal[None])
         self._started = True
 
-    def act(self, observation: Float[np.ndarray, " D"]) -> Float[np.ndarray, " A"]:
+    def act(
+        self,
+        observation: Float[np.ndarray, " D"],
+        cameras: Mapping[str, UInt8[np.ndarray, "height width 3"]] | None = None,
+    ) -> Float[np.ndarray, " A"]:
         """Return the action of this control step in physical units.
 
-        Raises WorldError, naming channel and value, unless the observation is an array of D finite numbers, within
-        SLACK of their channels' limits; the state of the episode is then unchanged.
+        cameras: one picture of each camera of the spec. Raises WorldError, naming channel and value, unless the
+        observation is an array of D finite numbers, within SLACK of their channels' limits; ServingError for other
+        pictures. The state of the episode is then unchanged.
         """
         if not self._started:
             call = "start(seed, goal)" if self.goal else "start(seed)"
             raise WorldError(f"session of {self.spec.task!r}: no episode was started; call {call} first")
         self._observed.check(observation)
-        return self._policy.act(observation[None], ROW)[0]
+        shown = checked(self.spec.cameras, cameras or {})
+        pictures = {name: each[None] for name, each in shown.items()} or None
+        return self._policy.act(observation[None], ROW, pictures)[0]

@@ -19,17 +19,17 @@ from jaxtyping import Float, UInt8
 
 from vqbet.contract import Env, ServingError, Spec
 from vqbet.files import reading
+from vqbet.serving.cameras import Shown
 from vqbet.serving.client import Reply
 from vqbet.serving.errands import Remote, Simulated, Threaded
 from vqbet.serving.guard import Guard
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.player import ChunkPlayer, Notebook
+from vqbet.serving.simulated_cameras import SimulatedCameras, small
 
 ROW = np.zeros(1, np.int64)
 PERSON_S = 1.0  # a person drives for this long
 RETRY_S = 0.5  # between two tries to start an episode
-SCENE = "camera/scene"
-MOST_PIXELS = 160  # of a side of a recorded picture; the operator sees all of them
 MOST_JITTER = 0.45  # of a period: two steps do not change places
 
 
@@ -41,7 +41,8 @@ class Faults:
     each takes half to one and a half of it. drop: share of the frames that do not arrive, so that the last one is seen
     again. noise: standard deviation of sensor noise, as a share of a channel's range. beyond: share of the steps at
     which a sensor reads far beyond its limits. stuck: share of the episodes in which a joint sticks. person: share of
-    the episodes in which a person takes over for PERSON_S.
+    the episodes in which a person takes over for PERSON_S. black, frozen: share of the episodes in which the first
+    camera shows nothing, or the same picture, from some step on.
     """
 
     jitter: float = 0.0
@@ -51,6 +52,8 @@ class Faults:
     beyond: float = 0.0
     stuck: float = 0.0
     person: float = 0.0
+    black: float = 0.0
+    frozen: float = 0.0
 
     @classmethod
     def of(cls, written: Sequence[str]) -> Faults:
@@ -109,7 +112,8 @@ class SimulatedRobot:
     """A robot in a world of `contract.Env`, driven by a remote policy: `play` an episode.
 
     guard: None: one with the server's limits. execute: a rule, None: the bundle's. wait_s: how long to wait for a
-    server that is gone when an episode starts. camera: record pictures of the world, and show them in trials.
+    server that is gone when an episode starts. camera: record pictures of the world beside those that
+    the policy sees, and show them in trials.
     """
 
     def __init__(
@@ -146,7 +150,8 @@ class SimulatedRobot:
         sensor = _Sensor(env.spec, self._faults, self._random)
         joints = _Joints(env.spec, self._faults, self._random, env.max_steps)
         person = _Person(env, self._faults, self._random)
-        self._start(seen, seed, "" if trial is None else trial.code)
+        cameras = SimulatedCameras(env, self._faults, self._random)
+        self._start({"state": seen, **cameras.read(0)}, seed, "" if trial is None else trial.code)
         if trial is not None:
             self._begin(trial)
         self._clock.start(self._random)
@@ -157,8 +162,8 @@ class SimulatedRobot:
         while not ended and steps < most and (trial is None or trial.running):
             observation, observed_s = sensor.read(seen, self._clock())
             wish = person.wish(steps, joints.sent)
-            pictures = self._pictures(trial)
-            decision = player.step({"state": observation, **pictures}, observed_s=observed_s, intervention=wish)
+            shown = {"state": observation, **self._scene(trial), **cameras.read(steps)}
+            decision = player.step(shown, observed_s=observed_s, intervention=wish)
             steps, driven, warned = steps + 1, driven + (wish is not None), warned + bool(player.warnings)
             if decision.reason is not None:
                 reasons[str(decision.reason)] += 1
@@ -188,17 +193,16 @@ class SimulatedRobot:
     def close(self) -> None:
         self._player.close()
 
-    def _pictures(self, trial: Ordered | None) -> dict[str, np.ndarray]:
-        """Return the cameras' pictures by their name in a recording."""
+    def _scene(self, trial: Ordered | None) -> Shown:
+        """Return the picture of the camera that looks on, which the operator sees in full."""
         if not self.camera:
             return {}
         picture = self.look()
         if trial is not None:
             trial.show(picture)
-        every = -(-max(picture.shape[:2]) // MOST_PIXELS)
-        return {SCENE: picture[::every, ::every]}
+        return small(picture)
 
-    def _start(self, seen: Float[np.ndarray, " D"], seed: int, trial: str) -> None:
+    def _start(self, seen: Mapping[str, np.ndarray], seed: int, trial: str) -> None:
         """Start the player's episode; where the server is gone, try again for at most `wait_s`.
 
         A trial is not tried again here: the desk hears that it could not begin, and orders it at a new server.
@@ -207,7 +211,7 @@ class SimulatedRobot:
         goal = self._env.goals()[0] if self._player.goal else None
         while True:
             try:
-                self._player.start({"state": seen}, seed=seed, goal=goal, trial=trial)
+                self._player.start(seen, seed=seed, goal=goal, trial=trial)
                 return
             except ServingError:
                 if trial or time.monotonic() + RETRY_S > deadline:
@@ -264,9 +268,9 @@ class _Slow:
     def start(self, seed: int, goal: np.ndarray | None = None, *, trial: str = "") -> None:
         self._policy.start(seed, goal, trial=trial)
 
-    def plan(self, observed: Float[np.ndarray, "T D"], step: int) -> Reply:
+    def plan(self, observed: Float[np.ndarray, "T D"], step: int, cameras: Sequence[Shown] = ()) -> Reply:
         time.sleep(self._latency_s())
-        return self._policy.plan(observed, step)
+        return self._policy.plan(observed, step, cameras)
 
     def close(self) -> None:
         self._policy.close()

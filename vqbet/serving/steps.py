@@ -13,6 +13,7 @@ import numpy as np
 from vqbet.contract import ServingError, Spec
 from vqbet.files import reading
 from vqbet.files.manifest import NAME
+from vqbet.serving import cameras
 from vqbet.serving.recordings import KINDS, WORD
 
 HEADER_BYTES = 128
@@ -82,9 +83,10 @@ def row(
         "verdict": _word(verdict),
         "reason": _word(reason),
     }
+    cameras.checked(spec.cameras, {one.name: observation.get(cameras.KEY + one.name) for one in spec.cameras})
     for name, picture in observation.items():
         if name != "state":
-            found[_named(name, "camera/")] = _picture(name, picture)
+            found[_named(name, cameras.KEY)] = _picture(name, picture)
     for name, value in signals.items():
         found[_named(f"signal/{name}", "signal/")] = np.array(value, KINDS["signal"])
     return found

@@ -62,6 +62,8 @@ def wrong(paths: Paths, params: TaskParams) -> Iterator[VqbetError]:
         demos = None
     if demos is not None and params.source is not None:
         yield from _not_as_declared(paths, params.source, demos)
+    if demos is not None:
+        yield from _unready(paths, params, demos)
     if not worlds.exists(paths.task, params):
         yield from _without_world(paths.task, params)
         if demos is not None:
@@ -88,6 +90,18 @@ def _not_as_declared(paths: Paths, source: SourceParams, demos: Demonstrations) 
             f"{paths.task}.source: says otherwise than {paths.store}: {'; '.join(differences[:3])} (here: params.yaml, "
             f"there: the store); bring the demonstrations in again: vqbet ingest {paths.task}"
         )
+
+
+def _unready(paths: Paths, params: TaskParams, demos: Demonstrations) -> Iterator[VqbetError]:
+    """Yield an error where an encoder cannot begin with its weights."""
+    chosen = params.prior.encoder
+    if chosen is not None and chosen.weights is not None and not list(fitting.blind(chosen, demos.spec)):
+        from vqbet.stages import eyes  # imported late: needs torch
+
+        try:
+            eyes.encoder(chosen, demos.spec.cameras, paths.root)
+        except ConfigError as error:
+            yield ConfigError(f"{paths.task}.prior.{error}")
 
 
 def _without_world(task: str, params: TaskParams) -> Iterator[VqbetError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, tasks
@@ -12,11 +13,10 @@ from vqbet.demos import goals, held_out, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Corrections, Windows
 from vqbet.environment import processes
-from vqbet.models.encoders import Encoder, EncoderShape
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.spaces import Spaces
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.stages import artifacts, code_version, fitting
+from vqbet.stages import artifacts, code_version, eyes, fitting
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.training import checkpoint, loop
@@ -24,6 +24,8 @@ from vqbet.training.recipe import Recipe, seed_everything
 
 if TYPE_CHECKING:
     from vqbet.config import PriorParams, TaskParams
+
+HERE = Path()
 
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
@@ -35,7 +37,15 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     frozen = Tokenizer.from_components(tokenizer.arguments, tokenizer.components)
     goal = goal_channels(paths.task, chosen.goal_steps)
     seed_everything(chosen.seed)
-    model, windows = build(chosen, frozen, demos, goal, wanted=params.demos.views, corrections=params.demos.corrections)
+    model, windows = build(
+        chosen,
+        frozen,
+        demos,
+        goal,
+        wanted=params.demos.views,
+        corrections=params.demos.corrections,
+        root=paths.root,
+    )
     code = code_version.digest(__name__, paths.task)
     with watch.bar(f"prior {paths.task}") as advance:
         trained = loop.train(
@@ -106,10 +116,12 @@ def build(
     *,
     wanted: Collection[str],
     corrections: Corrections = "all",
+    root: Path = HERE,
 ) -> tuple[Prior, Windows | GoalWindows]:
     """Return an untrained prior over a trained tokenizer, and the windows to train it on.
 
-    Raises as `views.seen`, and ConfigError where there are cameras without an encoder, or an encoder without cameras.
+    root: the project, at which a relative path of weights begins. Raises as `views.seen` and `eyes.encoder`, and
+    ConfigError where there are cameras without an encoder, or an encoder without cameras.
     """
     for line in fitting.blind(chosen.encoder, demos.spec):
         raise ConfigError(f"{demos.spec.task}.prior.{line}")
@@ -118,7 +130,10 @@ def build(
         spaces = Spaces.fit(demos, goal, unseen=chosen.unseen)
     except TrainingError as error:
         raise TrainingError(f"{demos.spec.task}.prior: {error}") from error
-    encoder = None if chosen.encoder is None else Encoder(demos.spec.cameras, chosen.encoder.into(EncoderShape))
+    try:
+        encoder = None if chosen.encoder is None else eyes.encoder(chosen.encoder, demos.spec.cameras, root)
+    except ConfigError as error:
+        raise ConfigError(f"{demos.spec.task}.prior.{error}") from error
     model = Prior(
         tokenizer,
         spaces.observation,

@@ -12,14 +12,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vqbet.contract import COLUMNS, Demonstrations, Spec, StoreError
+from vqbet.contract import COLUMNS, Camera, Demonstrations, Frames, Spec, StoreError
+from vqbet.demos.joined import Joined
+from vqbet.demos.picked import Picked
 from vqbet.files import canonical
 
 SOURCE = "recording "  # of a column `source`, before the digest of the recording
 
 
 class Recorded(Protocol):
-    """Recorded episode. facts: with `spec`, `operator` and `session`. array: one over steps, named as in the store."""
+    """Recorded episode. facts: with `spec`, `operator` and `session`. array: one over steps, named as in the store.
+    pictures: of one camera, read where they are asked for."""
 
     @property
     def number(self) -> int: ...
@@ -30,7 +33,12 @@ class Recorded(Protocol):
     @property
     def facts(self) -> Any: ...
 
+    @property
+    def arrays(self) -> list[str]: ...
+
     def array(self, name: str) -> np.ndarray: ...
+
+    def pictures(self, camera: str) -> Frames: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +63,11 @@ def digest(accepted: Sequence[Accepted]) -> str:
 def extended(present: Demonstrations | None, accepted: Sequence[Accepted]) -> Demonstrations:
     """Return the present demonstrations, if there are any, followed by the recordings.
 
+    Pictures are those of the spec's cameras, read where they are asked for; other cameras of a recording are left out.
     Raises StoreError, naming recording and difference, for a recording of another spec, one in which nothing was sent,
-    one with steps in its middle at which nothing was sent, and one of a spec with cameras, since it holds no pictures.
+    and one with steps in its middle at which nothing was sent; and what `Recorded` raises for one without a camera.
     """
     spec = present.spec if present else accepted[0].recording.facts.spec
-    if spec.cameras:
-        raise StoreError(
-            f"recordings: expected pictures of {', '.join(camera.name for camera in spec.cameras)}, which are in the "
-            "spec of the demonstrations, but recordings hold none; keep them apart, or ingest without cameras"
-        )
     parts = [] if present is None else [_marked(present)]
     parts += [_demonstration(each, spec, parts[0].state if parts else None) for each in accepted]
     lengths = np.concatenate([part.lengths for part in parts])
@@ -77,6 +81,7 @@ def extended(present: Demonstrations | None, accepted: Sequence[Accepted]) -> De
         columns={name: np.concatenate([part.columns[name] for part in parts]) for name in COLUMNS},
         state=np.concatenate(states) if states else None,
         intervention=np.concatenate([part.intervention for part in parts if part.intervention is not None]),
+        cameras={one.name: Joined([part.cameras[one.name] for part in parts]) for one in spec.cameras},
     )
 
 
@@ -110,7 +115,18 @@ def _demonstration(accepted: Accepted, spec: Spec, states: np.ndarray | None) ->
         columns=columns,
         state=None if states is None else np.full((len(time_s), states.shape[1]), np.nan),
         intervention=recording.array("intervention")[kept],
+        cameras={camera.name: _pictures(recording, camera, kept, where) for camera in spec.cameras},
     )
+
+
+def _pictures(recording: Recorded, camera: Camera, kept: slice, where: str) -> Frames:
+    frames = recording.pictures(camera.name)
+    if frames.shape[1:] != camera.shape:
+        raise StoreError(
+            f"{where}: camera {camera.name!r}: expected pictures of {camera.height} x {camera.width}, got "
+            f"{frames.shape[1]} x {frames.shape[2]}; reject it"
+        )
+    return Picked(frames, np.arange(kept.start, kept.stop))
 
 
 def _moved(action: np.ndarray, where: str) -> slice:
