@@ -29,20 +29,29 @@ class Joined:
 
 
 def init(root: Path, asked: Joined) -> dict[str, str]:
-    """Write the environment file and DVC's remote; return a table of them. Raises TeamError for a malformed address."""
+    """Write the environment file and DVC's remote; return a table of them. Raises TeamError for a malformed address.
+
+    On the machine that runs the team, whose file `vqbet team up` writes, only the remote.
+    """
     given = {name: os.environ[name] for name in TAKEN if os.environ.get(name)}
     named = {"PREFECT_API_URL": asked.prefect, "VQBET_STORAGE": asked.evidence, "VQBET_REPOSITORY": repository(root)}
     given |= {name: value for name, value in named.items() if value}
     values = team.remote_variables(registry=asked.registry, data=asked.data, ledger=asked.ledger, given=given)
     place = team.Place.of(root)
+    runs.remote(root, asked.data)
+    if place.made():
+        return {"DVC": _remote(asked), "environment": f"{place.environment}, as `vqbet team up` has written it"}
     place.make()
     path = team.write_variables(place.environment, values)
-    runs.remote(root, asked.data)
     return {
         "environment": f"{path}, mode 0600: {', '.join(sorted(values))}",
-        "DVC": f".dvc/config.local: remote team, {asked.data}",
+        "DVC": _remote(asked),
         "next": team.source_command(path),
     }
+
+
+def _remote(asked: Joined) -> str:
+    return f".dvc/config.local: remote team, {asked.data}"
 
 
 def repository(root: Path) -> str:
