@@ -92,7 +92,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "flow pipeline": ("vqbet flow pipeline pusht",),
     "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
     "flow resume": ("vqbet flow resume",),
-    "flow deploy": (". team/environment && vqbet flow deploy", "vqbet flow deploy --gpus 8"),
+    "flow deploy": ("vqbet flow deploy", "vqbet flow deploy --gpus 8"),
     "flow screen": ("vqbet flow screen blockpush",),
     "flow ui": ("vqbet flow ui --port 4201",),
     "team up": ("vqbet team up",),
