@@ -42,7 +42,7 @@ deployed ingest/new-data
 say "Training, evaluation and gate, by a worker of pool gpu"
 deployed pipeline/nightly-retrain
 say "What a machine that has made nothing reads from S3, MLflow, Postgres and git"
-git fetch --quiet . team && git checkout --quiet --detach FETCH_HEAD
+git fetch --quiet . runs && git checkout --quiet --detach FETCH_HEAD
 run vqbet team init >/dev/null
 run vqbet flow screen "$task"
 run vqbet history "$task"

@@ -117,16 +117,16 @@ def test_deployments_are_made_and_one_runs_in_a_clone_of_its_own(team: StartedTe
     for name in ("ingest/new-data", "pipeline/nightly-retrain", "evaluation/weekly-full", "promote/by-hand"):
         assert f"  {name} " in told
     project, head = team.project, team.project.git("rev-parse", "HEAD")
-    assert project.git("rev-parse", "team") == head
+    assert project.git("rev-parse", "runs") == head
     command = ("--no-prompt", "deployment", "run", "ingest/new-data", "--watch")
     done = project.run("prefect", *command, **team.joined)
     assert "'Completed'" in done.stdout
-    assert project.git("diff", "--name-only", "HEAD", "team") == "data.dvc"
-    assert project.git("log", "-1", "--format=%s", "team") == "blockpush: ingest/new-data"
+    assert project.git("diff", "--name-only", "HEAD", "runs") == "data.dvc"
+    assert project.git("log", "-1", "--format=%s", "runs") == "blockpush: ingest/new-data"
     assert not (project.root / "data").exists(), "the project's own folder is left alone"
     again = team.vqbet("flow", "deploy", joined=True, check=False)
     assert again.returncode == 1
-    assert "team: cannot be moved to" in again.stderr
+    assert "runs: cannot be moved to" in again.stderr
     assert "git pull" in again.stderr
 
 
