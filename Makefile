@@ -1,5 +1,5 @@
 # `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
-.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock
+.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
@@ -11,6 +11,7 @@ help:
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
+	@echo "make images  the images of infra/docker, where docker or buildah is here"
 	@echo "make clean  remove what can be made again: artifacts and caches, not the registry and what a verdict rests on"
 
 setup:
@@ -57,6 +58,10 @@ test-comparison: setup
 
 bench: setup
 	@for name in windows blockpush pusht policies train training; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done
+
+# TARGETS="robot serve": these alone
+images:
+	@bash infra/docker/images.sh $(TARGETS)
 
 lock: setup
 	@bash infra/setup/lock.sh

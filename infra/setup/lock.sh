@@ -5,6 +5,7 @@
 #   infra/setup/cuda.lock        what its Linux build needs beside requirements.lock
 #   infra/setup/torch-cpu.lock   torch's builds without CUDA
 #   infra/setup/uv.lock          the installer
+#   infra/docker/kubernetes.lock what the extra [kubernetes] adds, which only an image has
 # Pins that are there already are kept; LOCK_UPGRADE=1 looks for newer ones.
 # opencv-python stays out: the headless build holds the same module and needs no display library.
 set -euo pipefail
@@ -45,4 +46,8 @@ if [ -s "$work/cpu" ]; then { echo "$cpu \\"; cat "$work/cpu"; } > $here/torch-c
 
 sed -n 's/^\(uv==[^ ]*\).*/\1/p' $here/uv.lock > "$work/uv"
 compiled $here/uv.lock "$work/uv"
-grep -c '==' requirements.lock $here/*.lock
+
+compiled "$work/kubernetes" --constraint requirements.lock --extra kubernetes pyproject.toml
+awk -F '==' 'NR == FNR { if (/^[a-z0-9]/) had[$1] = 1; next } /^[a-z0-9]/ { on = !($1 in had) } on' requirements.lock \
+    "$work/kubernetes" > infra/docker/kubernetes.lock
+grep -c '==' requirements.lock $here/*.lock infra/docker/*.lock

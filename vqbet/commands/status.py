@@ -161,9 +161,11 @@ def _robots(canaries: Canaries | None, attempts: Sequence[Attempt]) -> list[Robo
         for one in (canaries.all if canaries else ())
         if one.robot
     ]
-    for one in attempts:
-        if one.on_robot and one.outcome:
-            proofs.append(Robot(str(one.content["machine"]), one.candidate, one.when, f"trials: {one.outcome}"))
+    proofs += [
+        Robot(str(one.content["machine"]), one.candidate, one.when, f"trials: {one.outcome}")
+        for one in attempts
+        if one.on_robot and one.outcome
+    ]
     newest = {proof.name: proof for proof in sorted(proofs, key=lambda proof: proof.when)}
     return [newest[name] for name in sorted(newest)]
 
