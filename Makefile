@@ -1,11 +1,12 @@
 # `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
-.PHONY: demo demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images
+.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
 help:
 	@echo "make demo   demonstrations -> champion on an embedded default, about 8 minutes on 2 cores"
 	@echo "make demo-robot  a second policy tried blind on a simulated robot, promoted, and followed by its canary"
+	@echo "make demo-team  the demo on a team's own servers: Postgres, S3, Prefect, MLflow, two workers; about 12 minutes"
 	@echo "make check  lint, types, import contracts and the fast tests, within 2 minutes"
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
@@ -18,6 +19,9 @@ setup:
 
 demo: setup
 	@$(python) -m vqbet flow demo
+
+demo-team: setup
+	@bash infra/demo-team.sh
 
 demo-robot: setup
 	@bash infra/demo-robot.sh
@@ -63,6 +67,6 @@ lock: setup
 	@bash infra/setup/lock.sh
 
 # Only what can be made again. Registry, ledger, evidence, approvals, keys and the data remote: vqbet forget
-made_again := candidate champion checkpoints code-facts.json downloads dvc-site matplotlib paper prefect prefect-ui retrained seconds
+made_again := candidate champion checkpoints code-facts.json downloads dvc-site matplotlib paper prefect prefect-ui retrained seconds staged
 clean:
 	rm -rf artifacts dvc_plots $(addprefix .vqbet/,$(made_again)) .vqbet/drift-* .vqbet/push-*

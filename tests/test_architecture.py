@@ -55,7 +55,7 @@ def test_a_stage_receives_exactly_its_section() -> None:
     special = {"gate": ["demos", "evaluate", "gate"], "report": []}
     held = ["demos.exclude", "demos.held_out", "demos.held_out_sessions"]
     special |= {name: ["demos.views", "demos.corrections", *held, name] for name in ("tokenizer", "prior")}
-    special |= {"bundle": ["demos.views", "bundle"]}
+    special |= {"bundle": ["demos.views", "bundle"], "features": ["demos.views", *held, "prior.encoder"]}
     for name in runner.ORDER:
         stage = graph()[name]
         assert stage["params"][1:] == [f"${{item}}.{section}" for section in special.get(name, [name])]
@@ -65,8 +65,8 @@ def test_a_stage_receives_exactly_its_section() -> None:
 def test_the_graph_and_the_paths_agree() -> None:
     paths = Paths(Path(), "${item}")
     known = {
-        *(getattr(paths, name) for name in ("store", "validation", "tokenizer", "prior", "policy", "evaluation")),
-        *(getattr(paths, name) for name in ("gate", "report", "health", "code")),
+        *(getattr(paths, name) for name in ("store", "validation", "tokenizer", "features", "prior", "policy")),
+        *(getattr(paths, name) for name in ("evaluation", "gate", "report", "health", "code")),
         *(paths.metrics(stage) for stage in runner.ORDER),
         *(paths.plot(stage) for stage in ("tokenizer", "prior")),
     }

@@ -159,7 +159,7 @@ def review(
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="validate, tokenizer, prior, bundle, evaluate, gate or report")],
+    name: Annotated[str, typer.Argument(help="validate, tokenizer, features, prior, bundle, evaluate, gate or report")],
     task: Annotated[str, typer.Argument(help="a section of params.yaml; or <stage>@<task> as one word")] = "",
     training: Annotated[int, typer.Option(min=0, max=1000, hidden=True)] = 0,
 ) -> None:
@@ -369,6 +369,21 @@ def drift(
     console.say(found.conclusion)
     if check and found.exceeded:
         raise typer.Exit(DRIFTED)
+
+
+@app.command()
+def status(
+    task: Annotated[str, typer.Argument(help="a task; none: all that have a champion, a candidate or a verdict")] = "",
+    page: Annotated[bool, typer.Option("--page", help="write a page too, and print its path")] = False,
+) -> None:
+    """Show each task's champion and why, what runs, what waits for whom, what drifted, what robots run, and costs."""
+    from vqbet.commands import status as stage
+
+    root = _root()
+    found = stage.run(root, task)
+    console.table(found.rows())
+    if page:
+        console.say(f"open {stage.write(root, found)}")
 
 
 @app.command()

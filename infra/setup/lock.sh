@@ -27,7 +27,7 @@ entries() {  # entries PATTERN [not]: the entries of the whole lock whose names 
 }
 
 cat requirements.lock $here/torch.lock $here/cuda.lock > "$work/all" 2>/dev/null || true
-compiled "$work/all" --extra pipeline --extra robot --extra serve --extra export --extra video --extra hdf5 --extra bags --extra sims --extra team --extra comparison --extra dev --no-emit-package opencv-python pyproject.toml
+compiled "$work/all" --extra pipeline --extra robot --extra serve --extra export --extra video --extra hdf5 --extra bags --extra sims --extra team --extra comparison --extra dask --extra dev --no-emit-package opencv-python pyproject.toml
 gpu='triton|cuda-[a-z0-9-]*|nvidia-[a-z0-9-]*'
 entries "torch|$gpu" not > requirements.lock
 entries torch > $here/torch.lock

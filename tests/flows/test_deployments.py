@@ -1,12 +1,14 @@
-"""The deployments on a real Prefect server and a worker."""
+"""The deployments on a real Prefect server and a worker, in the project's own folder: no repository is named."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whoever comes first runs the demo
 LOGIN = "team:word"
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as in a shell that has activated .venv
 
 
 @pytest.fixture
@@ -43,17 +46,18 @@ def asked(port: int, path: str) -> Any:
 
 
 def test_the_deployments_run_on_a_server_and_a_worker(project: Project, server: str) -> None:
-    team = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": LOGIN, "VQBET_ROOT": str(project.root)}
+    team = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": LOGIN, "VQBET_ROOT": str(project.root), "PATH": PATH}
     assert asked(int(server.split(":")[2].split("/")[0]), "ui-settings")["api_url"] == server
     refused = project.run("vqbet", "flow", "ui", check=False, **team)
     assert refused.returncode == 1
     assert f"that server has its own pages: {server.removesuffix('/api')}" in refused.stderr
-    project.run("prefect", "work-pool", "create", "cpu", "--type", "process", **team)
+    for pool in ("cpu", "gpu"):
+        project.run("prefect", "work-pool", "create", pool, "--type", "process", **team)
     told = project.run("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml", **team)
-    for name in ("pipeline/nightly", "ingest/on-demand", "promote/by-hand", "resume/waiting"):
+    for name in ("pipeline/nightly-retrain", "ingest/new-data", "promote/by-hand", "resume/waiting"):
         assert name in told.stdout.replace("\n", "")
-    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"]
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu"]
     with started(project, worker, **team):
-        done = project.run("prefect", "deployment", "run", "pipeline/nightly", "--watch", check=False, **team)
+        done = project.run("prefect", "deployment", "run", "pipeline/nightly-retrain", "--watch", check=False, **team)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Completed" in done.stdout

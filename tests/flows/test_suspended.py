@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sqlite3
 import sys
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +49,7 @@ class Team:
             "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
             "PREFECT_API_AUTH_STRING": LOGIN,
             "VQBET_ROOT": str(project.root),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
 
     def server(self) -> started:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import branches
 from tests.support.guarded import handshake, spec
-from vqbet.contract import SLACK, Channel, ServingError, Spec
+from vqbet.contract import SLACK, Camera, Channel, ServingError, Spec
 from vqbet.serving import limits as module
 from vqbet.serving.limits import Limits, listed, read
 
@@ -162,11 +162,40 @@ def test_a_component_is_listed_as_a_handshake_says_it() -> None:
     assert listed(component, module.SIGNAL) == {"entropy": [1.0]}
 
 
+SEEN = replace(spec(2, 3), cameras=(Camera("top", 40, 40), Camera("wrist", 32, 32)))
+BLIND: list[tuple[dict[str, Any], str]] = [
+    ({"camera": {"chest": {"still": 1}}}, "robot: camera: 'chest' is unknown; there are top, wrist"),
+    ({"camera": {"top": {"high": 1}}}, "robot: camera 'top': 'high' is unknown; there are distance, still"),
+    ({"camera": {"wrist": {"distance": 1.5}}}, "robot: camera 'wrist': distance: 1.5 is wider than 1;"),
+    ({"camera": {"wrist": {"still": 9}}}, "robot: camera 'wrist': still: 9 is wider than 8;"),
+    ({"camera": {"top": {"still": -1}}}, "'top': camera_still: expected 0 or more, got -1"),
+    ({"camera": {"top": {"low": 3}}}, "robot: camera 'top': 'low' is unknown; there are distance, still"),
+]
+
+
+def test_limits_of_cameras_come_with_the_policy_and_tighten() -> None:
+    alone = Limits.of(handshake(SEEN))
+    assert (alone.camera_distance.tolist(), alone.camera_still.tolist()) == ([1, 1], [math.inf, math.inf])
+    said = handshake(SEEN, {"camera_still": [5.0, 8.0]})
+    found = Limits.of(said, {"camera": {"wrist": {"distance": 0.5, "still": 3}}})
+    assert (found.camera_distance.tolist(), found.camera_still.tolist()) == ([1, 0.5], [5, 3])
+    for own, sentence in BLIND:
+        with pytest.raises(ServingError, match=sentence):
+            Limits.of(said, own)
+    with pytest.raises(ServingError, match=r"limits of the policy: camera_high: 'wrist': 256 is wider than 255"):
+        Limits.of(handshake(SEEN, {"camera_high": [255.0] * 11 + [256.0]}))
+    with pytest.raises(ServingError, match="limits of the policy: camera_still: expected one number for each channel"):
+        Limits.of(handshake(SEEN, {"camera_still": [5.0]}))
+    with pytest.raises(ServingError, match=r"limits of the policy: camera_distance: 'wrist': 2 is wider than 1"):
+        Limits.of(handshake(SEEN, {"camera_distance": [1.0, 2.0]}))
+
+
 def test_every_branch_of_the_limits_is_taken(tmp_path: Path) -> None:
     def everything() -> None:
         test_a_spec_alone_gives_the_widest()
         test_a_robots_own_file_tightens(tmp_path)
         test_a_component_is_listed_as_a_handshake_says_it()
+        test_limits_of_cameras_come_with_the_policy_and_tighten()
         for own, sentence in WRONG:
             test_what_does_not_tighten_is_refused(own, sentence)
         for said, sentence in SAID_WRONG:

@@ -133,11 +133,13 @@ def _table(episodes: list[Made], first: int, start: int, images: bool) -> Any:
     return pa.table(columns)
 
 
-def lerobot_v2(root: Path, camera: str = "video", lengths: Iterable[int] = LENGTHS) -> Path:
-    """Write a LeRobot v2.1 set. camera: "video", "image" or ""."""
+def lerobot_v2(
+    root: Path, camera: str = "video", lengths: Iterable[int] = LENGTHS, episodes: list[Made] | None = None
+) -> Path:
+    """Write a LeRobot v2.1 set. camera: "video", "image" or ""; episodes: others than those of `made`."""
     from pyarrow import parquet
 
-    episodes, start = made(lengths), 0
+    episodes, start = episodes or made(lengths), 0
     for folder in ("meta", "data/chunk-000"):
         (root / folder).mkdir(parents=True)
     told, counted = [], []

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vqbet.contract import Channel, Spec
-from vqbet.serving.guard import Guard, Limits
+from vqbet.serving.guard import Guard, Limits, Reason
 from vqbet.serving.handshake import Handshake
 
 Kind = Literal["absolute", "relative"]
@@ -32,6 +32,7 @@ class Step:
     age_s: float
     observed_s: float
     allowed: Any = True
+    cameras: tuple[Reason, str] | None = None  # what is wrong with its pictures
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Oracle:
             return "stale_observation"
         if not self.between("observation_low", seen, "observation_high"):
             return "observation_limit"
+        if step.cameras:
+            return str(step.cameras[0])
         if asked is None:
             return "deadline"
         if not self.between("low", asked, "high"):
@@ -173,7 +176,7 @@ def _spoiled(rng: np.random.Generator, step: Step, limits: Limits) -> Step:
     action, seen = step.action.copy(), step.observation.copy()
     one, other = int(rng.integers(len(action))), int(rng.integers(len(seen)))
     fields: dict[str, Any] = {"action": action, "observation": seen, "age_s": step.age_s, "observed_s": step.observed_s}
-    kind = int(rng.integers(10))
+    kind = int(rng.integers(11))
     if kind == 0:
         (action if rng.random() < 0.5 else seen)[0] = rng.choice(BROKEN)
     elif kind == 1:
@@ -190,6 +193,10 @@ def _spoiled(rng: np.random.Generator, step: Step, limits: Limits) -> Step:
         action[one] = _at(rng, limits.start_low[one], limits.start_high[one])
     elif kind == 7:
         action[one] = _at(rng, action[one] - limits.rate[one], action[one] + limits.rate[one])
+    elif kind == 10:
+        reasons = (Reason.CAMERA_LIMIT, Reason.FROZEN_CAMERA, Reason.UNFAMILIAR_PICTURE)
+        fields["cameras"] = (reasons[int(rng.integers(3))], "it is blind")
+        fields["action"] = action if rng.random() < 0.5 else None
     elif kind == 8:
         fields["action"] = rng.uniform(-1.2, 1.2, len(action)).astype(np.float32)
     else:
@@ -244,7 +251,8 @@ def _oracle(limits: Limits) -> Oracle:
 def _compared(guard: Guard, oracle: Oracle, hook: _Hook, step: Step) -> str:
     latched = oracle.stopped
     hook.answer = step.allowed
-    decision = guard.check(step.action, step.observation, age_s=step.age_s, observed_s=step.observed_s)
+    times = {"age_s": step.age_s, "observed_s": step.observed_s}
+    decision = guard.check(step.action, step.observation, cameras=step.cameras, **times)
     verdict, reason, action = oracle.check(step)
     if decision.verdict != verdict:
         return (

@@ -45,6 +45,9 @@ class MadeSource:
     def files(self) -> list[Path]:
         return []
 
+    def identity(self, episode: int, name: str) -> str:
+        return f"{episode} {name}"
+
 
 def made(
     episodes: int = 6, *, relative: bool = False, gain: float = 0.5, pictures: bool = False, **changes: Any

@@ -68,6 +68,9 @@ class Project:
         self._git(self.root, "add", "-A")
         self._git(self.root, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", message)
 
+    def git(self, *argv: str) -> str:
+        return self._git(self.root, *argv).strip()
+
     def run(self, *argv: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m ...` in the project, without network traffic and without the caller's project settings."""
         done = subprocess.run(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqbet import tasks, versions
 from vqbet.commands import completeness, located, origin
 from vqbet.commands.origin import Origin
-from vqbet.contract import ConfigError, Demonstrations, StoreError
+from vqbet.contract import ConfigError, Demonstrations, PipelineError, StoreError
 from vqbet.demos import importers, store
 from vqbet.demos.sources import declared
 from vqbet.demos.sources.declared import Declaration
+from vqbet.demos.store.staging import Staging
 from vqbet.demos.validation import validate
 from vqbet.files import canonical
 from vqbet.stages import artifacts, code_version
@@ -38,7 +40,8 @@ class Collected:
 def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch) -> Collected:
     """Write a task's demonstrations to its store and record their source. A store made by the same recipe is kept.
 
-    Raises PipelineError, before anything is done, where data/ cannot be versioned or lacks another task's store;
+    Pictures that an interrupted ingest has decoded are not decoded again. Raises PipelineError, before anything is
+    done, where data/ cannot be versioned, lacks another task's store, or is read by a stage of the graph;
     ConfigError where the task has neither importer nor oracle; StoreError where the present store holds recorded
     episodes; ValidationError where the demonstrations are not fit for training. After an error the previous store is
     untouched.
@@ -59,18 +62,26 @@ def collect(root: Path, task: str, params: TaskParams, source: str, watch: Watch
             origin.keep(paths, known["digest"], _scripted(oracle, task, params), versioned=False)
             return Collected(known["episodes"], known["steps"], known["digest"], made=False)
     _refuse_loss(paths)
+    _expect_idle(paths, params, watch)
     if oracle:
         demos, source_of = _demonstrated(oracle, task, params, watch), _scripted(oracle, task, params)
     elif params.source is not None:
         demos, source_of = _declared(root, task, params.source, source, watch)
     else:
         demos, source_of = _imported(root, task, source, watch)
+    staging = Staging(paths.scratch("staged"), _decoding(task), paths.store)
     with watch.bar(f"pictures {task}") as advance:
         digest = store.write(
             paths.store,
             demos,
             accept=lambda written: refuse_unfit(written, params, source or task),
             progress=lambda done, total: advance(done, total, {}),
+            staging=staging,
+            alone=lambda: versions.alone(root, _again(task, staged=bool(demos.cameras))),
+        )
+    if staging.reused:
+        watch.say(
+            f"pictures: {staging.reused} of {staging.reused + staging.made} files were decoded by an earlier ingest"
         )
     origin.keep(paths, digest, source_of, versioned=bool(source))
     made = Collected(len(demos.episode_ends), len(demos.action), digest, made=True)
@@ -93,8 +104,37 @@ def _refuse_loss(paths: Paths) -> None:
         )
 
 
+def _expect_idle(paths: Paths, params: TaskParams, watch: Watch) -> None:
+    """Raise PipelineError where a stage reads data/; pictures may be decoded meanwhile, after a word."""
+    found = versions.busy(paths.root)
+    if found and params.source is not None and params.source.cameras:
+        watch.say(f"{found}; pictures are decoded meanwhile, and replace the old ones only if it has ended by then")
+    elif found:
+        raise PipelineError(f"{found}; nothing was done: {_again(paths.task, staged=False)}")
+
+
+def _again(task: str, *, staged: bool) -> str:
+    kept = ", which takes what is decoded as it is" if staged else ""
+    return f"run vqbet ingest {task} again when that has ended{kept}, or in a clone of its own"
+
+
+def _decoding(task: str) -> str:
+    """Return a digest of the code and the libraries between a source's files and the bytes of pictures in a store."""
+    code = [code_version.digest(module, task) for module in ("vqbet.demos.sources", "vqbet.demos.store")]
+    return canonical.digest([*code, *(_installed(name) for name in ("av", "numcodecs", "numpy", "pillow", "scipy"))])
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def publish(root: Path, watch: Watch) -> versions.DataVersion:
     """Version data/, push the version, and compare it with the remote's content."""
+    with versions.alone(root, "run the same command again when that has ended; what was brought in is kept"):
+        pass  # dvc add waits a minute for others without a word
     version = versions.add(root)
     watch.say(f"data.dvc {version.md5[:12]}: {version.files} files, {version.size / 1e6:.1f} MB")
     versions.push(root)

@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
     "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
-    "All of it, on a schedule": ("flow", "team", "worker"),
+    "All of it, on a schedule": ("flow", "team", "worker", "status"),
     "This project": ("ui", "doctor", "forget"),
 }
 OTHER = "Other"  # section of verbs that no other section names
@@ -38,6 +38,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "stage": ("vqbet stage tokenizer blockpush",),
     "retrain": ("vqbet retrain blockpush --times 2",),
     "plan": ("vqbet plan blockpush",),
+    "status": ("vqbet status", "vqbet status blockpush --page"),
     "rollout": ("vqbet rollout blockpush@champion --episodes 2 --out two.webm",),
     "verdict list": ("vqbet verdict list",),
     "verdict replay": ("vqbet verdict replay 3f1cc1",),
@@ -92,12 +93,15 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
     "flow pipeline": ("vqbet flow pipeline pusht",),
     "flow promote": ("vqbet flow promote blockpush --candidate 3 --why 'Monday, all hands present'",),
     "flow resume": ("vqbet flow resume",),
-    "flow deploy": (". team/environment && vqbet flow deploy", "vqbet flow deploy --gpus 8"),
+    "flow deploy": ("vqbet flow deploy", "vqbet flow deploy --gpus 8"),
     "flow screen": ("vqbet flow screen blockpush",),
     "flow ui": ("vqbet flow ui --port 4201",),
     "team up": ("vqbet team up",),
     "team status": ("vqbet team status",),
     "team down": ("vqbet team down",),
+    "team init": (
+        "vqbet team init --registry https://mlflow.lab --data s3://lab-data/dvc --ledger postgresql://ann@db.lab/ledger",
+    ),
     "worker": ("vqbet worker --pool gpu", "vqbet worker --pool gpu --limit 8"),
     "ui": ("vqbet ui --port 5001",),
     "doctor": ("vqbet doctor", "vqbet doctor --vulnerabilities"),

@@ -21,6 +21,8 @@ from vqbet.stages.progress import Watch
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
 
+AGAIN = "run the same command again when that has ended, or in a clone of its own; the recordings are kept"
+
 
 def collect(root: Path, task: str, params: TaskParams, folder: Path, watch: Watch) -> Collected:
     """Add the accepted recordings of a folder to a task's store, and record their source.
@@ -52,7 +54,7 @@ def collect(root: Path, task: str, params: TaskParams, folder: Path, watch: Watc
         refuse_unfit(demos, params, folder)
     except ValidationError as error:
         raise ValidationError(f"{error}\n{_numbered(present, new)}") from error
-    digest = store.write(paths.store, demos)
+    digest = store.write(paths.store, demos, alone=lambda: versions.alone(root, AGAIN))
     before = f"demonstrations {present.digest[:12]} and " if present else ""
     whence = Origin(
         f"{before}{len(new)} recordings", "vqbet recordings", importer.digest(new), place=str(folder.resolve())

@@ -50,6 +50,24 @@ def down() -> None:
     console.say(f"{ended} processes ended; what was stored stays in {place.folder}" if ended else "nothing runs")
 
 
+@team.command()
+def init(
+    registry: Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="http(s) address of the MLflow server")],
+    data: Annotated[str, typer.Option(envvar="VQBET_DATA", help="DVC's remote: s3://<bucket>/<prefix>")],
+    ledger: Annotated[str, typer.Option(envvar="VQBET_LEDGER", help="postgresql://... or s3://...")],
+    prefect: Annotated[str, typer.Option(help="address of Prefect's API; none: $PREFECT_API_URL")] = "",
+    evidence: Annotated[str, typer.Option(help="s3://<bucket>/<prefix>; none: $VQBET_STORAGE")] = "",
+) -> None:
+    """Join a team from this clone: write the file that a shell sources, and DVC's remote.
+
+    Credentials that this shell has (AWS_..., MLFLOW_TRACKING_..., PREFECT_API_AUTH_STRING) are taken over, never shown.
+    """
+    from vqbet.commands import team_init as stage
+
+    asked = stage.Joined(registry=registry, data=data, ledger=ledger, prefect=prefect, evidence=evidence)
+    console.table(stage.init(root(), asked))
+
+
 @working.command()
 def worker(
     pool: Annotated[str, typer.Option(help="the work pool: cpu or gpu")] = "cpu",

@@ -18,7 +18,7 @@ from vqbet.comparison.grid import VQBET, Cell
 from vqbet.comparison.results import Result
 from vqbet.comparison.share import share
 from vqbet.comparison.timed import Job
-from vqbet.contract import ConfigError, Demonstrations, Env
+from vqbet.contract import GOAL_PICTURES, ConfigError, Demonstrations, Env, Pictures, goal_channels
 from vqbet.coordinates import views
 from vqbet.demos import store
 from vqbet.environment import threads
@@ -80,7 +80,7 @@ def run(root: Path, params: Params, cell: Cell, watch: Watch) -> Result:
         size=params.paper.size,
         first_seed=first,
         **{name: trained[name] for name in timed.NUMBERS},
-        act_ms=_latency(actor, demos, world),
+        act_ms=_latency(actor, demos),
         score=[record.score for record in played.records],
         success=[record.success for record in played.records],
         modes=_modes(played),
@@ -166,29 +166,37 @@ def _world(cell: Cell, demos: Demonstrations) -> Env:
     return worlds.disturbed(world, demos, observation_noise=seen, action_noise=done)
 
 
-def _latency(actor: Actor, demos: Demonstrations, world: Env) -> dict[str, float]:
+def _latency(actor: Actor, demos: Demonstrations) -> dict[str, float]:
     """Return milliseconds on one thread, for 1 and 64 episodes: median of a planning call, and per executed action."""
     every = actor.planner.chunk if actor.execute == "chunk" else 1
     found = {}
     with threads.of(1):
         for batch in (1, 64):
-            times = _timed(actor, demos.observation, batch, every, len(world.goal) if actor.goal else 0)
+            times = _timed(actor, demos, batch, every)
             found[f"batch_{batch}"] = round(1000 * float(np.median(times[::every])), 3)
             found[f"action_{batch}"] = round(1000 * float(np.median(times.reshape(-1, every).mean(axis=1))), 3)
     return found
 
 
-def _timed(actor: Actor, observation: np.ndarray, batch: int, every: int, goals: int) -> np.ndarray:
-    """Return the seconds of each call over whole chunks, without the first three chunks."""
-    actor.reset(np.arange(batch), np.zeros((batch, goals), np.float32) if goals else None)
+def _timed(actor: Actor, demos: Demonstrations, batch: int, every: int) -> np.ndarray:
+    """Return the seconds of each call over whole chunks, encoding included, without the first three chunks."""
+    rows = np.arange(batch) % len(demos.observation)
+    shown = {"cameras": _pictures(demos, rows)} if GOAL_PICTURES in actor.goal else {}
+    wanted = np.zeros((batch, len(goal_channels(actor.goal))), np.float32)
+    actor.reset(np.arange(batch), wanted if actor.goal else None, **shown)
     rows, times = np.arange(batch), list[float]()
     until = time.monotonic() + LATENCY_S
     while time.monotonic() < until or len(times) < 8 * every or len(times) % every:
-        seen = observation[(len(times) * batch + rows) % len(observation)]
+        steps = (len(times) * batch + rows) % len(demos.observation)
+        seen, shown = demos.observation[steps], {"cameras": _pictures(demos, steps)} if demos.cameras else {}
         began = loop.clock()
-        actor.act(seen, rows)
+        actor.act(seen, rows, **shown)
         times.append(loop.clock() - began)
     return np.array(times[3 * every :])
+
+
+def _pictures(demos: Demonstrations, steps: np.ndarray) -> Pictures:
+    return {name: frames[steps] for name, frames in demos.cameras.items()}
 
 
 def _modes(played: rollout.Play) -> dict[str, int]:

@@ -51,6 +51,9 @@ class World:
 WORLDS: Mapping[str, World] = {
     "pusht": World("PushT", "final coverage", 1.0, 3, "success at 0.95", ("max coverage", "mean_max_coverage")),
     "kitchen": World("Kitchen", "tasks of 4", 4.0, 2, "all 4 tasks", ("order entropy, bits", "")),
+    "pusht_image": World(
+        "PushT, seen by a camera", "final coverage", 1.0, 3, "success at 0.95", ("max coverage", "mean_max_coverage")
+    ),
     "blockpush_drawn": World(
         "BlockPush, sides drawn", "blocks of 2", 2.0, 2, "both blocks", ("mode entropy, bits", "")
     ),

@@ -18,6 +18,7 @@ from vqbet.comparison import page as results_page
 from vqbet.comparison.grid import Cell
 from vqbet.comparison.results import Result
 from vqbet.contract import ConfigError, PipelineError
+from vqbet.evaluation import cluster
 from vqbet.stages.progress import Watch
 
 if TYPE_CHECKING:
@@ -42,14 +43,20 @@ def one(root: Path, params: Params, name: str, watch: Watch) -> dict[str, str]:
 def run(root: Path, params: Params, only: str, workers: int, watch: Watch) -> dict[str, str]:
     """Make the missing cells with `workers` processes (0: one per core, one on a GPU), then the page.
 
+    Where $VQBET_DASK names a cluster, each of its workers makes a cell at a time, in this folder.
+
     Raises PipelineError at the end if a cell failed; the results of the others are kept.
     """
-    wanted = chosen(params, only)
+    wanted, named = chosen(params, only), os.environ.get(cluster.VARIABLE)
     left = cells.missing(root, params, wanted, cells.check(root, params, wanted))
     count = min(workers or _workers(), max(1, len(left)))
-    hours = sum(cell.train_s for cell in left) / count / 3600
-    watch.say(f"{len(wanted)} cells, {len(left)} to make, {count} at a time: {hours:.1f} hours of training")
-    failed = _one_by_one(root, params, left, watch) if count == 1 else _side_by_side(params, left, count, watch)
+    hours = sum(cell.train_s for cell in left) / 3600
+    place = f"on {named}: {hours:.1f}" if named else f"{count} at a time: {hours / count:.1f}"
+    watch.say(f"{len(wanted)} cells, {len(left)} to make, {place} hours of training")
+    if named and left:
+        failed = _on_cluster(root, params, left, named, watch)
+    else:
+        failed = _one_by_one(root, params, left, watch) if count == 1 else _side_by_side(params, left, count, watch)
     page(root, params)
     if failed:
         raise PipelineError(
@@ -98,9 +105,8 @@ def _side_by_side(params: Params, left: Sequence[Cell], count: int, watch: Watch
         if stopped.is_set():
             return 0
         threads = max(1, (os.cpu_count() or 1) // count)
-        command = [sys.executable, "-m", "vqbet.comparison", "--size", params.paper.size, "--cell", cell.name]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        child = subprocess.Popen(command, env=environment)
+        child = subprocess.Popen(_command(params.paper.size, cell.name), env=environment)
         running.add(child)
         code = child.wait()
         running.discard(child)
@@ -120,6 +126,28 @@ def _side_by_side(params: Params, left: Sequence[Cell], count: int, watch: Watch
                 child.terminate()
             raise
     return failed
+
+
+def _on_cluster(root: Path, params: Params, left: Sequence[Cell], named: str, watch: Watch) -> list[str]:
+    """Have the workers of a cluster make the cells; return the names of failed ones."""
+    failed = []
+    with cluster.Cluster(named) as place:
+        work = [(str(root), params.paper.size, cell.name) for cell in left]
+        for done, (at, code) in enumerate(place.map(_made_there, work), 1):
+            if code:
+                failed.append(left[at].name)
+            watch.say(f"{done} of {len(left)}: {left[at].name}{' FAILED' if code else ''}")
+    return failed
+
+
+def _made_there(root: str, size: str, name: str) -> int:
+    """Make a cell in a process of its own, which ends with nothing of it left in the worker; return its exit status."""
+    named = {name: value for name, value in os.environ.items() if name != cluster.VARIABLE}
+    return subprocess.run(_command(size, name), cwd=root, env=named | {"OMP_NUM_THREADS": "1"}).returncode
+
+
+def _command(size: str, name: str) -> list[str]:
+    return [sys.executable, "-m", "vqbet.comparison", "--size", size, "--cell", name]
 
 
 def _line(result: Result) -> str:

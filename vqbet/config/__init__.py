@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vqbet.config.document import read
+from vqbet.config.encoder import EncoderParams, WeightsParams
 from vqbet.config.promotion import CanaryParams, TrialsParams
 from vqbet.config.section import Name, Section
 from vqbet.config.source import SourceParams
 from vqbet.config.task import (
     BundleParams,
+    DemosParams,
     DriftParams,
-    EncoderParams,
     PriorParams,
     TaskParams,
     TokenizerParams,
-    WeightsParams,
 )
 from vqbet.contract import ConfigError
 from vqbet.files import reading
@@ -27,6 +27,7 @@ from vqbet.files import reading
 __all__ = [
     "BundleParams",
     "CanaryParams",
+    "DemosParams",
     "DriftParams",
     "EncoderParams",
     "PriorParams",

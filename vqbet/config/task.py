@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from vqbet.config.encoder import EncoderParams
 from vqbet.config.promotion import CanaryParams, GateParams, PromotionParams, TrialsParams
 from vqbet.config.section import (
     Batch,
@@ -183,46 +184,6 @@ class TokenizerParams(Section):
     )
     seed: Seed = Field(description="Seed of initialisation, k-means and the order of windows.")
     health: HealthParams = Field(description="Limits beyond which the graph stops after the tokenizer was trained.")
-
-
-class WeightsParams(Section):
-    """A file of weights that an encoder begins with, as `vqbet weights` writes it and prints its sha256."""
-
-    file: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
-        description="Safetensors file of the network's weights, written by `vqbet weights`; a relative path begins at "
-        "the project."
-    )
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        description="Its sha256; a file with another one is refused, so a policy names the weights that it began with."
-    )
-
-
-class EncoderParams(Section):
-    """The encoder of pictures, one for each camera, and its augmentation."""
-
-    kind: Literal["conv", "resnet18"] = Field(
-        description="Network of each camera: `conv` (four convolutions, 0.04 M weights, trains on a laptop) or "
-        "`resnet18` (with GroupNorm, 11 M weights)."
-    )
-    features: Annotated[int, Field(ge=1, le=4096)] = Field(
-        description="Number of features, F, that stand for a picture behind the numbers of an observation."
-    )
-    crop: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Share of a picture's sides that is seen: at a random place in training, in the middle when acting."
-    )
-    shift: Annotated[int, Field(ge=0, le=64)] = Field(
-        description="Most pixels by which a crop is moved beyond the picture in training; its edge is repeated there."
-    )
-    pool: Literal["spatial_softmax", "average"] = Field(
-        description="Way from maps to numbers: `spatial_softmax` (where each of `keypoints` maps has its mass) or "
-        "`average` (of each map)."
-    )
-    keypoints: Annotated[int, Field(ge=1, le=1024)] = Field(
-        description="Number of maps whose positions are taken; `average` does not read it."
-    )
-    weights: WeightsParams | None = Field(
-        default=None, description="Weights that the networks of all cameras begin with; none: random ones."
-    )
 
 
 class PriorParams(Transformer):

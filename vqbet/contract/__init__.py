@@ -38,6 +38,7 @@ from vqbet.contract.spec import Camera, Channel, Spec
 
 __all__ = [
     "COLUMNS",
+    "GOAL_PICTURES",
     "LEAST_TEMPERATURE",
     "SLACK",
     "Advance",
@@ -68,6 +69,8 @@ __all__ = [
     "WorldError",
 ]
 
+# In a `goal`, beside or instead of names of channels: the pictures of all cameras as they shall be in the end.
+GOAL_PICTURES = "pictures"
 LEAST_TEMPERATURE = 1e-6  # least divisor of logits before a draw: below it float32 overflows, argmax is the same
 # Tolerance of an observation beyond a channel's limits, as a share of its range: sensors err, and the gate's noise
 # (0.005 of half a range, rarely more than 0.02) is not clipped to the limits. A wrong unit is off by 57 or more.
@@ -184,14 +187,20 @@ COLUMNS: Mapping[str, str] = {
 Pictures = Mapping[str, UInt8[np.ndarray, "B height width 3"]]
 
 
+def goal_channels(goal: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the C channels of a goal, without GOAL_PICTURES."""
+    return tuple(name for name in goal if name != GOAL_PICTURES)
+
+
 class Policy(Protocol):
     """Policy that acts in many episodes at once; rows do not affect one another.
 
-    `goal` names the observation channels whose target values `reset` receives; empty where no goal is needed.
+    `goal` names the observation channels whose target values `reset` receives, with GOAL_PICTURES last where it
+    receives pictures as a `GoalSeeingPolicy`; empty where no goal is needed.
     """
 
     spec: Spec
-    goal: tuple[str, ...]  # C channels
+    goal: tuple[str, ...]  # C channels, and GOAL_PICTURES
 
     def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
         """Start E new episodes. All randomness of episode e comes from seeds[e]; no state is kept from earlier ones.
@@ -208,14 +217,27 @@ class Policy(Protocol):
         """
 
 
+class GoalSeeingPolicy(Policy, Protocol):
+    """Policy whose `goal` ends with GOAL_PICTURES."""
+
+    def reset(
+        self,
+        seeds: Int[np.ndarray, " E"],
+        goals: Float[np.ndarray, "E C"] | None = None,
+        cameras: Pictures | None = None,
+    ) -> None:
+        """Start E new episodes as any policy. cameras: one picture of every camera for each goal."""
+
+
 class Env(Protocol):
     """World, simulated or real, that steps many episodes at once. One with cameras is a `SeenEnv`.
 
-    `goal` names the observation channels for which an episode requests values; empty where there are no goals.
+    `goal` names the observation channels for which an episode requests values, with GOAL_PICTURES last where it shows
+    pictures of its goal; empty where there are no goals.
     """
 
     spec: Spec
-    goal: tuple[str, ...]  # C channels
+    goal: tuple[str, ...]  # C channels, and GOAL_PICTURES
     max_steps: int
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E D"]:
@@ -242,6 +264,9 @@ class SeenEnv(Env, Protocol):
 
     def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
         """Return the pictures of the B running episodes in `rows` as they are now, of every camera of the spec."""
+
+    def goal_cameras(self) -> Pictures:
+        """Return the pictures of each episode's goal since the last reset; called only where `goal` has pictures."""
 
 
 @dataclass(frozen=True, slots=True)

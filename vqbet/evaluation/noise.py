@@ -77,6 +77,9 @@ class Disturbed:
     def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
         return cast(SeenEnv, self._env).cameras(rows)
 
+    def goal_cameras(self) -> Pictures:
+        return cast(SeenEnv, self._env).goal_cameras()
+
     def metrics(self) -> dict[str, np.ndarray]:
         return self._env.metrics()
 

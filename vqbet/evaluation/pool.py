@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self
 
 from vqbet.contract import Advance, PipelineError
 from vqbet.environment import processes
-from vqbet.evaluation import rollout
+from vqbet.evaluation import cluster, rollout
 from vqbet.evaluation.plan import Slice
 from vqbet.evaluation.rollout import Label, Play
 
@@ -67,13 +67,14 @@ class Players(Protocol):
 class RolloutPool:
     """Context of worker processes, started once enough episodes remain for them to save time, and ended on exit.
 
-    Their number is $VQBET_WORKERS, or else the number of cores available to this process.
+    Their number is $VQBET_WORKERS, or else the number of cores available to this process. Where $VQBET_DASK names a
+    cluster, all episodes are played there.
     """
 
     def __init__(self, players: Players) -> None:
         self._workers = processes.workers()
         self._here = players
-        self._pool: _Workers | None = None
+        self._pool: _Workers | cluster.DaskWorkers | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +88,8 @@ class RolloutPool:
         parts = [assignment.shards() for assignment in assignments]
         shards = [shard for part in parts for shard in part]
         began = time.perf_counter()
+        if self._pool is None and (named := os.environ.get(cluster.VARIABLE)):
+            self._pool = cluster.DaskWorkers(named, self._here)
         with bar(title) as advance:
             progress = _Progress(advance, [len(shard.seeds) for shard in shards])
             played = [] if self._pool else self._play_here(shards, progress)

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Env, EpisodeRecord, Pictures, Policy, SeenEnv, WorldError
+from vqbet.contract import GOAL_PICTURES, Env, EpisodeRecord, GoalSeeingPolicy, Pictures, Policy, SeenEnv, WorldError
 
 MAX_FRAMES = 180  # per film: frames are skipped evenly to fit the longest episode
 MAX_PATHS = 500  # episodes whose observations are kept; at 350 steps of 60 channels they take 42 MB
@@ -156,7 +156,12 @@ class _Episodes:
         self.rows, self.lengths = np.arange(count), np.zeros(count, np.int64)
         self.films = {row: Film([], self.env.spec.control_hz / self._stride) for row in self.film}
         observation = self.env.reset(self.seeds.copy())
-        self.policy.reset(self.seeds.copy(), self.env.goals().copy() if self.policy.goal else None)
+        goals = self.env.goals().copy() if self.policy.goal else None
+        if GOAL_PICTURES in self.policy.goal:
+            wanted = self._expected(cast(SeenEnv, self.env).goal_cameras(), "goal's ")
+            cast(GoalSeeingPolicy, self.policy).reset(self.seeds.copy(), goals, wanted)
+        else:
+            self.policy.reset(self.seeds.copy(), goals)
         self._observe(observation)
         self._picture(self.rows, ended=np.zeros(count, bool))
 
@@ -194,14 +199,15 @@ class _Episodes:
 
     def _seen(self) -> Pictures:
         """Return the world's pictures of the running rows. Raises WorldError where they are not those of its spec."""
-        found = cast(SeenEnv, self.env).cameras(self.rows.copy())
+        return self._expected(cast(SeenEnv, self.env).cameras(self.rows.copy()))
+
+    def _expected(self, found: Pictures, of: str = "") -> Pictures:
         for camera in self.env.spec.cameras:
             picture, shape = found.get(camera.name), (len(self.rows), *camera.shape)
             if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
                 got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-                raise WorldError(
-                    f"step {self.steps}: camera {camera.name!r}: expected uint8 pictures of shape {shape}, got {got}"
-                )
+                where = f"step {self.steps}: {of}camera {camera.name!r}"
+                raise WorldError(f"{where}: expected uint8 pictures of shape {shape}, got {got}")
         return found
 
     def _picture(self, rows: Int[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]) -> None:

@@ -6,6 +6,7 @@ Spatial softmax is of Levine et al. 2016 (arXiv 1504.00702), random shifts are o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, final
@@ -16,11 +17,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vqbet.contract import BundleError, Camera, TrainingError
+from vqbet.files import canonical
 from vqbet.models.nets import restore, tensors
 from vqbet.models.resnet import GROUP, ResNet18
 
 Kind = Literal["conv", "resnet18"]
 Pool = Literal["spatial_softmax", "average"]
+TOGETHER = 2  # pictures that are encoded in one call: torch has no fast convolution for one
+GOAL = "goal/"  # beginning of the names of a batch's pictures of goals
 LEAST_PX = 32  # of a picture's sides after the crop: ResNet-18 halves them five times
 
 
@@ -31,6 +35,8 @@ class EncoderShape:
     features: numbers for each picture. crop: share of each side that is kept, at a random place in training, in the
     middle when acting. shift: pixels by which the crop is moved beyond that in training, at most; pixels outside of the
     picture repeat its edge. pool: "spatial_softmax" (the mean position of each of `keypoints` heat maps) or "average".
+    frozen: the trunk is not trained, sees the middle of a picture always, and has no layer of features behind it: there
+    is a feature for each average of its maps, two for each map's position; `features` and `keypoints` are not read.
     """
 
     kind: Kind = "conv"
@@ -39,6 +45,7 @@ class EncoderShape:
     shift: int = 0
     pool: Pool = "spatial_softmax"
     keypoints: int = 32
+    frozen: bool = False
 
 
 @final
@@ -66,7 +73,7 @@ TRUNKS: Mapping[Kind, type[Conv | ResNet18]] = {"conv": Conv, "resnet18": ResNet
 
 @final
 class Encoder(nn.Module):
-    """Pictures of all cameras of a step -> F numbers, `shape.features` for each camera, in the cameras' order.
+    """Pictures of all cameras of a step -> F numbers, equally many for each camera, in the cameras' order.
 
     Raises TrainingError where a picture is too small for the crop.
     """
@@ -74,8 +81,13 @@ class Encoder(nn.Module):
     def __init__(self, cameras: Sequence[Camera], shape: EncoderShape) -> None:
         super().__init__()
         self.cameras, self.shape = tuple(cameras), shape
-        self.features = shape.features * len(self.cameras)
         self.eyes = nn.ModuleList(Eye(camera, shape) for camera in self.cameras)
+        self.features = sum(cast(Eye, eye).features for eye in self.eyes)
+        if shape.frozen:
+            self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        return super().train(mode and not self.shape.frozen)
 
     def forward(self, pictures: Mapping[str, UInt8[Tensor, "*B height width 3"]]) -> Float[Tensor, "*B F"]:
         """Return the features of pictures, by the names of their cameras.
@@ -85,15 +97,30 @@ class Encoder(nn.Module):
         """
         return torch.cat([eye(pictures[camera.name]) for camera, eye in zip(self.cameras, self.eyes, strict=True)], -1)
 
-    def of(self, batch: Mapping[str, Any], device: torch.device) -> Float[Tensor, "B T F"]:
-        """Return the features of a batch of `Windows`: "camera/<name>" (B, T, height, width, 3), uint8."""
-        named = {camera.name: torch.as_tensor(batch[f"camera/{camera.name}"]).to(device) for camera in self.cameras}
+    def of(self, batch: Mapping[str, Any], device: torch.device, whose: str = "") -> Float[Tensor, "B T F"]:
+        """Return the features of a batch of `Windows`: "camera/<name>" (B, T, height, width, 3), uint8.
+
+        whose: beginning of the names, GOAL for the pictures of goals.
+
+        Where the encoder is frozen, the entry may be its features, float32 (B, T, F of the camera), instead.
+        """
+        names = [camera.name for camera in self.cameras]
+        named = {name: torch.as_tensor(batch[f"{whose}camera/{name}"]).to(device) for name in names}
+        if self.shape.frozen and all(each.is_floating_point() for each in named.values()):
+            return torch.cat(list(named.values()), -1)
         return self(named)
 
     def begin(self, values: Mapping[str, np.ndarray], *, where: str) -> None:
         """Load one trunk's tensors into the trunks of all cameras. Raises BundleError naming `where` and the tensor."""
         for eye in self.eyes:
             restore(cast(Eye, eye).trunk, values, component=where)
+
+    def digest(self) -> str:
+        """Return the sha256 of arguments and tensors, which decide the features of every picture."""
+        total = hashlib.sha256(canonical.digest(self.arguments()).encode())
+        for name, value in sorted(self.components().items()):
+            total.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return total.hexdigest()
 
     def arguments(self) -> dict[str, Any]:
         """Return the `arguments` of `from_components`; JSON-clean."""
@@ -116,7 +143,7 @@ class Encoder(nn.Module):
 
 
 class Eye(nn.Module):
-    """Encoder of one camera: scaling, crop, trunk, pooling, and a linear layer with ReLU.
+    """Encoder of one camera: scaling, crop, trunk, pooling, and, unless it is frozen, a linear layer with ReLU.
 
     Positions of keypoints are those in the whole picture, -1..1 from edge to edge, wherever the crop was: a crop
     changes what is seen, and not where things are.
@@ -137,8 +164,12 @@ class Eye(nn.Module):
         self.shift = shape.shift
         self.trunk = TRUNKS[shape.kind]()
         channels, (mean, std) = self.trunk.channels, self.trunk.statistics
-        self.heat = nn.Conv2d(channels, shape.keypoints, 1) if shape.pool == "spatial_softmax" else None
-        self.out = nn.Linear(channels if self.heat is None else 2 * shape.keypoints, shape.features)
+        self.placed = shape.pool == "spatial_softmax"
+        maps = shape.keypoints if self.placed and not shape.frozen else channels
+        pooled = 2 * maps if self.placed else maps
+        self.features = pooled if shape.frozen else shape.features
+        self.heat = nn.Conv2d(channels, maps, 1) if self.placed and not shape.frozen else None
+        self.out = None if shape.frozen else nn.Linear(pooled, shape.features)
         self.register_buffer("factor", 1 / (255 * torch.tensor(std)), persistent=False)
         self.register_buffer("offset", -torch.tensor(mean) / torch.tensor(std), persistent=False)
 
@@ -149,11 +180,11 @@ class Eye(nn.Module):
         seen = cropped(each, corner, self.crop).flatten(0, 1)  # (M, h, w, 3), M = B T
         scaled = torch.addcmul(self.offset, seen.to(self.factor.dtype), self.factor)
         maps = self.trunk(scaled.permute(0, 3, 1, 2))  # its channels are last in memory, which is faster on CPUs
-        if self.heat is None:
-            pooled = maps.mean((2, 3))
-        else:
-            pooled = self._positions(self.heat(maps), corner.repeat_interleave(each.shape[1], 0))
-        return self.out(pooled).relu().view(*lead, -1)
+        if self.heat is not None:
+            maps = self.heat(maps)
+        corners = corner.repeat_interleave(each.shape[1], 0)
+        pooled = self._positions(maps, corners) if self.placed else maps.mean((2, 3))
+        return (pooled if self.out is None else self.out(pooled).relu()).view(*lead, -1)
 
     def _corner(self, count: int, device: torch.device) -> Int[Tensor, "B 2"]:
         """Return the upper left corner of each crop, in px of the picture: random in training, else that of the middle.
@@ -194,3 +225,22 @@ def cropped(
         for axis, most in ((0, height), (1, width))
     )  # (B, h), (B, w)
     return pictures[batch[:, None, None, None], frames[None, :, None, None], y[:, None, :, None], x[:, None, None, :]]
+
+
+def seen(
+    encoder: Encoder | None, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]
+) -> Float[np.ndarray, "B F"]:
+    """Return the features of pictures, by the names of their cameras.
+
+    Convolutions round differently for other batches. So TOGETHER pictures are encoded at a time, the last ones repeated
+    where some are missing, and the features of a picture do not depend on the number of others.
+    """
+    assert encoder is not None, "an actor shows pictures to planners with cameras only"
+    count = len(next(iter(pictures.values())))
+    found = np.zeros((count, encoder.features), np.float32)
+    with torch.inference_mode():
+        for first in range(0, count, TOGETHER):
+            rows = np.minimum(np.arange(first, first + TOGETHER), count - 1)
+            encoded = encoder({name: torch.from_numpy(each[rows]) for name, each in pictures.items()})
+            found[first : first + TOGETHER] = encoded[: count - first].numpy()
+    return found

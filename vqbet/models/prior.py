@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqbet.contract import TrainingError
-from vqbet.models.encoders import Encoder
+from vqbet.models.encoders import GOAL, Encoder
 from vqbet.models.nets import MLP, Decoder, DecoderShape, GoalAs, restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 from vqbet.models.tokenizer import Tokenizer
@@ -133,8 +133,9 @@ class Prior(nn.Module):
 
     `decoded` holds the chunk of every combination of codes; None where there are more than TABLE. `goal` normalises the
     C goal channels; None for an unconditional prior. `encoder` turns pictures into F features, which stand behind the D
-    channels of an observation; None for a prior without cameras, where F is 0. Raises TrainingError where the tokenizer
-    was never trained, or goal and goal_steps do not agree.
+    channels of an observation; None for a prior without cameras, where F is 0. pictured: whether goals include
+    pictures, whose features stand behind the C channels, which may then be none. Raises TrainingError where the
+    tokenizer was never trained, or goal and goal_steps do not agree.
     """
 
     decoded: Float[Tensor, "K ... H A"] | None
@@ -149,6 +150,7 @@ class Prior(nn.Module):
         *,
         goal: Normalizer | None = None,
         encoder: Encoder | None = None,
+        pictured: bool = False,
     ) -> None:
         super().__init__()
         if (goal is None) != (shape.goal_steps == 0):
@@ -161,7 +163,8 @@ class Prior(nn.Module):
         powers = tokenizer.shape.codes ** torch.arange(tokenizer.shape.layers).flip(0)
         self.register_buffer("places", powers, persistent=False)  # of the table's layers, counted in chunks
         self.normalizer, self.goal, self.encoder = normalizer, goal, encoder
-        goal_inputs = goal.channels if goal is not None else 0
+        self.pictured = pictured
+        goal_inputs = (goal.channels if goal is not None else 0) + (encoder.features if encoder and pictured else 0)
         inputs = normalizer.channels + (encoder.features if encoder is not None else 0)
         self.decoder = Decoder(inputs, shape, goal_inputs=goal_inputs, goal_as=shape.goal_as)
         layers, codes = tokenizer.shape.layers, tokenizer.shape.codes
@@ -175,12 +178,12 @@ class Prior(nn.Module):
         return self
 
     def features(
-        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None = None
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C+F"] | None = None
     ) -> Float[Tensor, "B T W"]:
         return self.decoder(self._normalized(observation), self._wanted(goal))
 
     def last(
-        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None = None
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C+F"] | None = None
     ) -> Float[Tensor, "B W"]:
         """Return the features of the newest observation."""
         return self.decoder.last(self._normalized(observation), self._wanted(goal))
@@ -250,7 +253,7 @@ class Prior(nn.Module):
         if self.goal is not None:
             channels["goal_channels"] = self.goal.channels
         seeing = {} if self.encoder is None else {"encoder": self.encoder.arguments()}
-        return {**asdict(self.shape), **channels, **seeing}
+        return {**asdict(self.shape), **channels, **seeing, **({"pictured": True} if self.pictured else {})}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the tensors of "prior", of "normalizer" (observation.* and goal.*), and of "encoder" if any."""
@@ -268,18 +271,32 @@ class Prior(nn.Module):
     ) -> Prior:
         """Return the exact prior of `arguments` and `components`. Raises BundleError where tensors do not fit."""
         shape = {
-            name: value for name, value in arguments.items() if not name.endswith("channels") and name != "encoder"
+            name: value
+            for name, value in arguments.items()
+            if not name.endswith("channels") and name not in ("encoder", "pictured")
         }
         goal = Normalizer(arguments["goal_channels"]) if "goal_channels" in arguments else None
         seeing = "encoder" in arguments
         encoder = Encoder.from_components(arguments["encoder"], components["encoder"]) if seeing else None
-        prior = cls(tokenizer, Normalizer(arguments["channels"]), PriorShape(**shape), goal=goal, encoder=encoder)
+        prior = cls(
+            tokenizer,
+            Normalizer(arguments["channels"]),
+            PriorShape(**shape),
+            goal=goal,
+            encoder=encoder,
+            pictured=arguments.get("pictured", False),
+        )
         restore(prior, components["prior"], component="prior", without=APART)
         unpack(components["normalizer"], observation=prior.normalizer, goal=goal)
         return prior.eval()
 
-    def _wanted(self, goal: Float[Tensor, "B G C"] | None) -> Float[Tensor, "B G C"] | None:
-        return None if self.goal is None or goal is None else self.goal.normalize(goal)
+    def _wanted(self, goal: Float[Tensor, "B G C+F"] | None) -> Float[Tensor, "B G C+F"] | None:
+        if self.goal is None or goal is None:
+            return None
+        if not self.pictured:
+            return self.goal.normalize(goal)
+        channels = self.goal.channels
+        return torch.cat([self.goal.normalize(goal[..., :channels]), goal[..., channels:]], -1)
 
     def _normalized(self, observation: Float[Tensor, "B T D+F"]) -> Float[Tensor, "B T D+F"]:
         if self.encoder is None:
@@ -297,6 +314,8 @@ class Prior(nn.Module):
             goal = goal + self.objective.goal_noise * self.goal.half_range * torch.randn_like(goal)
         if self.encoder is not None:
             observation = torch.cat([observation, self.encoder.of(batch, observation.device)], -1)
+        if self.encoder is not None and self.pictured and goal is not None:
+            goal = torch.cat([goal, self.encoder.of(batch, goal.device, GOAL)], -1)
         if self.objective.supervise == "last":
             return self.last(observation, goal)[:, None]
         return self.features(observation, goal)

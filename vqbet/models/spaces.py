@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqbet.contract import BundleError, Camera, Demonstrations, TrainingError
-from vqbet.models.encoders import Encoder
+from vqbet.contract import GOAL_PICTURES, BundleError, Camera, Demonstrations, TrainingError, goal_channels
+from vqbet.models.encoders import GOAL, Encoder
 from vqbet.models.nets import restore, tensors
 from vqbet.models.normalizer import Normalizer, packed, unpack
 
@@ -25,6 +25,7 @@ class Spaces(nn.Module):
     """The normalisers of a policy: D observation channels, A action channels, C goal channels (None: no goal).
 
     encoder: turns pictures into F features, which stand behind the D channels; None for a policy without cameras.
+    pictured: whether goals include pictures, whose features stand behind the C channels.
     observation_noise, goal_noise: standard deviation of the Gaussian noise on observations and goals in training, in
     normalised units.
     """
@@ -38,8 +39,10 @@ class Spaces(nn.Module):
         observation_noise: float = 0.0,
         goal_noise: float = 0.0,
         encoder: Encoder | None = None,
+        pictured: bool = False,
     ) -> None:
         super().__init__()
+        self.pictured = pictured
         self.observation, self.action, self.goal, self.encoder = observation, action, goal, encoder
         self.observation_noise, self.goal_noise = observation_noise, goal_noise
 
@@ -56,17 +59,25 @@ class Spaces(nn.Module):
     ) -> Spaces:
         """Fit to the ranges of the demonstrations.
 
-        goal: names of the observation channels of a goal. unseen: patterns of channels that the policy ignores.
-        encoder: of their cameras.
+        goal: names of the observation channels of a goal, and GOAL_PICTURES. unseen: patterns of channels that the
+        policy ignores. encoder: of their cameras.
         """
         names = [channel.name for channel in demos.spec.observation]
-        places = [names.index(name) for name in goal]
+        places = [names.index(name) for name in goal_channels(tuple(goal))]
         seen, spec = demos.observation, demos.spec
         wanted = Normalizer.fit(seen[:, places], [spec.observation[place] for place in places]) if places else None
+        if goal and wanted is None:
+            wanted = Normalizer(0)  # of pictures alone
         looked_at = Normalizer.fit(seen, spec.observation, unseen=unseen)
         acted = Normalizer.fit(demos.action, spec.action)
         return cls(
-            looked_at, acted, wanted, observation_noise=observation_noise, goal_noise=goal_noise, encoder=encoder
+            looked_at,
+            acted,
+            wanted,
+            observation_noise=observation_noise,
+            goal_noise=goal_noise,
+            encoder=encoder,
+            pictured=GOAL_PICTURES in goal,
         )
 
     @property
@@ -76,9 +87,9 @@ class Spaces(nn.Module):
 
     @property
     def inputs(self) -> tuple[int, int, int]:
-        """The numbers of an observation with its features, D + F, then A and C."""
+        """The numbers of an observation with its features, D + F, then A and those of a goal, C or C + F."""
         seen, acted, wanted = self.channels
-        return seen + self.features, acted, wanted
+        return seen + self.features, acted, wanted + self.goal_features
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -89,11 +100,21 @@ class Spaces(nn.Module):
         """F; 0 without cameras."""
         return 0 if self.encoder is None else self.encoder.features
 
+    @property
+    def goal_features(self) -> int:
+        """The features of a goal's pictures; 0 where goals have none."""
+        return self.features if self.pictured else 0
+
     def seen(
-        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C"] | None
-    ) -> tuple[Float[Tensor, "B T D+F"], Float[Tensor, "B G C"] | None]:
+        self, observation: Float[Tensor, "B T D+F"], goal: Float[Tensor, "B G C+F"] | None
+    ) -> tuple[Float[Tensor, "B T D+F"], Float[Tensor, "B G C+F"] | None]:
         """Return observation and goal, normalised; the goal is None where the policy takes none."""
-        wanted = None if self.goal is None or goal is None else self.goal.normalize(goal)
+        wanted = None
+        if self.goal is not None and goal is not None:
+            channels = self.goal.channels
+            wanted = self.goal.normalize(goal[..., :channels])
+            if self.pictured:
+                wanted = torch.cat([wanted, goal[..., channels:]], -1)
         if self.encoder is None:
             return self.observation.normalize(observation), wanted
         known = self.observation.channels
@@ -132,6 +153,8 @@ class Spaces(nn.Module):
             goal = _disturbed(goal, self.goal, self.goal_noise)
         if self.encoder is not None:
             observation = torch.cat([observation, self.encoder.of(batch, observation.device)], -1)
+        if self.encoder is not None and self.pictured and goal is not None:
+            goal = torch.cat([goal, self.encoder.of(batch, goal.device, GOAL)], -1)
         action = self.action.normalize(torch.as_tensor(batch["action"]))
         target = rearrange(action.unfold(1, chunk, 1), "b t a h -> b t h a")
         weight = torch.as_tensor(batch["valid"]).unfold(1, chunk, 1).all(-1).to(target.dtype)
@@ -140,7 +163,7 @@ class Spaces(nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return the `arguments` of `from_components`; JSON-clean."""
         eyes = {} if self.encoder is None else {"encoder": self.encoder.arguments()}
-        return {"channels": list(self.channels), **eyes}
+        return {"channels": list(self.channels), **eyes, **({"pictured": True} if self.pictured else {})}
 
     def components(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the tensors of the component "normalizer", and of "encoder" if any."""
@@ -152,7 +175,9 @@ class Spaces(nn.Module):
         """Return the spaces of these `arguments` and `components`. Raises BundleError where tensors do not fit."""
         observation, action, goal = arguments["channels"]
         eyes = Encoder.from_components(arguments["encoder"], values["encoder"]) if "encoder" in arguments else None
-        spaces = cls(Normalizer(observation), Normalizer(action), Normalizer(goal) if goal else None, encoder=eyes)
+        pictured = arguments.get("pictured", False)
+        wanted = Normalizer(goal) if goal or pictured else None
+        spaces = cls(Normalizer(observation), Normalizer(action), wanted, encoder=eyes, pictured=pictured)
         unpack(values["normalizer"], observation=spaces.observation, action=spaces.action, goal=spaces.goal)
         return spaces
 

@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple, Protocol, final, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqbet.contract import BundleError, Camera, Pictures, Spec, WorldError
+from vqbet.contract import GOAL_PICTURES, BundleError, Camera, Pictures, Spec, WorldError, goal_channels
 from vqbet.coordinates import goal_frame
 from vqbet.coordinates.action_reference import ActionReference, Counted
 from vqbet.policies.draws import uniforms
+from vqbet.policies.shown import named, refuse_pictures
 
 Execute = Literal["first", "chunk", "average"]
 TERMS = ("goal", "reference", "absolute")  # the arguments that define the coordinates the planner works in
@@ -56,7 +57,7 @@ class Planner(Protocol):
     def plan(
         self,
         observation: Float[np.ndarray, "B T D+F"],
-        goal: Float[np.ndarray, "B G C"] | None,
+        goal: Float[np.ndarray, "B G C+F"] | None,
         uniform: Float[np.ndarray, "B draws"],
     ) -> Planned:
         """Return the next H actions in physical units, and their tags. A pure function; `uniform` is float64.
@@ -72,10 +73,14 @@ class Planner(Protocol):
 
 
 class SeeingPlanner(Planner, Protocol):
-    """Planner that sees pictures of `cameras`: F `features` stand for those of a step, behind the D of `plan`."""
+    """Planner that sees pictures of `cameras`: F `features` stand for those of a step, behind the D of `plan`.
+
+    goal_features: F where the pictures of a goal stand behind the C of `plan`, else 0.
+    """
 
     cameras: tuple[Camera, ...]
     features: int
+    goal_features: int
 
     def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
         """Return the features of pictures, one row for each, whatever the number of rows. A pure function."""
@@ -116,7 +121,8 @@ class Actor:
         if execute not in get_args(Execute):
             raise BundleError(f"execute: expected one of {', '.join(get_args(Execute))}, got {execute!r}")
         names = ("observation", "action", "goal")
-        expected = (len(spec.observation), len(spec.action), len(self.goal))
+        known = goal_channels(self.goal)
+        expected = (len(spec.observation), len(spec.action), len(known))
         for name, has, wants in zip(names, planner.channels, expected, strict=True):
             if has != wants:
                 raise BundleError(f"normalizer: {name}: expected {wants} channels for {spec.task!r}, got {has}")
@@ -124,12 +130,15 @@ class Actor:
         self.features = self._eyes.features if self._eyes is not None else 0  # F
         if (cameras := self._eyes.cameras if self._eyes is not None else ()) != spec.cameras:
             raise BundleError(
-                f"cameras: expected a policy that sees what {spec.task!r} has, {_named(spec.cameras)}, got one that "
-                f"sees {_named(cameras)}"
+                f"cameras: expected a policy that sees what {spec.task!r} has, {named(spec.cameras)}, got one that "
+                f"sees {named(cameras)}"
             )
         if reference and cameras:
-            raise BundleError(f"reference: {_named(cameras)} cannot be shown in the frame of a goal")
-        if unknown := sorted(set(self.goal) - {channel.name for channel in spec.observation}):
+            raise BundleError(f"reference: {named(cameras)} cannot be shown in the frame of a goal")
+        self._goal_features = self._eyes.goal_features if self._eyes is not None else 0
+        if bool(self._goal_features) != (GOAL_PICTURES in self.goal):
+            raise BundleError(f"goal: {', '.join(self.goal) or 'none'}: the planner was trained with another goal")
+        if unknown := sorted(set(known) - {channel.name for channel in spec.observation}):
             raise BundleError(f"goal: {', '.join(unknown)}: not among the observed channels of {spec.task!r}")
         if not np.isfinite(reference).all():
             raise BundleError(f"reference: expected finite numbers, got {reference}")
@@ -149,13 +158,17 @@ class Actor:
             self._led = ActionReference.of(self.absolute, seen) if absolute else None
         except ValueError as error:
             raise BundleError(f"absolute: {error} of {spec.task!r}") from error
-        self._low = np.array([channel.low for channel in spec.action], np.float32)
-        self._high = np.array([channel.high for channel in spec.action], np.float32)
-        self._start(np.zeros(0, np.int64), np.zeros((0, len(self.goal)), np.float32))
+        self._low, self._high = np.array([(one.low, one.high) for one in spec.action], np.float32).T
+        self._start(np.zeros(0, np.int64), np.zeros((0, len(known) + self._goal_features), np.float32))
 
-    def reset(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"] | None = None) -> None:
-        """Start episodes. Raises WorldError where the goals do not fit this policy."""
-        self._start(np.array(seeds, np.int64), self._fitting(seeds, goals))
+    def reset(
+        self,
+        seeds: Int[np.ndarray, " E"],
+        goals: Float[np.ndarray, "E C"] | None = None,
+        cameras: Pictures | None = None,
+    ) -> None:
+        """Start episodes. cameras: pictures of the goals. Raises WorldError where the goals do not fit this policy."""
+        self._start(np.array(seeds, np.int64), self._fitting(seeds, goals, cameras))
 
     def act(
         self,
@@ -175,7 +188,7 @@ class Actor:
 
     def see(self, observation: Float[np.ndarray, "B D"], cameras: Pictures | None) -> Float[np.ndarray, "B D+F"]:
         """Return observations with the features of their pictures. Raises WorldError as `act`."""
-        self._refuse_pictures(len(observation), cameras)
+        refuse_pictures(self.spec, len(observation), cameras)
         if cameras is None or self._eyes is None:
             return observation
         return np.concatenate([observation, self._eyes.see(cameras)], axis=1)
@@ -227,17 +240,18 @@ class Actor:
         rows: Int[np.ndarray, " B"],
         seeds: Int[np.ndarray, " B"],
         goals: Float[np.ndarray, "B C"] | None = None,
+        cameras: Pictures | None = None,
     ) -> None:
         """Start new episodes in B of the rows; the others go on. Raises WorldError as `reset`."""
-        self._goals[rows] = self._fitting(seeds, goals)
-        self._seeds[rows], self._steps[rows] = seeds, 0
+        self._goals[rows], self._seeds[rows] = self._fitting(seeds, goals, cameras), seeds
+        self._steps[rows] = 0
         self._moved()
         self._history[rows], self._chunks[rows], self._tags[rows] = 0, 0, -1
 
     def plan(
         self,
         observation: Float[np.ndarray, "B T D+F"],
-        goals: Float[np.ndarray, "B C"],
+        goals: Float[np.ndarray, "B C+F"],
         seeds: Int[np.ndarray, " B"],
         steps: Int[np.ndarray, " B"],
     ) -> Planned:
@@ -251,8 +265,10 @@ class Actor:
             observation, goals, motion, uniforms(seeds, steps, self.planner.draws), np.arange(len(seeds))
         )
 
-    def _fitting(self, seeds: np.ndarray, goals: np.ndarray | None) -> Float[np.ndarray, "E C"]:
-        expected = (len(seeds), len(self.goal))
+    def _fitting(
+        self, seeds: np.ndarray, goals: np.ndarray | None, cameras: Pictures | None
+    ) -> Float[np.ndarray, "E C+F"]:
+        expected = (len(seeds), len(goal_channels(self.goal)))
         if goals is None:
             goals = np.zeros((len(seeds), 0), np.float32)
         if goals.shape != expected or not np.isfinite(goals).all():
@@ -260,9 +276,13 @@ class Actor:
                 f"policy for {self.spec.task!r}: goals: expected finite numbers of shape {expected} "
                 f"({', '.join(self.goal) or 'it takes no goal'}), got shape {goals.shape}"
             )
-        return goals.astype(np.float32)
+        if not self._goal_features or self._eyes is None:
+            return goals.astype(np.float32)
+        refuse_pictures(self.spec, len(seeds), cameras, whose="goal's ")
+        shown = self._eyes.see(cameras or {})
+        return np.concatenate([goals.astype(np.float32), shown], axis=1)
 
-    def _start(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C"]) -> None:
+    def _start(self, seeds: Int[np.ndarray, " E"], goals: Float[np.ndarray, "E C+F"]) -> None:
         episodes, chunk = len(seeds), self.planner.chunk
         self._seeds, self._goals = seeds, goals
         self._moved()
@@ -295,7 +315,7 @@ class Actor:
         channels = len(self.spec.observation)
         if cameras is None and (self._eyes is None or observation.shape[-1] == channels + self.features):
             return observation
-        self._refuse_pictures(len(observation), cameras)
+        refuse_pictures(self.spec, len(observation), cameras)
         if cameras is None or self._eyes is None or observation.shape != (len(age), channels):
             return observation
         features = np.zeros((len(age), self.features), np.float32)
@@ -303,21 +323,6 @@ class Actor:
         if used.any():
             features[used] = self._eyes.see({name: each[used] for name, each in cameras.items()})
         return np.concatenate([observation, features], axis=1)
-
-    def _refuse_pictures(self, count: int, cameras: Pictures | None) -> None:
-        given, whose = cameras or {}, f"policy for {self.spec.task!r}: camera"
-        if unknown := sorted(given.keys() - {camera.name for camera in self.spec.cameras}):
-            raise WorldError(
-                f"{whose} {unknown[0]!r}: expected pictures of {_named(self.spec.cameras)}, got this one's"
-            )
-        for camera in self.spec.cameras:
-            picture, shape = given.get(camera.name), (count, *camera.shape)
-            if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
-                got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else "none"
-                raise WorldError(
-                    f"{whose} {camera.name!r}: expected RGB pictures, uint8 {shape} (episodes, height, width, 3), got "
-                    f"{got}; give them as this camera took them"
-                )
 
     def _observe(self, observation: np.ndarray, rows: np.ndarray) -> None:
         expected = (len(rows), *(self._history.shape[1:] if observation.ndim == 3 else self._history.shape[2:]))
@@ -357,7 +362,7 @@ class Actor:
     def _planned(
         self,
         observation: Float[np.ndarray, "B T D+F"],
-        goals: Float[np.ndarray, "B C"],
+        goals: Float[np.ndarray, "B C+F"],
         motion: goal_frame.Motion | None,
         uniform: Float[np.ndarray, "B draws"],
         rows: Int[np.ndarray, " B"],
@@ -384,10 +389,6 @@ class Actor:
 
 def _newest(observation: Float[np.ndarray, "B *T D"]) -> Float[np.ndarray, "B D"]:
     return observation[:, -1] if observation.ndim == 3 else observation
-
-
-def _named(cameras: tuple[Camera, ...]) -> str:
-    return ", ".join(f"{camera.name!r} ({camera.height} x {camera.width})" for camera in cameras) or "no cameras"
 
 
 def understood(terms: Mapping[str, Any]) -> dict[str, Any]:

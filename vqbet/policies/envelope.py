@@ -16,6 +16,7 @@ from vqbet.contract import SLACK, Channel, Demonstrations, TrainingError
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Windows
 from vqbet.environment import threads
+from vqbet.policies import familiarity
 from vqbet.policies.actor import SIGNALS, Actor, Undecided
 from vqbet.policies.draws import uniforms
 from vqbet.policies.vqbet import VQBeT
@@ -47,8 +48,9 @@ def component(
     with threads.of(1):
         table, surprise = transitions(planner, seen, stride)
         signals = {**sampled(planner, windows), "surprise": surprise}
+        pictures = familiarity.fitted(planner, shown[0]) if planner.features else {}
     found |= {f"signal.{name}": np.quantile(each, LEVELS) for name, each in signals.items() if len(each)}
-    return found | ({"codes.surprise": table} if len(surprise) else {})
+    return found | pictures | ({"codes.surprise": table} if len(surprise) else {})
 
 
 def limits(shown: Sequence[Demonstrations], *, moved: bool) -> Tensors:
@@ -90,7 +92,7 @@ def sampled(planner: VQBeT, windows: Windows | GoalWindows) -> Tensors:
     for first in range(0, len(chosen), BATCH):
         batch = windows.gather(chosen[first : first + BATCH])
         try:
-            plan = watched.plan(watched.observed(batch), batch.get("goal"), uniform[first : first + BATCH])
+            plan = watched.plan(watched.observed(batch), watched.asked(batch), uniform[first : first + BATCH])
         except Undecided as error:
             raise TrainingError(
                 "policy: its logits for the demonstrations it was trained on are not finite; train it again, with a "

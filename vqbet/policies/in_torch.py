@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from vqbet.models.encoders import Encoder
 from vqbet.policies.actor import Planned, Undecided
 
 P = TypeVar("P")
-TOGETHER = 2  # pictures that are encoded in one call: torch has no fast convolution for one
 InTensors = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # without signals, or with
 
 
@@ -34,25 +32,6 @@ def in_torch(
             return Planned(chunk.numpy(), tags.numpy(), certain)
 
     return planned
-
-
-def seen(
-    encoder: Encoder | None, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]
-) -> Float[np.ndarray, "B F"]:
-    """Return the features of pictures, by the names of their cameras.
-
-    Convolutions round differently for other batches. So TOGETHER pictures are encoded at a time, the last ones repeated
-    where some are missing, and the features of a picture do not depend on the number of others.
-    """
-    assert encoder is not None, "an actor shows pictures to planners with cameras only"
-    count = len(next(iter(pictures.values())))
-    found = np.zeros((count, encoder.features), np.float32)
-    with torch.inference_mode():
-        for first in range(0, count, TOGETHER):
-            rows = np.minimum(np.arange(first, first + TOGETHER), count - 1)
-            encoded = encoder({name: torch.from_numpy(each[rows]) for name, each in pictures.items()})
-            found[first : first + TOGETHER] = encoded[: count - first].numpy()
-    return found
 
 
 def decided(logits: Float[Tensor, "M K"], rows: int) -> Float[Tensor, "M K"]:

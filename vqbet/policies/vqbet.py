@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vqbet.contract import LEAST_TEMPERATURE, BundleError
 from vqbet.files import reading
+from vqbet.models.encoders import GOAL, seen
 from vqbet.models.prior import Prior, invert
 from vqbet.models.tokenizer import Tokenizer
-from vqbet.policies.in_torch import InTensors, decided, in_torch, seen
+from vqbet.policies.in_torch import InTensors, decided, in_torch
 
 
 @final
@@ -47,6 +48,7 @@ class VQBeT:
         self.channels = (prior.normalizer.channels, prior.tokenizer.normalizer.channels, goal)
         self.cameras = prior.encoder.cameras if prior.encoder is not None else ()
         self.features = prior.encoder.features if prior.encoder is not None else 0
+        self.goal_features = self.features if prior.pictured else 0
 
     def see(self, pictures: Mapping[str, UInt8[np.ndarray, "B height width 3"]]) -> Float[np.ndarray, "B F"]:
         """Return the features of the pictures of one step, by the names of their cameras."""
@@ -55,11 +57,19 @@ class VQBeT:
     def observed(self, batch: Mapping[str, Any]) -> Float[np.ndarray, "B T D+F"]:
         """Return the observations of a batch of `Windows`, with the features of their pictures as in acting."""
         observation: np.ndarray = batch["observation"]
-        if self.prior.encoder is None:
-            return observation
-        shown = {camera.name: batch[f"camera/{camera.name}"] for camera in self.cameras}
+        return self._joined(observation, batch) if self.features else observation
+
+    def asked(self, batch: Mapping[str, Any]) -> Float[np.ndarray, "B G C+F"] | None:
+        """Return the goals of a batch of `GoalWindows` as `observed`; None for other windows."""
+        goal: np.ndarray | None = batch.get("goal")
+        return self._joined(goal, batch, GOAL) if goal is not None and self.goal_features else goal
+
+    def _joined(
+        self, values: Float[np.ndarray, "B T C"], batch: Mapping[str, Any], whose: str = ""
+    ) -> Float[np.ndarray, "B T C+F"]:
+        shown = {camera.name: batch[f"{whose}camera/{camera.name}"] for camera in self.cameras}
         features = seen(self.prior.encoder, {name: each.reshape(-1, *each.shape[2:]) for name, each in shown.items()})
-        return np.concatenate([observation, features.reshape(*observation.shape[:2], -1)], axis=2)
+        return np.concatenate([values, features.reshape(*values.shape[:2], -1)], axis=2)
 
     @in_torch
     def plan(

@@ -11,9 +11,9 @@ from vqbet.registry.attempts import Attempt, Attempts
 from vqbet.registry.bereft import refuse_without_ledger
 from vqbet.registry.canaries import FAILED, PASSED, WAIVED, Canaries, Canary, released
 from vqbet.registry.chain import OvertakenError, signed_by
-from vqbet.registry.connection import check, empty
+from vqbet.registry.connection import check, empty, shown
 from vqbet.registry.description import show
-from vqbet.registry.files import complete, download
+from vqbet.registry.files import complete, download, size
 from vqbet.registry.heads import Head, head, length, misses, unsigned
 from vqbet.registry.ledger import LedgerEntry, signers
 from vqbet.registry.ledger import examined as examined_ledger
@@ -94,8 +94,10 @@ __all__ = [
     "run",
     "set_candidate",
     "show",
+    "shown",
     "signed_by",
     "signers",
+    "size",
     "trainers",
     "unsigned",
 ]

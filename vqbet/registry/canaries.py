@@ -58,6 +58,10 @@ class Canaries:
         self.task, self._links = task, anchors.read(_chain(task), task, tag=CANARY_HEAD, what="link of a canary")
         self._all = _canaries(task, self._links)
 
+    @property
+    def all(self) -> list[Canary]:
+        return list(self._all.values())
+
     def of(self, entry: LedgerEntry) -> Canary | None:
         """Return the canary of a ledger entry; None where none was due."""
         return self._all.get((entry.seq, entry.digest))

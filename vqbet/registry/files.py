@@ -70,6 +70,17 @@ def differences(version: Version, folder: Path) -> list[str]:
     return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
 
 
+def size(version: Version) -> int:
+    """Return the bytes of the version's files, as the registry's store lists them."""
+    name = f"{version.name}/{version.version}"
+    with connection.refused(f"list the files of {name}"):
+        store = store_of(logged_model(version))
+        listed = store.list_artifacts()
+        for folder in [one.path for one in listed if one.is_dir]:
+            listed += store.list_artifacts(folder)
+    return sum(one.file_size or 0 for one in listed)
+
+
 def logged_model(version: Version) -> str:
     """Return the id of the MLflow logged model that holds the version's files."""
     client = connection.client()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, final
@@ -19,6 +19,7 @@ import numpy as np
 
 from vqbet.contract import ServingError
 from vqbet.files import reading
+from vqbet.policies.familiarity import SIGNAL
 from vqbet.serving.handshake import Handshake
 from vqbet.serving.requests import Answer
 from vqbet.serving.roster import Part
@@ -71,7 +72,9 @@ class BlindArms:
                 )
         said = _united(arms, plan)
         self._shown = Served(arms[0].actor, said)
-        made = [_Arm(each.handshake.digest, Seats(Served(each.actor, said), ROWS)) for each in arms]
+        made = [
+            _Arm(each.handshake.digest, Seats(Served(each.actor, said, _of_cameras(each.guard)), ROWS)) for each in arms
+        ]
         self._arms = {arm.digest: arm for arm in made}
         self.pace_s = MARGIN * max(_time_s(arm.seats) for arm in made)
         self._order: Order | None = None
@@ -159,11 +162,19 @@ class _Veil:
         self._digest = arms._commitment(order)
 
     def veiled(self, answer: Answer) -> Answer:
-        """Return the answer under the commitment. Codes that are equal stay equal, and say nothing else."""
+        """Return the answer under the commitment. Codes that are equal stay equal, and say nothing else.
+
+        Of the signals, only whether the robot's guard must refuse a picture is left.
+        """
         self._order.moved |= answer.step > 0
         written = np.asarray(answer.codes, np.int64).tobytes()
         hidden = hmac.new(bytes.fromhex(self._order.key), b"codes/" + written, hashlib.sha256).digest()
-        return replace(answer, codes=(int.from_bytes(hidden[:4], "big"),), signals={}, digest=self._digest)
+        seen = {name: 2.0 * (value > 1) for name, value in answer.signals.items() if name.startswith(SIGNAL)}
+        return replace(answer, codes=(int.from_bytes(hidden[:4], "big"),), signals=seen, digest=self._digest)
+
+
+def _of_cameras(guard: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in guard.items() if name.startswith("camera.")}
 
 
 def _united(arms: Sequence[Served], plan: str) -> Handshake:

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from vqbet.contract import SLACK, Channel, Spec, WorldError
+from vqbet.contract import GOAL_PICTURES, SLACK, Channel, ServingError, Spec, WorldError
 from vqbet.files import reading
 
 
@@ -40,7 +40,15 @@ class ChannelLimits:
 
 
 def limits_of(spec: Spec, goal: Sequence[str]) -> tuple[ChannelLimits, ChannelLimits]:
-    """Return the checks of observations and of goals. goal: names of observed channels."""
+    """Return the checks of observations and of goals. goal: names of observed channels.
+
+    Raises ServingError for GOAL_PICTURES, since an episode that is served cannot be given pictures of its goal.
+    """
+    if GOAL_PICTURES in goal:
+        raise ServingError(
+            f"{spec.task}: this policy takes pictures of its goal, and an episode that is served begins without any; "
+            "play it with vqbet rollout"
+        )
     channels = {channel.name: channel for channel in spec.observation}
     return ChannelLimits("observation", spec.observation), ChannelLimits("goal", [channels[name] for name in goal])
 

@@ -4,8 +4,9 @@ A refused action is never repaired. The robot holds: absolute actions repeat the
 are zero. After `patience` consecutive refusals it stops until the next `start`. This is no rated safety function.
 
 Every check, in the order of `Reason`, must hold: observation and action are finite; the observation is no older than
-`max_age_s` and its stamp advances; the observation is within its limits; an action came in time; the action is within
-its limits, and within those of a first action, or of rate and acceleration; the robot's owner allows it. Rate is the
+`max_age_s` and its stamp advances; the observation is within its limits; its cameras are well (`camera_watch`); an
+action came in time; the action is within its limits, and within those of a first action, or of rate and acceleration;
+the robot's owner allows it. Rate is the
 change from the last action that was sent, a hold included. Acceleration is the change between two such changes; after
 the first action of an episode and after a hold, there is none to compare with.
 """
@@ -39,6 +40,9 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     STALE_OBSERVATION = "stale_observation"
     OBSERVATION_LIMIT = "observation_limit"
+    CAMERA_LIMIT = "camera_limit"
+    FROZEN_CAMERA = "frozen_camera"
+    UNFAMILIAR_PICTURE = "unfamiliar_picture"
     DEADLINE = "deadline"
     ACTION_LIMIT = "action_limit"
     START_JUMP = "start_jump"
@@ -115,14 +119,16 @@ class Guard:
         *,
         age_s: float,
         observed_s: float | None = None,
+        cameras: Refusal | None = None,
     ) -> Decision:
         """Return the decision on `action`; None: none arrived in time. Raises nothing, whatever the arguments hold.
 
         age_s: age of the observation. observed_s: its stamp, on any clock; it must advance from check to check.
+        cameras: what is wrong with the pictures; None: nothing.
         """
         if self.stopped:
             return self._held("stop")
-        refusal = self._refusal(action, observation, self._stale(age_s, observed_s))
+        refusal = self._refusal(action, observation, self._stale(age_s, observed_s), cameras)
         if refusal is None:
             assert action is not None, "where none came, the deadline was missed"
             self._passed(action.dtype)
@@ -147,7 +153,7 @@ class Guard:
             return f"the stamp of the observation is {observed_s:g} s, that of the one before {before:g} s"
         return ""
 
-    def _refusal(self, action: Any, observation: Any, stale: str) -> Refusal | None:
+    def _refusal(self, action: Any, observation: Any, stale: str, cameras: Refusal | None) -> Refusal | None:
         """Return the first check that does not hold. Leaves the numbers of this step in `_values`."""
         seen, acted = self._shapes
         if not _real(observation, seen):
@@ -162,8 +168,8 @@ class Guard:
             self._compare(action)
         np.greater_equal(self._values, low, out=self._inside[0])  # False for NaN
         np.less_equal(self._values, high, out=self._inside[1])
-        if stale or action is None or b"\0" in self._inside.tobytes():  # a tenth of the time of `all`
-            return self._why(stale)
+        if stale or action is None or cameras or b"\0" in self._inside.tobytes():  # a tenth of the time of `all`
+            return self._why(stale, cameras)
         return self._forbidden(action, observation) if self.workspace is not None else None
 
     def _compare(self, action: np.ndarray) -> None:
@@ -185,7 +191,7 @@ class Guard:
         held = self._last.astype(self._kind) if self._relative or self._known else None
         return Decision(verdict, held, *self._reason)
 
-    def _why(self, stale: str) -> Refusal:
+    def _why(self, stale: str, cameras: Refusal | None) -> Refusal:
         """Return the first check that does not hold for the numbers of this step, of which one does not."""
         (seen,), (acted,) = self._shapes
         finite, spec = np.isfinite(self._values[: seen + acted]), self.limits.spec
@@ -194,7 +200,9 @@ class Guard:
             return Reason.NOT_FINITE, f"{_named(spec, place)} is {self._values[place]:g}"
         if stale:
             return Reason.STALE_OBSERVATION, stale
-        inside = self._inside.all(0)
+        inside = np.asarray(self._inside.all(0))
+        if cameras and inside[:seen].all():
+            return cameras
         if inside.all():
             return Reason.DEADLINE, "no action arrived in time"
         place = int(inside.argmin())

@@ -10,6 +10,9 @@ A robot's own file is TOML or JSON and can only tighten, channel by channel (uni
     rate = 20.0
     [observation.agent_x]
     low = 10.0
+    [camera.wrist]
+    distance = 0.8
+    still = 3
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -26,6 +29,7 @@ from jaxtyping import Float
 
 from vqbet.contract import SLACK, Channel, ServingError, Spec
 from vqbet.files import reading
+from vqbet.policies.familiarity import LOOKS
 from vqbet.serving.handshake import Handshake
 
 LIMIT, SIGNAL = "limit.", "signal."
@@ -37,6 +41,7 @@ OWN = {  # tables of a robot's own file: names there -> fields of Limits
     "action": {name: name for name in ACTION},
     "observation": {name: f"observation_{name}" for name in ("low", "high")},
 }
+OF_CAMERAS = {"camera": {name: f"camera_{name}" for name in ("distance", "still")}}  # for a spec with cameras
 MEND = "limits can only be tightened"
 Value = TypeVar("Value")
 
@@ -48,7 +53,9 @@ class Limits:
 
     low, high: of every action. rate: most change of an action from the one before it. acceleration: most change of that
     change. start_low, start_high: of an episode's first action. max_age_s: of an observation. patience: consecutive
-    refusals until the stop.
+    refusals until the stop. camera_low, camera_high: of mean and spread of each colour of each camera's pictures
+    (`familiarity.looks`). camera_distance: of each camera's pictures from training, as a share of the most that the
+    policy allows. camera_still: control steps for which a picture may stand still while the state changes.
     """
 
     spec: Spec
@@ -62,6 +69,10 @@ class Limits:
     observation_high: Float[np.ndarray, " D"]
     max_age_s: float
     patience: int = PATIENCE
+    camera_low: Float[np.ndarray, " cameras*looks"] = field(default_factory=lambda: np.zeros(0))
+    camera_high: Float[np.ndarray, " cameras*looks"] = field(default_factory=lambda: np.zeros(0))
+    camera_distance: Float[np.ndarray, " cameras"] = field(default_factory=lambda: np.zeros(0))
+    camera_still: Float[np.ndarray, " cameras"] = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def of(cls, handshake: Handshake, own: Mapping[str, Any] | None = None) -> Limits:
@@ -118,6 +129,9 @@ def _widest(spec: Spec) -> dict[str, Float[np.ndarray, " _"]]:
     acted = np.array([_ends(channel) for channel in spec.action], np.float32).astype(np.float64).reshape(-1, 2).T
     seen = np.array([_ends(channel) for channel in spec.observation], np.float64).reshape(-1, 2).T
     span, slack = acted[1] - acted[0], SLACK * (seen[1] - seen[0])
+    eyes, looked = len(spec.cameras), np.zeros(len(spec.cameras) * len(LOOKS))
+    cameras = {"camera_low": looked, "camera_high": looked + 255.0}  # where the policy's guard knows nothing of them
+    cameras |= {"camera_distance": np.ones(eyes), "camera_still": np.full(eyes, np.inf)}
     return {
         "low": acted[0],
         "high": acted[1],
@@ -127,6 +141,7 @@ def _widest(spec: Spec) -> dict[str, Float[np.ndarray, " _"]]:
         "start_high": acted[1],
         "observation_low": seen[0] - slack,
         "observation_high": seen[1] + slack,
+        **(cameras if eyes else {}),
     }
 
 
@@ -149,8 +164,10 @@ def _tighten(found: Mapping[str, np.ndarray], name: str, place: int, value: Any,
 
 def _own(spec: Spec, found: Mapping[str, np.ndarray], kind: str, channels: Any) -> None:
     """Tighten by one table of a robot's own limits: limits by name, by channel."""
-    known = _known(OWN, kind, "limits of the robot", beside=("max_age_s", "patience"))
-    places = {channel.name: place for place, channel in enumerate(getattr(spec, kind))}
+    tables = OWN | (OF_CAMERAS if spec.cameras else {})
+    known = _known(tables, kind, "limits of the robot", beside=("max_age_s", "patience"))
+    named = spec.cameras if kind == "camera" else getattr(spec, kind)
+    places = {one.name: place for place, one in enumerate(named)}
     for channel, limits in _table(channels, f"limits of the robot: {kind}").items():
         where = f"limits of the robot: {kind} {reading.short(channel)}"
         place = _known(places, channel, f"limits of the robot: {kind}")
@@ -197,7 +214,7 @@ def _refuse_empty(spec: Spec, found: Mapping[str, np.ndarray]) -> None:
                 f"limits: {_channel(spec, low, place)!r}: nothing lies between {low} {found[low][place]:g} and {high} "
                 f"{found[high][place]:g}; mend the robot's own limits"
             )
-    for name in ("rate", "acceleration"):
+    for name in ("rate", "acceleration", *(("camera_distance", "camera_still") if spec.cameras else ())):
         for place in np.flatnonzero(found[name] < 0):
             raise ServingError(
                 f"limits: {_channel(spec, name, place)!r}: {name}: expected 0 or more, got {found[name][place]:g}"
@@ -205,4 +222,6 @@ def _refuse_empty(spec: Spec, found: Mapping[str, np.ndarray]) -> None:
 
 
 def _channel(spec: Spec, limit: str, place: int | np.intp) -> str:
+    if limit.startswith("camera_"):
+        return spec.cameras[int(place) // (1 if limit in OF_CAMERAS["camera"].values() else len(LOOKS))].name
     return (spec.observation if limit in OWN["observation"].values() else spec.action)[int(place)].name

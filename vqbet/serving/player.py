@@ -27,6 +27,7 @@ from jaxtyping import Float
 from vqbet.contract import ServingError
 from vqbet.coordinates.action_reference import ActionReference
 from vqbet.files import reading
+from vqbet.serving.camera_watch import CameraWatch
 from vqbet.serving.client import Reply
 from vqbet.serving.errands import Clock, Errand, Remote, Threaded
 from vqbet.serving.guard import Decision, Guard, Limits, SignalWatch
@@ -135,12 +136,16 @@ class ChunkPlayer:
         self._present: Reply | None = None  # of the rule "chunk"
         self._step, self._since, self._driven, self._hurried = -1, 0, False, False
         self._latency: dict[str, float] = {}  # of the answers since the last step
+        self._cameras.start()
+        self._cameras.see(seen)
         self._errand = self._errand_of(self._policy)
         self._ask(0)
         self._asked_at = self._seen_step = 0
         self._take(self._policy.timeout_s + 1.0)
         if not self._chunks:
+            refused = self._cameras.refusal()
             trouble = self._errand.trouble or f"no plan arrived within {self._policy.timeout_s:g} s"
+            trouble = refused[1] if refused else trouble
             self._leave()
             raise ServingError(f"the episode cannot start: {trouble}")
         self.guard.start()
@@ -168,6 +173,7 @@ class ChunkPlayer:
         look, age_s = looked(self._served.spec, seen), 0.0 if observed_s is None else now - observed_s
         state = look.state
         self._count(now, look, age_s)
+        self._cameras.see(look)
         asked = self._planned(state, drives=intervention is not None)
         if intervention is None:
             decision = self._decided(asked, state, age_s, observed_s)
@@ -182,7 +188,11 @@ class ChunkPlayer:
                 verdict=decision.verdict,
                 reason=decision.reason or "",
                 intervened=intervention is not None,
-                signals={**(self._chunks[0].signals if self._chunks else {}), **self._latency},
+                signals={
+                    **(self._chunks[0].signals if self._chunks else {}),
+                    **self._cameras.shares,
+                    **self._latency,
+                },
             )
         self._latency = {}
         return decision
@@ -227,6 +237,7 @@ class ChunkPlayer:
             )
         self._watch = SignalWatch(handshake.signals)
         self._made_guard = self._own_guard or Guard(Limits.of(handshake))
+        self._cameras = CameraWatch(self._made_guard.limits)
 
     def _ask(self, step: int) -> None:
         looks = list(self._seen)
@@ -311,7 +322,8 @@ class ChunkPlayer:
             if answer.reply is not None:
                 self._times.append(answer.taken_s)
                 self.warnings = self._watch.warnings(answer.reply.signals)
-                if answer.reply.step >= self._since:
+                familiar = self._cameras.plan(answer.reply.signals)
+                if familiar and answer.reply.step >= self._since:
                     self._chunks.insert(0, answer.reply)
         self._chunks = [one for one in self._chunks if max(self._step, 0) - one.step < self._served.chunk]
 
@@ -339,7 +351,8 @@ class ChunkPlayer:
     ) -> Decision:
         """Return the guard's decision. What is not recorded is not done: no action is passed on."""
         failed = "" if self._recorder is None else self._recorder.failed
-        decision = self.guard.check(None if failed else asked, state, age_s=age_s, observed_s=observed_s)
+        action, cameras = None if failed else asked, self._cameras.refusal()
+        decision = self.guard.check(action, state, age_s=age_s, observed_s=observed_s, cameras=cameras)
         why = failed or (self._why() if asked is None else "")
         return replace(decision, detail="; ".join(filter(None, [decision.detail, why]))) if why else decision
 

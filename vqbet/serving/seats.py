@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vqbet.contract import ServingError
+from vqbet.policies import familiarity
 from vqbet.policies.actor import SIGNALS, Actor, Planned, SeeingPlanner
 from vqbet.serving.cameras import Shown
 from vqbet.serving.channels import limits_of
@@ -83,8 +84,8 @@ class Seats:
     def __init__(self, served: Served, count: int) -> None:
         self.served, self.count = served, count
         actor = self._actor = served.actor
-        actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
         self._observed, self._wanted = limits_of(actor.spec, actor.goal)
+        actor.reset(np.zeros(count, np.int64), np.zeros((count, len(actor.goal)), np.float32))
         self._free = list(range(count))[::-1]
         self._seeds = np.zeros(count, np.int64)
         self._goals = np.zeros((count, len(actor.goal)), np.float32)
@@ -94,6 +95,7 @@ class Seats:
         self._features = np.zeros((count, actor.planner.window, actor.features), np.float32)
         self._watches = [SignalWatch.of(served.guard) for _ in range(count)]
         self._signals: list[dict[str, float]] = [{} for _ in range(count)]  # of each row's newest plan
+        self._familiar = familiarity.read(served.guard, actor.spec.cameras)
 
     @property
     def taken(self) -> int:
@@ -215,7 +217,7 @@ class Seats:
                     step=int(steps[place]),
                     seed=int(self._seeds[ask.row]),
                     codes=codes,
-                    signals=self._signals[ask.row],
+                    signals={**self._signals[ask.row], **self._shares(observed[place])},
                     digest=self.served.handshake.digest,
                 )
             )
@@ -223,3 +225,13 @@ class Seats:
             self._features[ask.row] = observed[place, :, self._history.shape[2] :]
             self._steps[ask.row] += 1
         return answers
+
+    def _shares(self, observed: Float[np.ndarray, "T D+F"]) -> dict[str, float]:
+        """Return by camera how far from training the least familiar of T pictures is, as a share of what is allowed."""
+        if not self._familiar:
+            return {}
+        each = np.split(observed[:, self._history.shape[2] :].astype(np.float64), len(self._familiar), axis=1)
+        return {
+            familiarity.SIGNAL + camera.name: float(one.share(features).max())
+            for camera, one, features in zip(self._actor.spec.cameras, self._familiar, each, strict=True)
+        }

@@ -30,7 +30,7 @@ from vqbet.stages.task_table import TABLE
 
 PACKAGE = Path(__file__).resolve().parent.parent
 GROUP = "vqbet.tasks"  # entry points of tasks that other packages provide
-STAGES = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
+STAGES = ("validate", "tokenizer", "features", "prior", "bundle", "evaluate", "gate", "report")
 UNCOUNTED = ("code_version", "code_facts", "canonical_source", "task_table")
 QUOTED = re.compile(r"""["']([\w./-]+)["']""")  # form in which a template names another file
 

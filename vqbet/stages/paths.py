@@ -44,6 +44,11 @@ class Paths:
         return self.artifacts / "tokenizer"
 
     @property
+    def features(self) -> Path:
+        """Features of the graph, which trainings with other seeds share: a frozen encoder has no seed."""
+        return self.root / "artifacts" / self.task / "features"
+
+    @property
     def prior(self) -> Path:
         return self.artifacts / "prior"
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqbet import bundle, tasks
-from vqbet.contract import ConfigError, Demonstrations, TrainingError
+from vqbet.contract import GOAL_PICTURES, ConfigError, Demonstrations, Frames, TrainingError
 from vqbet.coordinates import views
 from vqbet.demos import goals, held_out, store
 from vqbet.demos.goals import GoalWindows
 from vqbet.demos.windows import Corrections, Windows
 from vqbet.environment import processes
+from vqbet.models.encoders import Encoder
 from vqbet.models.prior import Objective, Prior, PriorShape
 from vqbet.models.spaces import Spaces
 from vqbet.models.tokenizer import Tokenizer
@@ -45,6 +48,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         wanted=params.demos.views,
         corrections=params.demos.corrections,
         root=paths.root,
+        cached=partial(eyes.cached, paths, params.demos),
     )
     code = code_version.digest(__name__, paths.task)
     with watch.bar(f"prior {paths.task}") as advance:
@@ -117,11 +121,15 @@ def build(
     wanted: Collection[str],
     corrections: Corrections = "all",
     root: Path = HERE,
+    cached: Callable[[Encoder, Demonstrations], Mapping[str, Frames]] | None = None,
 ) -> tuple[Prior, Windows | GoalWindows]:
     """Return an untrained prior over a trained tokenizer, and the windows to train it on.
 
-    root: the project, at which a relative path of weights begins. Raises as `views.seen` and `eyes.encoder`, and
-    ConfigError where there are cameras without an encoder, or an encoder without cameras.
+    root: the project, at which a relative path of weights begins. cached: returns, by camera, the features that a
+    frozen encoder has made of these demonstrations; None: windows hold pictures, which are encoded in every step.
+
+    Raises as `views.seen`, `eyes.encoder` and `cached`, and ConfigError where there are cameras without an encoder, or
+    an encoder without cameras.
     """
     for line in fitting.blind(chosen.encoder, demos.spec):
         raise ConfigError(f"{demos.spec.task}.prior.{line}")
@@ -134,6 +142,8 @@ def build(
         encoder = None if chosen.encoder is None else eyes.encoder(chosen.encoder, demos.spec.cameras, root)
     except ConfigError as error:
         raise ConfigError(f"{demos.spec.task}.prior.{error}") from error
+    if encoder is not None and encoder.shape.frozen and cached is not None:
+        demos = replace(demos, cameras=cached(encoder, demos))
     model = Prior(
         tokenizer,
         spaces.observation,
@@ -141,6 +151,7 @@ def build(
         chosen.into(Objective),
         goal=spaces.goal,
         encoder=encoder,
+        pictured=GOAL_PICTURES in goal,
     )
     chunk, steps = tokenizer.shape.chunk, chosen.goal_steps
     return model, goals.windows(

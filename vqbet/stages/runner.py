@@ -29,7 +29,7 @@ TRAINED = ("tokenizer", "prior")
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; a test compares it with dvc.yaml.
-ORDER = ("validate", "tokenizer", "prior", "bundle", "evaluate", "gate", "report")
+ORDER = ("validate", "tokenizer", "features", "prior", "bundle", "evaluate", "gate", "report")
 
 
 def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, training: int = 0) -> dict[str, float]:
@@ -129,8 +129,8 @@ def _device() -> str:
 
 
 def _digest(paths: Paths, name: str) -> str:
-    """Return the digest that tags a run: of the store it checked, the bundle it made, or the policy it used."""
-    if name == "validate":
+    """Return the digest that tags a run: of the store it read, the bundle it made, or the policy it used."""
+    if name in ("validate", "features"):
         return store.digest(paths.store)
     folder = {"tokenizer": paths.tokenizer, "prior": paths.prior}.get(name, paths.policy)
     return bundle.read(folder).digest
@@ -142,6 +142,8 @@ def _stage(name: str) -> Run:
         from vqbet.stages.validate import run
     elif name == "tokenizer":
         from vqbet.stages.tokenizer import run
+    elif name == "features":
+        from vqbet.stages.features import run
     elif name == "prior":
         from vqbet.stages.prior import run
     elif name == "bundle":

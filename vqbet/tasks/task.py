@@ -71,7 +71,8 @@ class Task:
         world: makes the simulator. goal_world: makes the simulator that requests a goal in each episode, which may come
         from demonstrations. replay: plays recorded actions in a world, to prove that they were recorded there.
     Knowledge about the world, each empty where there is none
-        goal: the observed channels that make a goal. mirror: maps observations and actions to their mirror image.
+        goal: the observed channels that make a goal, GOAL_PICTURES if pictures do. mirror: maps
+        observations and actions to their mirror image.
         goal_frame: values of the channels of `goal` at the world's own goal, x before y; observations and actions must
         be points of a plane, and the dynamics invariant to translation and rotation.
         action_reference: per command, the observed channel it is relative to, and the distance a command of 1 moves.

@@ -26,7 +26,7 @@ from vqbet.contract import TeamError
 from vqbet.files import atomic
 
 RUN = "PREFECT__FLOW_RUN_ID"
-BRANCH = "team"
+BRANCH = "runs"  # not "team", which is the name of a folder too
 IN_CLONE = "VQBET_CLONE_OF"  # the branch, for flows; never set by a person
 KEPT = 4  # clones of ended runs that stay
 ID = re.compile(r"[0-9a-f-]{8,40}", re.ASCII)

@@ -15,7 +15,8 @@ from vqbet.team.parts import PARTS, Part, lacking
 from vqbet.team.place import Place
 from vqbet.team.settings import Settings
 
-START_S = 180.0  # for one part on a loaded machine; each takes under 30 s on two free cores
+START_S = 480.0  # for one part on a machine with much other work; each takes under 30 s on two free cores
+SAID_S = 20.0  # between two sentences while a part is waited for
 PAUSE_S = 0.5
 
 
@@ -62,21 +63,30 @@ def down(place: Place, say: Callable[[str], None]) -> int:
     """End every process of the team, workers first, and return their number. What was stored stays."""
     if not place.made():
         return 0
-    ended = 0
+    settings, remaining, ended = choices.read(place.settings), dict(PARTS), 0
     with place.held():
-        for part in reversed(list(PARTS.values())):
-            folder = place.part(part.name)
-            if found := len(processes.left(folder)):
-                ended += found
-                processes.end(folder, part.launch(place, choices.read(place.settings)).ending)
-                say(f"{part.name}: ended")
+        while remaining:  # what needs others ends before them
+            needed = {name for part in remaining.values() for name in part.needs}
+            last = [part for part in remaining.values() if part.name not in needed]
+            with ThreadPoolExecutor(len(last)) as pool:
+                ended += sum(pool.map(lambda part: _ended(place, settings, part, say), last))
+            for part in last:
+                del remaining[part.name]
     return ended
+
+
+def _ended(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> int:
+    folder = place.part(part.name)
+    if found := len(processes.left(folder)):
+        processes.end(folder, part.launch(place, settings).ending)
+        say(f"{part.name}: ended")
+    return found
 
 
 def _started(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> None:
     folder = place.part(part.name)
     if processes.running(folder):
-        if not _waited(place, settings, part):
+        if not _waited(place, settings, part, say):
             part.complete(place, settings)
             say(f"{part.name}: runs")
             return
@@ -92,17 +102,21 @@ def _started(place: Place, settings: Settings, part: Part, say: Callable[[str], 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     part.prepare(place, settings)
     processes.start(folder, part.launch(place, settings))
-    if fault := _waited(place, settings, part):
+    if fault := _waited(place, settings, part, say):
         raise TeamError(f"{part.name}: the {part.what} did not start: {fault}; see {place.log(part.name)}")
     part.complete(place, settings)
     say(f"{part.name}: started in {time.monotonic() - began:.0f} s")
 
 
-def _waited(place: Place, settings: Settings, part: Part) -> str:
+def _waited(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> str:
     """Wait until the part is well and return "", or return the fault with which it ended or that has lasted START_S."""
+    began = said = time.monotonic()
     for fault in _faults(place, settings, part):
         if not fault:
             return ""
+        if (now := time.monotonic()) - said > SAID_S:
+            said = now
+            say(f"{part.name}: {now - began:.0f} s, {fault}")
         time.sleep(PAUSE_S)
     return fault
 

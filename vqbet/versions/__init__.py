@@ -11,6 +11,7 @@ from vqbet.versions.git import as_committed, committed, dirty, git_commit, track
 from vqbet.versions.graph import unmade
 from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, changed, dvc, repro
+from vqbet.versions.readers import alone, busy
 from vqbet.versions.remote import Audit, audit
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "Killed",
     "add",
     "advance",
+    "alone",
     "as_committed",
     "audit",
+    "busy",
     "cached_folders",
     "changed",
     "commit",

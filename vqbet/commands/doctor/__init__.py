@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from vqbet import environment, registry
+from vqbet import environment, registry, team
 from vqbet.commands.doctor import advisories, licensing, locks
 from vqbet.commands.doctor.advisories import AdvisoryAudit
 from vqbet.contract import VqbetError
@@ -46,6 +46,7 @@ def run(root: Path) -> list[Diagnosis]:
         _tool("dvc", find_spec("dvc") is not None),
         _looked("registry", _registry),
         signing(root),
+        *_team(root),
     ]
 
 
@@ -157,6 +158,18 @@ def _tool(name: str, there: bool) -> Diagnosis:
 def _registry() -> Diagnosis:
     registry.check()
     return Diagnosis("registry", "can be opened and written")
+
+
+def _team(root: Path) -> list[Diagnosis]:
+    """Check every server and worker of the team on this machine, if `vqbet team up` has made one."""
+    place = team.Place.of(root)
+    if not place.made():
+        return []
+    try:
+        found = team.status(place)
+    except VqbetError as error:
+        return [Diagnosis("team", str(error), wrong=True)]
+    return [Diagnosis(f"team's {one.name}", one.fault or f"process {one.pid}", wrong=bool(one.fault)) for one in found]
 
 
 def _looked(what: str, check: Callable[[], Diagnosis]) -> Diagnosis:

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, seen
+from vqbet.policies.in_torch import in_torch
 
 Loss = Literal["l2", "l1"]
 
@@ -53,7 +54,7 @@ class BehaviorCloning(nn.Module):
         self.spaces, self.shape, self.kind_of_loss = spaces, shape, loss
         self.window, self.chunk, self.goal_steps = shape.window, shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 0, 0
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         observed, acted, wanted = spaces.inputs
         inputs = shape.window * observed + shape.goal_steps * wanted
         self.network = _stack(inputs, shape.depth * [shape.hidden], shape.chunk * acted, dropout=shape.dropout)

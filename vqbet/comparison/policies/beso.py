@@ -19,9 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.nets import Block, DecoderShape
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals, seen
+from vqbet.policies.in_torch import in_torch, normals
 
 SIGMA_DATA = 0.5  # assumed standard deviation of actions (both papers)
 SPREAD = 0.5  # scale of the log-logistic distribution of training noise levels (the authors' code)
@@ -132,7 +133,7 @@ class Beso(nn.Module):
             rho=sampling.rho,
         )
         self.channels = spaces.channels
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         self.network = ScoreNetwork(spaces.inputs, shape, maskable=sampling.goal_dropout > 0)
         self.window, self.chunk, self.goal_steps, self.tags = shape.window, shape.chunk, shape.goal_steps, 0
         self.noises = sampling.steps if sampling.sampler == "euler_ancestral" else 1  # the last step adds none

@@ -17,11 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqbet.contract import LEAST_TEMPERATURE, Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.nets import Decoder, DecoderShape
 from vqbet.models.prior import pick
 from vqbet.models.quantizers import BINS_ITERATIONS, kmeans, nearest
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import decided, in_torch, seen
+from vqbet.policies.in_torch import decided, in_torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class BeT(nn.Module):
         self.window = shape.window if acting_window is None else acting_window
         self.chunk, self.goal_steps = shape.chunk, shape.goal_steps
         self.channels, self.draws, self.tags = spaces.channels, 1, 1
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         observed, acted, wanted = spaces.inputs
         self.decoder = Decoder(observed, shape, goal_inputs=wanted)
         size = shape.chunk * acted

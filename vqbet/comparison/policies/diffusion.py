@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from vqbet.comparison.policies.diffusion_cnn import CNNShape, UNet
 from vqbet.comparison.policies.diffusion_transformer import NoiseTransformer, TransformerShape
 from vqbet.contract import Pictures, TrainingError
+from vqbet.models.encoders import seen
 from vqbet.models.spaces import Spaces, parts, rebuilt
-from vqbet.policies.in_torch import in_torch, normals, seen
+from vqbet.policies.in_torch import in_torch, normals
 
 Shape = CNNShape | TransformerShape
 SHAPES: Mapping[str, type[Shape]] = {"cnn": CNNShape, "transformer": TransformerShape}
@@ -58,7 +59,7 @@ class DiffusionPolicy(nn.Module):
         self.goal_steps, self.tags = shape.goal_steps, 0
         self.noises = 1 + inference_steps if eta else 1
         self.draws = self.noises * self.horizon * self.channels[1]
-        self.cameras, self.features = spaces.cameras, spaces.features
+        self.cameras, self.features, self.goal_features = spaces.cameras, spaces.features, spaces.goal_features
         self.network: UNet | NoiseTransformer
         self.network = (
             UNet(shape, spaces.inputs) if isinstance(shape, CNNShape) else NoiseTransformer(shape, spaces.inputs)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import bag_messages, checked, pictures
+from vqbet.demos.sources import bag_messages, checked, identity, pictures
 from vqbet.demos.sources.source import Field, Size, SourceEpisode
 
 ENDINGS = (".mcap", ".db3")
@@ -123,6 +123,12 @@ class Bags:
         for one in self._paths:
             found += [one] if one.is_file() else sorted(path for path in one.iterdir() if path.is_file())
         return found
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of the bag, the topic, and the messages that the steps take."""
+        one = self._paths[episode]
+        files = [one] if one.is_file() else sorted(path for path in one.iterdir() if path.is_file())
+        return identity.of(files, name, self._places(episode, name).tolist())
 
     def _where(self, episode: int, name: str) -> str:
         return f"{self._paths[episode]}: episode {self._paths[episode].stem}: {name}"

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from vqbet.contract import Camera, Demonstrations, Spec, StoreError
 from vqbet.demos.sources.source import Source
+from vqbet.files import canonical
 
 Progress = Callable[[int, int], None]
 APART = 0.01  # largest relative difference between the declared rate and the rate of the recorded times
@@ -115,6 +116,16 @@ class SourceFrames:
         for row, step in enumerate(distinct.tolist()):
             found[row] = self._frame(step)
         return found[places.reshape(wanted.shape)]
+
+    def identity(self, first: int, last: int) -> str:
+        """Return a digest of what determines the pictures of the steps from `first` up to `last`."""
+        parts = []
+        for place, end in enumerate(self._ends.tolist()):
+            start = end - self._source.episodes[self._episodes[place]].steps
+            if start < last and first < end:
+                whole = self._source.identity(self._episodes[place], self._field)
+                parts.append([whole, max(first - start, 0), min(last, end) - start])
+        return canonical.digest([self._source.format, self._camera.height, self._camera.width, parts])
 
     def _frame(self, step: int) -> UInt8[np.ndarray, "height width 3"]:
         place = int(np.searchsorted(self._ends, step, side="right"))

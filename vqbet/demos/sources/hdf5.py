@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked, pictures
+from vqbet.demos.sources import checked, identity, pictures
 from vqbet.demos.sources.source import Field, Size, SourceEpisode
 
 DEPTH = 16  # of groups in groups
@@ -115,6 +115,10 @@ class Hdf5:
     def files(self) -> list[Path]:
         """Return the file."""
         return [self.path]
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of the file, the demonstration and the field."""
+        return identity.of([self.path], self.episodes[episode].name, name)
 
     def _dataset(self, file: Any, episode: int, name: str) -> Any:
         return file["data"][self.episodes[episode].name][name]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked, footer, lerobot_claims, lerobot_meta, parquet, pictures, video
+from vqbet.demos.sources import checked, footer, identity, lerobot_claims, lerobot_meta, parquet, pictures, video
 from vqbet.demos.sources.lerobot_meta import BOOKKEEPING, NUMBERS, Entry, Info
 from vqbet.demos.sources.source import Field, Kind, Size, SourceEpisode
 
@@ -94,6 +94,14 @@ class LeRobot:
             clip.path for entry in self._entries for clip in entry.clips.values() if clip.path.exists()
         )
         return [*meta, *data, *films]
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of the episode's video and its place in it, or of its parquet file and its first row."""
+        entry = self._entries[episode]
+        if self.fields[name].kind == "pictures":
+            return identity.of([entry.data], name, self._rows[episode], entry.steps)
+        clip = entry.clips[name]
+        return identity.of([clip.path], clip.first, clip.total, entry.steps, self._info.fps)
 
     def _where(self, episode: int) -> str:
         return f"{self._entries[episode].data}: episode {episode}"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked, pictures
+from vqbet.demos.sources import checked, identity, pictures
 from vqbet.demos.sources.source import Field, Kind, Size, SourceEpisode
 
 TIMES = ("timestamp", "timestamps", "time_s", "time")
@@ -85,6 +85,10 @@ class Npz:
     def files(self) -> list[Path]:
         """Return the files of all episodes."""
         return list(self._paths)
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of the episode's file and the field."""
+        return identity.of([self._paths[episode]], name)
 
     def _where(self, episode: int) -> str:
         return f"{self._paths[episode]}: episode {self._paths[episode].stem}"

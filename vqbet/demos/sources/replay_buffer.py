@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from vqbet.contract import StoreError
-from vqbet.demos.sources import checked, pictures, zarr_arrays
+from vqbet.demos.sources import checked, identity, pictures, zarr_arrays
 from vqbet.demos.sources.packed import Files, Folder, Zip
 from vqbet.demos.sources.source import Field, Kind, Size, SourceEpisode
 from vqbet.demos.sources.zarr_arrays import Claim
@@ -80,6 +80,10 @@ class ReplayBuffer:
         if self.path.is_file():
             return [self.path]
         return sorted(Path(self._files.where(name)) for name in self._names)
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of the buffer, the field, and the steps of the episode."""
+        return identity.of(self.files(), name, *self._rows(episode))
 
     def _ends(self, zarr_format: int) -> np.ndarray:
         claim = zarr_arrays.claim(self._files, ENDS, zarr_format)

@@ -80,3 +80,6 @@ class Source(Protocol):
 
     def files(self) -> list[Path]:
         """Return the files that were or would be read, for their hashes."""
+
+    def identity(self, episode: int, name: str) -> str:
+        """Return a digest of everything that determines `frames`: the bytes of its files, and the place in them."""

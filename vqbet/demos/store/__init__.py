@@ -7,9 +7,9 @@ where they are asked for, by `frames`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from vqbet.demos.store.inspection import Contents
 from vqbet.demos.store.manifest import Manifest
 from vqbet.demos.store.schema import Layout
 from vqbet.demos.store.shards import Shards
+from vqbet.demos.store.staging import Identified, Staging, poured
 from vqbet.files import atomic, canonical
 from vqbet.files.manifest import Fingerprint
 
@@ -33,22 +34,29 @@ def write(
     *,
     accept: Callable[[Demonstrations], None] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    staging: Staging | None = None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> str:
     """Write `demos` to `path`, replacing any store there, and return its digest.
 
     Equal demonstrations give equal bytes. The old store remains until the last moment, even if the process is killed or
     the disk is full; its pictures may be among those that are written. Pictures are read and written chunk by chunk.
     accept: called with what was written, before it replaces the old store; an error that it raises leaves that alone.
-    progress(done, total) counts pictures. Raises StoreError where `demos` is malformed or the store cannot be written.
+    progress(done, total) counts pictures. staging: files of pictures outlive the process there, if `demos` says where
+    its pictures come from. alone: held while the old store is replaced, and may refuse it. Raises StoreError where
+    `demos` is malformed or the store cannot be written.
     """
     schema.refuse_spec(demos.spec, str(path))
     schema.refuse_malformed(demos, str(path))
     if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path / manifest.NAME)):
         raise StoreError(f"{path}: is not a store of ours and will not be replaced; move it away first")
-    with atomic.replacing(path, StoreError) as staging:
-        listing = _write_files(staging, demos, progress)
+    with ExitStack() as held, atomic.replacing(path, StoreError) as folder:
+        listing = _write_files(folder, demos, progress, staging)
         if accept is not None:
-            accept(read(staging))
+            accept(read(folder))
+        held.enter_context(alone())
+    if staging is not None:
+        staging.settle()
     return listing.digest
 
 
@@ -104,54 +112,50 @@ def recorded(path: Path) -> bool:
     return f"{schema.INTERVENTION}/zarr.json" in manifest.read(atomic.settled(path)).files
 
 
-def _write_files(staging: Path, demos: Demonstrations, progress: Callable[[int, int], None]) -> Manifest:
+def _write_files(
+    folder: Path, demos: Demonstrations, progress: Callable[[int, int], None], staging: Staging | None
+) -> Manifest:
     """Write pictures, arrays over steps, columns, `episode_ends`, and the manifest once the rest is on the disk."""
     entries: dict[str, Fingerprint] = {}
     steps = len(demos.action)
     for number, camera in enumerate(demos.spec.cameras):
         before, total = number * steps, len(demos.spec.cameras) * steps
-        for key, entry, done in _pictures_written(staging, camera, demos.cameras[camera.name]):
+        for key, entry, done in _pictures_written(folder, camera, demos.cameras[camera.name], staging):
             entries[key] = entry
             progress(before + done, total)
     for name, array in schema.arrays(demos).items():
         for key, content in sorted(_encode(name, array).items()):  # its zarr.json after its shards
-            atomic.create(staging / key, content)
+            atomic.create(folder / key, content)
             entries[key] = Fingerprint.of(content)
     for name in reversed(schema.groups(bool(demos.spec.cameras))):
         key = f"{name}/zarr.json".lstrip("/")
         content = _encode_group(schema.attributes(demos) if not name else {})
-        atomic.create(staging / key, content)
+        atomic.create(folder / key, content)
         entries[key] = Fingerprint.of(content)
     listing = Manifest(entries)
-    atomic.create(staging / manifest.NAME, listing.encode())
+    atomic.create(folder / manifest.NAME, listing.encode())
     return listing
 
 
-def _pictures_written(staging: Path, camera: Camera, frames: Frames) -> Iterator[tuple[str, Fingerprint, int]]:
+def _pictures_written(
+    folder: Path, camera: Camera, frames: Frames, staging: Staging | None
+) -> Iterator[tuple[str, Fingerprint, int]]:
     """Write the files of one camera; yield of each its path in the store, its fingerprint, and the pictures so far."""
     layout, name = Shards.of(camera, frames.shape[0]), f"{schema.CAMERAS}/{camera.name}"
     for shard in range(len(layout)):
         key = f"{name}/{layout.key(shard)}"
-        entry = _pour(staging / key, shards.encoded(frames, layout, shard, f"camera {camera.name!r}"))
-        yield key, entry, round((shard + 1) / len(layout) * frames.shape[0])
+        last = min((shard + 1) * layout.shard_rows, frames.shape[0])
+        parts = shards.encoded(frames, layout, shard, f"camera {camera.name!r}")
+        if staging is not None and isinstance(frames, Identified):
+            chosen = [layout.shape[1:], layout.chunk_rows, layout.shard_rows]
+            pictures = frames.identity(shard * layout.shard_rows, last)
+            entry = staging.place(folder / key, canonical.digest([chosen, pictures]), parts)
+        else:
+            entry = poured(folder / key, parts)
+        yield key, entry, last
     document = canonical.document(layout.describe()).encode()
-    atomic.create(staging / f"{name}/zarr.json", document)
+    atomic.create(folder / f"{name}/zarr.json", document)
     yield f"{name}/zarr.json", Fingerprint.of(document), frames.shape[0]
-
-
-def _pour(path: Path, parts: Iterator[bytes]) -> Fingerprint:
-    """Write a file part by part and return its fingerprint. Raises OSError."""
-    digest, size = hashlib.sha256(), 0
-
-    def noted() -> Iterator[bytes]:
-        nonlocal size
-        for part in parts:
-            digest.update(part)
-            size += len(part)
-            yield part
-
-    atomic.create_from(path, noted())
-    return Fingerprint(size, digest.hexdigest())
 
 
 def _cameras(folder: Path, listing: Manifest, contents: Contents, cache_bytes: int) -> dict[str, StoredFrames]:

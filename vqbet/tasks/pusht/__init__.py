@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vqbet.contract import GOAL_PICTURES
 from vqbet.tasks.pusht import mirror
 from vqbet.tasks.pusht.geometry import GOAL_KEYPOINTS_PX
 from vqbet.tasks.pusht.spec import GOAL, SEEN, SPEC
@@ -24,7 +25,9 @@ IMAGE = Task(
     spec=SEEN,
     importer=Importer(Code("vqbet.tasks.pusht.importer:load_seen"), format="replay buffer, Zarr v2"),
     world=Code("vqbet.tasks.pusht.world:PushT", {"camera": True}),
+    goal_world=Code("vqbet.tasks.pusht.world:asking_pictures"),
     replay=Code("vqbet.tasks.pusht.replay:replay"),
+    goal=(GOAL_PICTURES,),
     mirror=mirror.image,
     validation=Code("vqbet.tasks.pusht.validation:moved"),
     tracks=TASK.tracks,

@@ -20,18 +20,13 @@ SLATE, SLATE_LIGHT = (119, 136, 153), (143, 163, 184)
 ROYAL, ROYAL_LIGHT = (65, 105, 225), (78, 126, 255)
 
 
-def pictures(
-    state: Float[np.ndarray, "B 5"], goal: Float[np.ndarray, "B 3"] | None = None
-) -> UInt8[np.ndarray, "B 96 96 3"]:
-    """Return states (agent x, y, block x, y in px, angle in rad) as RGB pictures, over the T at each pose in `goal`.
-
-    Without `goal` that is gym-pusht's own.
-    """
+def pictures(state: Float[np.ndarray, "B 5"]) -> UInt8[np.ndarray, "B 96 96 3"]:
+    """Return states (agent x, y, block x, y in px, angle in rad) as RGB pictures, over gym-pusht's own goal."""
     found = np.empty((len(state), *CAMERA.shape), np.uint8)
     corners = placed(CORNERS_PX.reshape(8, 2), state[:, 2:]).reshape(-1, 2, 4, 2).round().astype(np.int32)
     agent = state[:, :2].round().astype(int).tolist()
     for row, block in enumerate(corners):
-        picture = (TABLE if goal is None else _table(goal[row])).copy()
+        picture = TABLE.copy()
         cv2.circle(picture, agent[row], int(AGENT_RADIUS_PX), ROYAL, -1)
         cv2.circle(picture, agent[row], int(AGENT_RADIUS_PX) - RIM_PX, ROYAL_LIGHT, -1)
         for part in block:

@@ -19,7 +19,7 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium.utils import seeding
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Demonstrations, Pictures, WorldError
+from vqbet.contract import GOAL_PICTURES, Demonstrations, Pictures, Spec, WorldError, goal_channels
 from vqbet.tasks.checks import refuse, told
 from vqbet.tasks.pusht.camera import pictures
 from vqbet.tasks.pusht.geometry import GOAL_POSE, KEYPOINTS_PX, WALLS, WINDOW_PX, coverage, placed
@@ -37,21 +37,26 @@ START_PX = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x
 
 
 def demonstrated_poses(demos: Demonstrations) -> Float[np.ndarray, "M 3"]:
-    """Return all block poses (x px, y px, angle rad) that end a segment of SEGMENT steps of a demonstration.
+    """Return the block poses (x px, y px, angle rad) of `demonstrated_states`. Raises likewise."""
+    return demonstrated_states(demos, SPEC)[:, 2:]
+
+
+def demonstrated_states(demos: Demonstrations, spec: Spec) -> Float[np.ndarray, "M 5"]:
+    """Return all states (agent x, y, block x, y in px, angle in rad) that end a segment of SEGMENT steps.
 
     The first SEGMENT - 1 poses of a demonstration end no segment. Raises WorldError for demonstrations of another
     world, without states, or without such poses.
     """
-    differences = SPEC.differences(demos.spec)
+    differences = spec.differences(demos.spec)
     if differences:
         raise WorldError("pusht: goals: these demonstrations are of another spec: " + "; ".join(differences))
     if demos.state is None or demos.stateless.all():
         raise WorldError("pusht: goals: these demonstrations hold no states to take poses from; import with states")
     step = np.arange(len(demos.state)) - np.repeat(demos.episode_starts, demos.lengths)
-    poses = demos.state[(step >= SEGMENT - 1) & ~np.repeat(demos.stateless, demos.lengths), 2:5]
-    if not len(poses):
+    states = demos.state[(step >= SEGMENT - 1) & ~np.repeat(demos.stateless, demos.lengths), :5]
+    if not len(states):
         raise WorldError(f"pusht: goals: expected a demonstration of {SEGMENT} steps or more, got none")
-    return poses
+    return states
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +117,28 @@ class PushT:
 
     Metrics: "final_coverage" (of the current state), "max_coverage" and "success" (over the states after a step:
     coverage above 0.95 at least once), "score" = final coverage, which is VQ-BeT's measure. Coverage is of gym-pusht's
-    goal or, with `goal_poses`, of the pose that the episode requests. Actions are clipped to the window.
+    goal or, with `goal_poses`, of the pose that the episode requests. Actions are clipped to the
+    window. With `camera`, a goal is a picture.
     """
 
     def __init__(
-        self, *, max_steps: int = 300, goal_poses: Float[np.ndarray, "M 3"] | None = None, camera: bool = False
+        self,
+        *,
+        max_steps: int = 300,
+        goal_poses: Float[np.ndarray, "M 3"] | None = None,
+        goal_agents: Float[np.ndarray, "M 2"] | None = None,
+        camera: bool = False,
     ) -> None:
         """goal_poses: x, y (px) and angle (rad) of the block. Raises WorldError unless they are finite poses.
 
-        camera: the world of `SEEN`, whose observation is the finger alone, beside gym-pusht's picture.
+        camera: the world of `SEEN`, whose observation is the finger alone, beside gym-pusht's picture. goal_agents:
+        where the finger is in the pictures of its goals.
         """
         self.spec = SEEN if camera else SPEC
         self.max_steps = max_steps
-        self.goal = () if goal_poses is None else GOAL
+        self.goal = () if goal_poses is None else (GOAL_PICTURES,) if camera else GOAL
         self._goal_poses = GOAL_POSE[None] if goal_poses is None else np.array(goal_poses, np.float64)
+        self._goal_agents = np.zeros((len(self._goal_poses), 2)) if goal_agents is None else np.asarray(goal_agents)
         shape, poses = (max(1, len(self._goal_poses)), 3), self._goal_poses
         if poses.shape != shape or not np.isfinite(poses).all():
             raise WorldError(f"pusht: goals: expected finite poses of shape (M, 3), got {told(poses)}")
@@ -185,9 +198,9 @@ class PushT:
         return self._state.copy()
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """Return the keypoints (px) of the pose that each episode requests; C is 18, or 0 without goal poses."""
+        """Return the keypoints (px) of the pose that each episode requests; C is 18, or 0 without or with pictures."""
         keypoints = placed(KEYPOINTS_PX, self._asked).reshape(-1, KEYPOINTS_PX.size)
-        return keypoints[:, : len(self.goal)].astype(np.float32)
+        return keypoints[:, : len(goal_channels(self.goal))].astype(np.float32)
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Return score, success, final_coverage and max_coverage of every episode so far."""
@@ -199,8 +212,12 @@ class PushT:
         }
 
     def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
-        """Return the picture of the running episodes in `rows`, with each episode's own goal."""
-        return {CAMERA.name: pictures(self._state[rows], self._asked[rows] if self.goal else None)}
+        """Return the picture of the running episodes in `rows`, over gym-pusht's own goal as in demonstrations."""
+        return {CAMERA.name: pictures(self._state[rows])}
+
+    def goal_cameras(self) -> Pictures:
+        """Return the picture of the state that each episode requests."""
+        return {CAMERA.name: pictures(np.concatenate([self._goal_agents[self._picks], self._asked], axis=1))}
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
         """Return an RGB picture of one episode: goal, block, finger, its last target, and the coverage."""
@@ -209,7 +226,8 @@ class PushT:
     def _start(self, seeds: Int[np.ndarray, " E"]) -> None:
         count = len(seeds)
         self._tables = [Table.build() for _ in range(count)]
-        self._asked = self._goal_poses[self._picked(seeds)]  # (E, 3)
+        self._picks = self._picked(seeds)
+        self._asked = self._goal_poses[self._picks]  # (E, 3)
         self._state = np.zeros((count, 5))
         self._velocity = np.zeros((count, 2))
         self._target = np.full((count, 2), np.nan)
@@ -257,6 +275,12 @@ class PushT:
 def asking(demos: Demonstrations) -> PushT:
     """Return the world whose goals are poses that these demonstrations pass through."""
     return PushT(goal_poses=demonstrated_poses(demos))
+
+
+def asking_pictures(demos: Demonstrations) -> PushT:
+    """Return the world that asks for pictures of states that these demonstrations pass through."""
+    states = demonstrated_states(demos, SEEN)
+    return PushT(goal_poses=states[:, 2:], goal_agents=states[:, :2], camera=True)
 
 
 def _checked(seeds: np.ndarray) -> Int[np.ndarray, " E"]:

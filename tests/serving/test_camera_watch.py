@@ -1,0 +1,268 @@
+"""Cameras that are black, frozen, swapped, covered or moved are found, and those that are well are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import seeing_pusht, untrained
+from tests.support.guarded import handshake
+from tests.support.serving import DIGEST, running
+from vqbet.contract import Camera, Demonstrations
+from vqbet.models.encoders import Encoder, EncoderShape
+from vqbet.policies import familiarity
+from vqbet.policies.vqbet import VQBeT
+from vqbet.serving.camera_watch import CameraWatch
+from vqbet.serving.client import connect
+from vqbet.serving.guard import Limits, Reason
+from vqbet.serving.limits import LIMIT, listed
+from vqbet.serving.looks import Glance
+from vqbet.serving.recorder import Recorder
+from vqbet.serving.seats import Served
+from vqbet.serving.simrobot import Drive, Faults, SimulatedRobot
+from vqbet.tasks.pusht.world import PushT
+
+STEPS = 24
+
+
+class Eyes:
+    """Encoder of two cameras of one size, as a planner has it."""
+
+    cameras = (Camera("left", 96, 96), Camera("right", 96, 96))
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.encoder = Encoder(self.cameras, EncoderShape(features=8, keypoints=8)).eval()
+        self.features = self.encoder.features
+
+    see = VQBeT.see
+
+    @property
+    def prior(self) -> Any:
+        return self
+
+
+def two_cameras() -> Demonstrations:
+    """Return demonstrations as two cameras see them: one from above, one from the other side and in other light."""
+    demos = seeing_pusht.demonstrations()
+    pictures = np.asarray(demos.cameras["image"])
+    shown = {"left": pictures, "right": np.ascontiguousarray(pictures[:, ::-1, ::-1] // 2)}
+    return replace(demos, spec=replace(demos.spec, cameras=Eyes.cameras), cameras=shown)
+
+
+@cache
+def fitted() -> dict[str, np.ndarray]:
+    return familiarity.fitted(Eyes(), two_cameras())
+
+
+def shares(**pictures: np.ndarray) -> dict[str, np.ndarray]:
+    eyes, known = Eyes(), familiarity.read(fitted(), Eyes.cameras)
+    features = np.split(eyes.see(pictures), 2, axis=1)
+    return {camera.name: one.share(each) for camera, one, each in zip(eyes.cameras, known, features, strict=True)}
+
+
+def test_pictures_of_training_and_new_ones_are_familiar() -> None:
+    shown = {name: np.asarray(each) for name, each in two_cameras().cameras.items()}
+    assert all(each.max() <= 1 for each in shares(**shown).values())
+    world, states = PushT(camera=True), seeing_pusht.demonstrations().state
+    assert states is not None
+    world.restore(states[::11] + np.array([3, -3, 4, 4, 0.1]))  # like those of training, and none of them
+    new = world.cameras(np.arange(len(states[::11])))["image"]
+    found = shares(left=new, right=np.ascontiguousarray(new[:, ::-1, ::-1] // 2))
+    assert all(each.max() <= 1 for each in found.values()), found
+    looks = familiarity.looks(new)
+    assert (looks >= fitted()["limit.camera_low"][:6]).all()
+    assert (looks <= fitted()["limit.camera_high"][:6]).all()
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        lambda left, right: (np.zeros_like(left), right),  # no signal
+        lambda left, right: (np.full_like(left, 255), right),  # over-exposed
+        lambda left, right: (right, left),  # plugs exchanged
+        lambda left, right: (left, np.random.default_rng(0).integers(0, 256, right.shape, np.uint8)),  # no cable
+    ],
+    ids=["black", "white", "swapped", "noise"],
+)
+def test_what_is_wrong_with_a_camera_is_found(planted: Any) -> None:
+    shown = [np.asarray(each)[::7] for each in two_cameras().cameras.values()]
+    left, right = planted(*shown)
+    left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    far = np.maximum(*shares(left=left, right=right).values()) > 1
+    seen = np.concatenate([familiarity.looks(left), familiarity.looks(right)], axis=1)
+    other = ((seen < fitted()["limit.camera_low"]) | (seen > fitted()["limit.camera_high"])).any(1)
+    assert (far | other).all()
+
+
+def test_a_feature_that_is_no_number_is_unfamiliar() -> None:
+    (one, _) = familiarity.read(fitted(), Eyes.cameras)
+    assert one.share(np.full((2, 8), np.nan)).tolist() == [np.inf, np.inf]
+
+
+def test_a_guard_of_before_knows_nothing_of_cameras() -> None:
+    assert familiarity.read({"limit.rate": np.ones(2)}, Eyes.cameras) == []
+
+
+def test_how_long_pictures_stand_still_in_training_is_allowed_twice() -> None:
+    demos = two_cameras()
+    still = {name: np.array(each) for name, each in demos.cameras.items()}
+    still["left"][3:11] = still["left"][3]  # 7 steps of an episode of 20, in which the finger moves
+    found = familiarity.fitted(Eyes(), replace(demos, cameras=still))
+    assert found["limit.camera_still"].tolist() == [14, familiarity.LEAST_STILL]
+    quiet = demos.observation.copy()
+    quiet[3:11] = quiet[3]  # nobody moves: nothing is wrong with the camera
+    found = familiarity.fitted(Eyes(), replace(demos, observation=quiet, cameras=still))
+    assert found["limit.camera_still"].tolist() == [familiarity.LEAST_STILL] * 2
+
+
+def watch(*still: float) -> CameraWatch:
+    spec = replace(seeing_pusht.SPEC, cameras=Eyes.cameras)
+    return CameraWatch(Limits.of(handshake(spec, {"camera_still": list(still)})))
+
+
+def test_looks_are_means_and_spreads_of_colours() -> None:
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[:, ::28, 0] = 255  # every other column that is looked at
+    picture[..., 1] = 7
+    np.testing.assert_allclose(familiarity.looks(picture), [255 * 23 / 46, 7, 0, 127.5, 0, 0], rtol=0.02)
+
+
+def test_light_and_colours_have_limits() -> None:
+    spec = replace(seeing_pusht.SPEC, cameras=Eyes.cameras)
+    low, high = [10.0, 10.0, 10.0, 0.0, 0.0, 0.0] * 2, [200.0, 200.0, 200.0, 60.0, 60.0, 60.0] * 2
+    eyes = CameraWatch(Limits.of(handshake(spec, {"camera_low": low, "camera_high": high})))
+    grey = np.full((96, 96, 3), 100, np.uint8)
+    eyes.see(Glance(np.zeros(2, np.float32), {"left": grey, "right": grey}))
+    assert eyes.refusal() is None
+    eyes.see(Glance(np.zeros(2, np.float32), {"left": grey, "right": grey // 20}))
+    reason, sentence = eyes.refusal() or (None, "")
+    assert reason is Reason.CAMERA_LIMIT
+    assert "camera 'right': mean red is 5 of 255, its limits are 10 to 200; see whether it is covered" in sentence
+
+
+def test_a_picture_that_stands_still_while_the_robot_moves() -> None:
+    eyes, picture = watch(2.0, 9.0), np.zeros((96, 96, 3), np.uint8)
+    for step in range(3):
+        eyes.see(Glance(np.full(2, step, np.float32), {"left": picture.copy(), "right": picture + np.uint8(step)}))
+        assert eyes.refusal() is None
+    for _ in range(5):
+        eyes.see(Glance(np.full(2, 2, np.float32), {"left": picture.copy(), "right": picture.copy()}))
+    assert eyes.refusal() is None, "a robot that stands still sees the same"
+    eyes.see(Glance(np.full(2, 3, np.float32), {"left": picture.copy(), "right": picture.copy()}))
+    reason, sentence = eyes.refusal() or (None, "")
+    assert reason is Reason.FROZEN_CAMERA
+    assert "camera 'left' has shown the same picture for 3 control steps" in sentence
+    eyes.see(Glance(np.full(2, 4, np.float32), {"left": picture + np.uint8(1), "right": picture.copy()}))
+    assert eyes.refusal() is None
+
+
+def test_a_plan_of_unfamiliar_pictures_is_not_executed() -> None:
+    eyes = watch(5.0, 5.0)
+    assert eyes.plan({"entropy": 9.0, "camera_left": 1.0, "camera_right": 0.2})
+    assert not eyes.plan({"camera_left": 0.1, "camera_right": 1.25})
+    reason, sentence = eyes.refusal() or (None, "")
+    assert reason is Reason.UNFAMILIAR_PICTURE
+    assert "camera 'right': its picture is unlike those of training, 1.25 times as far as allowed" in sentence
+    assert not eyes.plan({"camera_left": np.nan})
+    assert eyes.plan({}), "a policy without such numbers says nothing of its pictures"
+    assert eyes.refusal() is None
+
+
+# --- end to end: a served policy, a simulated robot, a camera that fails ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """A policy whose guard was fitted to random motions of Push-T, like those that it makes."""
+    actor = seeing_pusht.actor("chunk")
+    guard = familiarity.fitted(actor.planner, seeing_pusht.demonstrations())
+    seen, _ = np.split(actor.planner.see({"image": np.zeros((2, 96, 96, 3), np.uint8)}), 2)
+    assert familiarity.read(guard, seeing_pusht.SPEC.cameras)[0].share(seen) > 1
+    with running(Served.of(actor, DIGEST, "seeing@champion", {"guard": guard})) as found:
+        yield found
+
+
+def played(server: Any, *written: str, recorder: Any = None) -> Drive:
+    with connect(server.url, spec=seeing_pusht.SPEC) as policy:
+        assert listed({}, LIMIT) == {}
+        kept = recorder(policy.handshake) if recorder else None
+        robot = SimulatedRobot(PushT(max_steps=STEPS, camera=True), policy, Faults.of(written), recorder=kept)
+        return robot.play(4)
+
+
+def test_a_camera_that_is_well_lets_the_robot_go_on(server: Any, tmp_path: Any) -> None:
+    drive = played(server, recorder=lambda said: Recorder(tmp_path, said))
+    assert (drive.steps, drive.stopped, dict(drive.reasons)) == (STEPS, "", {})
+    share = np.load(tmp_path / "00001" / "signal" / "camera_image.npy")
+    assert ((share > 0) & (share <= 1)).all()
+
+
+def test_a_camera_that_goes_black_stops_the_robot(server: Any) -> None:
+    drive = played(server, "black=1")
+    assert drive.reasons == {"camera_limit": 3}
+    assert drive.holds == 2
+    assert "camera 'image': mean red is 0 of 255, its limits are" in drive.stopped
+
+
+def test_a_camera_that_the_server_finds_unfamiliar_stops_the_robot(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The robot itself sees nothing unusual: light and colours are those of training, every pixel elsewhere."""
+    see = PushT.cameras
+    calls: list[int] = []
+
+    def turned(world: PushT, rows: np.ndarray) -> Any:
+        calls.append(1)
+        noise = np.random.default_rng(len(calls)).permutation(96 * 96)
+        shown = see(world, rows)["image"]
+        late = len(calls) > 8
+        mixed = shown.reshape(1, -1, 3)[:, noise].reshape(shown.shape)
+        return {"image": mixed if late else shown}
+
+    monkeypatch.setattr(PushT, "cameras", turned)
+    drive = played(server)
+    assert drive.reasons == {"unfamiliar_picture": 3}, drive
+    assert "camera 'image': its picture is unlike those of training" in drive.stopped
+
+
+def test_a_camera_that_freezes_stops_the_robot(server: Any) -> None:
+    drive = played(server, "frozen=1")
+    assert drive.reasons == {"frozen_camera": 3}
+    assert "camera 'image' has shown the same picture for" in drive.stopped
+
+
+def test_an_episode_does_not_start_with_a_covered_lens(server: Any) -> None:
+    from vqbet.contract import ServingError
+    from vqbet.serving.player import ChunkPlayer
+
+    black = {"state": np.array([250.0, 250.0]), "camera/image": np.zeros((96, 96, 3), np.uint8)}
+    with connect(server.url, spec=seeing_pusht.SPEC) as policy:
+        player = ChunkPlayer(policy)
+        with pytest.raises(ServingError, match=r"the episode cannot start: camera 'image': mean red is 0 of 255"):
+            player.start(black, seed=1)
+        player.close()
+
+
+def test_the_bundle_stage_fits_only_policies_that_see() -> None:
+    """The guard of a policy of numbers is what it was."""
+    from tests.support.synthetic import synthetic
+    from vqbet.demos.windows import Windows
+    from vqbet.models.spaces import Spaces
+    from vqbet.policies import envelope
+    from vqbet.policies.actor import Actor
+
+    demos = synthetic(8)
+    actor = Actor(demos.spec, untrained.planner(Spaces.fit(demos, ())), execute="first")
+    found = envelope.component(actor, [demos], demos, Windows(demos, window=2, chunk=3))
+    assert not [name for name in found if "camera" in name]
+    seen = seeing_pusht.demonstrations()
+    seeing = seeing_pusht.actor()
+    found = envelope.component(seeing, [seen], seen, Windows(seen, window=seeing_pusht.T, chunk=seeing_pusht.H))
+    assert {"camera.image.mean", "camera.image.whitening", "camera.image.most", "limit.camera_still"} <= found.keys()

@@ -1,0 +1,268 @@
+"""State of everything between policies and robots, for `vqbet status`: registry, ledger, evidence and Prefect.
+
+A part that cannot be read is a sentence in its place, so that the others are shown all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from vqbet import config, registry
+from vqbet.commands import waiting
+from vqbet.commands.trials import recorded
+from vqbet.contract import VqbetError
+from vqbet.files import atomic
+from vqbet.pages.page import render
+from vqbet.registry import Attempt, Attempts, Canaries, LedgerEntry, Version
+from vqbet.stages import artifacts
+from vqbet.stages.paths import Paths
+
+RUNS = 12  # flow runs that are shown
+PREFECT_S = 3.0  # for the server to answer
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """What a robot last proved to run, in a canary or in trials. digest: of the policy."""
+
+    name: str
+    digest: str
+    when: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the present champion took. gpu_hours: of training; megabytes: of the bundle; robot_minutes: of trials."""
+
+    gpu_hours: float
+    robot_minutes: float
+    trials: int
+    simulated: int  # episodes of its verdicts
+    megabytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """State of one task. wrong: what could not be read, a sentence each."""
+
+    task: str
+    champion: Version | None = None
+    entry: LedgerEntry | None = None  # that made it champion
+    waits: Sequence[str] = ()
+    canary: str = ""
+    drift: str = ""
+    drifted: bool = False
+    robots: Sequence[Robot] = ()
+    costs: Costs | None = None
+    verdict: str = ""  # of the newest attempt that has one
+    wrong: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    name: str
+    flow: str
+    state: str
+    since: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """State of a project. no_runs: why there are no flow runs to show; empty where there could be."""
+
+    place: str
+    tasks: Sequence[TaskStatus]
+    runs: Sequence[FlowRun] = ()
+    no_runs: str = ""
+
+    def rows(self) -> dict[str, str]:
+        """Return two columns for the terminal."""
+        found = {"registry": self.place}
+        for one in self.tasks:
+            found |= {f"{one.task}{' ' + name if name else ''}": said for name, said in _told(one).items()}
+        running = [f"{run.flow} {run.name}: {run.state} since {run.since}" for run in self.runs]
+        return {**found, "runs": "; ".join(running) or self.no_runs or "none"}
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads parts of a task's state; what fails is noted."""
+
+    wrong: list[str] = field(default_factory=list)
+
+    def part(self, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except VqbetError as error:
+            if str(error) not in self.wrong:
+                self.wrong.append(str(error))
+            return otherwise
+
+
+def run(root: Path, task: str = "") -> Status:
+    """Return the state of one task, or of all that params.yaml has or the ledger of which names a champion."""
+    registry.check()
+    names = [task] if task else config.sections(root / "params.yaml")
+    found = [_task(root, name) for name in names]
+    shown = found if task else [one for one in found if one.entry or one.waits or one.verdict or one.wrong]
+    runs, why = _runs()
+    return Status(registry.shown(), shown, runs, why)
+
+
+def write(root: Path, status: Status) -> Path:
+    """Write the page of `status`; return its path."""
+    path = root / ".vqbet" / "status" / "index.html"
+    links = {
+        one.task: {name: os.path.relpath(there, path.parent) for name, there in _pages(root, one.task).items()}
+        for one in status.tasks
+    }
+    text = render("commands/status.html.j2", status=status, links=links, told=_told)
+    atomic.write(path, text, VqbetError)
+    return path
+
+
+def _task(root: Path, task: str) -> TaskStatus:
+    reader = _Reader()
+    history = reader.part(lambda: registry.history(task), [])
+    champion = reader.part(lambda: registry.champion(task), None)
+    entry = history[-1] if history else None
+    attempts = reader.part(lambda: Attempts(task).all, [])
+    canaries = reader.part(lambda: Canaries(task), None)
+    canary = canaries.of(entry) if canaries and entry else None
+    judged = [one for one in attempts if one.outcome]
+    drift, drifted = reader.part(lambda: _drift(root, task), ("", False))
+    verdict = f"{judged[-1].outcome} for {judged[-1].candidate[:12]}, {judged[-1].when}" if judged else ""
+    return TaskStatus(
+        task,
+        champion,
+        entry,
+        reader.part(lambda: waiting.missing(root, task), []) if judged else [],
+        canary.sentence() if canary else "",
+        drift,
+        drifted,
+        _robots(canaries, attempts),
+        reader.part(lambda: _costs(root, champion, entry, attempts), None) if champion and entry else None,
+        verdict,
+        reader.wrong,
+    )
+
+
+def _robots(canaries: Canaries | None, attempts: Sequence[Attempt]) -> list[Robot]:
+    """Return the robots, by name, with what each last proved."""
+    proofs = [
+        Robot(one.robot, one.digest, one.when, f"canary {one.outcome or 'under way'}")
+        for one in (canaries.all if canaries else ())
+        if one.robot
+    ]
+    proofs += [
+        Robot(str(one.content["machine"]), one.candidate, one.when, f"trials: {one.outcome}")
+        for one in attempts
+        if one.on_robot and one.outcome
+    ]
+    newest = {proof.name: proof for proof in sorted(proofs, key=lambda proof: proof.when)}
+    return [newest[name] for name in sorted(newest)]
+
+
+def _costs(root: Path, champion: Version, entry: LedgerEntry, attempts: Sequence[Attempt]) -> Costs:
+    simulated = sum(one.episodes for one in attempts if one.simulated and one.candidate == champion.digest)
+    trials = recorded.behind(root, entry) if entry.evidence else None
+    cost = trials.counted["cost"] if trials else {}
+    return Costs(
+        registry.gpu_hours(champion.name, [champion.digest]),
+        float(cost.get("robot_minutes", 0.0)),
+        int(cost.get("trials_spent", 0)),
+        simulated,
+        registry.size(champion) / 2**20,
+    )
+
+
+def _drift(root: Path, task: str) -> tuple[str, bool]:
+    """Return the conclusion of the last comparison of demonstrations, and whether a threshold was exceeded."""
+    path = Paths(root, task).artifacts / "drift" / "drift.json"
+    if not path.is_file():
+        return "", False
+    found = artifacts.read_object(path, conclusion=str, exceeded=list)
+    return str(found["conclusion"]), bool(found["exceeded"])
+
+
+def _runs() -> tuple[list[FlowRun], str]:
+    """Return the unfinished flow runs of the team's Prefect server, the newest first, or why there are none."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return [], "no team's Prefect server here (PREFECT_API_URL is not set)"
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.exceptions import PrefectException
+
+    open_states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.PAUSED])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=open_states))
+    try:
+        with get_client(sync_client=True, httpx_settings={"timeout": PREFECT_S}) as client:
+            found = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=RUNS)
+            flows = {run.flow_id: client.read_flow(run.flow_id).name for run in found}
+    except (PrefectException, httpx.HTTPError, OSError, RuntimeError) as error:
+        return [], f"{address.removesuffix('/api')} does not answer: {error or type(error).__name__}"
+    place = address.removesuffix("/api").rstrip("/")
+    return [
+        FlowRun(
+            run.name,
+            flows[run.flow_id],
+            run.state_name or "unknown",
+            f"{run.state.timestamp:%Y-%m-%dT%H:%M:%SZ}" if run.state else "",
+            f"{place}/runs/flow-run/{run.id}",
+        )
+        for run in found
+    ], ""
+
+
+def _told(one: TaskStatus) -> dict[str, str]:
+    """Return sentences about a task, by name; "" is its champion."""
+    found = {"": "no champion"}
+    if one.champion and one.entry:
+        action = "FORCED WITHOUT A VERDICT" if one.entry.action == "force" else one.entry.action
+        found[""] = (
+            f"version {one.champion.version}, {one.champion.digest[:12]}, since {one.entry.when} by {one.entry.who} "
+            f"({action}): {one.entry.why}"
+        )
+    elif one.entry:
+        found[""] = f"no champion since {one.entry.when} by {one.entry.who}: {one.entry.why}"
+    if one.verdict:
+        found["verdict"] = one.verdict
+    if one.waits:
+        found["waits"] = "; and for ".join(one.waits)
+    if one.canary:
+        found["canary"] = one.canary
+    if one.drift:
+        found["drift"] = one.drift
+    for robot in one.robots:
+        found[f"robot {robot.name}"] = f"{robot.digest[:12]}, {robot.when}, {robot.how}"
+    if one.costs:
+        cost = one.costs
+        found["costs"] = (
+            f"{cost.gpu_hours:.2f} GPU hours, {cost.simulated} simulated episodes, {cost.trials} trials in "
+            f"{cost.robot_minutes:.1f} robot minutes, {cost.megabytes:.1f} MiB"
+        )
+    if one.wrong:
+        found["WRONG"] = "; ".join(one.wrong)
+    return found
+
+
+def _pages(root: Path, task: str) -> dict[str, Path]:
+    """Return the task's pages that are there, by name."""
+    paths = Paths(root, task)
+    wanted = {
+        "report": paths.report / "index.html",
+        "demonstrations": paths.validation / "index.html",
+        "drift": paths.artifacts / "drift" / "index.html",
+    }
+    return {name: path for name, path in wanted.items() if path.is_file()}
