@@ -141,7 +141,7 @@ def test_every_reference_exists(objects: list[dict[str, Any]]) -> None:
                 if "valueFrom" in variable:
                     referred.add(("Secret", variable["valueFrom"]["secretKeyRef"]["name"]))
     assert referred <= named
-    assert len(referred) == 10
+    assert len(referred) == 9
     for binding in (each for each in objects if each["kind"] == "RoleBinding"):
         assert ("Role", binding["roleRef"]["name"]) in named
         assert all((each["kind"], each["name"]) in named for each in binding["subjects"])
