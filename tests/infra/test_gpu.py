@@ -68,3 +68,10 @@ def test_without_a_gpu_one_sentence_says_so() -> None:
         timeout=200,
     )
     assert done.stdout == gpu.NOTHING + "\n"
+
+
+def test_without_nvidia_smi_the_utilisation_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with gpu.busy() as samples:
+        pass
+    assert samples == []
