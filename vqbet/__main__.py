@@ -74,6 +74,10 @@ def new(
     hz: Annotated[float, typer.Option(min=0.0, help="control steps of one second, where the data has no times")] = 0.0,
     actions: Annotated[str, typer.Option(help="absolute or relative; none: told from the data")] = "",
     leave_out: Annotated[bool, typer.Option("--leave-out", help="leave out episodes that lack files")] = False,
+    nearest: Annotated[list[str] | None, typer.Option(help="topic of a bag taken at its nearest, repeatable")] = None,
+    world: Annotated[str, typer.Option(help="its simulator, an environment of Gymnasium: module:Id-v0")] = "",
+    success: Annotated[str, typer.Option(help="its rule of success: info.<key>, return >= x, terminated")] = "",
+    largest_gap: Annotated[float, typer.Option(min=0.001, help="seconds a bag's message may be away")] = 0.5,
 ) -> None:
     """Look at demonstrations in a foreign format and write their task's section of params.yaml."""
     from vqbet.commands.new import run as stage
@@ -88,6 +92,10 @@ def new(
         control_hz=hz or None,
         actions=actions,
         leave_out=leave_out,
+        nearest=tuple(nearest or ()),
+        largest_gap_s=largest_gap,
+        world=world,
+        success=success,
         ask=console.ask if sys.stdin.isatty() else None,
     )
     found = stage.run(_root(), task, asked, console.watch())
