@@ -21,6 +21,7 @@ from vqbet.team.settings import HOST, Settings
 
 CPU, GPU = "cpu", "gpu"  # names of the work pools
 OURS = ("AWS_", "DVC_", "MLFLOW_", "PG", "PREFECT_", "VQBET_", "WEED_")  # variables of the caller that no part inherits
+LOGIN_S = 60  # for which MLflow believes a password that it has checked: a check takes longer than most requests
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # the default forgets who holds a slot at a restart
 
 
@@ -104,6 +105,7 @@ def _accounts(place: Place, settings: Settings) -> None:
         f"database_uri = {address}",
         "admin_username = vqbet",
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+        f"auth_cache_ttl_seconds = {LOGIN_S}",
     ]
     atomic.write(place.part("mlflow") / "auth.ini", "\n".join(lines) + "\n", TeamError, private=True)
 
