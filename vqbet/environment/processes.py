@@ -1,23 +1,29 @@
 """Launching a command as several processes, none of which outlives the command. Does not import torch.
 
 `accelerate launch --cpu --num_processes 2` silently runs one process; torchrun with ACCELERATE_USE_CPU=true runs two.
-The number of processes depends on the machine, so it is set by the environment variables VQBET_PROCESSES (training) and
-VQBET_WORKERS (episodes), never by a parameter.
+The number of processes depends on the machine, so it is set by the environment variables VQBET_PROCESSES (training, of
+each machine) and VQBET_WORKERS (episodes), never by a parameter. VQBET_ACCELERATE names a configuration of `accelerate
+launch`, such as infra/accelerate/node.yaml. A training over VQBET_MACHINES machines needs one, with its own rank among
+them in VQBET_MACHINE and the address of the first one in VQBET_MAIN.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from vqbet.contract import PipelineError, TrainingError
 
 VARIABLE, WORKERS = "VQBET_PROCESSES", "VQBET_WORKERS"
+CONFIG, MACHINES, MACHINE, MAIN = "VQBET_ACCELERATE", "VQBET_MACHINES", "VQBET_MACHINE", "VQBET_MAIN"
+RESTARTS = 3  # of all processes, after a machine of an elastic training was replaced
 MOST = 1024
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -55,21 +61,23 @@ def is_main() -> bool:
 
 
 def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
-    """Run `python -m <module> <argv>` as $VQBET_PROCESSES processes and return their exit code.
+    """Run `python -m <module> <argv>` as several processes and return their exit code.
 
-    Returns None if there is nothing to launch: the number is one, or this already is one of several. Forwards SIGINT
-    and SIGTERM and waits, so that the training can write its checkpoint; the code is then 128 + the signal.
+    Returns None if there is nothing to launch: their number is one, or this already is one of several. Forwards SIGINT
+    and SIGTERM and waits, so that the training can write its checkpoint; the code is then 128 + the signal. Raises
+    TrainingError if a variable is invalid.
     """
-    count = processes()
-    if count == 1 or "LOCAL_RANK" in os.environ:
+    if "LOCAL_RANK" in os.environ:
+        return None
+    count, launcher = _launcher()
+    if not launcher:
         return None
     threads = max(1, (os.cpu_count() or 1) // count)
     command = [
         sys.executable,
         "-m",
         "vqbet.environment.agent",
-        "--standalone",
-        f"--nproc_per_node={count}",
+        *launcher,
         "-m",
         module,
         *argv,
@@ -91,6 +99,73 @@ def relaunch(argv: Sequence[str], *, module: str = "vqbet") -> int | None:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 128 + received[0] if received else abs(code)
+
+
+def machine() -> int:
+    """Return the rank of this machine in a training over several: $VQBET_MACHINE, else 0. Raises TrainingError."""
+    value = os.environ.get(MACHINE, "0")
+    if not (value.isascii() and value.isdigit() and int(value) < MOST):
+        raise TrainingError(f"environment variable {MACHINE}: expected a rank from 0 to {MOST - 1}, got {value!r}")
+    return int(value)
+
+
+def _launcher() -> tuple[int, list[str]]:
+    """Return the number of processes of this machine, and the options of what launches them; none: one process."""
+    machines = _count(MACHINES, 1)
+    if machines is None:
+        raise TrainingError(_odd(MACHINES))
+    config = os.environ.get(CONFIG, "")
+    if not config:
+        if machines > 1:
+            raise TrainingError(
+                f"{MACHINES} is {machines} and {CONFIG} is not set; set it to infra/accelerate/nodes.yaml, or to a "
+                "configuration of your own"
+            )
+        count = processes()
+        return count, ["--standalone", f"--nproc_per_node={count}"] if count > 1 else []
+    text = _read(config)
+    if MACHINES not in os.environ:
+        machines = _stated(config, text, "num_machines")
+    count = processes() if VARIABLE in os.environ else _stated(config, text, "num_processes") // machines
+    if count * machines == 1:
+        return 1, []
+    words = ["--accelerate", f"--config_file={config}", f"--num_processes={count * machines}"]
+    if machines > 1:
+        words += [f"--num_machines={machines}", f"--machine_rank={_rank(machines)}", *_main()]
+        backend = re.search(r"^rdzv_backend: *(\w+)", text, re.M)
+        if backend and backend[1] != "static":  # Accelerate 1.15 reads the backend from its command line only
+            words += [f"--rdzv_backend={backend[1]}", f"--max_restarts={RESTARTS}"]
+    return count, words
+
+
+def _rank(machines: int) -> int:
+    if MACHINE not in os.environ or machine() >= machines:
+        raise TrainingError(f"{MACHINE}: expected the rank of this machine, from 0 to {machines - 1}; set it on each")
+    return machine()
+
+
+def _main() -> list[str]:
+    host, _, port = os.environ.get(MAIN, "").rpartition(":")
+    if not host or not port.isdigit():
+        raise TrainingError(f"{MAIN}: expected <host>:<port> of the first machine, got {os.environ.get(MAIN, '')!r}")
+    return [f"--main_process_ip={host}", f"--main_process_port={port}"]
+
+
+def _read(config: str) -> str:
+    try:
+        return Path(config).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{CONFIG}: {config} cannot be read ({type(error).__name__}); see infra/accelerate"
+        ) from error
+
+
+def _stated(config: str, text: str, name: str) -> int:
+    """Return a number of a configuration, which is flat."""
+    found = re.search(rf"^{name}: *([0-9]{{1,4}})\b", text, re.M)
+    if found is None or int(found[1]) < 1:
+        raise TrainingError(f"{config}: {name}: expected a number from 1 to {MOST}, found none")
+    return int(found[1])
 
 
 def die_with_parent(parent: int | None = None) -> None:

@@ -47,7 +47,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             raise KeyboardInterrupt
         if code:
             raise TrainingError(f"{name}@{task}: the training processes ended with exit code {code}; see above")
-        return artifacts.read_metrics(paths.metrics(name))
+        return {} if processes.machine() else artifacts.read_metrics(paths.metrics(name))  # the first machine writes
     if not processes.is_main():
         with _threads(name, task, Watch()):
             return stage(paths, params, Watch())

@@ -31,6 +31,8 @@ IN_CLONE = "VQBET_CLONE_OF"  # the branch, for flows; never set by a person
 KEPT = 4  # clones of ended runs that stay
 ID = re.compile(r"[0-9a-f-]{8,40}", re.ASCII)
 ENGINE = ("-m", "prefect.engine")
+SUPERVISED = ("-m", "prefect", "flow-run", "execute")  # in a pod: a run that SIGTERM ends is scheduled again
+IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def main() -> NoReturn:
@@ -45,7 +47,7 @@ def main() -> NoReturn:
         raise TeamError("VQBET_ROOT: is not set; start the worker with: vqbet worker")
     os.environ["VQBET_ROOT"] = root
     os.chdir(root)
-    os.execv(sys.executable, [sys.executable, *ENGINE])
+    os.execv(sys.executable, [sys.executable, *(SUPERVISED if os.environ.get(IN_POD) else ENGINE)])
 
 
 def prepared(runs: Path, run: str, repository: str, branch: str) -> Path:
