@@ -1,5 +1,5 @@
 # `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
-.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images
+.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images gpu
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
@@ -11,6 +11,7 @@ help:
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"
 	@echo "make bench  measurements against floors and peers      make lock  write requirements.lock again"
+	@echo "make gpu    every number that needs a GPU, within ten minutes on one"
 	@echo "make images  the images of infra/docker, where docker or buildah is here"
 	@echo "make clean  remove what can be made again: artifacts and caches, not the registry and what a verdict rests on"
 
@@ -58,6 +59,9 @@ test-comparison: setup
 
 bench: setup
 	@for name in windows blockpush pusht policies train training; do echo "== $$name"; $(python) -m bench.$$name || exit 1; done
+
+gpu: setup
+	@bash infra/gpu.sh
 
 # TARGETS="robot serve": these alone
 images:
