@@ -36,6 +36,7 @@ def seeing(side: int, count: int) -> Actor:
     torch.manual_seed(0)
     blind = SIZES[VQBET].actor()
     cameras = tuple(Camera(f"camera{number}", side, side) for number in range(count))
+    assert isinstance(blind.planner, VQBeT)
     prior = blind.planner.prior
     encoder = Encoder(cameras, EncoderShape(crop=0.9))
     made = Prior(prior.tokenizer, prior.normalizer, prior.shape, prior.objective, encoder=encoder)

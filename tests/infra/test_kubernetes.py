@@ -175,7 +175,10 @@ def test_no_secret_is_in_a_file_and_the_guide_makes_each_key(objects: list[dict[
             for variable in container.get("env", []):
                 if "valueFrom" in variable:
                     keys.add(variable["valueFrom"]["secretKeyRef"]["key"])
-                assert not re.search("PASSWORD$|SERVER_SECRET_KEY$|AUTH_STRING$", variable["name"]) or "valueFrom" in variable
+                assert (
+                    not re.search("PASSWORD$|SERVER_SECRET_KEY$|AUTH_STRING$", variable["name"])
+                    or "valueFrom" in variable
+                )
     keys |= {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "VQBET_LEDGER", "VQBET_REPOSITORY"}
     assert len(keys) == 10
     assert not [key for key in keys if f"{key}=" not in guide]

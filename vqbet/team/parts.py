@@ -26,7 +26,7 @@ LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # the default fo
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TeamPart:
     """One part. `prepare` runs before its first start and makes its files; `complete` after it answers, each time.
 
     well: returns "" if the part does its work, else what is wrong. ports: what it listens on.
@@ -141,10 +141,10 @@ def _worker_well(pool: str) -> Callable[[Place, Settings], str]:
     return well
 
 
-PARTS: Mapping[str, Part] = {
+PARTS: Mapping[str, TeamPart] = {
     part.name: part
     for part in (
-        Part(
+        TeamPart(
             "postgres",
             "database server",
             ("postgres",),
@@ -153,11 +153,13 @@ PARTS: Mapping[str, Part] = {
             database.wrong,
             database.complete,
         ),
-        Part("s3", "S3 server", objects.PORTS, objects.prepare, _s3, objects.wrong, objects.complete),
-        Part("prefect", "Prefect server", ("prefect",), _nothing, _prefect, _prefect_well, _nothing, ("postgres",)),
-        Part("mlflow", "MLflow server", ("mlflow",), _accounts, _mlflow, _mlflow_well, _nothing, ("postgres", "s3")),
+        TeamPart("s3", "S3 server", objects.PORTS, objects.prepare, _s3, objects.wrong, objects.complete),
+        TeamPart("prefect", "Prefect server", ("prefect",), _nothing, _prefect, _prefect_well, _nothing, ("postgres",)),
+        TeamPart(
+            "mlflow", "MLflow server", ("mlflow",), _accounts, _mlflow, _mlflow_well, _nothing, ("postgres", "s3")
+        ),
         *(
-            Part(
+            TeamPart(
                 f"worker-{pool}",
                 f"worker of pool {pool}",
                 (),
