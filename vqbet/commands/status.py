@@ -104,7 +104,7 @@ class _Reader:
             return otherwise
 
 
-def run(root: Path, task: str, runs: Callable[[], Sequence[FlowRun]]) -> Status:
+def run(root: Path, task: str, runs: Callable[[], list[FlowRun]]) -> Status:
     """Return the state of one task; "": of all that have a champion, a candidate's verdict or a fault.
 
     runs: reads unfinished flow runs, and raises VqbetError with the reason where there are none to read.
@@ -114,7 +114,7 @@ def run(root: Path, task: str, runs: Callable[[], Sequence[FlowRun]]) -> Status:
     found = [_task(root, name) for name in names]
     shown = found if task else [one for one in found if one.entry or one.waits or one.verdict or one.wrong]
     reader = _Reader()
-    running = reader.part(runs, ())
+    running = reader.part(runs, list[FlowRun]())
     return Status(registry.shown(), shown, running, "; ".join(reader.wrong))
 
 
