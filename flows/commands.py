@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from vqbet.commands import console
+from vqbet.commands.options import Task
 
 os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"  # an error is shown once, as a sentence
 
 app = typer.Typer(rich_markup_mode=None)
-Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 
 
 @app.command()

@@ -17,9 +17,11 @@ except ModuleNotFoundError:
 from vqbet.commands import console
 from vqbet.commands.key_verbs import keys
 from vqbet.commands.manual import Manual
+from vqbet.commands.options import Reference, Task
 from vqbet.commands.project import project as _project
 from vqbet.commands.project import root as _root
-from vqbet.commands.robot_verbs import Reference, robot
+from vqbet.commands.registry_verbs import registered
+from vqbet.commands.robot_verbs import robot
 from vqbet.commands.team_verbs import team, working
 from vqbet.commands.trial_verbs import trials
 
@@ -52,13 +54,13 @@ app = typer.Typer(
 verdict = typer.Typer(cls=Manual, no_args_is_help=True, help="Replay or list verdicts from their evidence.")
 app.add_typer(verdict, name="verdict")
 app.add_typer(keys, name="keys")
+app.add_typer(registered)
 app.add_typer(robot)
 app.add_typer(trials, name="trials")
 app.add_typer(team, name="team")
 app.add_typer(working)
 flow = typer.Typer(cls=Flows, no_args_is_help=True, help="Run ingest, pipeline or promotion as a flow, under Prefect.")
 app.add_typer(flow, name="flow")
-Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 DRIFTED = 3  # exit code: not an error (1), not a mistake in the command (2)
 
 
@@ -74,6 +76,10 @@ def new(
     hz: Annotated[float, typer.Option(min=0.0, help="control steps of one second, where the data has no times")] = 0.0,
     actions: Annotated[str, typer.Option(help="absolute or relative; none: told from the data")] = "",
     leave_out: Annotated[bool, typer.Option("--leave-out", help="leave out episodes that lack files")] = False,
+    nearest: Annotated[list[str] | None, typer.Option(help="topic of a bag taken at its nearest, repeatable")] = None,
+    world: Annotated[str, typer.Option(help="its simulator, an environment of Gymnasium: module:Id-v0")] = "",
+    success: Annotated[str, typer.Option(help="its rule of success: info.<key>, return >= x, terminated")] = "",
+    largest_gap: Annotated[float, typer.Option(min=0.001, help="seconds a bag's message may be away")] = 0.5,
 ) -> None:
     """Look at demonstrations in a foreign format and write their task's section of params.yaml."""
     from vqbet.commands.new import run as stage
@@ -88,6 +94,10 @@ def new(
         control_hz=hz or None,
         actions=actions,
         leave_out=leave_out,
+        nearest=tuple(nearest or ()),
+        largest_gap_s=largest_gap,
+        world=world,
+        success=success,
         ask=console.ask if sys.stdin.isatty() else None,
     )
     found = stage.run(_root(), task, asked, console.watch())
@@ -239,105 +249,6 @@ def weights(
     console.table(stage.run(source, out, _root()))
 
 
-@app.command()
-def register(task: Task) -> None:
-    """Register the task's tokenizer and policy, with their verdict, as its candidate."""
-    from vqbet.commands import release
-
-    root, _ = _project(task)
-    console.table(release.register(root, task))
-
-
-@app.command()
-def promote(
-    task: Task,
-    candidate: Annotated[int, typer.Option(help="a version of the model; 0: the one with alias candidate")] = 0,
-    why: Annotated[str, typer.Option(help="written into the ledger")] = "the gate's verdict",
-    force: Annotated[bool, typer.Option("--force", help="without a verdict")] = False,
-) -> None:
-    """Make a candidate the champion, if a verdict on exactly this candidate and champion allows it."""
-    from vqbet.commands import release
-
-    root, _ = _project(task)
-    if force:
-        reason = "" if why == "the gate's verdict" else why
-        console.table(release.force(root, task, candidate=candidate, why=reason))
-    else:
-        console.table(release.promote(root, task, candidate=candidate, why=why, watch=console.watch()))
-
-
-@app.command()
-def approve(task: Task, why: Annotated[str, typer.Option(help="written down beside your name")]) -> None:
-    """Approve the task's present verdict, as promotion.approvals may require before a promotion."""
-    from vqbet.commands import release
-
-    root, _ = _project(task)
-    console.table(release.approve(root, task, why=why))
-
-
-@app.command()
-def rollback(task: Task, why: Annotated[str, typer.Option(help="written into the ledger")]) -> None:
-    """Make the previous champion the champion again, for a reason and without a verdict."""
-    from vqbet.commands import release
-
-    root, _ = _project(task)
-    console.table(release.rollback(root, task, why=why))
-
-
-@app.command()
-def publish(task: Task) -> None:
-    """Publish the hash of the ledger's last entry to the place set by promotion.publish in params.yaml.
-
-    Promotions and rollbacks publish by themselves.
-    """
-    from vqbet.commands import release
-
-    root, _ = _project(task)
-    console.table(release.publish(root, task))
-
-
-@app.command()
-def show(reference: Reference) -> None:
-    """Show a registered policy, its data and its verdicts."""
-    from vqbet.commands import release
-
-    _root()
-    console.table(release.show(reference))
-
-
-@app.command()
-def history(
-    task: Task,
-    at: Annotated[str, typer.Option(help="only who was champion then: 2026-05-01 or 2026-05-01T14:30, UTC")] = "",
-) -> None:
-    """Show who was champion when, and why, from the ledger, checked link by link."""
-    from vqbet.commands import release
-
-    _project(task)
-    entries = release.history(task, at)
-    for entry in entries:
-        console.table(entry)
-    if not entries:
-        console.say(f"{task}: no champion{' then' if at else ' yet'}")
-
-
-@app.command()
-def audit(
-    task: Task,
-    repair: Annotated[bool, typer.Option("--repair", help="finish what a crash left half done")] = False,
-) -> None:
-    """Check ledger, registry, evidence and bundles against one another; exit with 1 if something is wrong."""
-    from vqbet.commands import audit as stage
-
-    root, _ = _project(task)
-    found = stage.run(root, task, console.watch(), repair=repair)
-    console.table(
-        {one.what: "; ".join(filter(None, [one.wrong or one.note or "as it should be", one.mended])) for one in found}
-    )
-    if any(one.open for one in found):
-        raise typer.Exit(1)
-
-
 @verdict.command("replay")
 def replay(verdict_id: Annotated[str, typer.Argument(help="the beginning of the verdict's id")]) -> None:
     """Recompute a verdict from its evidence alone, byte for byte."""
@@ -377,10 +288,11 @@ def status(
     page: Annotated[bool, typer.Option("--page", help="write a page too, and print its path")] = False,
 ) -> None:
     """Show each task's champion and why, what runs, what waits for whom, what drifted, what robots run, and costs."""
+    from flows.runs import unfinished
     from vqbet.commands import status as stage
 
     root = _root()
-    found = stage.run(root, task)
+    found = stage.run(root, task, unfinished)
     console.table(found.rows())
     if page:
         console.say(f"open {stage.write(root, found)}")

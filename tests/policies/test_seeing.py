@@ -12,7 +12,6 @@ from tests.support import seeing, small, untrained
 from tests.support.seeing import CAMERAS, SPEC, H, T
 from tests.support.small import SEEDS
 from vqbet.contract import BundleError, Camera, WorldError
-from vqbet.policies import to_onnx
 from vqbet.policies.actor import Actor
 from vqbet.policies.nearest import NearestDemonstration
 from vqbet.policies.noop import NoOp
@@ -130,11 +129,6 @@ def test_it_survives_the_way_to_a_bundle_and_back() -> None:
     np.testing.assert_array_equal(play(again), play(acted))
     with pytest.raises(BundleError, match=r"encoder: tensor .* is missing"):
         small.build_with(lambda _, components: components["encoder"].popitem(), "vqbet", acted)
-
-
-def test_an_export_is_refused() -> None:
-    with pytest.raises(BundleError, match="export: the policy sees cameras"):
-        to_onnx.graph(seeing.actor().planner)
 
 
 def test_baselines_accept_pictures_and_look_at_none() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.runs import unfinished
 from tests.registry.test_waited_for import PLAYED, TRIALS, Team, ask, asked, team
 from tests.support.postgres import free_port
 from tests.support.shelf import registered, verdict
@@ -23,7 +24,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(team: Team, task: str = "") -> dict[str, str]:
-    return status.run(team.folder, task).rows()
+    return status.run(team.folder, task, unfinished).rows()
 
 
 def test_a_task_without_anything_is_left_out_unless_it_is_asked_for(team: Team) -> None:
@@ -88,7 +89,7 @@ def test_the_page_holds_what_the_terminal_shows_and_loads_nothing(team: Team, as
     drift.mkdir(parents=True)
     (drift / "drift.json").write_text('{"conclusion": "shoulder moved", "exceeded": [1]}')
     (drift / "index.html").write_text("")
-    text = status.write(team.folder, status.run(team.folder)).read_text()
+    text = status.write(team.folder, status.run(team.folder, "", unfinished)).read_text()
     assert "by bob &lt;b&gt; (FORCED WITHOUT A VERDICT): a test" in text
     assert "shoulder moved" in text
     assert 'href="../../artifacts/tiny/drift/index.html"' in text

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import untrained
+from tests.support import seeing_pusht, untrained
 from tests.support.synthetic import synthetic
 from vqbet.contract import BundleError, Demonstrations, GateError
 from vqbet.serving import rehearsal
@@ -47,6 +47,14 @@ def test_a_policy_that_is_told_a_goal_is_rehearsed(demos: Demonstrations, tmp_pa
     goal = tuple(channel.name for channel in demos.spec.observation[:2])
     digest = written(tmp_path / "policy", demos, goal=goal)
     assert rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls > 0
+
+
+@pytest.mark.slow
+def test_a_policy_that_sees_is_rehearsed_with_pictures(tmp_path: Path) -> None:
+    actor, demos = seeing_pusht.actor(), seeing_pusht.demonstrations()
+    digest = untrained.packed(tmp_path / "policy", actor, actor.components())
+    calls = rehearsal.rehearse(tmp_path / "policy", digest, demos, budget_ms=AMPLE_MS).calls
+    assert calls == rehearsal.EPISODES * seeing_pusht.STEPS
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tests.support.serving import Running, running, served
 from vqbet.commands import simrobot
 from vqbet.commands.simrobot import Practice
 from vqbet.contract import ServingError
+from vqbet.evaluation.trials import trial_films
 from vqbet.serving import recordings
 from vqbet.serving.client import OneRow, connect
 from vqbet.serving.recorder import Recorder
@@ -64,6 +65,13 @@ def test_without_faults_it_is_the_rollout(server: Running, tmp_path: Path) -> No
             action = policy.act(seen, ROW, shown)
             np.testing.assert_array_equal(found["action"][step], action[0])
             seen, _ = env.step(action, ROW)
+
+
+def test_a_trial_of_a_policy_that_sees_has_a_film_without_anybody_looking_on(server: Running, tmp_path: Path) -> None:
+    """As in a scripted session, whose robot records no scene."""
+    played(server, tmp_path)
+    found = recordings.read(tmp_path, 1)
+    assert trial_films.frames(tmp_path, 1, found.digest).shape == (STEPS, 96, 96, 3)
 
 
 def test_a_camera_goes_black_or_freezes(server: Running, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_init_writes_environment_and_remote_and_takes_credentials_over(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-word")
     monkeypatch.setattr(place, "database_user", lambda: "")
     told = team_init.init(
-        tmp_path, team_init.Joined(registry="https://mlflow.lab", data="s3://lab/dvc", ledger="s3://lab/ledger")
+        tmp_path, team_init.Membership(registry="https://mlflow.lab", data="s3://lab/dvc", ledger="s3://lab/ledger")
     )
     written = (tmp_path / "team" / "environment").read_text()
     assert "export MLFLOW_TRACKING_URI=https://mlflow.lab\n" in written

@@ -17,7 +17,7 @@ from vqbet.environment import threads
 from vqbet.policies import exported, parity
 from vqbet.policies.actor import Actor, understood
 from vqbet.policies.in_onnx import InOnnx
-from vqbet.policies.parity import SCENES, Scenes
+from vqbet.policies.parity import SCENES, SEEN, Scenes
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 
@@ -41,15 +41,17 @@ def run(policy: str, out: Path, watch: Watch) -> dict[str, str]:
         with watch.bar("export: graph") as advance:
             advance(0, 1, {})
             graph, shape = to_onnx.graph(planner), to_onnx.shape(planner)
+            eyes = to_onnx.eyes(planner) if planner.features else b""
             advance(1, 1, {})
-        again = Actor(actor.spec, InOnnx(graph, shape), execute=actor.execute, **understood(actor.terms()))
+        exact = InOnnx(graph, shape, eyes=eyes, cameras=actor.spec.cameras)
+        again = Actor(actor.spec, exact, execute=actor.execute, **understood(actor.terms()))
         scenes = _recorded(actor) or parity.generated(actor.spec, actor.goal, planner.window)
         with watch.bar("export: parity") as advance:
             found = parity.compare(actor, again, scenes, lambda done, count: advance(done, count, {}))
-        exported.write(out, actor, bundle, graph, shape, found.to_json())
+        exported.write(out, actor, bundle, graph, shape, found.to_json(), eyes=eyes)
     return {
         "policy": f"{bundle.spec.task}, digest {bundle.digest[:12]}",
-        "folder": f"{out} ({exported.GRAPH}, {len(graph) / 1e6:.1f} MB, and {exported.MANIFEST})",
+        "folder": f"{out} ({exported.GRAPH}, {(len(graph) + len(eyes)) / 1e6:.1f} MB, and {exported.MANIFEST})",
         "parity": f"{found.plans} {found.scenes} scenes: codes equal, actions within {found.apart:.1e} of their ranges",
     }
 
@@ -90,8 +92,11 @@ def _recorded(actor: Actor) -> Scenes | None:
     demos = store.read(store_path)
     if demos.spec.differences(actor.spec):
         return None
-    rows = np.random.default_rng(0).integers(len(demos.observation), size=SCENES)
+    count = SEEN if demos.cameras else SCENES
+    rows = np.random.default_rng(0).integers(len(demos.observation), size=count)
     windows = Windows(demos, window=actor.planner.window, chunk=1)
     ends = demos.episode_ends[np.searchsorted(demos.episode_ends, rows, side="right")] - 1
     wanted = [[channel.name for channel in actor.spec.observation].index(name) for name in actor.goal]
-    return Scenes(windows.gather(rows)["observation"], demos.observation[ends][:, wanted], "recorded")
+    found = windows.gather(rows)
+    shown = {name: found[f"camera/{name}"] for name in demos.cameras}
+    return Scenes(found["observation"], demos.observation[ends][:, wanted], "recorded", shown)

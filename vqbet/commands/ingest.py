@@ -14,6 +14,7 @@ from vqbet.commands.origin import Origin
 from vqbet.contract import ConfigError, Demonstrations, PipelineError, StoreError
 from vqbet.demos import importers, store
 from vqbet.demos.sources import declared
+from vqbet.demos.sources.bags import Resampling
 from vqbet.demos.sources.declared import Declaration
 from vqbet.demos.store.staging import Staging
 from vqbet.demos.validation import validate
@@ -174,7 +175,7 @@ def _declared(root: Path, task: str, chosen: SourceParams, path: str, watch: Wat
         cameras={name: camera.field for name, camera in chosen.cameras.items()},
         leave_out=chosen.incomplete == "leave_out",
     )
-    with located.opened(root, task, path, chosen.format, watch) as found:
+    with located.opened(root, task, path, chosen.format, watch, _resampling(chosen)) as found:
         for sentence in found.notes:
             watch.say(sentence)
         if rest := declared.unused(found, wanted):
@@ -187,6 +188,16 @@ def _declared(root: Path, task: str, chosen: SourceParams, path: str, watch: Wat
         with watch.bar(f"read {task}") as advance:
             demos = declared.demonstrations(found, wanted, lambda done, total: advance(done, total, {}))
         return demos, origin.imported(path, found.path, chosen.format, "")
+
+
+def _resampling(chosen: SourceParams) -> Resampling | None:
+    """Return how the topics of a bag become steps; None where the source is no bag."""
+    if chosen.format != "bag":
+        return None
+    how = chosen.resample
+    if how is None:
+        return Resampling(rate_hz=float(chosen.control_hz))
+    return Resampling(float(chosen.control_hz), frozenset(how.nearest), how.largest_gap_s)
 
 
 def _imported(root: Path, task: str, source: str, watch: Watch) -> tuple[Demonstrations, Origin]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vqbet.contract import StoreError
 from vqbet.demos import importers, sources
 from vqbet.demos.importers.fetch import fetch
+from vqbet.demos.sources.bags import Resampling
 from vqbet.demos.sources.source import Source
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -32,13 +33,15 @@ def fetched(root: Path, task: str, source: str, watch: Watch) -> tuple[Path, str
 
 
 @contextmanager
-def opened(root: Path, task: str, path: str, format: str, watch: Watch) -> Iterator[Source]:
+def opened(
+    root: Path, task: str, path: str, format: str, watch: Watch, resampling: Resampling | None = None
+) -> Iterator[Source]:
     """Open the demonstrations at a path, which begins at the project if it is relative, or at a URL.
 
-    format: "" where the files shall tell. Raises StoreError.
+    format: "" where the files shall tell. resampling: of the topics of a bag. Raises StoreError.
     """
     folder = fetched(root, task, path if "://" in path else str(root / Path(path).expanduser()), watch)[0]
     try:
-        yield sources.opened(folder, format)
+        yield sources.opened(folder, format, resampling)
     except OSError as error:
         raise StoreError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from error

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
+Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")]
 Certificate = Annotated[Path | None, typer.Option(help="TLS: certificate chain in PEM")]
 CertificateKey = Annotated[Path | None, typer.Option("--key", help="TLS: its key in PEM")]

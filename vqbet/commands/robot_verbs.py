@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from vqbet.commands import console
-from vqbet.commands.options import Certificate, CertificateKey, Grace, Idle, Port
+from vqbet.commands.options import Certificate, CertificateKey, Grace, Idle, Port, Reference
 from vqbet.commands.project import root
 
 robot = typer.Typer()
 ROLLED_BACK, OPEN = 3, 4  # exit codes of `canary`
-Reference = Annotated[str, typer.Argument(help="<task>@champion, <task>@candidate or <task>/<version>")]
 
 
 @robot.command()

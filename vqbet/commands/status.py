@@ -21,8 +21,6 @@ from vqbet.registry import Attempt, Attempts, Canaries, LedgerEntry, Version
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
-RUNS = 12  # flow runs that are shown
-PREFECT_S = 3.0  # for the server to answer
 T = TypeVar("T")
 
 
@@ -106,14 +104,18 @@ class _Reader:
             return otherwise
 
 
-def run(root: Path, task: str = "") -> Status:
-    """Return the state of one task, or of all that params.yaml has or the ledger of which names a champion."""
+def run(root: Path, task: str, runs: Callable[[], list[FlowRun]]) -> Status:
+    """Return the state of one task; "": of all that have a champion, a candidate's verdict or a fault.
+
+    runs: reads unfinished flow runs, and raises VqbetError with the reason where there are none to read.
+    """
     registry.check()
     names = [task] if task else config.sections(root / "params.yaml")
     found = [_task(root, name) for name in names]
     shown = found if task else [one for one in found if one.entry or one.waits or one.verdict or one.wrong]
-    runs, why = _runs()
-    return Status(registry.shown(), shown, runs, why)
+    reader = _Reader()
+    running = reader.part(runs, list[FlowRun]())
+    return Status(registry.shown(), shown, running, "; ".join(reader.wrong))
 
 
 def write(root: Path, status: Status) -> Path:
@@ -130,10 +132,10 @@ def write(root: Path, status: Status) -> Path:
 
 def _task(root: Path, task: str) -> TaskStatus:
     reader = _Reader()
-    history = reader.part(lambda: registry.history(task), [])
+    history = reader.part(lambda: registry.history(task), list[LedgerEntry]())
     champion = reader.part(lambda: registry.champion(task), None)
     entry = history[-1] if history else None
-    attempts = reader.part(lambda: Attempts(task).all, [])
+    attempts = reader.part(lambda: Attempts(task).all, list[Attempt]())
     canaries = reader.part(lambda: Canaries(task), None)
     canary = canaries.of(entry) if canaries and entry else None
     judged = [one for one in attempts if one.outcome]
@@ -190,39 +192,6 @@ def _drift(root: Path, task: str) -> tuple[str, bool]:
         return "", False
     found = artifacts.read_object(path, conclusion=str, exceeded=list)
     return str(found["conclusion"]), bool(found["exceeded"])
-
-
-def _runs() -> tuple[list[FlowRun], str]:
-    """Return the unfinished flow runs of the team's Prefect server, the newest first, or why there are none."""
-    address = os.environ.get("PREFECT_API_URL")
-    if not address:
-        return [], "no team's Prefect server here (PREFECT_API_URL is not set)"
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-    from prefect.client.schemas.objects import StateType
-    from prefect.client.schemas.sorting import FlowRunSort
-    from prefect.exceptions import PrefectException
-
-    open_states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.PAUSED])
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=open_states))
-    try:
-        with get_client(sync_client=True, httpx_settings={"timeout": PREFECT_S}) as client:
-            found = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=RUNS)
-            flows = {run.flow_id: client.read_flow(run.flow_id).name for run in found}
-    except (PrefectException, httpx.HTTPError, OSError, RuntimeError) as error:
-        return [], f"{address.removesuffix('/api')} does not answer: {error or type(error).__name__}"
-    place = address.removesuffix("/api").rstrip("/")
-    return [
-        FlowRun(
-            run.name,
-            flows[run.flow_id],
-            run.state_name or "unknown",
-            f"{run.state.timestamp:%Y-%m-%dT%H:%M:%SZ}" if run.state else "",
-            f"{place}/runs/flow-run/{run.id}",
-        )
-        for run in found
-    ], ""
 
 
 def _told(one: TaskStatus) -> dict[str, str]:

@@ -18,7 +18,7 @@ TAKEN = (  # over from this shell, where they are set: addresses beside those as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class Membership:
     """Addresses of a team. prefect, evidence: "" where the team has none, or this shell says them already."""
 
     registry: str
@@ -28,7 +28,7 @@ class Joined:
     evidence: str = ""
 
 
-def init(root: Path, asked: Joined) -> dict[str, str]:
+def init(root: Path, asked: Membership) -> dict[str, str]:
     """Write the environment file and DVC's remote; return a table of them. Raises TeamError for a malformed address.
 
     On the machine that runs the team, whose file `vqbet team up` writes, only the remote.
@@ -50,7 +50,7 @@ def init(root: Path, asked: Joined) -> dict[str, str]:
     }
 
 
-def _remote(asked: Joined) -> str:
+def _remote(asked: Membership) -> str:
     return f".dvc/config.local: remote team, {asked.data}"
 
 

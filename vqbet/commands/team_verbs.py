@@ -64,7 +64,7 @@ def init(
     """
     from vqbet.commands import team_init as stage
 
-    asked = stage.Joined(registry=registry, data=data, ledger=ledger, prefect=prefect, evidence=evidence)
+    asked = stage.Membership(registry=registry, data=data, ledger=ledger, prefect=prefect, evidence=evidence)
     console.table(stage.init(root(), asked))
 
 

@@ -10,11 +10,10 @@ import typer
 
 from vqbet.commands import console
 from vqbet.commands.manual import Manual
-from vqbet.commands.options import Certificate, CertificateKey, ChosenPlan, Grace, Idle, Port
+from vqbet.commands.options import Certificate, CertificateKey, ChosenPlan, Grace, Idle, Port, Task
 from vqbet.commands.project import root
 
 trials = typer.Typer(cls=Manual, no_args_is_help=True, help="Compare two policies on a robot, blind.")
-Task = Annotated[str, typer.Argument(help="a section of params.yaml, such as blockpush")]
 
 
 @trials.command("serve")

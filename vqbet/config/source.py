@@ -50,6 +50,18 @@ class CameraParams(Section):
     lossy: Text = Field(default="", description="Lossy codec of the source's pictures, such as `av1`; empty: none.")
 
 
+class ResampleParams(Section):
+    """Way in which the topics of a bag become steps of `control_hz`."""
+
+    nearest: list[FieldName] = Field(
+        default_factory=list,
+        description="Topics of which a step takes the nearest message; of all others it holds the last one before it.",
+    )
+    largest_gap_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = Field(
+        default=0.5, description="Most seconds between a step and the message that it takes; beyond it, ingest refuses."
+    )
+
+
 Channels = Annotated[list[ChannelParams], Field(min_length=1, max_length=MOST_CHANNELS)]
 
 
@@ -82,8 +94,14 @@ class SourceParams(Section):
         description="Episodes that lack a file of a field that is used, such as a video: `refuse` or `leave_out`.",
     )
 
+    resample: ResampleParams | None = Field(
+        default=None, description="Resampling of a bag's topics; none: every topic holds, for at most 0.5 s."
+    )
+
     @model_validator(mode="after")
     def distinct(self) -> SourceParams:
+        if self.resample is not None and self.format != "bag":
+            raise ValueError(f"resample: is for the topics of a bag; the format is {self.format}")
         for side in ("observation", "action"):
             names = [channel.name for channels in getattr(self, side).values() for channel in channels]
             twice = sorted({name for name in names if names.count(name) > 1})

@@ -176,7 +176,7 @@ class Eye(nn.Module):
     def forward(self, pictures: UInt8[Tensor, "*B height width 3"]) -> Float[Tensor, "*B F"]:
         lead = pictures.shape[:-3]
         each = pictures.reshape(lead[0], -1, *pictures.shape[-3:])  # (B, T, height, width, 3)
-        corner = self._corner(len(each), each.device)
+        corner = self._corner(each.shape[0], each.device)  # `len` would fix the batch of an exported graph
         seen = cropped(each, corner, self.crop).flatten(0, 1)  # (M, h, w, 3), M = B T
         scaled = torch.addcmul(self.offset, seen.to(self.factor.dtype), self.factor)
         maps = self.trunk(scaled.permute(0, 3, 1, 2))  # its channels are last in memory, which is faster on CPUs

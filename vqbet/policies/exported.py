@@ -2,7 +2,8 @@
 
 exported.json holds `schema`, `bundle` (digest of the bundle), `kind`, `spec`, `arguments` (of the actor), `graph` (the
 numbers of its inputs and outputs), `guard` (the bundle's component of this name, as lists; empty where it has none),
-`parity` (how far it was from torch when exported), `files` (size and sha256 of policy.onnx) and `digest`, the sha256 of
+`parity` (how far it was from torch when exported), `files` (size and sha256 of policy.onnx, and
+of eyes.onnx where the policy has cameras) and `digest`, the sha256 of
 all this as canonical JSON. Like bundle.json it must equal the rendering of its content byte for byte. What identifies
 the policy, in records and on the wire, is `bundle`: the same weights under the same rule.
 """
@@ -25,6 +26,7 @@ from vqbet.policies.in_onnx import GraphShape, InOnnx
 
 SCHEMA_VERSION = 1
 MANIFEST, GRAPH = "exported.json", "policy.onnx"
+EYES = "eyes.onnx"  # beside it, of a policy with cameras: from pictures to the features that policy.onnx takes
 MAX_MANIFEST_BYTES = 1 << 26  # the guard's table of 1,024 codes has a million numbers
 MAX_GRAPH_BYTES = 1 << 31  # a protobuf holds no more
 KEYS = {"schema", "bundle", "kind", "spec", "arguments", "graph", "guard", "parity", "files", "digest"}
@@ -53,13 +55,21 @@ def check_free(folder: Path) -> None:
 
 
 def write(
-    folder: Path, actor: Actor, bundle: Bundle, graph: bytes, shape: GraphShape, parity: Mapping[str, Any]
+    folder: Path,
+    actor: Actor,
+    bundle: Bundle,
+    graph: bytes,
+    shape: GraphShape,
+    parity: Mapping[str, Any],
+    *,
+    eyes: bytes = b"",
 ) -> str:
-    """Write an exported policy to `folder` and return the digest of its manifest.
+    """Write an exported policy to `folder` and return the digest of its manifest. eyes: of a policy with cameras.
 
     An earlier one is replaced in one step, after the new one was read back. Raises BundleError where the folder holds
     anything else or cannot be written.
     """
+    graphs = {GRAPH: graph} | ({EYES: eyes} if eyes else {})
     content = {
         "schema": SCHEMA_VERSION,
         "bundle": bundle.digest,
@@ -69,12 +79,13 @@ def write(
         "graph": shape.to_json(),
         "guard": {name: value.tolist() for name, value in bundle.components.get(GUARD, {}).items()},
         "parity": dict(parity),
-        "files": {GRAPH: Fingerprint.of(graph).to_json()},
+        "files": {name: Fingerprint.of(data).to_json() for name, data in graphs.items()},
     }
     digest = canonical.digest(content, ascii=False)
     check_free(folder)
     with atomic.replacing(folder, BundleError) as staging:
-        atomic.create(staging / GRAPH, graph)
+        for name, data in graphs.items():
+            atomic.create(staging / name, data)
         atomic.create(staging / MANIFEST, canonical.document(content | {"digest": digest}, ascii=False))
         read(staging, bundle.digest)
     return digest
@@ -91,21 +102,24 @@ def read(folder: Path, digest: str | None = None) -> Exported:
             f"{folder}: {MANIFEST}: expected an export of the bundle with digest {digest}, got {content['bundle']}; "
             f"{MEND}"
         )
-    graph = _graph(folder, content["files"])
+    graphs = {name: _graph(folder, content["files"], name) for name in _graphs(content["files"])}
     with reading.sentences(f"{folder}: {MANIFEST}", BundleError, MEND):
         spec, arguments = Spec.from_json(content["spec"]), content["arguments"]
         shape = GraphShape.from_json(content["graph"])
         guard = {str(name): np.array(value, np.float64) for name, value in content["guard"].items()}
         execute, terms = arguments["execute"], understood(arguments)
         kind, parity = str(content["kind"]), dict(content["parity"])
-    planner = InOnnx(graph, shape, where=f"{folder}: {GRAPH}")
+    if bool(spec.cameras) != (EYES in graphs):
+        raise BundleError(f"{folder}: {MANIFEST}: expected {EYES} where the spec has cameras, and nowhere else; {MEND}")
+    where = f"{folder}: {GRAPH}"
+    planner = InOnnx(graphs[GRAPH], shape, eyes=graphs.get(EYES, b""), cameras=spec.cameras, where=where)
     policy = Actor(spec, planner, execute=execute, **terms)
     components = {GUARD: guard} if guard else {}
     return Exported(policy, Bundle(folder, content["bundle"], kind, spec, arguments, components, {}), parity)
 
 
 def _replaceable(folder: Path) -> bool:
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {MANIFEST, GRAPH}
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {MANIFEST, GRAPH, EYES}
 
 
 def _content(folder: Path) -> dict[str, Any]:
@@ -127,16 +141,20 @@ def _content(folder: Path) -> dict[str, Any]:
         if not SHA256.fullmatch(content["bundle"]):
             raise BundleError(f"{where}: bundle: expected a sha256, got {reading.short(content['bundle'])}; {MEND}")
     for entry in sorted(folder.iterdir()):
-        if entry.name not in (MANIFEST, GRAPH):
+        if entry.name not in (MANIFEST, *_graphs(content["files"])):
             raise BundleError(f"{folder}: {entry.name} does not belong to the exported policy; {MEND}")
     return dict(content)
 
 
-def _graph(folder: Path, files: Any) -> bytes:
-    where = f"{folder}: {GRAPH}"
+def _graphs(files: Any) -> list[str]:
+    return [GRAPH, EYES] if isinstance(files, dict) and EYES in files else [GRAPH]
+
+
+def _graph(folder: Path, files: Any, name: str) -> bytes:
+    where = f"{folder}: {name}"
     with reading.sentences(f"{folder}: {MANIFEST}: files", BundleError, MEND):
-        expected = manifest.from_json(files, MAX_GRAPH_BYTES)[GRAPH]
-    data = reading.content(folder / GRAPH, BundleError, most=expected.size, mend=MEND)
+        expected = manifest.from_json(files, MAX_GRAPH_BYTES)[name]
+    data = reading.content(folder / name, BundleError, most=expected.size, mend=MEND)
     if (found := Fingerprint.of(data)) != expected:
         raise BundleError(
             f"{where}: was changed, damaged or swapped: expected {expected.size} bytes with sha256 {expected.sha256}, "

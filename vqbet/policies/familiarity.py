@@ -50,10 +50,10 @@ class Familiarity:
 def fitted(planner: SeeingPlanner, demos: Demonstrations) -> Tensors:
     """Return the part of the component `guard` that is about cameras.
 
-    camera.<name>.mean (F,), .whitening (F, F), .distance (4,): quantiles LEVELS of the distances in training. .most (1,):
-    the distance that is allowed. limit.camera_low, limit.camera_high (cameras x LOOKS,): range of `looks` in training,
-    widened by SLACK of it and by LEAST_LOOK at least. limit.camera_still (cameras,): MARGIN times the most control steps of an episode in which a picture stood still
-    while the observation changed, and LEAST_STILL at least.
+    camera.<name>.mean (F,), .whitening (F, F); .distance (4,): quantiles LEVELS of the distances in training; .most
+    (1,): the distance that is allowed. limit.camera_low, limit.camera_high (cameras x LOOKS,): range of `looks` in
+    training, widened by SLACK of it and by LEAST_LOOK at least. limit.camera_still (cameras,): MARGIN times the most
+    control steps of an episode in which a picture stood still while the observation changed, LEAST_STILL at least.
     """
     steps = _spread(len(demos.action), PICTURES)
     encoded = [

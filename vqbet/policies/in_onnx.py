@@ -11,17 +11,22 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
-from vqbet.contract import BundleError
+from vqbet.contract import BundleError, Camera, Pictures
 from vqbet.policies.actor import Planned, Undecided
 
 OBSERVATION, UNIFORM, GOAL = "observation", "uniform", "goal"  # inputs of a graph
 CHUNK, CODES, SUMS = "chunk", "codes", "sums"  # outputs; with SIGNALS of `policies.actor`, "signals" too
+CAMERA, FEATURES = "camera/", "features"  # inputs, before a camera's name, and output of a graph of eyes
+Ends = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape without batch, by name
 FATAL = 4  # onnxruntime's severity: its errors are raised as exceptions besides
 
 
 @dataclass(frozen=True, slots=True)
 class GraphShape:
-    """Numbers of a graph, as in `policies.actor.Planner`. signals: S, numbers per plan besides chunk and codes."""
+    """Numbers of a graph, as in `policies.actor.Planner`. signals: S, numbers per plan besides chunk and codes.
+
+    features: F numbers of the pictures of a step, behind the observation's; of a policy with cameras.
+    """
 
     window: int
     chunk: int
@@ -30,15 +35,19 @@ class GraphShape:
     draws: int
     tags: int
     signals: int
+    features: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "channels": list(self.channels)}
+        """Return the shape as JSON; without features it has no key for them, as before there were any."""
+        value = {**asdict(self), "channels": list(self.channels)}
+        return value if self.features else {key: item for key, item in value.items() if key != "features"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> GraphShape:
         """Return the shape that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         shape = cls(**{**value, "channels": tuple(value["channels"])})
-        numbers = (shape.window, shape.chunk, *shape.channels, shape.goal_steps, shape.draws, shape.tags, shape.signals)
+        counts = (shape.goal_steps, shape.draws, shape.tags, shape.signals, shape.features)
+        numbers = (shape.window, shape.chunk, *shape.channels, *counts)
         if len(shape.channels) != 3 or any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError(f"expected whole numbers, three of them channels, got {numbers}")
         return shape
@@ -46,7 +55,8 @@ class GraphShape:
     def inputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the type and the shape without batch of each input."""
         observation, _, goal = self.channels
-        given = {OBSERVATION: ("tensor(float)", (self.window, observation)), UNIFORM: ("tensor(double)", (self.draws,))}
+        seen = (self.window, observation + self.features)
+        given = {OBSERVATION: ("tensor(float)", seen), UNIFORM: ("tensor(double)", (self.draws,))}
         return {**given, GOAL: ("tensor(float)", (self.goal_steps, goal))} if self.goal_steps else given
 
     def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -62,25 +72,36 @@ class GraphShape:
 
 @final
 class InOnnx:
-    """A `policies.actor.Planner` over the graph of `policies.to_onnx`.
+    """A `policies.actor.Planner`, with `cameras` a `SeeingPlanner`, over the graphs of `policies.to_onnx`.
 
-    graph: content of the ONNX file; nothing else is read. Observations beyond 1e19 of their ranges, for which torch's
-    layer norms overflow, may be decided here; a session refuses them before. Raises BundleError, naming `where`, for a
-    file that onnxruntime does not run or whose inputs and outputs are not those of `shape`.
+    graph, eyes: contents of ONNX files; nothing else is read. eyes: of a policy with cameras. Observations beyond 1e19
+    of their ranges, for which torch's layer norms overflow, may be decided here; a session refuses them before. Raises
+    BundleError, naming `where`, for a file that onnxruntime does not run or whose inputs and outputs are not those of
+    `shape`.
     """
 
-    def __init__(self, graph: bytes, shape: GraphShape, *, where: str = "graph") -> None:
+    def __init__(
+        self,
+        graph: bytes,
+        shape: GraphShape,
+        *,
+        eyes: bytes = b"",
+        cameras: tuple[Camera, ...] = (),
+        where: str = "graph",
+    ) -> None:
         self.window, self.chunk, self.channels = shape.window, shape.chunk, shape.channels
         self.goal_steps, self.draws, self.tags = shape.goal_steps, shape.draws, shape.tags
-        self._session = _session(graph, where)
+        self.features, self.cameras = shape.features, cameras
         self._outputs = list(shape.outputs())
-        for side, expected, found in (
-            ("inputs", shape.inputs(), self._session.get_inputs()),
-            ("outputs", shape.outputs(), self._session.get_outputs()),
-        ):
-            got = {one.name: (one.type, tuple(one.shape[1:])) for one in found}
-            if got != expected:
-                raise BundleError(f"{where}: expected {side} {expected} after the batch, got {got}; export it again")
+        self._session = _session(graph, where, shape.inputs(), shape.outputs())
+        if eyes:
+            shown = {CAMERA + camera.name: ("tensor(uint8)", camera.shape) for camera in cameras}
+            self._eyes = _session(eyes, f"{where}: eyes", shown, {FEATURES: ("tensor(float)", (shape.features,))})
+
+    def see(self, pictures: Pictures) -> Float[np.ndarray, "B F"]:
+        """Return the features of pictures, by the names of their cameras."""
+        found: np.ndarray = self._eyes.run([FEATURES], {CAMERA + name: each for name, each in pictures.items()})[0]
+        return found
 
     def plan(
         self,
@@ -105,17 +126,26 @@ class InOnnx:
         return {}
 
 
-def _session(graph: bytes, where: str) -> Any:
+def _session(graph: bytes, where: str, inputs: Ends, outputs: Ends) -> Any:
+    """Return a session. Raises BundleError unless the graph runs, and has these inputs and outputs after the batch."""
     runtime = _installed()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # as policies act: docs/speed.md
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = FATAL
     try:
-        return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes share no base but this one
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{where}: onnxruntime {runtime.__version__} does not run it: {reason}") from error
+    for side, expected, found in (
+        ("inputs", inputs, session.get_inputs()),
+        ("outputs", outputs, session.get_outputs()),
+    ):
+        got = {one.name: (one.type, tuple(one.shape[1:])) for one in found}
+        if got != expected:
+            raise BundleError(f"{where}: expected {side} {expected} after the batch, got {got}; export it again")
+    return session
 
 
 def _installed() -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
-from vqbet.contract import BundleError, Spec
+from vqbet.contract import BundleError, Camera, Spec
 from vqbet.policies.actor import Actor
 
 TOLERANCE = 1e-5  # of the range of each action channel
@@ -17,16 +17,27 @@ SIGNALS_TOLERANCE = 1e-3  # of entropies in nats and sizes in normalised units, 
 SCENES = 1024
 ALONE = 128  # of them one at a time, as on a robot; the others in batches
 BATCH = 64
+BLOT = 8  # px
+SEEN = 128  # scenes with pictures, which take a hundred times as long
 STEP = 0.02  # standard deviation of a generated step, of the range of each channel
 
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """Inputs of N plans. origin: "recorded" or "generated"."""
+    """Inputs of N plans. origin: "recorded" or "generated". pictures: of each of the T steps, by camera, if any."""
 
     observation: Float[np.ndarray, "N T D"]
     goals: Float[np.ndarray, "N C"]
     origin: str
+    pictures: Mapping[str, UInt8[np.ndarray, "N T height width 3"]] = field(default_factory=dict)
+
+    def seen(self, actor: Actor, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B T D+F"]:
+        """Return the observations of some scenes, with the features that the actor has of their pictures."""
+        observed, steps = self.observation[rows], self.observation.shape[1]
+        if not self.pictures:
+            return observed
+        flat = {name: each[rows].reshape(-1, *each.shape[2:]) for name, each in self.pictures.items()}
+        return actor.see(observed.reshape(len(rows) * steps, -1), flat).reshape(len(rows), steps, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class Parity:
 
 
 def generated(spec: Spec, goal: tuple[str, ...], window: int, count: int = SCENES, seed: int = 0) -> Scenes:
-    """Return random walks within the limits of the observed channels, and goals within those of theirs."""
+    """Return random walks within the limits of the observed channels, goals within those of theirs, and blots."""
+    count = min(count, SEEN) if spec.cameras else count
     rng = np.random.default_rng(seed)
     low, high = (np.array([getattr(one, end) for one in spec.observation]) for end in ("low", "high"))
     first = rng.uniform(low, high, (count, 1, len(low)))
@@ -50,7 +62,8 @@ def generated(spec: Spec, goal: tuple[str, ...], window: int, count: int = SCENE
     walk = np.clip(np.concatenate([first, first + steps.cumsum(1)], axis=1), low, high)
     wanted = [[one.name for one in spec.observation].index(name) for name in goal]
     goals = rng.uniform(low[wanted], high[wanted], (count, len(wanted)))
-    return Scenes(walk.astype(np.float32), goals.astype(np.float32), "generated")
+    shown = {camera.name: _blots(rng, count, window, camera) for camera in spec.cameras}
+    return Scenes(walk.astype(np.float32), goals.astype(np.float32), "generated", shown)
 
 
 def compare(one: Actor, other: Actor, scenes: Scenes, progress: Callable[[int, int], None]) -> Parity:
@@ -61,8 +74,8 @@ def compare(one: Actor, other: Actor, scenes: Scenes, progress: Callable[[int, i
     spread = np.array([channel.high - channel.low for channel in one.spec.action])
     count, apart = len(scenes.observation), 0.0
     for rows in _parts(count):
-        given = scenes.observation[rows], scenes.goals[rows], rows, np.zeros(len(rows), np.int64)
-        mine, theirs = one.plan(*given), other.plan(*given)
+        given = scenes.goals[rows], rows, np.zeros(len(rows), np.int64)
+        mine, theirs = (actor.plan(scenes.seen(actor, rows), *given) for actor in (one, other))
         if (wrong := (mine.tags != theirs.tags).any(1)).any():
             raise BundleError(
                 f"parity: expected equal codes in all of {count} {scenes.origin} scenes, got "
@@ -85,6 +98,15 @@ def compare(one: Actor, other: Actor, scenes: Scenes, progress: Callable[[int, i
         apart = max(apart, here)
         progress(int(rows[-1]) + 1, count)
     return Parity(count, scenes.origin, apart)
+
+
+def _blots(
+    rng: np.random.Generator, count: int, window: int, camera: Camera
+) -> UInt8[np.ndarray, "N T height width 3"]:
+    """Return pictures of random blots; noise without them would look the same to every encoder."""
+    cells = [-(-side // BLOT) for side in camera.shape[:2]]
+    drawn = rng.integers(0, 256, (count, window, *cells, 3), np.uint8)
+    return drawn.repeat(BLOT, 2).repeat(BLOT, 3)[:, :, : camera.height, : camera.width]
 
 
 def _parts(count: int) -> Iterator[Int[np.ndarray, " B"]]:

@@ -1,7 +1,8 @@
 """Rehearsal of serving: a clean process must return the same actions on recorded observations as this process.
 
 The clean process is `python -m vqbet.serving.rehearsal <bundle folder> <digest> <recorded.npz> <acted.npz>`.
-recorded: observation (N, D) float32, ends (E,) int64, seeds (E,) int64, goal (E, C) float32 where C may be 0.
+recorded: observation (N, D) float32, ends (E,) int64, seeds (E,) int64, goal (E, C) float32 where C may be 0, and
+camera/<name> (N, height, width, 3) uint8 of each camera.
 acted: action (N, A) float32, seconds (N,) per call, foreign: names of imported modules that acting must not need.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from vqbet import environment
 from vqbet.contract import Demonstrations, GateError, VqbetError
 from vqbet.environment import threads
+from vqbet.serving import cameras
 from vqbet.serving.session import Session
 
 EPISODES, STEPS = 3, 100  # the first demonstrations, and the first steps of each
@@ -75,7 +77,7 @@ def rehearse(folder: Path, digest: str, demos: Demonstrations, *, budget_ms: flo
 def main(folder: str, digest: str, recorded: str, acted: str) -> None:
     """Act on the recorded episodes in the clean process, and save the actions."""
     with np.load(recorded, allow_pickle=False) as file:
-        episodes = {name: file[name] for name in ("observation", "ends", "seeds", "goal")}
+        episodes = {name: file[name] for name in file.files}
     actions, seconds = _act(Session(Path(folder), digest), episodes)
     foreign = sorted(name for name in FOREIGN if name in sys.modules)
     np.savez(acted, action=actions, seconds=seconds, foreign=np.array(foreign, dtype=np.str_))
@@ -84,16 +86,18 @@ def main(folder: str, digest: str, recorded: str, acted: str) -> None:
 def _act(session: Session, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return actions and seconds of every call, on one thread."""
     actions, seconds = [], []
+    pictures = cameras.given(recorded)
     starts = np.concatenate([[0], recorded["ends"][:-1]])
     with threads.of(1):
         session.start(0, recorded["goal"][0] if session.goal else None)
         for _ in range(WARM):
-            session.act(recorded["observation"][0])
+            session.act(recorded["observation"][0], {name: each[0] for name, each in pictures.items()})
         for first, end, seed, goal in zip(starts, recorded["ends"], recorded["seeds"], recorded["goal"], strict=True):
             session.start(int(seed), goal if session.goal else None)
-            for observation in recorded["observation"][first:end]:
+            for step in range(first, end):
+                shown = {name: each[step] for name, each in pictures.items()}
                 began = time.perf_counter()
-                actions.append(session.act(observation))
+                actions.append(session.act(recorded["observation"][step], shown))
                 seconds.append(time.perf_counter() - began)
     return np.array(actions), np.array(seconds)
 
@@ -103,11 +107,13 @@ def _recorded(demos: Demonstrations, goal: tuple[str, ...]) -> dict[str, np.ndar
     names = [channel.name for channel in demos.spec.observation]
     starts, ends = demos.episode_starts[:EPISODES], demos.episode_ends[:EPISODES]
     kept = [slice(first, min(first + STEPS, end)) for first, end in zip(starts, ends, strict=True)]
+    steps = np.concatenate([np.arange(part.start, part.stop) for part in kept])
     return {
         "observation": np.concatenate([demos.observation[part] for part in kept]),
         "ends": np.cumsum([part.stop - part.start for part in kept]),
         "seeds": np.arange(len(kept)),
         "goal": demos.observation[ends - 1][:, [names.index(name) for name in goal]],
+        **cameras.keyed({name: frames[steps] for name, frames in demos.cameras.items()}),
     }
 
 

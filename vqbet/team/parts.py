@@ -21,11 +21,12 @@ from vqbet.team.settings import HOST, Settings
 
 CPU, GPU = "cpu", "gpu"  # names of the work pools
 OURS = ("AWS_", "DVC_", "MLFLOW_", "PG", "PREFECT_", "VQBET_", "WEED_")  # variables of the caller that no part inherits
+LOGIN_S = 60  # for which MLflow believes a password that it has checked: a check takes longer than most requests
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # the default forgets who holds a slot at a restart
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TeamPart:
     """One part. `prepare` runs before its first start and makes its files; `complete` after it answers, each time.
 
     well: returns "" if the part does its work, else what is wrong. ports: what it listens on.
@@ -104,6 +105,7 @@ def _accounts(place: Place, settings: Settings) -> None:
         f"database_uri = {address}",
         "admin_username = vqbet",
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+        f"auth_cache_ttl_seconds = {LOGIN_S}",
     ]
     atomic.write(place.part("mlflow") / "auth.ini", "\n".join(lines) + "\n", TeamError, private=True)
 
@@ -139,10 +141,10 @@ def _worker_well(pool: str) -> Callable[[Place, Settings], str]:
     return well
 
 
-PARTS: Mapping[str, Part] = {
+PARTS: Mapping[str, TeamPart] = {
     part.name: part
     for part in (
-        Part(
+        TeamPart(
             "postgres",
             "database server",
             ("postgres",),
@@ -151,11 +153,13 @@ PARTS: Mapping[str, Part] = {
             database.wrong,
             database.complete,
         ),
-        Part("s3", "S3 server", objects.PORTS, objects.prepare, _s3, objects.wrong, objects.complete),
-        Part("prefect", "Prefect server", ("prefect",), _nothing, _prefect, _prefect_well, _nothing, ("postgres",)),
-        Part("mlflow", "MLflow server", ("mlflow",), _accounts, _mlflow, _mlflow_well, _nothing, ("postgres", "s3")),
+        TeamPart("s3", "S3 server", objects.PORTS, objects.prepare, _s3, objects.wrong, objects.complete),
+        TeamPart("prefect", "Prefect server", ("prefect",), _nothing, _prefect, _prefect_well, _nothing, ("postgres",)),
+        TeamPart(
+            "mlflow", "MLflow server", ("mlflow",), _accounts, _mlflow, _mlflow_well, _nothing, ("postgres", "s3")
+        ),
         *(
-            Part(
+            TeamPart(
                 f"worker-{pool}",
                 f"worker of pool {pool}",
                 (),

@@ -11,7 +11,7 @@ from vqbet.contract import TeamError
 from vqbet.team import processes
 from vqbet.team import settings as choices
 from vqbet.team.entry import variables, write_variables
-from vqbet.team.parts import PARTS, Part, lacking
+from vqbet.team.parts import PARTS, TeamPart, lacking
 from vqbet.team.place import Place
 from vqbet.team.settings import Settings
 
@@ -75,7 +75,7 @@ def down(place: Place, say: Callable[[str], None]) -> int:
     return ended
 
 
-def _ended(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> int:
+def _ended(place: Place, settings: Settings, part: TeamPart, say: Callable[[str], None]) -> int:
     folder = place.part(part.name)
     if found := len(processes.left(folder)):
         processes.end(folder, part.launch(place, settings).ending)
@@ -83,7 +83,7 @@ def _ended(place: Place, settings: Settings, part: Part, say: Callable[[str], No
     return found
 
 
-def _started(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> None:
+def _started(place: Place, settings: Settings, part: TeamPart, say: Callable[[str], None]) -> None:
     folder = place.part(part.name)
     if processes.running(folder):
         if not _waited(place, settings, part, say):
@@ -108,7 +108,7 @@ def _started(place: Place, settings: Settings, part: Part, say: Callable[[str], 
     say(f"{part.name}: started in {time.monotonic() - began:.0f} s")
 
 
-def _waited(place: Place, settings: Settings, part: Part, say: Callable[[str], None]) -> str:
+def _waited(place: Place, settings: Settings, part: TeamPart, say: Callable[[str], None]) -> str:
     """Wait until the part is well and return "", or return the fault with which it ended or that has lasted START_S."""
     began = said = time.monotonic()
     for fault in _faults(place, settings, part):
@@ -121,7 +121,7 @@ def _waited(place: Place, settings: Settings, part: Part, say: Callable[[str], N
     return fault
 
 
-def _faults(place: Place, settings: Settings, part: Part) -> Iterator[str]:
+def _faults(place: Place, settings: Settings, part: TeamPart) -> Iterator[str]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if not processes.running(place.part(part.name)):
@@ -130,7 +130,7 @@ def _faults(place: Place, settings: Settings, part: Part) -> Iterator[str]:
         yield part.well(place, settings)
 
 
-def _examined(place: Place, settings: Settings, part: Part) -> PartStatus:
+def _examined(place: Place, settings: Settings, part: TeamPart) -> PartStatus:
     folder = place.part(part.name)
     pid = processes.running(folder)
     fault = part.well(place, settings) if pid else "does not run"

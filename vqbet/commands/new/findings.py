@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vqbet.commands.new import roles
 from vqbet.commands.new.roles import Ask, Roles
-from vqbet.contract import Channel, ConfigError
+from vqbet.contract import Camera, Channel, ConfigError, Spec
 from vqbet.demos.sources import meaning
+from vqbet.demos.sources.bags import Resampling
 from vqbet.demos.sources.meaning import ActionMeaning
 from vqbet.demos.sources.source import Source
 
 APART = 0.01  # relative difference beyond which a claimed rate is not the measured one
 KINDS = ("absolute", "relative")
+LARGEST_GAP_S = Resampling().largest_gap_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,16 @@ class Asked:
     control_hz: float | None = None
     actions: str = ""
     leave_out: bool = False
+    nearest: tuple[str, ...] = ()
+    largest_gap_s: float = LARGEST_GAP_S
+    world: str = ""
+    success: str = ""
     ask: Ask | None = None
+
+    @property
+    def resampling(self) -> Resampling:
+        """Return how the topics of a bag become steps."""
+        return Resampling(self.control_hz or 0.0, frozenset(self.nearest), self.largest_gap_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +60,20 @@ class Findings:
     action: dict[str, list[Channel]]
     lengths: np.ndarray
     labelled: bool
+    resampling: Resampling | None = None
     checks: list[str] = field(default_factory=list)
+
+    @property
+    def spec(self) -> Spec:
+        """Return the spec of the task, under no name."""
+        observation, action = (tuple(one for part in side.values() for one in part) for side in self._sides)
+        cameras = tuple(Camera(name, one.height, one.width, one.lossy) for name, one in self.roles.cameras.items())
+        kind: Any = self.actions
+        return Spec("", observation, action, self.control_hz, kind, "", cameras)
+
+    @property
+    def _sides(self) -> tuple[dict[str, list[Channel]], dict[str, list[Channel]]]:
+        return self.observation, self.action
 
 
 def look(source: Source, asked: Asked, progress: Callable[[int, int], None]) -> Findings:
@@ -89,7 +114,7 @@ def look(source: Source, asked: Asked, progress: Callable[[int, int], None]) -> 
         np.cumsum(lengths),
         (_names(observation), _names(action)),
     )
-    checks = [*source.notes, *found.checks]
+    checks = [*source.notes, *found.checks, *_about_topics(source, asked)]
     rate = _rate(source, asked, meaning.rate_hz(times), checks)
     return Findings(
         format=source.format,
@@ -101,6 +126,7 @@ def look(source: Source, asked: Asked, progress: Callable[[int, int], None]) -> 
         observation=observation,
         action=action,
         lengths=lengths,
+        resampling=asked.resampling if source.format == "bag" else None,
         labelled=any("success" in source.episodes[number].labels for number in whole),
         checks=[*checks, *_about_channels(observation, action, values)],
     )
@@ -171,6 +197,17 @@ def _about_channels(
         checks.append(f"{_some(still)} never change; leave them out if they say nothing")
     checks.append("limits: the recorded range and a tenth more on either side; the guard stops a robot beyond them")
     return checks
+
+
+def _about_topics(source: Source, asked: Asked) -> list[str]:
+    """Return a sentence on the resampling of a bag's topics, which its notes name with their rates."""
+    if source.format != "bag":
+        return []
+    held = ", ".join(name for name in source.fields if name not in asked.nearest) or "none"
+    return [
+        f"resample: a step holds the last message of {held}; --nearest <topic> takes the nearest instead, --hz chooses "
+        f"the rate, --largest-gap how old a message may be (now {asked.largest_gap_s:g} s)"
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vqbet import config
 from vqbet.commands import located
 from vqbet.commands.new import findings, section
+from vqbet.commands.new import simulator as worlds
 from vqbet.commands.new.findings import Asked, Findings
 from vqbet.contract import Channel, ConfigError
 from vqbet.stages.paths import Paths
@@ -20,7 +21,8 @@ def run(root: Path, task: str, asked: Asked, watch: Watch) -> Findings:
     """Write the section of `task` and return what it rests on.
 
     Tasks that the graph builds stay in its list where their demonstrations are here. Raises ConfigError, changing
-    nothing, where the name is taken, or the data does not tell its meaning; StoreError where it cannot be read.
+    nothing, where the name is taken, or the data does not tell its meaning; StoreError where it cannot be read;
+    WorldError where the simulator fails.
     """
     params = root / "params.yaml"
     if task in config.sections(params):
@@ -29,11 +31,17 @@ def run(root: Path, task: str, asked: Asked, watch: Watch) -> Findings:
         raise ConfigError(f"{task}: is a task of an installed package; choose another name")
     config.expect_name(task)
     path = _written(root, asked.path)
-    with located.opened(root, task, path, asked.format, watch) as source, watch.bar(f"look {task}") as advance:
+    with (
+        located.opened(root, task, path, asked.format, watch, asked.resampling) as source,
+        watch.bar(f"look {task}") as advance,
+    ):
         found = findings.look(source, asked, lambda done, total: advance(done, total, {}))
+    simulator = worlds.of(asked.world, found, asked.success, asked.ask) if asked.world else None
+    if simulator is not None:
+        found.checks.extend(simulator.checks)
     keep = [name for name in config.tasks(params) if Paths(root, name).store.is_dir()]
     left = [name for name in config.tasks(params) if name not in keep]
-    section.insert(params, task, section.text(task, found, path), keep=keep)
+    section.insert(params, task, section.text(task, found, path, simulator), keep=keep)
     if left:
         watch.say(f"tasks: {', '.join(left)} are not built any more: their demonstrations are not in data/")
     return found

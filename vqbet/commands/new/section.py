@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vqbet import config
 from vqbet.commands.new.findings import Findings
+from vqbet.commands.new.simulator import Simulator
 from vqbet.contract import Channel, ConfigError
 from vqbet.files import atomic
 
@@ -46,8 +47,8 @@ ANCHORS = (
 )
 
 
-def text(task: str, found: Findings, path: str) -> str:
-    """Return the section of a task without a simulator, with what a person should check as comments."""
+def text(task: str, found: Findings, path: str, simulator: Simulator | None = None) -> str:
+    """Return the section of a task with a simulator or none, with what a person should check as comments."""
     lines = [f"{task}:  # written by `vqbet new`; please check:"]
     lines += [f"  # - {' '.join(check.split())}" for check in found.checks]  # a line feed would end the comment
     lines += [
@@ -68,10 +69,14 @@ def text(task: str, found: Findings, path: str) -> str:
             lines.append(f"      {name}: {{field: {_quoted(one.field)}, {size}{lossy}}}")
     if any("left out" in check for check in found.roles.checks):
         lines.append("    incomplete: leave_out")
-    return "\n".join([*lines, *_recipe(found)]) + "\n"
+    if found.resampling is not None:
+        nearest = ", ".join(_quoted(name) for name in sorted(found.resampling.nearest))
+        gap = found.resampling.largest_gap_s
+        lines.append(f"    resample: {{nearest: [{nearest}], largest_gap_s: {gap!r}}}  # to steps of control_hz")
+    return "\n".join([*lines, *_recipe(found, simulator)]) + "\n"
 
 
-def _recipe(found: Findings) -> list[str]:
+def _recipe(found: Findings, simulator: Simulator | None) -> list[str]:
     """Return the sections of the stages: a small recipe for this rate and this number of action channels."""
     chunk = int(np.clip(round(CHUNK_S * found.control_hz), *CHUNKS))
     chunk = max(1, min(chunk, int(found.lengths.max())))
@@ -94,16 +99,31 @@ def _recipe(found: Findings) -> list[str]:
         "    <<: *prior",
         *(SEEING if found.roles.cameras else BLIND),
         '  bundle: {<<: *bundle, execute: "chunk"}',
-        "  evaluate: {<<: *evaluate}",
+        *(_world(simulator) if simulator else ["  evaluate: {<<: *evaluate}"]),
         "  gate:",
         "    <<: *gate",
-        '    evidence: ["robot"]',
-        "    baselines: []",
+        *(['    baselines: ["noop"]'] if simulator else ['    evidence: ["robot"]', "    baselines: []"]),
         "    slices: {all: {share: 1.0}}",
         "  promotion: {<<: *promotion}",
         "  canary: {<<: *canary}",
         "  drift: {<<: *drift}",
         "  trials: {<<: *trials, rubric: {nothing: 0.0, done: 1.0}}",
+    ]
+
+
+def _world(simulator: Simulator) -> list[str]:
+    def mapped(places: Mapping[str, str]) -> str:
+        return ", ".join(f"{_quoted(name)}: {_quoted(path)}" for name, path in places.items())
+
+    return [
+        "  evaluate:",
+        "    <<: *evaluate",
+        "    world:",
+        f"      gymnasium: {_quoted(simulator.id)}",
+        f"      observation: {{{mapped(simulator.observation)}}}",
+        *([f"      cameras: {{{mapped(simulator.cameras)}}}"] if simulator.cameras else []),
+        f"      success: {_quoted(simulator.success)}",
+        f"      max_steps: {simulator.max_steps}",
     ]
 
 

@@ -143,6 +143,11 @@ def _root(document: Mapping[str, Any], version: int, path: Path) -> Spec:
         raise StoreError(f"{path}: no spec in the attributes; ingest the demonstrations again")
     if attributes.get("schema_version") != version:
         found = attributes.get("schema_version")
+        if type(found) is int and found > schema.SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: schema_version: {found} is of a newer vqbet, this one reads up to {schema.SCHEMA_VERSION}; "
+                "update vqbet"
+            )
         raise StoreError(f"{path}: schema_version: expected {version}, got {found!r}; ingest again")
     return schema.spec(attributes["spec"], str(path))
 
