@@ -2,8 +2,8 @@
 
 The distance is Mahalanobis's in the space of the policy's own features of each camera, with one Gaussian for all
 demonstrations (Lee et al. 2018, arXiv 1807.03888, without classes). `serving.guard` refuses above 1. An encoder may be
-blind to light and colour, which its normalisation takes away; so mean and spread of each colour have limits, too. numpy
-only.
+blind to light and colour, which its normalisation takes away, and to what no demonstration showed; so mean and spread
+of each colour and the detail of a picture have limits, too. numpy only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from vqbet.contract import SLACK, Camera, Demonstrations
 from vqbet.policies.actor import SeeingPlanner
 
 LEVELS = (0.5, 0.9, 0.99, 0.999)  # quantiles kept of the distances in training
-MARGIN = 2.0  # times the last of them is allowed; measured in docs/log.md, 2026-11-29
+MARGIN = 1.25  # times the last of them is allowed; what that finds, and what it does not: docs/log.md, 2026-11-30
 RIDGE = 1e-2  # of the mean variance, added to every variance: a feature that never moved in training may move a little
 PICTURES, BATCH = 4096, 256  # most steps whose pictures are encoded, and at once
 STILL_STEPS = 16384  # most steps that are searched for pictures that stand still
-LEAST_STILL = 5  # control steps that a picture may stand still while the robot moves, however lively training was
-LOOKS = ("mean red", "mean green", "mean blue", "spread of red", "spread of green", "spread of blue")
+STILL_MARGIN, LEAST_STILL = 2.0, 5  # times the longest standstill of training is allowed, control steps at least
+LOOKS = ("mean red", "mean green", "mean blue", "spread of red", "spread of green", "spread of blue", "detail")
 GRID = 48  # most pixels of a side that are looked at
-LEAST_LOOK = 5.0  # of 255, by which the range of a look in training is widened at least: lamps and sensors vary
+LEAST_LOOK = 5.0  # of 255, by which the range of a colour in training is widened at least: lamps and sensors vary
+LEAST_DETAIL = 0.25  # the same for detail, as a share of the most detail in training: it is small beside a colour
 SIGNAL = "camera_"  # before a camera's name, of the signal that is its share
 
 Tensors = dict[str, Float[np.ndarray, "..."]]  # float64
@@ -52,8 +53,9 @@ def fitted(planner: SeeingPlanner, demos: Demonstrations) -> Tensors:
 
     camera.<name>.mean (F,), .whitening (F, F); .distance (4,): quantiles LEVELS of the distances in training; .most
     (1,): the distance that is allowed. limit.camera_low, limit.camera_high (cameras x LOOKS,): range of `looks` in
-    training, widened by SLACK of it and by LEAST_LOOK at least. limit.camera_still (cameras,): MARGIN times the most
-    control steps of an episode in which a picture stood still while the observation changed, LEAST_STILL at least.
+    training, widened by SLACK of it and by LEAST_LOOK or LEAST_DETAIL at least. limit.camera_still (cameras,):
+    STILL_MARGIN times the most control steps of an episode in which a picture stood still while the observation
+    changed, LEAST_STILL at least.
     """
     steps = _spread(len(demos.action), PICTURES)
     encoded = [
@@ -75,18 +77,24 @@ def fitted(planner: SeeingPlanner, demos: Demonstrations) -> Tensors:
         [_looked(demos, planner, steps[first : first + BATCH]) for first in range(0, len(steps), BATCH)]
     )
     low, high = seen.min(0), seen.max(0)
-    room = np.maximum(SLACK * (high - low), LEAST_LOOK)
+    detail = np.tile([look == "detail" for look in LOOKS], len(planner.cameras))
+    room = np.maximum(SLACK * (high - low), np.where(detail, LEAST_DETAIL * high, LEAST_LOOK))
     found |= {"limit.camera_low": np.maximum(low - room, 0.0), "limit.camera_high": np.minimum(high + room, 255.0)}
     longest = np.array([_longest_still(demos, camera) for camera in planner.cameras])
-    return found | {"limit.camera_still": np.maximum(MARGIN * longest, LEAST_STILL)}
+    return found | {"limit.camera_still": np.maximum(STILL_MARGIN * longest, LEAST_STILL)}
 
 
-def looks(picture: UInt8[np.ndarray, "*B height width 3"]) -> Float[np.ndarray, "*B 6"]:
-    """Return mean and standard deviation of each colour, 0 to 255, over at most GRID x GRID pixels (LOOKS)."""
+def looks(picture: UInt8[np.ndarray, "*B height width 3"]) -> Float[np.ndarray, "*B 7"]:
+    """Return mean and standard deviation of each colour over at most GRID x GRID pixels, and the detail; 0 to 255.
+
+    Detail is the mean difference of green between neighbours in GRID rows at most: a lens out of focus has little.
+    """
     rows, columns = (-(-side // GRID) for side in picture.shape[-3:-1])
     pixels = picture[..., ::rows, ::columns, :].astype(np.float64)
     pixels = pixels.reshape(*picture.shape[:-3], -1, 3)
-    return np.concatenate([pixels.mean(-2), pixels.std(-2)], axis=-1)
+    green = picture[..., ::rows, :, 1].astype(np.int16)
+    detail = np.abs(np.diff(green, axis=-1)).mean((-2, -1))
+    return np.concatenate([pixels.mean(-2), pixels.std(-2), detail[..., None]], axis=-1)
 
 
 def _looked(demos: Demonstrations, planner: SeeingPlanner, steps: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B L"]:
