@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from vqbet.contract import Channel
 from vqbet.pages.figures import COLOURS, INK, STYLE, grid, svg
 
 CHANNELS = 6  # drawn of an episode: those that move most
+SCENE, FADED = "scene", 0.3  # of a film: name of its parts, and their opacity while others stand out
 
 
 def horizon(rows: Mapping[str, Mapping[str, Any]], control_hz: float, *, name: str) -> str:
@@ -67,7 +69,11 @@ def chunks(
     *,
     name: str,
 ) -> str:
-    """Draw the demonstrated actions of an episode and the chunks predicted at the steps `starts`, physical units."""
+    """Draw the demonstrated actions of an episode and the chunks predicted at the steps `starts`, physical units.
+
+    The figure is a film: each chunk stands out while its actions would run, at the speed of the episode, over and over;
+    it stands still where the reader's settings ask for less motion.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -81,15 +87,36 @@ def chunks(
             axes = figure.add_subplot(lines, columns, place + 1)
             time_s = np.arange(len(demonstrated)) / control_hz
             axes.plot(time_s, demonstrated[:, channel], color=INK, linewidth=1.4, label="demonstrated")
-            for start, chunk in zip(starts, predicted, strict=True):
+            for scene, (start, chunk) in enumerate(zip(starts, predicted, strict=True)):
                 ahead = (start + np.arange(len(chunk))) / control_hz
                 label = "predicted, from its first observation on" if start == starts[0] else None
-                axes.plot(ahead, chunk[:, channel], color=COLOURS[1], linewidth=1.2, label=label)
-                axes.plot(ahead[0], chunk[0, channel], ".", color=COLOURS[1], markersize=4)
+                drawn_now = axes.plot(ahead, chunk[:, channel], color=COLOURS[1], linewidth=1.2, label=label)
+                drawn_now += axes.plot(ahead[0], chunk[0, channel], ".", color=COLOURS[1], markersize=4)
+                for number, line in enumerate(drawn_now):
+                    line.set_gid(f"{name}-{SCENE}{scene}-{place}-{number}")
             unit = f" [{channels[channel].unit}]" if channels[channel].unit else ""
             axes.set_title(f"{channels[channel].name}{unit}")
             grid(axes)
         figure.axes[-1].set_xlabel("seconds")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
-        return svg(figure, name)
+        return _film(svg(figure, name), name, starts, len(demonstrated), control_hz)
+
+
+def _film(picture: str, name: str, starts: Int[np.ndarray, " M"], steps: int, control_hz: float) -> str:
+    """Return an SVG whose elements `<name>-scene<k>-...` stand out from step starts[k] to the next start.
+
+    One animated number of the whole figure, of which each part's opacity is a function, keeps all parts at one time.
+    """
+    picture = re.sub(rf'id="({re.escape(name)}-{SCENE}\d+)-\d+-\d+"', r'class="\1"', picture)
+    at, scenes = f"--{name}", range(len(starts))
+    keys = [f"{100 * start / steps:.3f}%{{{at}:{scene}}}" for scene, start in zip(scenes, starts.tolist(), strict=True)]
+    rules = [
+        f"@property {at}{{syntax:'&lt;number&gt;';inherits:true;initial-value:-1}}",
+        f"@keyframes {name}{{{''.join(keys)}}}",
+        f"#{name}{{animation:{name} {steps / control_hz:.3f}s step-end infinite}}",
+        *(f".{name}-{SCENE}{k}{{opacity:max({FADED},1 - max(var({at}) - {k},{k} - var({at})))}}" for k in scenes),
+        f"@media (prefers-reduced-motion: reduce){{[class^='{name}-{SCENE}']{{opacity:1}}}}",
+    ]
+    head, opened, rest = picture.partition(">")
+    return f"{head}{opened}<style>{''.join(rules)}</style>{rest}"
