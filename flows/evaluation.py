@@ -12,6 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 
 from flows import ROOT, clone
+from flows.notices import HOOKS
 from vqbet import versions
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
@@ -28,7 +29,7 @@ def again(task_name: str) -> dict[str, Any]:
     return {"before": before, "after": after, "same": before == after}
 
 
-@flow(name="evaluation", flow_run_name="evaluation {task_name}", persist_result=True, result_serializer="json")
+@flow(name="evaluation", flow_run_name="evaluation {task_name}", persist_result=True, result_serializer="json", **HOOKS)
 def evaluation(task_name: str = "blockpush") -> dict[str, Any]:
     """Evaluate the policy of the team's branch again, and show where its numbers differ from the committed ones."""
     clone.begin(task_name)

@@ -11,7 +11,8 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from flows import ROOT, clone
+from flows import ROOT, clone, notices
+from flows.notices import HOOKS
 from vqbet import config
 from vqbet.commands import console
 from vqbet.commands import drift as drifting
@@ -38,7 +39,7 @@ def drift(task_name: str) -> dict[str, Any]:
     return asdict(drifting.after_ingest(ROOT, task_name, params.drift, console.watch()))
 
 
-@flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json")
+@flow(name="ingest", flow_run_name="ingest {task_name}", persist_result=True, result_serializer="json", **HOOKS)
 def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
     """Bring in a task's demonstrations, version them and compare them. Existing results are not made again."""
     clone.begin(task_name)
@@ -53,6 +54,7 @@ def ingest(task_name: str = "blockpush", source: str = "") -> dict[str, Any]:
     )
     drifted = drift(task_name)
     _publish(task_name, drifted)
+    notices.drifted(task_name, drifted)
     return {"collected": collected, "version": version, "drift": drifted}
 
 

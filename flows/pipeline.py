@@ -9,7 +9,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import ROOT, clone
+from flows import ROOT, clone, notices
+from flows.notices import HOOKS
 from vqbet import config, versions
 from vqbet.commands import bounds, console, release, waiting
 from vqbet.stages import artifacts, runner, sealing
@@ -65,7 +66,7 @@ def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict")
     return release.promote(ROOT, task_name, candidate=candidate, why=why, watch=console.watch())
 
 
-@flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json")
+@flow(name="pipeline", flow_run_name="pipeline {task_name}", persist_result=True, result_serializer="json", **HOOKS)
 def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict[str, Any]:
     """Run the stages in the order of the graph, register and promote; return the metrics of every stage."""
     config.tasks(ROOT / "params.yaml")  # checked before DVC is called
@@ -82,6 +83,7 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
     if allow_promotion:
         result["promote"] = promote(task_name)
     _publish(task_name)
+    notices.not_promoted(task_name, result)
     return result
 
 

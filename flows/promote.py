@@ -17,14 +17,15 @@ from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
 from prefect.states import Suspended
 
-from flows import ROOT, clone, pipeline
+from flows import ROOT, clone, notices, pipeline
+from flows.notices import HOOKS
 from vqbet.commands import waiting
 from vqbet.contract import PipelineError, RegistryError
 
 PROJECT = "vqbet.project"  # label of a suspended run: its project, since projects may share a server
 
 
-@flow(name="promote", flow_run_name="promote {task_name}", persist_result=True, result_serializer="json")
+@flow(name="promote", flow_run_name="promote {task_name}", persist_result=True, result_serializer="json", **HOOKS)
 def promote(task_name: str = "blockpush", candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
     """Make `candidate` (a version number; 0: the alias candidate) the champion, if its verdict allows it.
 
@@ -43,6 +44,7 @@ def _wait(task_name: str, awaited: Sequence[str]) -> NoReturn:
     if deployment.id is None:
         raise RegistryError(said)
     _publish(task_name, waiting.page(task_name, awaited))
+    notices.waits(task_name, said)
     _suspend(said)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vqbet import bundle, registry, signing, storage, versions
 from vqbet.bundle import Bundle
-from vqbet.commands import bounds, canary_due, origin, publication, recheck
+from vqbet.commands import bounds, canary_due, notices, origin, publication, recheck
 from vqbet.commands.trials import accepted
 from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
 from vqbet.evaluation.gate import Verdict
@@ -94,6 +94,7 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     must equal its records. Robot: see `trials.accepted`. Raises PipelineError, GateError or RegistryError otherwise.
     """
     registry.check()
+    notices.check()
     asked = bounds.committed(root, task).promotion
     worktree.refuse_dirty(root, f"{task}: nothing was promoted", required=asked.clean)
     version = _version(task, candidate)
@@ -107,9 +108,11 @@ def promote(root: Path, task: str, *, candidate: int, why: str, watch: Watch) ->
     if registry.admit(task, version, **said):
         checked = _checked(root, task, proof, played, watch)
         number = canary_due.require(root, task, verdict.candidate)
+    before = len(registry.history(task))
     entry = registry.promote(task, version, **said, who=signing.who(), why=why, checked=checked)
     canary_due.confirm(root, entry, number)
-    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish)
+    told = _told(entry) if entry.seq > before else {}
+    return described(entry, _signer(entry)) | publication.after(root, task, asked.publish) | told
 
 
 def _evidence(root: Path, task: str, candidate: str) -> tuple[str, Verdict, str]:
@@ -183,23 +186,25 @@ def approve(root: Path, task: str, *, why: str) -> dict[str, str]:
 def force(root: Path, task: str, *, candidate: int, why: str) -> dict[str, str]:
     """Make `candidate` the champion without a verdict, which the ledger records permanently."""
     registry.check()
+    notices.check()
     version = _version(task, candidate)
     digest = unchanged(task, version).digest
     place = bounds.committed(root, task).promotion.publish
     number = canary_due.require(root, task, digest)
     entry = registry.force(task, version, who=signing.who(), why=why)
     canary_due.confirm(root, entry, number)
-    return described(entry, _signer(entry)) | publication.after(root, task, place)
+    return described(entry, _signer(entry)) | publication.after(root, task, place) | _told(entry)
 
 
 def rollback(root: Path, task: str, *, why: str, of: str = "") -> dict[str, str]:
     """Make the previous champion the champion again. of: hash of the only entry that may be undone; empty: any."""
     registry.check()
+    notices.check()
     if target := registry.predecessor(task):
         unchanged(task, target)
     place = bounds.committed(root, task).promotion.publish
     entry = registry.rollback(task, why, signing.who(), of=of)
-    return described(entry, _signer(entry)) | publication.after(root, task, place)
+    return described(entry, _signer(entry)) | publication.after(root, task, place) | _told(entry)
 
 
 def publish(root: Path, task: str) -> dict[str, str]:
@@ -230,6 +235,13 @@ def history(task: str, at: str = "") -> list[dict[str, str]]:
         entries = [entry for entry in entries if datetime.fromisoformat(entry.when) <= moment][-1:]
     parts = zip(entries, registry.signers(task, entries), canary_due.rows(task, entries), strict=True)
     return [described(entry, by) | canary for entry, by, canary in parts]
+
+
+def _told(entry: LedgerEntry) -> dict[str, str]:
+    """Give notice of a new champion; see `notices.tell`."""
+    action = "forced without a verdict" if entry.action == "force" else entry.action
+    sentence = f"{entry.task}: champion is version {entry.version} ({action}) by {entry.who}: {entry.why}"
+    return notices.tell(notices.MOVED, entry.task, sentence, digest=entry.digest, before=entry.previous_digest)
 
 
 def described(entry: LedgerEntry, signer: str) -> dict[str, str]:
