@@ -7,14 +7,14 @@ import platform
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from vqbet import environment, registry, team
-from vqbet.commands.doctor import advisories, licensing, locks
+from vqbet.commands.doctor import advisories, licensing, locks, surroundings
 from vqbet.commands.doctor.advisories import AdvisoryAudit
 from vqbet.contract import VqbetError
 
@@ -34,7 +34,7 @@ class Diagnosis:
 
 
 def run(root: Path) -> list[Diagnosis]:
-    """Check Python, distributions, telemetry, folders, tools, registry and signing of the project at `root`."""
+    """Check Python, packages, telemetry, folders, tools, GPU, registry, remote, servers and signing of a project."""
     return [
         _python(sys.version_info[:2]),
         _looked("packages", partial(packages, root)),
@@ -44,7 +44,13 @@ def run(root: Path) -> list[Diagnosis]:
         room(root, shutil.disk_usage(root).free / 1e9),
         _tool("git", shutil.which("git") is not None),
         _tool("dvc", find_spec("dvc") is not None),
+        _looked("gpu", lambda: Diagnosis("gpu", *surroundings.gpu())),
         _looked("registry", _registry),
+        *_each(surroundings.ledgers(root)),
+        _looked("data", lambda: Diagnosis("data", *surroundings.remote(root))),
+        _looked("locks", lambda: Diagnosis("locks", *surroundings.locks(root))),
+        *_each(surroundings.clocks()),
+        _looked("notices", lambda: Diagnosis("notices", *surroundings.notified())),
         signing(root),
         *_team(root),
     ]
@@ -170,6 +176,15 @@ def _team(root: Path) -> list[Diagnosis]:
     except VqbetError as error:
         return [Diagnosis("team", str(error), wrong=True)]
     return [Diagnosis(f"team's {one.name}", one.fault or f"process {one.pid}", wrong=bool(one.fault)) for one in found]
+
+
+def _each(found: Iterator[tuple[str, str, bool]]) -> Iterator[Diagnosis]:
+    """Yield a diagnosis for each finding; what ends the search is a finding, too."""
+    try:
+        for one in found:
+            yield Diagnosis(*one)
+    except VqbetError as error:
+        yield Diagnosis("project", str(error), wrong=True)
 
 
 def _looked(what: str, check: Callable[[], Diagnosis]) -> Diagnosis:
