@@ -78,12 +78,16 @@ def new(
     leave_out: Annotated[bool, typer.Option("--leave-out", help="leave out episodes that lack files")] = False,
     nearest: Annotated[list[str] | None, typer.Option(help="topic of a bag taken at its nearest, repeatable")] = None,
     world: Annotated[str, typer.Option(help="its simulator, an environment of Gymnasium: module:Id-v0")] = "",
+    world_kwargs: Annotated[
+        str, typer.Option(help="its arguments as JSON; {seed} stands for the seed of an episode")
+    ] = "{}",
     success: Annotated[str, typer.Option(help="its rule of success: info.<key>, return >= x, terminated")] = "",
     largest_gap: Annotated[float, typer.Option(min=0.001, help="seconds a bag's message may be away")] = 0.5,
 ) -> None:
     """Look at demonstrations in a foreign format and write their task's section of params.yaml."""
     from vqbet.commands.new import run as stage
     from vqbet.commands.new.findings import Asked
+    from vqbet.commands.new.simulator import arguments
 
     asked = Asked(
         path=path if "://" in path else str(Path(path).expanduser().resolve()),
@@ -97,6 +101,7 @@ def new(
         nearest=tuple(nearest or ()),
         largest_gap_s=largest_gap,
         world=world,
+        world_kwargs=arguments(world_kwargs),
         success=success,
         ask=console.ask if sys.stdin.isatty() else None,
     )

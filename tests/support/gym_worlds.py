@@ -12,12 +12,15 @@ NEAR = 0.3
 
 
 class Point(gymnasium.Env[Any, Any]):
-    """A point in a plane. fault: what is wrong with this one."""
+    """A point in a plane. fault: what is wrong with this one; seed: of one that is "unseeded" by its reset."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as Gymnasium has it
 
-    def __init__(self, fault: str = "", render_mode: str = "rgb_array", picture: int = 12) -> None:
+    def __init__(
+        self, fault: str = "", render_mode: str = "rgb_array", picture: int = 12, seed: int | None = None
+    ) -> None:
         self.fault, self.render_mode, self.picture = fault, render_mode, picture
+        self.own = np.random.default_rng(seed)
         self.action_space = spaces.Discrete(3) if fault == "discrete" else spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = spaces.Dict(
             {
@@ -28,7 +31,7 @@ class Point(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        source = np.random.default_rng() if self.fault == "unseeded" else self.np_random
+        source = self.own if self.fault == "unseeded" else self.np_random
         self.place, self.speed = source.uniform(-2, 2, 2), 0.0
         return self._seen(), {}
 

@@ -284,7 +284,9 @@ class WorldParams(Section):
         description="Id of the environment; `module:Id-v0` imports the module first, as Gymnasium has it."
     )
     kwargs: dict[Annotated[str, Field(max_length=100)], Scalar] = Field(
-        default_factory=dict, description="Arguments of the environment."
+        default_factory=dict,
+        description="Arguments of the environment; `{seed}` in the place of a value is the seed of an episode, for "
+        "environments whose reset does not obey it: they are made anew for each episode.",
     )
     observation: dict[Annotated[str, Field(max_length=200)], Path] = Field(
         description="For each observed field of `source`, the place in the environment's observation: empty for all of "

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from tests.support.made_source import MadeSource, made
 from vqbet import config
 from vqbet.commands import located
-from vqbet.commands.new import run
+from vqbet.commands.new import run, simulator
 from vqbet.commands.new.findings import Asked
 from vqbet.contract import ConfigError, WorldError
 from vqbet.stages.progress import Watch
@@ -106,6 +106,39 @@ def test_two_places_that_fit_are_refused_with_both(new: New) -> None:
     found = new(made(), world="Stranger/TwoPlaces-v0", ask=lambda question, answers: answers[0]).evaluate.world
     assert found is not None
     assert (found.observation, found.success, found.max_steps) == ({"state": "left"}, "info.is_success", 70)
+
+
+def test_its_arguments_are_used_and_written(new: New) -> None:
+    with pytest.raises(WorldError, match="is not determined by its seed"):
+        new(made(), world=POINT, success="info.near", world_kwargs={"fault": "unseeded", "seed": 4})
+    kwargs = {"fault": "unseeded", "seed": "{seed}"}
+    found = new(made(), world=POINT, success="info.near", world_kwargs=kwargs).evaluate.world
+    assert found is not None
+    assert found.kwargs == kwargs
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("{seed: 1}", "--world-kwargs: is not strict JSON"), ("[1]", r"--world-kwargs: expected an object, .* got \[1\]")],
+)
+def test_arguments_that_are_none(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        simulator.arguments(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"world_kwargs": {"size": 3}}, "--world-kwargs: are arguments of an environment, but none is named"),
+        ({"world": POINT, "world_kwargs": {"size": 3}}, "cannot be made and stepped: TypeError: .*arguments right"),
+    ],
+)
+def test_arguments_of_no_environment_or_of_another(
+    new: New, tmp_path: Path, asked: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((WorldError, ConfigError), match=sentence):
+        new(made(), success="info.near", **asked)
+    assert (tmp_path / "params.yaml").read_text() == PARAMS.read_text()
 
 
 @pytest.mark.parametrize(

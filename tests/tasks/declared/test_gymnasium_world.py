@@ -12,6 +12,7 @@ import pytest
 from tests.support.gym_worlds import NEAR, Point
 from vqbet.contract import Camera, Channel, Spec, WorldError
 from vqbet.tasks.declared import measure, world
+from vqbet.tasks.declared.spaces import SEED
 from vqbet.tasks.declared.world import RENDERED, GymnasiumWorld, WorldDeclaration
 
 PLACE = (Channel("x", "m", -9.0, 9.0), Channel("y", "m", -9.0, 9.0))
@@ -130,6 +131,20 @@ def test_a_good_one_passes_its_check() -> None:
     world.check(front, replace(POINT, cameras={"front": "pixels"}), drawn=False)
 
 
+def test_a_seed_may_be_an_argument() -> None:
+    """Then an episode is its seed's, whatever was played before it and beside it."""
+    obeying = replace(POINT, kwargs={"fault": "unseeded", "seed": SEED})
+    world.check(SPEC, obeying, drawn=False)
+    made = GymnasiumWorld(SPEC, obeying)
+    (first, second), _ = played(made, [5, 6])
+    (again, before), _ = played(made, [6, 5])
+    (alone,), _ = played(made, [6])
+    assert np.array_equal(second, again)
+    assert np.array_equal(second, alone)
+    assert np.array_equal(first, before)
+    assert not np.array_equal(first[0], second[0])
+
+
 @pytest.mark.parametrize(
     ("spec", "changes", "sentence"),
     [
@@ -147,6 +162,11 @@ def test_a_good_one_passes_its_check() -> None:
         ),
         (replace(SPEC, action=MOVES[:1]), {}, "expected a box of 1 numbers as actions"),
         (SPEC, {"kwargs": {"fault": "unseeded"}}, "two episodes of seed 1 differ after its reset"),
+        (
+            SPEC,
+            {"kwargs": {"fault": "unseeded", "seed": 4}},
+            r"seed 1 differ after its reset \(played again\); .*\{seed\}",
+        ),
         (SPEC, {"kwargs": {"fault": "noisy"}}, "two episodes of seed 1 differ after step 1"),
         (
             SPEC,

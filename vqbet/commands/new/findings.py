@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Asked:
     nearest: tuple[str, ...] = ()
     largest_gap_s: float = LARGEST_GAP_S
     world: str = ""
+    world_kwargs: Mapping[str, Any] = field(default_factory=dict)
     success: str = ""
     ask: Ask | None = None
 

@@ -30,13 +30,15 @@ def run(root: Path, task: str, asked: Asked, watch: Watch) -> Findings:
     if task in TASKS:
         raise ConfigError(f"{task}: is a task of an installed package; choose another name")
     config.expect_name(task)
+    if asked.world_kwargs and not asked.world:
+        raise ConfigError("--world-kwargs: are arguments of an environment, but none is named; say --world too")
     path = _written(root, asked.path)
     with (
         located.opened(root, task, path, asked.format, watch, asked.resampling) as source,
         watch.bar(f"look {task}") as advance,
     ):
         found = findings.look(source, asked, lambda done, total: advance(done, total, {}))
-    simulator = worlds.of(asked.world, found, asked.success, asked.ask) if asked.world else None
+    simulator = worlds.of(asked, found) if asked.world else None
     if simulator is not None:
         found.checks.extend(simulator.checks)
     keep = [name for name in config.tasks(params) if Paths(root, name).store.is_dir()]

@@ -120,6 +120,7 @@ def _world(simulator: Simulator) -> list[str]:
         "    <<: *evaluate",
         "    world:",
         f"      gymnasium: {_quoted(simulator.id)}",
+        *([f"      kwargs: {json.dumps(dict(simulator.kwargs), ensure_ascii=False)}"] if simulator.kwargs else []),
         f"      observation: {{{mapped(simulator.observation)}}}",
         *([f"      cameras: {{{mapped(simulator.cameras)}}}"] if simulator.cameras else []),
         f"      success: {_quoted(simulator.success)}",

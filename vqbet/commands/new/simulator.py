@@ -6,10 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from vqbet.commands.new.findings import Findings
+from vqbet.commands.new.findings import Asked, Findings
 from vqbet.commands.new.roles import Ask
 from vqbet.contract import ConfigError
+from vqbet.files import reading
 from vqbet.tasks.declared import spaces, world
 from vqbet.tasks.declared.spaces import Offer
 from vqbet.tasks.declared.world import RENDERED, WorldDeclaration
@@ -23,6 +25,7 @@ class Simulator:
     """A declared world as it stands in params.yaml, and what a person should check about it."""
 
     id: str
+    kwargs: Mapping[str, Any]
     observation: Mapping[str, str]
     cameras: Mapping[str, str]
     success: str
@@ -30,14 +33,23 @@ class Simulator:
     checks: tuple[str, ...]
 
 
-def of(id: str, found: Findings, success: str, ask: Ask | None) -> Simulator:
-    """Return the world of an environment, after it was tried as `vqbet check` does.
+def arguments(text: str) -> dict[str, Any]:
+    """Return the arguments of an environment from JSON. Raises ConfigError unless it is an object."""
+    found = reading.parse(text, "--world-kwargs", ConfigError)
+    if not isinstance(found, dict):
+        raise ConfigError(f'--world-kwargs: expected an object, as {{"env_name": "reach-v3"}}, got {text[:80]}')
+    return found
 
-    success: rule that a person has named; "": told from the infos. Raises ConfigError with the readings where two are
+
+def of(asked: Asked, found: Findings) -> Simulator:
+    """Return the world that a person has named, after it was tried as `vqbet check` does.
+
+    Where no rule of success was named, it is told from the infos. Raises ConfigError with the readings where two are
     possible and nobody can be asked, or where the environment does not fit the demonstrations; WorldError where it
     cannot be made, is not determined by its seed, or fails otherwise.
     """
-    offer = spaces.look(id)
+    id, kwargs, ask = asked.world, asked.world_kwargs, asked.ask
+    offer = spaces.look(id, kwargs)
     if offer.actions != len(found.spec.action):
         raise ConfigError(
             f"{id}: takes {offer.actions} numbers as actions, the demonstrations have {len(found.spec.action)}"
@@ -45,17 +57,17 @@ def of(id: str, found: Findings, success: str, ask: Ask | None) -> Simulator:
     sizes = {name: len(channels) for name, channels in found.observation.items()}
     places = _observed(offer, sizes, ask)
     cameras = {name: _camera(offer, name, role.field) for name, role in found.roles.cameras.items()}
-    rule = success or _success(offer, ask)
+    rule = asked.success or _success(offer, ask)
     steps = offer.max_steps or LONGER * int(found.lengths.max())
     world.check(
-        found.spec, WorldDeclaration(id, tuple(places.values()), rule, steps, cameras=dict(cameras)), drawn=False
+        found.spec, WorldDeclaration(id, tuple(places.values()), rule, steps, kwargs, dict(cameras)), drawn=False
     )
     told = ", ".join(f"{field} from {path or 'all of it'}" for field, path in places.items())
     checks = [
         f"world: observes {told}; were the demonstrations recorded in this environment, in this order and these units?",
         f"world: success is {rule}; an episode ends after {steps} steps",
     ]
-    return Simulator(id, places, cameras, rule, steps, tuple(checks))
+    return Simulator(id, kwargs, places, cameras, rule, steps, tuple(checks))
 
 
 def _observed(offer: Offer, sizes: Mapping[str, int], ask: Ask | None) -> dict[str, str]:
@@ -79,7 +91,8 @@ def _camera(offer: Offer, name: str, field: str) -> str:
 
 
 def _success(offer: Offer, ask: Ask | None) -> str:
-    found = [f"info.{key}" for key in sorted(offer.infos) if SUCCESS.fullmatch(key)]
+    plain = offer.infos & {"success"}
+    found = [f"info.{key}" for key in sorted(plain or offer.infos) if SUCCESS.fullmatch(key)]
     rest = [f"info.{key}" for key in sorted(offer.infos)]
     question = f"{offer.id}: which info says that an episode has succeeded? (--success also takes return >= x)"
     return _one(found or ([] if ask is None else [*rest, "terminated"]), question, ", ".join(rest), ask)

@@ -12,6 +12,7 @@ import numpy as np
 from vqbet.contract import WorldError
 
 TRIED = 20  # steps with random actions, after which infos are known
+SEED = "{seed}"  # in the place of an argument: the seed of the episode, for which the environment is made anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,23 @@ class Offer:
     max_steps: int
 
 
-def look(id: str) -> Offer:
-    """Return what an environment offers. Raises WorldError where it cannot be made or stepped, or has no box."""
+def seeded(kwargs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return the arguments of the environment that plays the episode of a seed."""
+    return {name: seed if value == SEED else value for name, value in kwargs.items()}
+
+
+def look(id: str, kwargs: Mapping[str, Any]) -> Offer:
+    """Return what an environment with these arguments offers.
+
+    Raises WorldError where it cannot be made or stepped, or has no box of actions.
+    """
     import gymnasium
 
     module, _, _ = id.rpartition(":")
     try:
         if module:
             importlib.import_module(module)
-        env = gymnasium.make(id)
+        env = gymnasium.make(id, **seeded(kwargs, 1))
         try:
             infos: set[str] = set()
             env.reset(seed=1)
@@ -52,8 +61,8 @@ def look(id: str) -> Offer:
             env.close()
     except Exception as error:  # of foreign code
         raise WorldError(
-            f"{id}: cannot be made and stepped: {type(error).__name__}: {error}; is the package installed, and is the "
-            "id right? (module:Id-v0 imports the module first)"
+            f"{id}: cannot be made and stepped: {type(error).__name__}: {error}; is the package installed, and are "
+            "id and arguments right? (module:Id-v0 imports the module first)"
         ) from error
     low = getattr(env.action_space, "low", None)
     if low is None:

@@ -6,8 +6,9 @@ Gymnasium's own vector interface steps the episodes; an episode that has ended i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vqbet.contract import Spec, WorldError
 from vqbet.tasks.checks import refuse
 from vqbet.tasks.declared import measure
 from vqbet.tasks.declared.measure import EpisodeMeasure
+from vqbet.tasks.declared.spaces import SEED, seeded
 
 RENDERED = "render()"  # in the place of a camera's path: the environment's own picture
 TRIED = 5  # steps of the check before a training
@@ -27,8 +29,9 @@ class WorldDeclaration:
     """An environment as params.yaml declares it.
 
     id: Gymnasium's, `module:Id-v0` imports the module first. observation: paths in the environment's observation, in
-    the order of the spec's channels; "" is all of it, "a.b" goes into dictionaries. cameras: a path for each camera, or
-    RENDERED. success, score: rules, see `measure`. max_steps: most steps of an episode.
+    the order of the spec's channels; "" is all of it, "a.b" goes into dictionaries. kwargs: the environment's
+    arguments; SEED is the episode's seed, for environments whose reset does not obey it. cameras: a path for each
+    camera, or RENDERED. success, score: rules, see `measure`. max_steps: most steps of an episode.
     """
 
     id: str
@@ -55,9 +58,9 @@ class GymnasiumWorld:
 
     def reset(self, seeds: Int[np.ndarray, " E"]) -> Float[np.ndarray, "E D"]:
         """Start an episode per seed; the environment's own reset under this seed."""
-        if self._envs is None or self._envs.num_envs != len(seeds):
+        if self._envs is None or self._envs.num_envs != len(seeds) or SEED in self._declared.kwargs.values():
             self.close()
-            self._envs = self._made(len(seeds))
+            self._envs = self._made(seeds)
         self._steps, self._ended = np.zeros(len(seeds), np.int64), np.zeros(len(seeds), bool)
         self._measure = EpisodeMeasure(self._success, self._score, len(seeds))
         self._seen, _ = self._envs.reset(seed=[int(seed) for seed in seeds])
@@ -116,23 +119,26 @@ class GymnasiumWorld:
             self._envs.close()
             self._envs = None
 
-    def _made(self, count: int) -> Any:
-        """Return a vector environment of `count` episodes."""
+    def _made(self, seeds: Int[np.ndarray, " E"]) -> Any:
+        """Return a vector environment with an episode per seed."""
         import gymnasium
-        from gymnasium.vector import AutoresetMode
+        from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
         module, _, _ = self._declared.id.rpartition(":")
         try:
             if module:
                 importlib.import_module(module)
-            envs = gymnasium.make_vec(
-                self._declared.id,
-                num_envs=count,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
-                max_episode_steps=self.max_steps + 1,  # episodes are ended here, at max_steps
-                **{"render_mode": "rgb_array", **self._declared.kwargs},
-            )
+            most = self.max_steps + 1  # episodes are ended here, at max_steps
+            makers = [
+                partial(
+                    gymnasium.make,
+                    self._declared.id,
+                    max_episode_steps=most,
+                    **{"render_mode": "rgb_array", **seeded(self._declared.kwargs, int(seed))},
+                )
+                for seed in seeds
+            ]
+            envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
         except Exception as error:  # of foreign code
             raise WorldError(
                 f"{self._declared.id}: cannot be made: {type(error).__name__}: {error}; is the package installed, and "
@@ -174,39 +180,50 @@ class GymnasiumWorld:
 def check(spec: Spec, declared: WorldDeclaration, *, drawn: bool) -> None:
     """Raise WorldError where the declared world does not do what a gate needs, before anything is trained for it.
 
-    It must be made, fit the spec, start equally under equal seeds, go the same way under the same actions, and, where
-    `drawn`, draw.
+    It must be made, fit the spec, and, where `drawn`, draw. An episode must begin and go on as its seed says: when it
+    is played again, and in another world beside another episode.
     """
-    tried = [_tried(spec, declared, drawn=drawn and not number) for number in range(2)]
-    for step, (one, two) in enumerate(zip(*tried, strict=True)):
+    used, other = GymnasiumWorld(spec, declared), GymnasiumWorld(spec, declared)
+    try:
+        first, again = _tried(used, [1, 2], drawn=drawn), _tried(used, [1, 2], drawn=False)
+        _expect_equal(declared, first, again, "played again")
+        swapped = _tried(other, [2, 1], drawn=False)
+        _expect_equal(declared, first, [seen[::-1] for seen in swapped], "in another world")
+    finally:
+        used.close()
+        other.close()
+
+
+def _expect_equal(
+    declared: WorldDeclaration, first: Sequence[np.ndarray], second: Sequence[np.ndarray], how: str
+) -> None:
+    for step, (one, two) in enumerate(zip(first, second, strict=False)):  # equal ones are of equal length
         if not np.array_equal(one, two):
-            when = "its reset" if not step else f"step {step}"
+            seed = 1 + int(np.argmax((one != two).any(axis=1)))
+            when = f"step {step}" if step else "its reset"
             raise WorldError(
-                f"{declared.id}: is not determined by its seed: two episodes of seed 1 differ after {when}; a gate "
-                "compares policies on the same seeds"
+                f"{declared.id}: is not determined by its seed: two episodes of seed {seed} differ after {when} "
+                f"({how}); a gate compares policies on the same seeds; where the environment takes a seed as an "
+                f'argument, declare kwargs: {{<argument>: "{SEED}"}}'
             )
 
 
-def _tried(spec: Spec, declared: WorldDeclaration, *, drawn: bool) -> list[np.ndarray]:
-    world = GymnasiumWorld(spec, declared)
-    try:
-        seen = [world.reset(np.array([1, 2]))]
-        middle = np.array([[(one.low + one.high) / 2 for one in spec.action]] * 2, np.float32)
-        rows = np.arange(2)
-        for _ in range(min(TRIED, declared.max_steps - 1)):
-            observation, ended = world.step(middle[rows], rows)
-            seen.append(observation)
-            rows = rows[~ended]
-            if len(rows) < 2:
-                break
-        world.metrics()
-        if spec.cameras:
-            world.cameras(np.arange(2))
-        if drawn:
-            world.render(0)
-        return seen
-    finally:
-        world.close()
+def _tried(world: GymnasiumWorld, seeds: Sequence[int], *, drawn: bool) -> list[np.ndarray]:
+    """Return, step by step until one ends, the observations, ends and returns of an episode per seed."""
+    spec, nothing = world.spec, np.zeros(len(seeds))
+    seen = [np.column_stack([world.reset(np.array(seeds)), nothing, nothing])]
+    middle = np.array([[(one.low + one.high) / 2 for one in spec.action]] * len(seeds), np.float32)
+    rows = np.arange(len(seeds))
+    for _ in range(min(TRIED, world.max_steps - 1)):
+        observation, ended = world.step(middle, rows)
+        seen.append(np.column_stack([observation, ended, world.metrics()["return"]]))
+        if ended.any():
+            break
+    if spec.cameras:
+        world.cameras(rows)
+    if drawn:
+        world.render(0)
+    return seen
 
 
 def _at(seen: Any, path: str) -> Any:
