@@ -19,7 +19,7 @@ from vqbet.tasks import TASKS, Code, Task
 from vqbet.tasks.pusht import TASK
 
 TOY = Path(__file__).with_name("toy.py").read_text(encoding="utf-8")
-BUILT_IN = ["blockpush", "blockpush_drawn", "kitchen", "pusht", "pusht_image"]
+BUILT_IN = ["blockpush", "blockpush_drawn", "kitchen", "kitchen_image", "pusht", "pusht_image"]
 
 
 @pytest.fixture
