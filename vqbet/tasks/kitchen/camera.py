@@ -10,6 +10,7 @@ demonstrations and of the world are the same to the bit on one machine only.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
 import hashlib
@@ -111,6 +112,7 @@ class Scene:
 
 
 _OF_THREAD = threading.local()
+atexit.register(vars(_OF_THREAD).clear)  # of the main thread, while the renderer's own modules are still there
 
 
 def _scene() -> Scene:
