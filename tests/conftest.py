@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel, where spinning thr
 os.environ["VQBET_WORKERS"] = "1"  # a test sets how many processes play; starting one takes seconds
 for name in ("STORAGE", "LEDGER", "KEY", "TRUST", "PROJECT"):  # unset, unless a test sets them
     os.environ.pop(f"VQBET_{name}", None)
-for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MUJOCO_GL", "MPLCONFIGDIR"):
+for name in ("SDL_VIDEODRIVER", "PYGAME_HIDE_SUPPORT_PROMPT", "MPLCONFIGDIR"):
     os.environ.setdefault(name, environment.embedded(ROOT)[name])
 examples.profiles()
 STARTING = {"moto", "demo", "judged_once"}  # fixtures that start a server or run stages

@@ -155,7 +155,14 @@ def test_a_task_prints_what_its_stages_see(tmp_path: Path) -> None:
     path = tmp_path / "flat.yaml"
     path.write_text(params.run(root, TASK), encoding="utf-8")
     assert config.task(path, TASK) == config.task(root / "params.yaml", TASK)
-    assert list(params.tasks(root)) == ["blockpush", "pusht", "pusht_image", "blockpush_drawn", "kitchen"]
+    assert list(params.tasks(root)) == [
+        "blockpush",
+        "pusht",
+        "pusht_image",
+        "blockpush_drawn",
+        "kitchen",
+        "kitchen_image",
+    ]
     assert params.tasks(root)["pusht"] == "not built"
     with pytest.raises(ConfigError, match="no section 'defaults'"):
         params.run(root, "defaults")

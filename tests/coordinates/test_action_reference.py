@@ -13,8 +13,9 @@ from tests.support.recorded import recorded
 from vqbet.contract import Demonstrations
 from vqbet.coordinates.action_reference import ActionReference, absolute
 from vqbet.tasks.kitchen import TASK, importer
+from vqbet.tasks.kitchen.reference import reference
 from vqbet.tasks.kitchen.spec import SPEC
-from vqbet.tasks.kitchen.world import SUBSTEPS, Kitchen, reference
+from vqbet.tasks.kitchen.world import SUBSTEPS, Kitchen
 
 COUNTED = TASK.action_reference
 NAMES = [channel.name for channel in SPEC.observation]

@@ -11,7 +11,7 @@ import torch
 from tests.support import untrained
 from tests.support.recorded import recorded
 from tests.support.synthetic import synthetic
-from vqbet.contract import Demonstrations
+from vqbet.contract import Demonstrations, Spec
 from vqbet.models.encoders import Encoder, EncoderShape
 from vqbet.models.normalizer import Normalizer
 from vqbet.models.prior import Objective, Prior, PriorShape
@@ -34,12 +34,14 @@ def demonstrations() -> Demonstrations:
     return replace(made, columns=columns, cameras={"image": pictures(made.state)})
 
 
-def actor(execute: str = "chunk", *, argmax: bool = True) -> Actor:
+def actor(execute: str = "chunk", *, argmax: bool = True, spec: Spec = SPEC) -> Actor:
+    """Return an untrained policy; `spec`: of another task with one camera."""
     torch.manual_seed(0)
-    limits = [np.array([[getattr(one, end) for one in SPEC.action] for end in ("low", "high")], np.float32)]
-    action, seen = (Normalizer.fit(limits[0], channels) for channels in (SPEC.action, SPEC.observation))
+    sides = (spec.action, spec.observation)
+    limits = [np.array([[getattr(one, end) for one in side] for end in ("low", "high")], np.float32) for side in sides]
+    action, seen = (Normalizer.fit(values, side) for values, side in zip(limits, sides, strict=True))
     codes = untrained.tokenizer(action, chunk=H, scale=100.0)
     shape = PriorShape(window=T, depth=1, heads=2, width=16, head_hidden=0, dropout=0.0, sequential=False)
-    encoder = Encoder(SPEC.cameras, EncoderShape(features=8, keypoints=8))
+    encoder = Encoder(spec.cameras, EncoderShape(features=8, keypoints=8))
     prior = Prior(codes, seen, shape, Objective(), encoder=encoder)
-    return Actor(SPEC, VQBeT(prior, argmax=argmax), execute=execute)
+    return Actor(spec, VQBeT(prior, argmax=argmax), execute=execute)

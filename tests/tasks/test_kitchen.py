@@ -14,8 +14,9 @@ import pytest
 from vqbet.contract import COLUMNS, Demonstrations, WorldError
 from vqbet.tasks.kitchen import TASK, world
 from vqbet.tasks.kitchen.completion import DEMONSTRATED, GOALS, NEAR, STATE
+from vqbet.tasks.kitchen.reference import TASKS, reference
 from vqbet.tasks.kitchen.spec import CONTROL_HZ, FULL_SPEED, GOAL, SPEC
-from vqbet.tasks.kitchen.world import TASKS, Kitchen, goal_configurations, reference
+from vqbet.tasks.kitchen.world import Kitchen, goal_configurations
 
 PLACES = {  # position -> value that does a task, in the model's order
     "bottom burner": {11: -0.88, 12: -0.01},

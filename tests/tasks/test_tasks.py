@@ -13,13 +13,13 @@ import pytest
 
 from tests.support.installed import installed
 from vqbet import tasks
-from vqbet.contract import ConfigError, WorldError
+from vqbet.contract import GOAL_PICTURES, ConfigError, WorldError
 from vqbet.stages import code_version, worlds
 from vqbet.tasks import TASKS, Code, Task
 from vqbet.tasks.pusht import TASK
 
 TOY = Path(__file__).with_name("toy.py").read_text(encoding="utf-8")
-BUILT_IN = ["blockpush", "blockpush_drawn", "kitchen", "pusht", "pusht_image"]
+BUILT_IN = ["blockpush", "blockpush_drawn", "kitchen", "kitchen_image", "pusht", "pusht_image"]
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_every_row_says_what_its_task_is(name: str) -> None:
     )
     assert (task.importer is None) != (task.oracle is None)
     observed, done = ({channel.name for channel in side} for side in (task.spec.observation, task.spec.action))
-    assert {*task.goal, *(name for track in task.tracks.values() for name in track)} <= observed
+    drawn = {name for track in task.tracks.values() for name in track}
+    assert task.goal == (GOAL_PICTURES,) if task.spec.cameras else {*task.goal} <= observed
+    assert drawn <= observed
     assert {name for name, _ in task.action_reference} <= observed
     assert len(task.goal_frame) in (0, len(task.goal))
     known = task.validation()
@@ -157,7 +159,7 @@ def test_a_task_that_is_not_there_is_none() -> None:
     assert TASKS.get("nowhere") is None
     with pytest.raises(KeyError):
         TASKS.module("nowhere")
-    with pytest.raises(WorldError, match="no world 'nowhere'; there are: blockpush, blockpush_drawn, kitchen, pusht"):
+    with pytest.raises(WorldError, match="no world 'nowhere'; there are: blockpush, blockpush_drawn, kitchen, kit"):
         worlds.make("nowhere")
 
 

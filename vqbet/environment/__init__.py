@@ -39,7 +39,6 @@ def embedded(root: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         "SDL_VIDEODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-        "MUJOCO_GL": "disabled",  # physics only; pictures are drawn in 2-D
     }
 
 

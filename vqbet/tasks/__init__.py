@@ -84,6 +84,7 @@ TASKS = Tasks(
         "blockpush": "vqbet.tasks.blockpush:FIXED",
         "blockpush_drawn": "vqbet.tasks.blockpush:DRAWN",
         "kitchen": "vqbet.tasks.kitchen:TASK",
+        "kitchen_image": "vqbet.tasks.kitchen:IMAGE",
         "pusht": "vqbet.tasks.pusht:TASK",
         "pusht_image": "vqbet.tasks.pusht:IMAGE",
     }

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from vqbet.tasks.kitchen.reference import mujoco
 
 SIDE = 320
 SHARPNESS = 2  # drawn this many times larger, then averaged down

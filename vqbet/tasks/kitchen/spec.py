@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vqbet.contract import Channel, Spec
+from dataclasses import replace
+
+from vqbet.contract import Camera, Channel, Spec
 
 CONTROL_HZ = 12.5
 FULL_SPEED = 2.0  # rad/s and m/s, of an action of 1
@@ -61,3 +63,6 @@ def _spec() -> Spec:
 
 SPEC = _spec()
 GOAL = tuple(channel.name for channel in SPEC.observation[18:39])  # where the objects are
+# The same world as a camera sees it: objects are in the picture alone, the arm in both.
+CAMERA = Camera("image", 96, 96)
+SEEN = replace(SPEC, task="kitchen_image", observation=SPEC.observation[:18], cameras=(CAMERA,))

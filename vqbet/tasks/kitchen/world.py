@@ -8,75 +8,30 @@ batch is new: MuJoCo runs outside Python's lock, so as many threads as there are
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr
-from dataclasses import dataclass
-from io import StringIO
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vqbet.contract import Demonstrations, WorldError
+from vqbet.contract import GOAL_PICTURES, Demonstrations, Pictures, Spec, WorldError, goal_channels
 from vqbet.tasks.checks import refuse, told
 from vqbet.tasks.kitchen import picture
+from vqbet.tasks.kitchen.camera import pictures
 from vqbet.tasks.kitchen.completion import DEMONSTRATED
-from vqbet.tasks.kitchen.spec import CONTROL_HZ, GOAL, SPEC
+from vqbet.tasks.kitchen.reference import TASKS, mujoco, reference
+from vqbet.tasks.kitchen.spec import ARM, CAMERA, CONTROL_HZ, GOAL, SEEN, SPEC
 
 SUBSTEPS = 40  # of 0.002 s
 ENOUGH = 4  # tasks for a full score: as many as one demonstration shows
-TASKS = ("bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet", "microwave", "kettle")
 
 # Columns of a row: the state of MuJoCo and, last, the warm start of its solver.
 POSITION, VELOCITY, PHYSICS, ROW = slice(0, 30), slice(30, 59), slice(0, 59), 88
-SEEN = np.r_[0:9, 30:39, 9:30, 39:59]  # the observation's order: of the arm, then of the objects
+OBSERVED = np.r_[0:9, 30:39, 9:30, 39:59]  # the observation's order: of the arm, then of the objects
 STORED = int(mujoco.mjtState.mjSTATE_QPOS | mujoco.mjtState.mjSTATE_QVEL | mujoco.mjtState.mjSTATE_WARMSTART)
 GOAL_STREAM = 1  # joined with a seed to draw a goal, so that noise is the same with and without goals
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Properties of the world in gymnasium-robotics."""
-
-    model: mujoco.MjModel
-    start: Float[np.ndarray, " 30"]
-    noise: Float[np.ndarray, " 59"]  # half the width of an observation's uniform noise
-    speed: Float[np.ndarray, " 9"]  # of an action of 1
-    speeds: Float[np.ndarray, "2 9"]  # smallest and largest joint velocity that is commanded
-    reach: Float[np.ndarray, "2 9"]  # smallest and largest joint position that is commanded
-    wanted: Mapping[str, tuple[np.ndarray, np.ndarray]]  # task -> indices of positions, target values
-    near: float  # distance from the targets below which a task is done, Euclidean over metres and radians
-
-
-@functools.cache
-def reference() -> Reference:
-    """Return the properties of FrankaKitchen-v1, which is built once per process."""
-    with redirect_stderr(StringIO()):  # importing prints a notice about other worlds
-        from gymnasium_robotics.envs.franka_kitchen import kitchen_env as source
-
-    world = source.KitchenEnv()
-    robot, objects = world.robot_env, world.object_noise_ratio
-    return Reference(
-        model=world.model,
-        start=robot.init_qpos.copy(),
-        noise=np.concatenate(
-            [
-                robot.robot_noise_ratio * robot.robot_pos_noise_amp[:9],
-                robot.robot_noise_ratio * robot.robot_vel_noise_amp[:9],
-                objects * robot.robot_pos_noise_amp[8:],
-                objects * robot.robot_vel_noise_amp[9:],
-            ]
-        ),
-        speed=robot.act_rng.copy(),
-        speeds=robot.robot_vel_bound[:9].T.copy(),
-        reach=robot.robot_pos_bound[:9].T.copy(),
-        wanted={task: (source.OBS_ELEMENT_INDICES[task], source.OBS_ELEMENT_GOALS[task]) for task in TASKS},
-        near=source.BONUS_THRESH,
-    )
 
 
 class Physics:
@@ -122,14 +77,13 @@ class Physics:
 
 
 class Kitchen:
-    """Franka Kitchen behind `contract.Env`.
+    """Franka Kitchen behind `contract.Env`; with `camera`, behind `contract.SeenEnv`.
 
     Metrics: "tasks" done, "score" = their share of four (of all, where fewer count), "success" = full score, "mode" =
     the tasks done in their order, joined by ">", and "<task>_s", when each was done for the first time, NaN where not.
-    A task stays done, whatever happens to it later. Actions are clipped to [-1, 1].
+    A task stays done, whatever happens to it later. Actions are clipped to [-1, 1]. With `camera`, a goal is a picture.
     """
 
-    spec = SPEC
     max_steps = 280
 
     def __init__(
@@ -139,19 +93,28 @@ class Kitchen:
         goals: Float[np.ndarray, "M 21"] | None = None,
         observation_noise: float = 1.0,
         threads: int = 0,
+        goal_arms: Float[np.ndarray, "M 9"] | None = None,
+        camera: bool = False,
     ) -> None:
         """tasks: those that count. goals: configurations of the objects; each episode's seed picks one of them as its
         goal. observation_noise: factor on FrankaKitchen-v1's own. threads: 0 for as many as there are cores; they do
-        not change an episode, which depends on its own seed and actions alone. Raises WorldError."""
+        not change an episode, which depends on its own seed and actions alone.
+
+        camera: the world of `SEEN`, whose observation is the arm alone, beside MuJoCo's picture of the state without
+        noise. goal_arms: joint positions of the arm in the pictures of its goals. Raises WorldError.
+        """
         unknown = [task for task in tasks if task not in TASKS]
         if unknown or not tasks or len(set(tasks)) != len(tasks):
             raise WorldError(f"kitchen: tasks: expected different ones of {', '.join(TASKS)}; got {list(tasks)}")
         if not (np.isfinite(observation_noise) and observation_noise >= 0):
             raise WorldError(f"kitchen: observation_noise: expected a finite number >= 0, got {observation_noise}")
         self.tasks = tuple(task for task in TASKS if task in tasks)
-        self.goal = () if goals is None else GOAL
+        self.spec: Spec = SEEN if camera else SPEC
+        self.goal = () if goals is None else (GOAL_PICTURES,) if camera else GOAL
         self._offered = np.zeros((1, 0), np.float32) if goals is None else _configurations(goals)
         self._reference = reference()
+        resting = np.tile(self._reference.start[: len(ARM)], (len(self._offered), 1))
+        self._goal_arms = resting if goal_arms is None else np.asarray(goal_arms, np.float64)
         self._noise = observation_noise * self._reference.noise
         self._physics = Physics(self._reference.model, threads or _cores())
         self._begin(np.zeros((0, ROW)), [], np.zeros(0, np.int64))
@@ -215,8 +178,9 @@ class Kitchen:
         return self._state[:, PHYSICS].copy()
 
     def goals(self) -> Float[np.ndarray, "E C"]:
-        """Return the goal of each episode: the `goal` channels of one given configuration; no columns without goals."""
-        return self._goals.copy()
+        """Return the goal of each episode: the `goal` channels of one given configuration; no columns without goals, or
+        where goals are pictures."""
+        return self._goals[:, : len(goal_channels(self.goal))].copy()
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Return score, success, tasks, mode and the time at which each task was done, of every episode so far."""
@@ -231,6 +195,14 @@ class Kitchen:
             "tasks": count.astype(np.float64),
             **{f"{task.replace(' ', '_')}_s": seconds[:, index] for index, task in enumerate(self.tasks)},
         }
+
+    def cameras(self, rows: Int[np.ndarray, " B"]) -> Pictures:
+        """Return the picture of the running episodes in `rows`. Raises WorldError where MuJoCo cannot draw."""
+        return {CAMERA.name: pictures(self._state[rows, POSITION])}
+
+    def goal_cameras(self) -> Pictures:
+        """Return the picture of the configuration that each episode requests. Raises WorldError likewise."""
+        return {CAMERA.name: pictures(np.concatenate([self._goal_arms[self._picks], self._goals], axis=1))}
 
     def render(self, row: int) -> UInt8[np.ndarray, "320 320 3"]:
         """Return an RGB picture of one episode: arm and kitchen, and below, a lamp for each task."""
@@ -247,7 +219,8 @@ class Kitchen:
         self._when = np.full((count, len(self.tasks)), -1, np.int64)
         self._known = np.zeros((count, 9))  # the arm as last observed, noise included: the reference of actions
         picks = [np.random.default_rng([int(seed), GOAL_STREAM]).integers(len(self._offered)) for seed in seeds]
-        self._goals = self._offered[np.array(picks, np.int64)]
+        self._picks = np.array(picks, np.int64)
+        self._goals = self._offered[self._picks]
         return self._observe(np.arange(count))
 
     def _controlled(self, action: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "B 9"]:
@@ -257,11 +230,11 @@ class Kitchen:
         return np.clip(self._known[rows] + speed * step_s, *self._reference.reach)
 
     def _observe(self, rows: np.ndarray) -> Float[np.ndarray, "B 59"]:
-        seen = self._state[rows][:, SEEN]
+        seen = self._state[rows][:, OBSERVED]
         if self._generators:
             seen += self._noise * np.array([self._generators[row].uniform(-1, 1, 59) for row in rows]).reshape(-1, 59)
         self._known[rows] = seen[:, :9]
-        return seen.astype(np.float32)
+        return seen[:, : len(self.spec.observation)].astype(np.float32)
 
     def _judge(self, rows: np.ndarray) -> None:
         """Record which tasks are done for the first time, by FrankaKitchen-v1's rule on positions without noise."""
@@ -280,6 +253,21 @@ class Kitchen:
 def asking(demos: Demonstrations) -> Kitchen:
     """Return the world in which the demonstrated tasks count and the goals are the ends of these demonstrations."""
     return Kitchen(tasks=DEMONSTRATED, goals=goal_configurations(demos))
+
+
+def asking_pictures(demos: Demonstrations) -> Kitchen:
+    """Return the world of `asking` in which goals are pictures of the ends of these demonstrations, the arm included.
+
+    Raises WorldError for another world's, or where none holds states.
+    """
+    differences = SEEN.differences(demos.spec)
+    if differences:
+        raise WorldError("kitchen_image: goals: these demonstrations are of another spec: " + "; ".join(differences))
+    if demos.state is None or demos.stateless.all():
+        raise WorldError("kitchen_image: goals: these demonstrations hold no states to draw; import them with states")
+    ends = demos.state[demos.episode_ends[~demos.stateless] - 1, POSITION]
+    arms, objects = ends[:, : len(ARM)], ends[:, len(ARM) :]
+    return Kitchen(tasks=DEMONSTRATED, goals=objects, goal_arms=arms, camera=True)
 
 
 def goal_configurations(demos: Demonstrations) -> Float[np.ndarray, "M 21"]:
