@@ -37,7 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
-    """Take back what a test, or code that prepares its environment, has set: the next test shares the process."""
+    """Take back what a test, or code that prepares its environment, has set: the next test shares the process.
+
+    A fixture of a whole module that prepares a project leaves its folder to all that follow: forgotten here.
+    """
+    os.environ.pop("VQBET_PROJECT", None)
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():

@@ -65,7 +65,7 @@ def test_shells_complete_its_verbs(environment: Path, tmp_path: Path) -> None:
     run(["bash", "-c", "vqbet --install-completion && true"], tmp_path, **home)  # it looks for a shell above it
     assert "_VQBET_COMPLETE" in (tmp_path / ".bash_completions" / "vqbet.sh").read_text()
     asked = {"_VQBET_COMPLETE": "complete_bash", "COMP_WORDS": "vqbet ro", "COMP_CWORD": "1"}
-    assert run(["vqbet"], tmp_path, **home, **asked).split() == ["rollback", "rollout"]
+    assert run(["vqbet"], tmp_path, **home, **asked).split() == ["rollout", "rollback"]
 
 
 def test_a_wheel_holds_every_file_that_code_reads(copy: Path, tmp_path: Path) -> None:

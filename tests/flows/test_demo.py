@@ -28,7 +28,7 @@ def test_the_demo_ends_with_a_champion_on_one_screen(project: Project, demo: Dem
     assert "no champion yet" in verdict["reason"]
     assert re.search(r"demonstrations +120 episodes", screen)
     assert re.search(rf"champion +version 1, digest {verdict['candidate'][:12]}", screen)
-    assert re.search(r"stages run now +validate, tokenizer, prior, bundle, evaluate, gate, report", screen)
+    assert re.search(r"stages run now +validate, tokenizer, features, prior, bundle, evaluate, gate, report", screen)
     assert re.search(r"seconds per stage +validate \d+, tokenizer \d+", screen)
     for name in re.findall(r"(artifacts/\S+)", screen):
         assert (project.root / name).stat().st_size > 1000, name

@@ -14,6 +14,7 @@ import pytest
 from tests.support import branches
 from tests.support.guarded import handshake, spec
 from vqbet.contract import SLACK, Camera, Channel, ServingError, Spec
+from vqbet.policies.familiarity import LOOKS
 from vqbet.serving import limits as module
 from vqbet.serving.limits import Limits, listed, read
 
@@ -183,7 +184,7 @@ def test_limits_of_cameras_come_with_the_policy_and_tighten() -> None:
         with pytest.raises(ServingError, match=sentence):
             Limits.of(said, own)
     with pytest.raises(ServingError, match=r"limits of the policy: camera_high: 'wrist': 256 is wider than 255"):
-        Limits.of(handshake(SEEN, {"camera_high": [255.0] * 11 + [256.0]}))
+        Limits.of(handshake(SEEN, {"camera_high": [255.0] * (2 * len(LOOKS) - 1) + [256.0]}))
     with pytest.raises(ServingError, match="limits of the policy: camera_still: expected one number for each channel"):
         Limits.of(handshake(SEEN, {"camera_still": [5.0]}))
     with pytest.raises(ServingError, match=r"limits of the policy: camera_distance: 'wrist': 2 is wider than 1"):

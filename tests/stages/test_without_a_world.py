@@ -25,7 +25,7 @@ from vqbet.tasks import TASKS
 from vqbet.tasks.blockpush.oracle import demonstrations
 
 pytestmark = pytest.mark.slow
-TRAINED = ("validate", "tokenizer", "prior", "bundle")
+TRAINED = ("validate", "tokenizer", "features", "prior", "bundle")
 PLAYED = ("evaluate", "gate", "report")
 
 

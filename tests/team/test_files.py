@@ -152,8 +152,7 @@ def test_all_of_a_part_ends_though_its_first_process_was_killed(tmp_path: Path) 
     pid = sleeper(folder, f"{code} time.sleep(600)")
     until(lambda: len(processes.left(folder)) == 2)
     os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    assert processes.running(folder) == 0
+    until(lambda: processes.running(folder) == 0)
     assert len(processes.left(folder)) == 1, "the child that nobody waits for"
     processes.end(folder)
     assert processes.left(folder) == []
@@ -173,9 +172,8 @@ def test_a_process_number_of_another_program_is_not_the_part(tmp_path: Path) -> 
 
 def test_a_part_that_ends_at_once_leaves_its_last_words(tmp_path: Path) -> None:
     folder = tmp_path / "part"
-    pid = sleeper(folder, "print('cannot open the database'); print('---')")
-    os.waitpid(pid, 0)
-    assert processes.running(folder) == 0
+    sleeper(folder, "print('cannot open the database'); print('---')")
+    until(lambda: processes.running(folder) == 0)
     assert processes.last_words(folder) == "cannot open the database"
 
 

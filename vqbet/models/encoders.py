@@ -177,14 +177,18 @@ class Eye(nn.Module):
         lead = pictures.shape[:-3]
         each = pictures.reshape(lead[0], -1, *pictures.shape[-3:])  # (B, T, height, width, 3)
         corner = self._corner(each.shape[0], each.device)  # `len` would fix the batch of an exported graph
-        seen = cropped(each, corner, self.crop).flatten(0, 1)  # (M, h, w, 3), M = B T
-        scaled = torch.addcmul(self.offset, seen.to(self.factor.dtype), self.factor)
+        seen = (cropped(each, corner, self.crop) if self.training else self._middle(each)).flatten(0, 1)
+        scaled = torch.addcmul(self.offset, seen.to(self.factor.dtype), self.factor)  # (M, h, w, 3), M = B T
         maps = self.trunk(scaled.permute(0, 3, 1, 2))  # its channels are last in memory, which is faster on CPUs
         if self.heat is not None:
             maps = self.heat(maps)
         corners = corner.repeat_interleave(each.shape[1], 0)
         pooled = self._positions(maps, corners) if self.placed else maps.mean((2, 3))
         return (pooled if self.out is None else self.out(pooled).relu()).view(*lead, -1)
+
+    def _middle(self, pictures: UInt8[Tensor, "B T height width 3"]) -> UInt8[Tensor, "B T h w 3"]:
+        top, left = ((whole - kept) // 2 for whole, kept in zip(self.size, self.crop, strict=True))
+        return pictures[:, :, top : top + self.crop[0], left : left + self.crop[1]]
 
     def _corner(self, count: int, device: torch.device) -> Int[Tensor, "B 2"]:
         """Return the upper left corner of each crop, in px of the picture: random in training, else that of the middle.

@@ -20,10 +20,12 @@ def test_everything_installed_here_may_be_used() -> None:
 
 
 def test_no_exception_is_left_over() -> None:
-    """CUDA's libraries are locked everywhere and installed only with the build of torch that needs them."""
-    listed = licensing.listed(ROOT, locks.read(ROOT))
-    here, cuda = {one.name for one in listed}, {pin.name for pin in locks.read(ROOT, (locks.CUDA,))}
-    expected = {rule.package for rule in licensing.exceptions(ROOT)} - (cuda - here)
+    """What is locked for other builds of torch and other Pythons is not installed here."""
+    pins = locks.read(ROOT)
+    listed = licensing.listed(ROOT, pins)
+    here, elsewhere = {one.name for one in listed}, {pin.name for pin in locks.read(ROOT, (locks.CUDA,))}
+    elsewhere |= {pin.name for pin in pins if not pin.here}
+    expected = {rule.package for rule in licensing.exceptions(ROOT)} - (elsewhere - here)
     assert {one.name for one in listed if one.exception} == expected
 
 
