@@ -73,3 +73,10 @@ def test_eyes_belong_to_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / exported.EYES).unlink()
     with pytest.raises(BundleError, match=r"eyes.onnx"):
         exported.read(tmp_path)
+
+
+def test_goals_of_pictures_are_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = seeing.actor()
+    monkeypatch.setattr(actor.planner, "goal_features", actor.planner.features)
+    with pytest.raises(BundleError, match="its goals are pictures, for which an exported graph has no input"):
+        export._exportable("pusht_image/3", actor)

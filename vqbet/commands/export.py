@@ -78,6 +78,8 @@ def _exportable(policy: str, actor: Actor) -> VQBeT:
 
     if not isinstance(actor.planner, VQBeT):
         raise BundleError(f"{policy}: expected a vqbet policy, got {type(actor.planner).__name__}, which has no graph")
+    if actor.planner.goal_features:
+        raise BundleError(f"{policy}: its goals are pictures, for which an exported graph has no input")
     return actor.planner
 
 

@@ -91,7 +91,7 @@ class InOnnx:
     ) -> None:
         self.window, self.chunk, self.channels = shape.window, shape.chunk, shape.channels
         self.goal_steps, self.draws, self.tags = shape.goal_steps, shape.draws, shape.tags
-        self.features, self.cameras = shape.features, cameras
+        self.features, self.cameras, self.goal_features = shape.features, cameras, 0  # goals of pictures: not exported
         self._outputs = list(shape.outputs())
         self._session = _session(graph, where, shape.inputs(), shape.outputs())
         if eyes:
