@@ -1,4 +1,4 @@
-"""What a run in a clone of its own brings in before its work, and gives to its team afterwards.
+"""Exchange of a run in a clone of its own with its team: what it pulls before its work, and pushes afterwards.
 
 A run is in a clone where `vqbet.team.run` has made one. A flow from the command line works in the project's own folder,
 where nothing is pulled or committed.

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.recorded import recorded
+from tests.support import seeing_pusht
 from tests.support.shrunk import shrunk
-from tests.support.synthetic import synthetic
 from vqbet import policies
 from vqbet.contract import GOAL_PICTURES, BundleError, Demonstrations, ServingError, WorldError
 from vqbet.demos import goals, store
@@ -22,7 +21,6 @@ from vqbet.stages import artifacts, bundle, evaluate, prior, tokenizer, worlds
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.tasks import TASKS
-from vqbet.tasks.pusht.camera import pictures
 
 TASK = "pusht_image"
 PARAMS = shrunk(
@@ -34,10 +32,7 @@ PARAMS = shrunk(
 
 @pytest.fixture(scope="module")
 def demos() -> Demonstrations:
-    env, rng = TASKS[TASK].world(), np.random.default_rng(0)
-    made = recorded(env, env.reset(np.arange(6)), lambda seen: rng.uniform(100, 400, (len(seen), 2)), 20)
-    columns = {**synthetic(6).columns, "task": np.full(6, TASK)}
-    return replace(made, columns=columns, cameras={"image": pictures(made.state)})
+    return seeing_pusht.demonstrations()
 
 
 @pytest.fixture(scope="module")

@@ -9,27 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.recorded import recorded
+from tests.support import seeing_pusht
 from tests.support.shrunk import PARAMS, shrunk
-from tests.support.synthetic import synthetic
 from vqbet import config, policies
 from vqbet.contract import ConfigError, Demonstrations
 from vqbet.demos import store
 from vqbet.stages import artifacts, bundle, evaluate, preflight, prior, tokenizer
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
-from vqbet.tasks import TASKS
-from vqbet.tasks.pusht.camera import pictures
 
 TASK = "pusht_image"
 
 
 @pytest.fixture(scope="module")
 def demos() -> Demonstrations:
-    env, rng = TASKS[TASK].world(), np.random.default_rng(0)
-    made = recorded(env, env.reset(np.arange(6)), lambda seen: rng.uniform(100, 400, (len(seen), 2)), 20)
-    columns = {**synthetic(6).columns, "task": np.full(6, TASK)}
-    return replace(made, columns=columns, cameras={"image": pictures(made.state)})
+    return seeing_pusht.demonstrations()
 
 
 @pytest.mark.slow

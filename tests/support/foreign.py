@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,16 +35,10 @@ def install(folder: Path, what: str, *packages: Sequence[str], timeout_s: float,
 
 def unpacked(what: str, version: str, *, python: str, timeout_s: float) -> Path:
     """Return a folder with the files of a package for another Python, which later runs find again."""
-    folder = KEPT / f"{what}-{version}"
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            words = ["--target", str(folder), "--python-version", python, "--no-deps", f"{what}=={version}"]
-            _install(what, *words, timeout_s=timeout_s)
-            (folder / "whole").touch()
-    return folder
+    words = ["--python-version", python, "--no-deps", f"{what}=={version}"]
+    return _once(
+        f"{what}-{version}", lambda folder: _install(what, "--target", str(folder), *words, timeout_s=timeout_s)
+    )
 
 
 def _install(what: str, *words: str, timeout_s: float) -> None:
@@ -63,12 +57,19 @@ def kept(what: str, *packages: Sequence[str], timeout_s: float, layered: bool = 
     It is made again where another list of packages, or another interpreter, is asked for.
     """
     asked = [sys.version, sysconfig.get_path("purelib"), layered, [list(words) for words in packages]]
-    folder = KEPT / f"{what}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+    name = f"{what}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+    folder = _once(name, lambda fresh: install(fresh, what, *packages, timeout_s=timeout_s, layered=layered))
+    return folder / "env" / "bin" / "python"
+
+
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder of this name, made by whoever comes first, and again where it was not finished."""
+    folder = KEPT / name
     KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / f"{folder.name}.lock").open("w") as lock:
+    with (KEPT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            install(folder, what, *packages, timeout_s=timeout_s, layered=layered)
+            make(folder)
             (folder / "whole").touch()
-    return folder / "env" / "bin" / "python"
+    return folder

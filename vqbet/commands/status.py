@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """What a robot last proved to run, in a canary or in trials. digest: of the policy."""
+    """Robot and the policy that it last proved to run, in a canary or in trials. digest: of the policy."""
 
     name: str
     digest: str
@@ -36,7 +36,7 @@ class Robot:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What the present champion took. gpu_hours: of training; megabytes: of the bundle; robot_minutes: of trials."""
+    """Costs of the present champion. gpu_hours: of training; megabytes: of the bundle; robot_minutes: of trials."""
 
     gpu_hours: float
     robot_minutes: float

@@ -1,4 +1,4 @@
-"""Whether a server on this machine answers, with and without its credential."""
+"""Checks that a server on this machine answers, with and without its credential."""
 
 from __future__ import annotations
 

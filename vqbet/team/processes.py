@@ -32,7 +32,7 @@ MOST_LOG_BYTES = 16 << 20  # a longer log is set aside when its part is started
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a part: its command, its whole environment, its working directory, and its user ("": this one)."""
+    """Start of a part: its command, its whole environment, its working directory, and its user ("": this one)."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
