@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.runs import unfinished
 from tests.registry.test_waited_for import PLAYED, TRIALS, Team, ask, asked, team
@@ -76,9 +77,10 @@ def test_a_broken_ledger_hides_no_other_task(team: Team, tmp_path: Path) -> None
 
 
 def test_a_server_that_does_not_answer_is_a_sentence(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
-    assert "does not answer: " in rows(team)["runs"]
+    address = f"http://127.0.0.1:{free_port()}/api"
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: 0}):  # read once in a process
+        assert "does not answer: " in rows(team)["runs"]
 
 
 def test_the_page_holds_what_the_terminal_shows_and_loads_nothing(team: Team, ask) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,7 @@ def test_a_clone_has_what_was_built(project: Project, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     project._git(tmp_path, "clone", "--quiet", str(project.root), str(clone))
     shutil.copytree(project.root / "data", clone / "data")
+    (clone / ".venv").symlink_to(Path(sys.prefix))  # Git ignores the project's own
     other = Project.__new__(Project)
     other.root = clone
     other.run("dvc", "cache", "dir", "--local", str(project.root / ".dvc" / "cache"))
