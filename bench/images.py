@@ -61,7 +61,7 @@ def scaled(pictures: Pictures, size: int) -> Pictures:
     return np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
-def demonstrations(pictures: Pictures, times: int = 1) -> Demonstrations:
+def demonstrations(pictures: Pictures, times: int = 1, lossy: str = "") -> Demonstrations:
     """Return synthetic numbers with as many pictures, repeated `times` times, never all in memory."""
     numbers = synthetic(times * len(pictures) // 40 + 40, seed=0)
     steps = times * len(pictures)
@@ -69,7 +69,7 @@ def demonstrations(pictures: Pictures, times: int = 1) -> Demonstrations:
     ends = np.append(numbers.episode_ends[:kept], steps)
     return replace(
         numbers,
-        spec=replace(numbers.spec, cameras=(Camera("top", *pictures.shape[1:3]),)),
+        spec=replace(numbers.spec, cameras=(Camera("top", *pictures.shape[1:3], lossy),)),
         observation=numbers.observation[:steps],
         action=numbers.action[:steps],
         time_s=numbers.time_s[:steps],
@@ -115,16 +115,16 @@ def windows_per_s(demos: Demonstrations, window: int) -> float:
 
 def measured(name: str, pictures: Pictures, chunks: Sequence[int], folder: Path) -> Iterable[str]:
     """Yield one line per size of chunks."""
-    size, times = pictures.shape[1], -(-FEW // len(pictures))
+    size, times, lossy = pictures.shape[1], -(-FEW // len(pictures)), "av1" if name == "camera" else ""
     usual = shards.CHUNK_FRAMES, shards.CHUNK_BYTES
     for rows in (0, *chunks):
         shards.CHUNK_FRAMES, shards.CHUNK_BYTES = (rows, 2**40) if rows else usual
         path = folder / f"{name}-{size}-{rows}.zarr"
         began = time.process_time()
-        store.write(path, demonstrations(pictures, times))
+        store.write(path, demonstrations(pictures, times, "" if rows else lossy))
         written_s = time.process_time() - began
         shards.CHUNK_FRAMES, shards.CHUNK_BYTES = usual
-        label = f"{rows}" if rows else f"{shards.Shards.of(Camera('top', size, size), 1).chunk_rows}, as written"
+        label = f"{rows}" if rows else f"{shards.Shards.of(Camera('top', size, size, lossy), 1).chunk_rows}, as written"
         demos = store.read(path, cache_bytes=0)
         steps = len(demos.action)
         stored = sum(file.stat().st_size for file in (path / "data/camera/top").iterdir()) / steps

@@ -13,7 +13,7 @@ from tests.support.serving import running
 from vqbet import policies
 from vqbet.commands import export
 from vqbet.contract import BundleError
-from vqbet.policies import exported
+from vqbet.policies import exported, familiarity
 from vqbet.policies.in_onnx import InOnnx
 from vqbet.serving.client import connect
 from vqbet.serving.seats import Served
@@ -25,8 +25,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the folder of a bundle, and that of its export by the command, which compares both."""
     folder = tmp_path_factory.mktemp("seeing")
     actor = seeing.actor("first")
-    guard = {name: np.eye(6)[: 1 if name == "most" else 6] for name in ("mean", "whitening", "most")}
-    guard |= {"mean": np.zeros(6), "most": np.ones(1), "distance": np.ones(4)}
+    size = 3 * familiarity.GRID**2
+    guard = {"mean": np.zeros(size), "whitening": np.eye(size), "most": np.ones(1), "distance": np.ones(4)}
     known = {f"camera.{camera.name}.{name}": value for camera in CAMERAS for name, value in guard.items()}
     untrained.packed(folder / "bundle", actor, {**actor.components(), "guard": known})
     rows = export.run(str(folder / "bundle"), folder / "exported", Watch())

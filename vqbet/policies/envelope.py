@@ -48,7 +48,7 @@ def component(
     with threads.of(1):
         table, surprise = transitions(planner, seen, stride)
         signals = {**sampled(planner, windows), "surprise": surprise}
-        pictures = familiarity.fitted(planner, shown[0]) if planner.features else {}
+        pictures = familiarity.fitted(shown[0]) if planner.features else {}
     found |= {f"signal.{name}": np.quantile(each, LEVELS) for name, each in signals.items() if len(each)}
     return found | pictures | ({"codes.surprise": table} if len(surprise) else {})
 

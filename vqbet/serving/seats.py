@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from vqbet.contract import ServingError
 from vqbet.policies import familiarity
 from vqbet.policies.actor import SIGNALS, Actor, Planned, SeeingPlanner
+from vqbet.policies.familiarity import Acquaintance
 from vqbet.serving.cameras import Shown
 from vqbet.serving.channels import limits_of
 from vqbet.serving.guard import SignalWatch
@@ -96,6 +97,7 @@ class Seats:
         self._watches = [SignalWatch.of(served.guard) for _ in range(count)]
         self._signals: list[dict[str, float]] = [{} for _ in range(count)]  # of each row's newest plan
         self._familiar = familiarity.read(served.guard, actor.spec.cameras)
+        self._met: list[dict[str, Acquaintance]] = [{} for _ in range(count)]
 
     @property
     def taken(self) -> int:
@@ -116,6 +118,7 @@ class Seats:
         self._actor.restart(np.array([row]), np.array([seed]), goals)
         self._seeds[row], self._goals[row], self._steps[row], self._seen[row] = seed, goals[0], 0, False
         self._watches[row].start()
+        self._met[row] = {name: Acquaintance(known) for name, known in self._familiar.items()}
         return self._free.pop()
 
     def release(self, row: int) -> None:
@@ -217,7 +220,7 @@ class Seats:
                     step=int(steps[place]),
                     seed=int(self._seeds[ask.row]),
                     codes=codes,
-                    signals={**self._signals[ask.row], **self._shares(observed[place])},
+                    signals={**self._signals[ask.row], **self._shares(ask)},
                     digest=self.served.handshake.digest,
                 )
             )
@@ -226,12 +229,10 @@ class Seats:
             self._steps[ask.row] += 1
         return answers
 
-    def _shares(self, observed: Float[np.ndarray, "T D+F"]) -> dict[str, float]:
-        """Return by camera how far from training the least familiar of T pictures is, as a share of what is allowed."""
-        if not self._familiar:
-            return {}
-        each = np.split(observed[:, self._history.shape[2] :].astype(np.float64), len(self._familiar), axis=1)
-        return {
-            familiarity.SIGNAL + camera.name: float(one.share(features).max())
-            for camera, one, features in zip(self._actor.spec.cameras, self._familiar, each, strict=True)
-        }
+    def _shares(self, ask: Ask) -> dict[str, float]:
+        """Return by camera how far from training its newest pictures are, as a share of what is allowed."""
+        met = self._met[ask.row]
+        for name, pictures in ask.pictures.items():
+            if name in met:
+                met[name].see(pictures)
+        return {familiarity.SIGNAL + name: each.share for name, each in met.items()}

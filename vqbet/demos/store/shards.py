@@ -1,8 +1,8 @@
 """Files of pictures: shards of compressed chunks, in Zarr v3's sharding codec, one set of them per camera.
 
-The layout depends on the size of the pictures alone, never on their number. So demonstrations that are appended leave
-every full shard as it is. A chunk is `bytes`, `zstd`, `crc32c`; its decoded size follows from the layout, and is
-compared with the size in its zstd header before anything is decoded (RFC 8878, section 3.1.1.1).
+The layout depends on the size and the kind of the pictures alone, never on their number. So demonstrations that are
+appended leave every full shard as it is. A chunk is `bytes`, `zstd`, `crc32c`; its decoded size follows from the
+layout, and is compared with the size in its zstd header before anything is decoded (RFC 8878, section 3.1.1.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from vqbet.contract import Camera, Frames, StoreError
 from vqbet.demos.store import schema
 
 CHUNK_FRAMES = 10  # most pictures in a chunk, of which one picture costs the decoding of all ...
-CHUNK_BYTES = 640 * 2**10  # ... and their most bytes: pictures of 224 px come by four. Measured, see docs/schema.md
+CHUNK_BYTES = 640 * 2**10  # ... and their most bytes: drawn ones of 224 px come by four. Measured, see docs/schema.md
+FILMED_FRAMES, FILMED_BYTES = 4, 320 * 2**10  # of a robot's video, whose pictures have little in common to the byte
 SHARD_FRAMES = 1000
 LEVEL = 3  # of zstd
 CHECKSUM_BYTES = 4  # crc32c
@@ -43,7 +44,8 @@ class Shards:
     def of(cls, camera: Camera, steps: int) -> Shards:
         """Return the layout in which the pictures of a camera are written."""
         picture = camera.height * camera.width * 3
-        rows = min(max(CHUNK_BYTES // picture, 1), CHUNK_FRAMES)
+        frames, most = (FILMED_FRAMES, FILMED_BYTES) if camera.lossy else (CHUNK_FRAMES, CHUNK_BYTES)
+        rows = min(max(most // picture, 1), frames)
         chunks = min(SHARD_FRAMES // rows, schema.MAX_SHARD_BYTES // (rows * picture))
         return cls((steps, *camera.shape), rows, chunks * rows)
 
