@@ -32,7 +32,7 @@ class Point(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         source = self.own if self.fault == "unseeded" else self.np_random
-        self.place, self.speed = source.uniform(-2, 2, 2), 0.0
+        self.place, self.speed = np.ones(2) if self.fault == "monotonous" else source.uniform(-2, 2, 2), 0.0
         return self._seen(), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:

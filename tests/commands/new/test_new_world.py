@@ -56,14 +56,14 @@ class TwoPlaces(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        self.place = self.np_random.uniform(-1, 1, 2).astype(np.float32)
         return self._seen(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         return self._seen(), 0.0, False, False, {"is_success": np.bool_(False), "left": {"success": 0.0}}
 
-    @staticmethod
-    def _seen() -> dict[str, np.ndarray]:
-        return {name: np.zeros(2, np.float32) for name in ("left", "right")}
+    def _seen(self) -> dict[str, np.ndarray]:
+        return {"left": self.place, "right": self.place}
 
 
 gymnasium.register("Stranger/TwoPlaces-v0", entry_point=TwoPlaces, max_episode_steps=70)

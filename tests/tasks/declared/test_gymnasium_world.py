@@ -168,6 +168,7 @@ def test_a_seed_may_be_an_argument() -> None:
             r"seed 1 differ after its reset \(played again\); .*\{seed\}",
         ),
         (SPEC, {"kwargs": {"fault": "noisy"}}, "two episodes of seed 1 differ after step 1"),
+        (SPEC, {"kwargs": {"fault": "monotonous"}}, r"every seed plays the same episode \(seeds 1 to 16"),
         (
             SPEC,
             {"kwargs": {"fault": "silent"}},

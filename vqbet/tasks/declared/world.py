@@ -22,6 +22,7 @@ from vqbet.tasks.declared.spaces import SEED, seeded
 
 RENDERED = "render()"  # in the place of a camera's path: the environment's own picture
 TRIED = 5  # steps of the check before a training
+MANY = 16  # seeds that are tried before a world is said to have one episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ def check(spec: Spec, declared: WorldDeclaration, *, drawn: bool) -> None:
     """Raise WorldError where the declared world does not do what a gate needs, before anything is trained for it.
 
     It must be made, fit the spec, and, where `drawn`, draw. An episode must begin and go on as its seed says: when it
-    is played again, and in another world beside another episode.
+    is played again, and in another world beside another episode. Of MANY seeds, not all may give the same episode.
     """
     used, other = GymnasiumWorld(spec, declared), GymnasiumWorld(spec, declared)
     try:
@@ -189,6 +190,13 @@ def check(spec: Spec, declared: WorldDeclaration, *, drawn: bool) -> None:
         _expect_equal(declared, first, again, "played again")
         swapped = _tried(other, [2, 1], drawn=False)
         _expect_equal(declared, first, [seen[::-1] for seen in swapped], "in another world")
+        if all((step == step[0]).all() for step in first):
+            more = _tried(used, range(1, MANY + 1), drawn=False)
+            if all((step == step[0]).all() for step in more):
+                raise WorldError(
+                    f"{declared.id}: every seed plays the same episode (seeds 1 to {MANY} begin and go on alike); a "
+                    "gate counts each seed as an episode of its own; leave out arguments that fix what should differ"
+                )
     finally:
         used.close()
         other.close()
