@@ -139,6 +139,7 @@ def fit(
             track=watch.track,
             progress=advance,
         )
+    watch.note(trained.ran.tags())
     if trained.resumed_from == trained.steps:
         watch.say(f"tokenizer {demos.spec.task}: nothing but its limits changed, so it is judged again, not trained")
     return Fit(tokenizer.eval(), trained.history, loop.clock() - began)
