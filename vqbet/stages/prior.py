@@ -33,7 +33,7 @@ HERE = Path()
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.prior
-    demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
+    demos = held_out.learned(store.read(paths.store, fetch=paths.fetch), params.demos.learned()).train
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
     refuse_other_episodes(paths, params.demos.learned(), tokenizer.provenance)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
 TRAINED = ("tokenizer", "prior")
+STREAMED = (*TRAINED, "features", "bundle")  # stages that can do without data/
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; a test compares it with dvc.yaml.
@@ -43,6 +44,10 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     stage = _stage(name)
     paths, params = Paths(root, task, training), params.reseeded(training)
     arguments = ["stage", name, task, "--training", str(training)]
+    if name in STREAMED:
+        from vqbet.stages import streaming
+
+        paths = streaming.of(paths)
     if name == "prior" and (code := processes.relaunch(arguments)) is not None:
         if code in STOPPED:
             raise KeyboardInterrupt
