@@ -102,9 +102,9 @@ class Loss(nn.Module):
         buffers = [(value, value.clone()) for value in self.model.buffers()]
         refusal = ""
         options = {"fallback_random": True}  # the same dropout and noise as without a compiler
-        self.computed = torch.compile(self.model.loss, dynamic=False, options=options)  # type: ignore[arg-type]
         with _random_kept(self.model):
             try:
+                self.computed = torch.compile(self.model.loss, dynamic=False, options=options)  # type: ignore[arg-type]
                 self(batch)[0].backward()
             except Exception as error:  # a compiler fails in many ways; a fault of the model comes again in step 1
                 self.as_written()
