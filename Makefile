@@ -71,6 +71,6 @@ lock: setup
 	@bash infra/setup/lock.sh
 
 # Only what can be made again. Registry, ledger, evidence, approvals, keys and the data remote: vqbet forget
-made_again := candidate champion checkpoints code-facts.json downloads dvc-site matplotlib paper prefect prefect-ui retrained seconds staged
+made_again := candidate champion checkpoints code-facts.json downloads dvc-site inductor matplotlib paper prefect prefect-ui retrained seconds staged streamed
 clean:
 	rm -rf artifacts dvc_plots $(addprefix .vqbet/,$(made_again)) .vqbet/drift-* .vqbet/push-*

@@ -1,13 +1,15 @@
-"""The paper's Push-T recipe on a GPU: seconds for 225,000 steps of batch 512, in fp32 and in bf16, beside the roofline.
+"""The paper's Push-T recipe on a GPU: seconds for 225,000 steps of batch 512 in fp32, bf16, compiled; the roofline.
 
-    make gpu        (python -m bench.gpu [--seconds 200])
+    make gpu        (python -m bench.gpu [--seconds 120])
 
-Trains by `vqbet.training.loop.train`, checkpoints and history included, for about `--seconds` at each precision, or all
+Trains by `vqbet.training.loop.train`, checkpoints and history included, for about `--seconds` each, or all
 steps if they take less, and extrapolates. "floor" is the shortest time that this GPU's measured matrix rate and memory
 bandwidth allow: arithmetic at the rate of a large product of the same precision, or the weights' traffic of one
 optimiser step. "of rate" is the share of the matrix rate that the step uses; "busy" is nvidia-smi's utilisation, the
 share of time with any kernel at work. Where busy is high and the share of the rate low, kernels are small: then the
-number of launches decides, not the GPU's speed.
+number of launches decides, not the GPU's speed. "begins" are the seconds before the first step: where a row ends with
++, of the compiler. Its gain per step tells from how many steps on compiling pays (`device.WORTH_STEPS`). "loss" is the
+last of the history; `loss_fp32` and `loss_bf16` are of the same weights on the same batch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +34,9 @@ from bench.sizes import CODES, GPT, vqbet
 from tests.support.synthetic import synthetic
 from vqbet.demos.windows import Windows
 from vqbet.models.prior import Prior
+from vqbet.training import device
 from vqbet.training.loop import step_seconds, train
-from vqbet.training.recipe import Recipe, seed_everything
+from vqbet.training.recipe import Recipe, Stored, seed_everything
 
 STEPS, BATCH = 225_000, 512  # of the paper's Push-T
 EPISODES = 206
@@ -45,7 +48,7 @@ TARGET_S = 300.0
 SIDE, GIB = 8192, 2**30
 TOUCHED = 4 * (4 + 3 + 1 + 2)  # bytes per weight: optimiser's reads and writes, backward's gradient, the average
 NOTHING = "gpu: no GPU is visible here, so nothing was measured; run it on a machine where nvidia-smi lists one"
-Precision = Literal["fp32", "bf16"]
+WAYS: tuple[tuple[Stored, bool], ...] = (("fp32", False), ("bf16", False), ("bf16", True))  # whether compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,18 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A measured training. flops: of one step; busy: share of time in percent, nan if unknown."""
+    """A measured training. flops: of one step; busy: share of time in percent, nan if unknown; begins: seconds."""
 
-    precision: Precision
+    precision: Stored
+    compiled: bool
     steps: int
     seconds: float
     flops: float
     weights: int
     busy: float
     loss: float
+    begins: float
+    checked: dict[str, float]
 
     def whole_s(self) -> float:
         """Return the seconds of all STEPS at the measured rate."""
@@ -95,14 +101,16 @@ def steps_within(seconds: float, step_s: float) -> int:
 
 def row(timing: Timing, peak: Peak) -> str:
     how = "measured" if timing.steps == STEPS else f"from {timing.steps:,} steps"
+    name = timing.precision + "+" * timing.compiled
+    numbers = "".join(f", {name} {value:.4f}" for name, value in timing.checked.items())
     return (
-        f"{timing.precision:>5}{1e3 * timing.seconds / timing.steps:9.3f}{timing.whole_s():9.0f}"
+        f"{name:>5}{1e3 * timing.seconds / timing.steps:9.3f}{timing.whole_s():9.0f}"
         f"{timing.whole_s() / TARGET_S:9.2f}{timing.floor_s(peak):9.1f}{timing.share(peak):9.2%}{timing.busy:7.0f}%"
-        f"{timing.loss:10.4f}  {how}"
+        f"{timing.loss:10.4f}{timing.begins:8.1f}  {how}{numbers}"
     )
 
 
-def peak(precision: Precision) -> Peak:
+def peak(precision: Stored) -> Peak:
     """Measure the GPU's limits: the best of several large products, and of several large copies."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(SIDE, SIDE, device="cuda", dtype=kind) for _ in range(2))
@@ -146,8 +154,8 @@ def busy() -> Iterator[list[float]]:
         thread.join()
 
 
-def timed(precision: Precision, seconds: float) -> Timing:
-    """Return a training of about `seconds` at a precision, its start and calibration not counted."""
+def timed(precision: Stored, seconds: float, *, compiled: bool) -> Timing:
+    """Return a training of about `seconds` in one way, its start and calibration not counted."""
     windows = Windows(synthetic(EPISODES, seed=0, D=20, A=2), window=GPT.window, chunk=CODES.chunk)
     recipe = Recipe(steps=STEPS, batch=BATCH, precision=precision, **TRAINING)
     seed_everything(0)
@@ -155,17 +163,38 @@ def timed(precision: Precision, seconds: float) -> Timing:
     operations = flops(
         spent, {name: torch.as_tensor(value) for name, value in windows.gather(np.arange(BATCH)).items()}
     )
-    step_s = step_seconds(spent, windows.gather, len(windows), recipe, min(10.0, seconds / 10))
+    step_s = step_seconds(spent, windows.gather, len(windows), recipe, min(10.0, seconds / 10), compiled=compiled)
     seed_everything(0)
     model = vqbet()
     recipe = replace(recipe, steps=steps_within(seconds, step_s))
     with tempfile.TemporaryDirectory() as folder, busy() as samples:
+        began = time.monotonic()
         found = train(
-            model, windows.gather, len(windows), recipe, folder=Path(folder), fingerprint="bench.gpu", track=_ignore
+            model,
+            windows.gather,
+            len(windows),
+            recipe,
+            folder=Path(folder),
+            fingerprint="bench.gpu",
+            track=_ignore,
+            compiled=compiled,
         )
+        begins = time.monotonic() - began - found.seconds
     count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     mean = float(np.mean(samples)) if samples else float("nan")
-    return Timing(precision, recipe.steps, found.seconds, operations, count, mean, found.history[-1]["loss"])
+    loss = found.history[-1]["loss"]
+    return Timing(
+        found.ran.precision,
+        found.ran.compiled,
+        recipe.steps,
+        found.seconds,
+        operations,
+        count,
+        mean,
+        loss,
+        begins,
+        found.checked,
+    )
 
 
 def _ignore(step: int, metrics: object) -> None:
@@ -174,7 +203,7 @@ def _ignore(step: int, metrics: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=200.0, help="of training at each precision")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of training in each way")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print(NOTHING)
@@ -183,14 +212,14 @@ def main() -> None:
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}: VQ-BeT, {STEPS:,} steps of batch {BATCH}",
         flush=True,
     )
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    limits = {precision: peak(precision) for precision in precisions}
+    print(f"precision auto: {device.precision('auto', device.visible())}")
+    limits = {precision: peak(precision) for precision in dict.fromkeys(precision for precision, _ in WAYS)}
     torch.cuda.empty_cache()
     for precision, limit in limits.items():
         print(f"{precision}: {limit.flops / 1e12:.0f} TFLOP/s in products, {limit.bandwidth / 1e12:.2f} TB/s in copies")
-    print("      ms/step  whole s   x 300 s  floor s  of rate   busy      loss", flush=True)
-    for precision in precisions:
-        print(row(timed(precision, options.seconds), limits[precision]), flush=True)
+    print("      ms/step  whole s   x 300 s  floor s  of rate   busy      loss  begins", flush=True)
+    for precision, compiled in WAYS:
+        print(row(timed(precision, options.seconds, compiled=compiled), limits[precision]), flush=True)
 
 
 if __name__ == "__main__":

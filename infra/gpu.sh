@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-.venv/bin/python}"
 [ -x "$(command -v "$python")" ] || python=python3
-"$python" -m bench.gpu --seconds "${SECONDS_EACH:-200}"
+"$python" -m bench.gpu --seconds "${SECONDS_EACH:-120}"

@@ -68,7 +68,7 @@ def test_packages_come_from_the_locks_alone(stages: dict[str, BuildStage]) -> No
             "infra/docker/install.sh /opt/vqbet .*",
         )
     )
-    assert len(installs) == 2 + len(TARGETS)
+    assert len(installs) == 3 + len(TARGETS), "git, g++, the tools that read locks, and the packages of each image"
     assert all(re.fullmatch(allowed, line) for line in installs), installs
 
 

@@ -18,8 +18,9 @@ from vqbet.demos.windows import Windows
 
 
 def timing(**given: Any) -> gpu.Timing:
-    facts = {"precision": "bf16", "steps": 1000, "seconds": 2.0, "flops": 1e9, "weights": 10**6, "busy": 50.0}
-    return gpu.Timing(**{**facts, "loss": 0.5, **given})
+    facts: dict[str, Any] = {"precision": "bf16", "compiled": False, "steps": 1000, "seconds": 2.0, "flops": 1e9}
+    facts |= {"weights": 10**6, "busy": 50.0, "loss": 0.5, "begins": 0.1, "checked": {}}
+    return gpu.Timing(**{**facts, **given})
 
 
 def test_the_whole_training_is_extrapolated_from_the_measured_steps() -> None:
@@ -45,6 +46,14 @@ def test_a_row_says_whether_it_was_measured_or_extrapolated() -> None:
     assert gpu.row(timing(), peak).endswith("from 1,000 steps")
     assert gpu.row(timing(steps=gpu.STEPS, seconds=270.0), peak).endswith("measured")
     assert "     0.90" in gpu.row(timing(steps=gpu.STEPS, seconds=270.0), peak), "of five minutes"
+
+
+def test_a_row_says_whether_it_was_compiled_and_what_the_precision_costs() -> None:
+    peak = gpu.Peak(flops=1e14, bandwidth=4e12)
+    row = gpu.row(timing(compiled=True, begins=61.0, checked={"loss_fp32": 0.25, "loss_bf16": 0.26}), peak)
+    assert row.startswith("bf16+")
+    assert row.endswith("    61.0  from 1,000 steps, loss_fp32 0.2500, loss_bf16 0.2600")
+    assert gpu.row(timing(), peak).startswith(" bf16 ")
 
 
 def test_operations_grow_with_the_batch() -> None:

@@ -82,6 +82,10 @@ def test_evidence_seal_and_runs_name_the_machine(on: Path) -> None:
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert {run.data.tags["machine"] for run in runs if "machine" in run.data.tags} == {ONE}
     assert sum("machine" in run.data.tags for run in runs) == 7
+    trained = {"device": "cpu", "precision": "fp32", "compiled": "false", "fused": "true", "processes": "1"}
+    for run in runs:
+        stage = run.data.tags["stage"]
+        assert (run.data.tags.items() >= trained.items()) == (stage in runner.TRAINED), stage
 
 
 def test_records_name_the_machine_that_played_them(on: Path) -> None:

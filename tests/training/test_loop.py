@@ -469,9 +469,14 @@ try:
 except KeyboardInterrupt as error:
     stopped = str(error)
 model, resumed = t.run(out / "stopped")
+def refusing(function, **options):
+    raise RuntimeError("no compiler on this machine")
+t.torch.compile = refusing if rank == 1 else lambda function, **options: function
+together, tried = t.run(out / "compiled", compiled=True)
 (out / f"{rank}.json").write_text(json.dumps({
     "seen": seen, "history": plain.history, "refusals": refusals, "stopped": stopped,
-    "resumed_from": resumed.resumed_from, "same": t.same(model, straight), "argv": sys.argv[3:],
+    "resumed_from": resumed.resumed_from, "same": t.same(model, straight), "compiled": tried.ran.compiled,
+    "without": t.same(together, straight), "processes": tried.ran.processes, "argv": sys.argv[3:],
     "threads": os.environ["OMP_NUM_THREADS"]}))
 sys.exit(7)
 """
@@ -515,6 +520,12 @@ def test_two_processes_stop_together_and_resume(two: tuple[int, list[dict[str, A
         assert "stopped after step 5" in rank["stopped"]
         assert rank["resumed_from"] == 5
         assert rank["same"]
+
+
+@pytest.mark.slow
+def test_where_one_process_cannot_compile_none_does(two: tuple[int, list[dict[str, Any]], Path]) -> None:
+    _, ranks, _ = two
+    assert [(rank["compiled"], rank["without"], rank["processes"]) for rank in ranks] == [(False, True, 2)] * 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from vqbet.stages import retraining_history, runner
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
 from vqbet.stages.tokenizer import made_with
+from vqbet.training import device
 
 if TYPE_CHECKING:
     from vqbet.config import TaskParams
@@ -44,6 +45,7 @@ def _there(paths: Paths, chosen: TaskParams) -> bool:
     policy = bundle.read(paths.policy)
     made = policy.provenance
     asked = {name: getattr(chosen, name).model_dump(mode="json") for name in ("prior", "bundle")}
+    asked["prior"]["precision"] = device.precision(chosen.prior.precision, device.visible())
     asked |= {"demos": chosen.demos.learned(), "tokenizer": made_with(chosen.tokenizer)}
     same = made["params"] == asked and made["data"] == store.digest(paths.store)
     return same and len(retraining_history.played(paths, policy)) == chosen.evaluate.episodes

@@ -14,6 +14,7 @@ from vqbet.contract import ConfigError
 if TYPE_CHECKING:
     from vqbet.comparison.params import PaperParams, Params, SizeParams
     from vqbet.config import TaskParams
+    from vqbet.training.recipe import Precision
 
 VQBET = "vqbet"
 SECTIONS = ("tokenizer", "prior", "bundle")  # sections of a task that define VQ-BeT
@@ -62,7 +63,7 @@ def plan(paper: PaperParams) -> list[Cell]:
 
 
 def resolved(params: Params, cell: Cell) -> dict[str, Any]:
-    """Return the parameters of a cell, validated like those of a file.
+    """Return the parameters of a cell, validated like those of a file; the precision is that of this machine's device.
 
     Raises ConfigError naming the path of an invalid parameter.
     """
@@ -74,6 +75,7 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
         found = getattr(params.paper.baselines[cell.task], cell.policy).model_dump(mode="json")
         shared = params.task(cell.task)
         names = (*SHARED, "goal_noise") if cell.goal else SHARED
+        found["training"]["precision"] = _precision(found["training"]["precision"])
         eyes = shared.prior.encoder
         seeing = {} if eyes is None else {"encoder": eyes.model_dump(mode="json")}
         return found | {name: getattr(shared.prior, name) for name in names} | _flags(shared) | seeing
@@ -82,6 +84,7 @@ def resolved(params: Params, cell: Cell) -> dict[str, Any]:
     for name in ("tokenizer", "prior"):
         found[name] |= _flags(task)
     prior = found["prior"]
+    prior["precision"] = _precision(prior["precision"])
     prior["warmup"] /= prior.pop("steps")  # a share, as for baselines: the number of steps follows from the time
     if not cell.goal:
         found["prior"] = {name: value for name, value in prior.items() if name not in TOLD}
@@ -116,6 +119,12 @@ def training_key(cell: Cell, chosen: Mapping[str, Any], digest: str) -> str:
 def key(cell: Cell, chosen: Mapping[str, Any], first_seed: int, digest: str) -> str:
     """Return the sha256 of everything that determines the cell's result, except the code, which a result stores."""
     return _hash([cell.name, cell.episodes, dict(cell.changes), chosen, first_seed, training_key(cell, chosen, digest)])
+
+
+def _precision(wanted: Precision) -> str:
+    from vqbet.training import device
+
+    return device.precision(wanted, device.visible())
 
 
 def _flags(task: TaskParams) -> dict[str, bool]:

@@ -68,7 +68,7 @@ class TrainingParams(Section):
     weight_decay: Weight
     clip: Weight
     ema: Share
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16"]
 
 
 class Baseline(Section):

@@ -73,6 +73,7 @@ def trained(job: Job) -> dict[str, Any]:
             fingerprint=job.key,
             track=job.watch.track,
             progress=advance,
+            compiled=False,  # its time would be of the training, and not of the measured step
         )
     seconds = (loop.clock() - began) * steps / max(1, steps - done.resumed_from)  # extrapolated for a resumed training
     found = {

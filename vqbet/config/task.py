@@ -213,8 +213,9 @@ class PriorParams(Transformer):
     weight_decay: Weight = Field(description="Decoupled weight decay of AdamW, on weight matrices only.")
     clip: Positive = Field(description="Largest norm of the gradient.")
     ema: Share = Field(description="Decay per step of the averaged weights that are kept; 0 keeps the last weights.")
-    precision: Literal["fp32", "bf16"] = Field(
-        description="Precision of products: `fp32`, or `bf16` for GPUs; weights stay in float32."
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="Precision of products: `fp32`, `bf16`, or `auto`: `bf16` on a GPU that computes in it, else "
+        "`fp32`; weights stay in float32. Provenance names the one that was used."
     )
     focal_gamma: Weight = Field(
         description="Focusing of the code loss; 0 is cross entropy, and only then are codes drawn as often as they "

@@ -36,6 +36,7 @@ def embedded(root: Path) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the default 20 s is too short on a first run
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "MPLCONFIGDIR": str(home / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),  # of torch.compile; the default is a folder in /tmp
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         "SDL_VIDEODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",

@@ -49,6 +49,7 @@ class Tokenizer(nn.Module):
     """
 
     single_process = True  # k-means and revived codes would differ between processes
+    varying_shapes = True  # of a loss over those chunks of a batch that are complete
     trained_steps: Int[Tensor, ""]
 
     def __init__(

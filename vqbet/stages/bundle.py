@@ -39,7 +39,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     model = Prior.from_components(shape, prior.components, tokenizer=parts)
     chosen = params.bundle
     policy = acting(model, chosen, prior.spec, prior.arguments)
-    demos = store.read(paths.store)
+    demos = store.read(paths.store, fetch=paths.fetch)
     if demos.digest != prior.provenance["data"] or sorted(params.demos.views) != sorted(prior.provenance["views"]):
         raise BundleError(
             f"{paths.prior}: component 'prior' was trained on other demonstrations or views than those of "

@@ -31,7 +31,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     if chosen is None or not chosen.frozen:
         features.write(paths.features, {"encoder": ""}, {}, lambda arrays: None)
     else:
-        demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
+        demos = held_out.learned(store.read(paths.store, fetch=paths.fetch), params.demos.learned()).train
         for line in fitting.blind(chosen, demos.spec):
             raise ConfigError(f"{paths.task}.prior.{line}")
         demos = views.seen(demos, params.demos.views, tasks.of(demos.spec))

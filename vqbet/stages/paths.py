@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,15 @@ class Paths:
     """Paths of one task in the project at `root`.
 
     training: 0 for the training in the graph; others are the same recipe with other seeds, outside the graph, see
-    `retrain`.
+    `retrain`. numbers, fetch: a store without its pictures, and where these are, for a clone without data/; see
+    `streaming`.
     """
 
     root: Path
     task: str
     training: int = 0
+    numbers: Path | None = None
+    fetch: Callable[[str], Path] | None = None
 
     @property
     def params(self) -> Path:
@@ -24,7 +28,7 @@ class Paths:
 
     @property
     def store(self) -> Path:
-        return self.root / "data" / f"{self.task}.zarr"
+        return self.numbers or self.root / "data" / f"{self.task}.zarr"
 
     @property
     def artifacts(self) -> Path:

@@ -33,7 +33,7 @@ HERE = Path()
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.prior
-    demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
+    demos = held_out.learned(store.read(paths.store, fetch=paths.fetch), params.demos.learned()).train
     tokenizer = bundle.read(paths.tokenizer)
     bundle.expect(tokenizer, demos.spec)
     refuse_other_episodes(paths, params.demos.learned(), tokenizer.provenance)
@@ -64,6 +64,7 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
         )
     if not processes.is_main():
         return {}
+    watch.note(trained.ran.tags())
     artifacts.write_curves(paths.plot("prior"), trained.history)
     bundle.write(
         paths.prior,
@@ -75,12 +76,12 @@ def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
             "code": code,
             "data": demos.digest,
             "tokenizer": tokenizer.digest,
-            "params": chosen.model_dump(mode="json"),
+            "params": chosen.model_dump(mode="json") | {"precision": trained.ran.precision},
             **params.demos.learned(),
         },
     )
     checkpoint.clear(paths.scratch("checkpoints/prior"))
-    metrics = {name: value for name, value in trained.history[-1].items() if name != "step"}
+    metrics = {name: value for name, value in trained.history[-1].items() if name != "step"} | trained.checked
     artifacts.write_json(paths.metrics("prior"), metrics)
     return metrics
 

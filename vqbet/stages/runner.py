@@ -6,9 +6,10 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a training that wrote its checkpoint and ended
 TRAINED = ("tokenizer", "prior")
+STREAMED = (*TRAINED, "features", "bundle")  # stages that can do without data/
 Run = Callable[[Paths, "TaskParams", Watch], dict[str, float]]
 
 # In the order of the graph; a test compares it with dvc.yaml.
@@ -42,6 +44,10 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
     stage = _stage(name)
     paths, params = Paths(root, task, training), params.reseeded(training)
     arguments = ["stage", name, task, "--training", str(training)]
+    if name in STREAMED:
+        from vqbet.stages import streaming
+
+        paths = streaming.of(paths)
     if name == "prior" and (code := processes.relaunch(arguments)) is not None:
         if code in STOPPED:
             raise KeyboardInterrupt
@@ -74,11 +80,9 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
         },
     ) as record:
         with _threads(name, task, watch):
-            metrics = stage(paths, params, replace(watch, track=record.track))
+            metrics = stage(paths, params, replace(watch, track=record.track, note=partial(_tag, record)))
         record.finish(metrics, [paths.metrics(name)])
         record.tag("digest", _digest(paths, name))
-        if name in TRAINED:
-            record.tag("device", _device())
     artifacts.write_json(paths.scratch("seconds") / f"{name}.json", round(time.monotonic() - started, 1))
     return metrics
 
@@ -121,11 +125,9 @@ def _threads(name: str, task: str, watch: Watch) -> Iterator[None]:
         yield
 
 
-def _device() -> str:
-    """Return where the training that has just ended ran."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _tag(record: registry.Run, facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        record.tag(name, value)
 
 
 def _digest(paths: Paths, name: str) -> str:

@@ -38,7 +38,7 @@ FITTED_ON = 16384  # windows behind the single row of curves of a fit without tr
 
 def run(paths: Paths, params: TaskParams, watch: Watch) -> dict[str, float]:
     chosen = params.tokenizer
-    demos = held_out.learned(store.read(paths.store), params.demos.learned()).train
+    demos = held_out.learned(store.read(paths.store, fetch=paths.fetch), params.demos.learned()).train
     views.refuse(paths.task, params.demos.views, tasks.of(demos.spec))
     refuse_unfit(paths.task, chosen, demos, params.demos.corrections)
     code, folder = code_version.digest(__name__, paths.task), paths.scratch("checkpoints/tokenizer")
@@ -139,6 +139,7 @@ def fit(
             track=watch.track,
             progress=advance,
         )
+    watch.note(trained.ran.tags())
     if trained.resumed_from == trained.steps:
         watch.say(f"tokenizer {demos.spec.task}: nothing but its limits changed, so it is judged again, not trained")
     return Fit(tokenizer.eval(), trained.history, loop.clock() - began)

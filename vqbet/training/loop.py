@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 from vqbet.contract import Tracker, TrainingError
 from vqbet.files import canonical
-from vqbet.training import checkpoint
+from vqbet.training import checkpoint, device
 from vqbet.training.checkpoint import Checkpoint
+from vqbet.training.device import Ran
+from vqbet.training.meter import Meter
 from vqbet.training.recipe import Recipe, groups, learning_rate, order
 
 ROWS = 200  # approximate maximum in the history
@@ -47,13 +49,18 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Result of a training. `history` is the same for the same recipe; the other numbers depend on the machine."""
+    """Result of a training. `history` is the same for the same recipe; the other numbers depend on the machine.
+
+    `checked`: the final loss in float32 and in the precision trained in, on one batch, see `device.checked`.
+    """
 
     steps: int
     history: list[dict[str, float]]  # step, lr, and loss and the model's metrics as means since the previous row
     samples_per_s: float
     seconds: float
     resumed_from: int  # step of the checkpoint resumed from; 0: started anew
+    ran: Ran
+    checked: dict[str, float]
 
 
 def train(
@@ -66,23 +73,25 @@ def train(
     fingerprint: str,
     track: Tracker,
     progress: Progress | None = None,
+    compiled: bool | None = None,
 ) -> Trained:
     """Train `model` on `count` windows, or resume from a checkpoint in `folder`.
 
     `model.loss(batch)` returns the mean loss of a batch and 0-d metrics; all state that changes in training must be
     parameters or buffers. `gather(index (B,) int64)` returns the batch. `fingerprint` names everything else the weights
-    depend on (data, params, code): a checkpoint of another fingerprint is removed. Afterwards the model is on the CPU,
-    in eval mode, with averaged weights where the recipe has them. The last checkpoint stays until
-    `checkpoint.clear(folder)`.
+    depend on (data, params, code): a checkpoint of another fingerprint is removed. compiled: whether `loss` is to be
+    compiled; None: as `device.worth_compiling` says. Afterwards the model is on the CPU, in eval mode, with averaged
+    weights where the recipe has them. The last checkpoint stays until `checkpoint.clear(folder)`.
 
     SIGINT and SIGTERM let the step finish, write a checkpoint and raise KeyboardInterrupt. Raises TrainingError where
     the training cannot start, the folder is locked, writing fails, or a number is not finite.
     """
     accelerator = _accelerator(model, recipe, count)
-    key = _key(model, recipe, count, fingerprint, accelerator)
+    compiled = device.worth_compiling(model, recipe.steps, accelerator.device) if compiled is None else compiled
     main = accelerator.is_main_process
     with checkpoint.lock(folder) if main else nullcontext(), _Signals() as signals:
-        run = _Run(model, recipe, accelerator)
+        run = _Run(model, gather, count, recipe, accelerator, compiled=compiled)
+        recipe, key = run.recipe, _key(run, fingerprint)
         accelerator.wait_for_everyone()
         found, remarks = checkpoint.newest(folder, key)
         accelerator.wait_for_everyone()
@@ -94,7 +103,7 @@ def train(
             checkpoint.tidy(folder, keep=run.step or None)
         watch = _Watch(run, track if main else None, progress if main else None)
         while run.step < recipe.steps:
-            run.advance(gather(run.windows(count)))
+            run.advance()
             watch.tick()
             wanted = max(_wish(accelerator, signals, watch), SAVE if run.step == recipe.steps else GO_ON)
             if wanted != GO_ON:
@@ -102,8 +111,8 @@ def train(
                 watch.saved = time.monotonic()
             if wanted == STOP:
                 raise KeyboardInterrupt(f"stopped after step {run.step}; started again, training goes on from there")
-        run.finish()
-    return Trained(run.step, run.meter.rows, watch.samples_per_s(), watch.seconds(), watch.first)
+        checked = run.finish()
+    return Trained(run.step, run.meter.rows, watch.samples_per_s(), watch.seconds(), watch.first, run.ran, checked)
 
 
 def clock() -> float:
@@ -114,14 +123,19 @@ def clock() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()
 
 
-def step_seconds(model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float) -> float:
-    """Return the median duration of a step by `clock`, from about `seconds` of training. Spoils `model`."""
-    run = _Run(model, recipe, _accelerator(model, recipe, count))
+def step_seconds(
+    model: nn.Module, gather: Gather, count: int, recipe: Recipe, seconds: float, *, compiled: bool = False
+) -> float:
+    """Return the median duration of a step by `clock`, from about `seconds` of training. Spoils `model`.
+
+    compiled: whether `model.loss` is compiled first, which is not timed.
+    """
+    run = _Run(model, gather, count, recipe, _accelerator(model, recipe, count), compiled=compiled)
     took: list[float] = []
     until = time.monotonic() + seconds
     while len(took) < 8 or time.monotonic() < until:
         began = clock()
-        run.advance(gather(run.windows(count)))
+        run.advance()
         if run.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         took.append(clock() - began)
@@ -136,7 +150,7 @@ def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
         )
     if not torch.are_deterministic_algorithms_enabled():
         raise TrainingError("the model was built before the seed was set: call seed_everything(seed), then build it")
-    accelerator = Accelerator(mixed_precision="no")  # its state is shared process-wide: `_Loss` sets the precision
+    accelerator = Accelerator(mixed_precision="no")  # its state is shared process-wide: `Loss` sets the precision
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise TrainingError(
@@ -150,16 +164,15 @@ def _accelerator(model: nn.Module, recipe: Recipe, count: int) -> Accelerator:
     return accelerator
 
 
-def _key(model: nn.Module, recipe: Recipe, count: int, fingerprint: str, accelerator: Accelerator) -> str:
+def _key(run: _Run, fingerprint: str) -> str:
     """Return the sha256 of everything that must be equal for a checkpoint to be resumed."""
-    named = [*model.named_parameters(), *model.named_buffers()]
+    named = [*run.model.named_parameters(), *run.model.named_buffers()]
     facts = {
         "fingerprint": fingerprint,
-        "recipe": asdict(recipe),
-        "count": count,
+        "recipe": asdict(run.recipe),
+        "count": run.count,
         "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in named],
-        "processes": accelerator.num_processes,
-        "device": accelerator.device.type,
+        "ran": asdict(run.ran),
         "torch": torch.__version__,
     }
     return canonical.digest(facts)
@@ -171,43 +184,56 @@ def _wish(accelerator: Accelerator, signals: _Signals, watch: _Watch) -> int:
     mine = STOP if signals.received else SAVE if due else GO_ON
     if accelerator.num_processes == 1:
         return mine
-    wanted = torch.tensor([mine], device=accelerator.device)
-    torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX)
-    return int(wanted)
+    return _over_all(accelerator, mine, torch.distributed.ReduceOp.MAX)
 
 
-class _Loss(nn.Module):
-    """`model.loss` as a `forward`, so that wrapping it averages gradients over processes; bfloat16 per the recipe."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        super().__init__()
-        self.model, self.halved = model, recipe.precision == "bf16"
-
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        if not self.halved:
-            return self.model.loss(batch)  # type: ignore[operator]  # nn.Module does not declare it
-        device = next(self.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16):
-            loss, metrics = self.model.loss(batch)  # type: ignore[operator]
-        return loss.float(), {name: value.float() for name, value in metrics.items()}
+def _over_all(accelerator: Accelerator, mine: int, operation: torch.distributed.ReduceOp.RedOpType) -> int:
+    """Return the minimum or maximum of a number over all processes."""
+    found = torch.tensor([mine], device=accelerator.device)
+    torch.distributed.all_reduce(found, operation)
+    return int(found)
 
 
 class _Run:
     """State that changes from step to step: weights, buffers, optimiser, averages, random numbers, measurements."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
-        self.model, self.recipe, self.accelerator = model, recipe, accelerator
+    def __init__(
+        self, model: nn.Module, gather: Gather, count: int, recipe: Recipe, accelerator: Accelerator, *, compiled: bool
+    ) -> None:
+        self.model, self.gather, self.count, self.accelerator = model, gather, count, accelerator
+        chosen, fused = device.precision(recipe.precision, accelerator.device), accelerator.device.type in device.FUSED
+        chosen = chosen if self._all(chosen == "bf16") else "fp32"
+        self.recipe = replace(recipe, precision=chosen)
         self.step = 0
-        self.meter = _Meter(accelerator)
+        self.meter = Meter(accelerator)
         model.to(accelerator.device).train()
         self.named = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.weights = list(self.named.values())
         self.average = [torch.zeros_like(value) for value in self.weights] if recipe.ema else []
         self.optimizer = torch.optim.AdamW(
-            groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=True
+            groups(model, recipe.weight_decay), lr=recipe.lr, betas=BETAS, eps=EPSILON, fused=fused
         )
-        self.loss = accelerator.prepare(_Loss(model, recipe))
+        loss = device.Loss(model, chosen)
+        compiled = self._all(compiled) and self._compiled(loss)
+        self.ran = Ran(accelerator.device.type, chosen, compiled, fused, accelerator.num_processes)
+        self.loss = accelerator.prepare(loss)
         torch.manual_seed(recipe.seed + (accelerator.process_index + 1) * 2**32)
+
+    def _all(self, mine: bool) -> bool:
+        """Return whether all processes say so."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        return bool(_over_all(self.accelerator, int(mine), torch.distributed.ReduceOp.MIN))
+
+    def _compiled(self, loss: device.Loss) -> bool:
+        """Compile the loss in all processes, or in none and warn; return which."""
+        refusal = loss.compile_for(self.batch())
+        if refusal:
+            log.warning("the loss cannot be compiled, training goes on without: %s", refusal)
+        if self._all(not refusal):
+            return True
+        loss.as_written()
+        return False
 
     def windows(self, count: int) -> Int[np.ndarray, " share"]:
         """Return this process's share of the next step's windows."""
@@ -215,9 +241,14 @@ class _Run:
         first = share * self.accelerator.process_index
         return order(self.recipe.seed, count, self.recipe.batch, self.step)[first : first + share]
 
-    def advance(self, values: Mapping[str, Any]) -> None:
+    def batch(self) -> dict[str, Tensor]:
+        """Return this process's share of the next step's batch, on the device."""
+        found = self.gather(self.windows(self.count))
+        return {name: torch.as_tensor(value).to(self.accelerator.device) for name, value in found.items()}
+
+    def advance(self) -> None:
         """Take one optimiser step, and add a row to the history where one is due."""
-        batch = {name: torch.as_tensor(value).to(self.accelerator.device) for name, value in values.items()}
+        batch = self.batch()
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -235,12 +266,14 @@ class _Run:
         if self.step % max(1, self.recipe.steps // ROWS) == 0 or self.step == self.recipe.steps:
             self.meter.row(rate)
 
-    def finish(self) -> None:
-        """Copy the averaged weights into the model; move it to the CPU, in eval mode."""
+    def finish(self) -> dict[str, float]:
+        """Copy the averaged weights into the model; move it to the CPU, in eval mode. Return `device.checked`."""
         with torch.no_grad():
             for weight, average in zip(self.weights, self.average, strict=False):
                 weight.copy_(average / (1 - self.recipe.ema**self.step))
+        checked = device.checked(self.model, self.batch(), self.ran, self.recipe.seed) if self.ran.reduced else {}
         self.model.to("cpu").eval()
+        return checked
 
     def save(self, folder: Path, key: str) -> None:
         """Write a checkpoint in the main process. Raises TrainingError, and writes none, on a non-finite number."""
@@ -251,8 +284,8 @@ class _Run:
         for name in optimised:
             moments = self.optimizer.state[self.named[name]]
             tensors |= {f"adam.{name}.{moment}": moments[moment] for moment in MOMENTS}
-        for device, value in self._random().items():
-            tensors[f"random.{device}"] = self.accelerator.gather(value[None].to(self.accelerator.device))
+        for kind, value in self._random().items():
+            tensors[f"random.{kind}"] = self.accelerator.gather(value[None].to(self.accelerator.device))
         if self.accelerator.is_main_process:
             state = self.meter.state() | {"optimised": optimised}
             checkpoint.save(folder, key, Checkpoint(self.step, state, tensors))
@@ -260,7 +293,7 @@ class _Run:
 
     def load(self, found: Checkpoint) -> None:
         """Restore a checkpoint of `save`. Raises TrainingError where anything is missing, such as a random state."""
-        device, rank = self.accelerator.device, self.accelerator.process_index
+        place, rank = self.accelerator.device, self.accelerator.process_index
         try:
             with torch.no_grad():
                 for name, value in self._values().items():
@@ -269,11 +302,11 @@ class _Run:
                     value.copy_(found.tensors[f"average.{name}"])
             for name in found.state["optimised"]:
                 self.optimizer.state[self.named[name]] = {
-                    moment: found.tensors[f"adam.{name}.{moment}"].to(device) for moment in MOMENTS
+                    moment: found.tensors[f"adam.{name}.{moment}"].to(place) for moment in MOMENTS
                 }
             # torch reads the state from the start of the storage and ignores the offset of a view: hence the clones
             torch.set_rng_state(found.tensors["random.cpu"][rank].clone())
-            if device.type == "cuda":
+            if place.type == "cuda":
                 torch.cuda.set_rng_state(found.tensors["random.cuda"][rank].clone())
             self.meter.restore(found.step, found.state)
         except KeyError as error:
@@ -289,54 +322,6 @@ class _Run:
     def _random(self) -> dict[str, Tensor]:
         cuda = {"cuda": torch.cuda.get_rng_state()} if self.accelerator.device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state()} | cuda
-
-
-class _Meter:
-    """Means of loss and metrics; refuses non-finite numbers. Reads the device only once per row."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-        self.step = 0
-        self.names: list[str] = []
-        self.rows: list[dict[str, float]] = []
-        self.fresh: list[Tensor] = []  # one (metrics,) per step, of this process, not yet read from the device
-        self.settled: list[list[float]] = []  # per step since the last row of the history, means over all processes
-
-    def add(self, step: int, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        names = ["loss", *metrics]
-        if self.names and names != self.names:
-            raise TrainingError(f"step {step}: loss() must give the same metrics each step: {self.names}, then {names}")
-        self.step, self.names = step, names
-        self.fresh.append(torch.stack([value.detach() for value in (loss, *metrics.values())]))
-
-    def settle(self) -> None:
-        """Read the added values. Raises TrainingError naming the first step with a non-finite number."""
-        if not self.fresh:
-            return
-        values = self.accelerator.reduce(torch.stack(self.fresh), "mean").double().cpu().numpy()
-        first = self.step - len(values) + 1
-        for step, row in enumerate(values, first):
-            if not np.isfinite(row).all():
-                shown = ", ".join(f"{name} {value:.6g}" for name, value in zip(self.names, row, strict=True))
-                raise TrainingError(
-                    f"step {step}: not finite: {shown}; the checkpoint before is kept; check the data's limits, "
-                    "or lower lr or clip"
-                )
-        self.settled += values.tolist()
-        self.fresh.clear()
-
-    def row(self, rate: float) -> None:
-        """Add the means since the last row to the history."""
-        self.settle()
-        means = np.mean(self.settled, axis=0).tolist()
-        self.rows.append({"step": self.step, "lr": rate} | dict(zip(self.names, means, strict=True)))
-        self.settled = []
-
-    def state(self) -> dict[str, Any]:
-        return {"names": self.names, "rows": self.rows, "settled": self.settled}
-
-    def restore(self, step: int, state: Mapping[str, Any]) -> None:
-        self.step, self.names, self.rows, self.settled = step, state["names"], state["rows"], state["settled"]
 
 
 class _Watch:

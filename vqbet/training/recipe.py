@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
+Stored = Literal["fp32", "bf16"]  # a precision that a training can have
+Precision = Literal["auto", "fp32", "bf16"]
 DECAYED = (nn.Linear, nn.modules.conv._ConvNd)  # their weights decay; embeddings, positions, norms, codebooks do not
 
 
@@ -23,7 +25,7 @@ class Recipe:
 
     `batch` counts the windows of all processes; `min_lr` is the final fraction of `lr`; `clip` bounds the gradient norm
     (0: off); `ema` is the decay per step of the averaged weights (0: off). `precision` "bf16" computes products in
-    bfloat16 and keeps weights in float32.
+    bfloat16 and keeps weights in float32; "auto" does so on a GPU that can, see `device.precision`.
     """
 
     steps: int
@@ -35,7 +37,7 @@ class Recipe:
     clip: float
     ema: float
     seed: int
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
 
 def seed_everything(seed: int) -> None:

@@ -13,11 +13,13 @@ from vqbet.versions.past import restore
 from vqbet.versions.process import Killed, changed, dvc, repro
 from vqbet.versions.readers import alone, busy
 from vqbet.versions.remote import Audit, audit
+from vqbet.versions.streamed import Streamed
 
 __all__ = [
     "Audit",
     "DataVersion",
     "Killed",
+    "Streamed",
     "add",
     "advance",
     "alone",

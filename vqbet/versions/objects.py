@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -41,6 +42,35 @@ class Stores:
         with self._remote.fs.open(self.path(oid), "rb") as file:
             return bytes(file.read())
 
+    def fetch(self, oid: str, file: str) -> Path:
+        """Return the path of an object in the local cache, copied from the remote where the cache lacks it.
+
+        file: its name, for messages. A copy is in the cache only when it is whole and has its md5. Raises PipelineError
+        where the remote lacks it, or has other bytes.
+        """
+        place = self.cached(oid)
+        if place.is_file():
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = place.with_name(f".{secrets.token_hex(8)}.tmp")  # DVC's own name for what is being written
+        try:
+            self._remote.fs.get_file(self.path(oid), str(staging))
+            with staging.open("rb") as content:
+                found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            if found != oid.removesuffix(".dir"):
+                raise PipelineError(
+                    f"{self.path(oid)} ({file}): damaged in the remote; delete it there and push it again"
+                )
+            staging.chmod(0o444)
+            staging.replace(place)
+        except FileNotFoundError as error:
+            raise PipelineError(
+                f"{self.path(oid)} ({file}): missing in the remote; push it where it is: dvc push"
+            ) from error
+        finally:
+            staging.unlink(missing_ok=True)
+        return place
+
     def expected_size(self, oid: str, file: Path) -> int | None:
         """Return the size in bytes of the cached object, else of `file` in data/; None if this clone has neither."""
         return next((place.stat().st_size for place in (self.cached(oid), file) if place.is_file()), None)
@@ -53,14 +83,28 @@ def md5(content: bytes) -> str:
 
 @contextmanager
 def opened(root: Path, failure: str) -> Iterator[Stores]:
-    """Open the repository's stores. Converts errors of DVC and the network to PipelineError with the text `failure`."""
-    from botocore.exceptions import BotoCoreError
-    from dvc.exceptions import DvcException
+    """Open the repository's stores for a block, inside `refused`."""
     from dvc.repo import Repo
 
+    with refused(root, failure), Repo(str(root)) as repo:
+        yield Stores(repo)
+
+
+def kept(root: Path) -> Stores:
+    """Return the repository's stores, open until the process ends. To be used inside `refused`."""
+    from dvc.repo import Repo
+
+    return Stores(Repo(str(root)))
+
+
+@contextmanager
+def refused(root: Path, failure: str) -> Iterator[None]:
+    """Convert errors of DVC and the network to PipelineError with the text `failure`."""
+    from botocore.exceptions import BotoCoreError
+    from dvc.exceptions import DvcException
+
     try:
-        with Repo(str(root)) as repo:
-            yield Stores(repo)
+        yield
     except (DvcException, BotoCoreError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{root}: {failure}: {reason}; check `dvc remote list`") from error

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from vqbet.demos.store.shards import Shards
 from vqbet.demos.store.staging import Identified, Staging, poured
 from vqbet.files import atomic, canonical
 from vqbet.files.manifest import Fingerprint
+
+Fetch = Callable[[str], Path]  # path in the store -> path of the file
 
 
 def write(
@@ -60,17 +63,18 @@ def write(
     return listing.digest
 
 
-def read(path: Path, *, cache_bytes: int = CACHE_BYTES) -> Demonstrations:
+def read(path: Path, *, cache_bytes: int = CACHE_BYTES, fetch: Fetch | None = None) -> Demonstrations:
     """Return the demonstrations at `path`; `digest` is the digest of the manifest.
 
     Every byte of the numbers is verified now, and pictures where they are read (see `frames`); `verify` verifies them
-    all. cache_bytes: most bytes of decoded pictures that are kept, all cameras together.
+    all. cache_bytes: most bytes of decoded pictures that are kept, all cameras together. fetch: returns where a file of
+    pictures is, by its path in the store, if the folder at `path` holds all but these; called when one is first needed.
 
     Raises StoreError, naming the file, where the store is missing, damaged, foreign, malicious or too large. The values
     themselves are checked by validation.
     """
     folder = atomic.settled(path)
-    listing = manifest.load(folder)
+    listing = manifest.load(folder, pictured=fetch is None)
     contents = inspection.inspect(folder, listing)
     arrays = {name: _decode(folder, listing, name, layout) for name, layout in contents.layouts.items()}
     demos = Demonstrations(
@@ -82,7 +86,7 @@ def read(path: Path, *, cache_bytes: int = CACHE_BYTES) -> Demonstrations:
         columns={name: arrays[f"meta/{name}"] for name in COLUMNS},
         state=arrays.get("data/state"),
         intervention=arrays.get(schema.INTERVENTION),
-        cameras=_cameras(folder, listing, contents, cache_bytes),
+        cameras=_cameras(folder, listing, contents, cache_bytes, fetch),
     )
     schema.refuse_malformed(demos, str(folder))
     return replace(demos, digest=listing.digest)
@@ -158,13 +162,24 @@ def _pictures_written(
     yield f"{name}/zarr.json", Fingerprint.of(document), frames.shape[0]
 
 
-def _cameras(folder: Path, listing: Manifest, contents: Contents, cache_bytes: int) -> dict[str, StoredFrames]:
+def _cameras(
+    folder: Path, listing: Manifest, contents: Contents, cache_bytes: int, fetch: Fetch | None
+) -> dict[str, StoredFrames]:
     found = {}
     for name, layout in contents.cameras.items():
         node = f"{schema.CAMERAS}/{name}"
         files = {key: listing.files[f"{node}/{key}"] for key in map(layout.key, range(len(layout)))}
-        found[name] = StoredFrames(folder / node, layout, files, cache_bytes // len(contents.cameras))
+        place = partial(_fetched, fetch, node) if fetch is not None else partial(_beside, folder / node)
+        found[name] = StoredFrames(place, layout, files, cache_bytes // len(contents.cameras))
     return found
+
+
+def _beside(folder: Path, key: str) -> Path:
+    return folder / key
+
+
+def _fetched(fetch: Fetch, node: str, key: str) -> Path:
+    return fetch(f"{node}/{key}")
 
 
 def _encode(name: str, array: np.ndarray) -> dict[str, bytes]:

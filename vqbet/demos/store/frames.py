@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -32,6 +32,7 @@ PIECE = 2**20  # bytes read at once for a sha256
 class _Shard:
     """Open file, and offset and length of each of its chunks, without their checksums."""
 
+    path: Path
     descriptor: int
     chunks: Int[np.ndarray, "chunks 2"]
 
@@ -40,12 +41,15 @@ class _Shard:
 class StoredFrames:
     """Pictures (N, height, width, 3) of one camera; satisfies `contract.Frames`. One thread reads at a time.
 
-    files: size and sha256 of each shard, by its key. cache_bytes: of the chunks that are kept decoded, the latest; at
-    least one is. Pickled, or after a fork, it starts without open files and chunks.
+    place: returns the path of a shard, by its key. files: size and sha256 of each shard, by its key. cache_bytes: of
+    the chunks that are kept decoded, the latest; at least one is. Pickled, or after a fork, it starts without open
+    files and chunks.
     """
 
-    def __init__(self, folder: Path, layout: Shards, files: Mapping[str, Fingerprint], cache_bytes: int) -> None:
-        self._folder, self._layout, self._files = folder, layout, files
+    def __init__(
+        self, place: Callable[[str], Path], layout: Shards, files: Mapping[str, Fingerprint], cache_bytes: int
+    ) -> None:
+        self._place, self._layout, self._files = place, layout, files
         self._cache_bytes = cache_bytes
         self._most = max(cache_bytes // layout.chunk_bytes, 1)
         self._verified: dict[int, tuple[int, ...]] = {}  # what the file system said of each shard that was compared
@@ -58,7 +62,7 @@ class StoredFrames:
         self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredFrames, (self._folder, self._layout, self._files, self._cache_bytes)
+        return StoredFrames, (self._place, self._layout, self._files, self._cache_bytes)
 
     def __del__(self) -> None:
         self._close()
@@ -111,8 +115,8 @@ class StoredFrames:
         shard, place = divmod(number, self._layout.shard_chunks)
         source = self._shard(shard)
         offset, length = source.chunks[place].tolist()
-        where = f"{self._path(shard)}: chunk {place}"
-        content = self._bytes(source.descriptor, offset, length + shards.CHECKSUM_BYTES, self._path(shard))
+        where = f"{source.path}: chunk {place}"
+        content = self._bytes(source.descriptor, offset, length + shards.CHECKSUM_BYTES, source.path)
         full = len(self._decoded) >= self._most
         chunk = self._decoded.popitem(last=False)[1] if full else np.empty(self._layout.chunk_shape, np.uint8)
         try:
@@ -133,7 +137,8 @@ class StoredFrames:
         return shard
 
     def _opened(self, number: int) -> _Shard:
-        path, entry = self._path(number), self._files[self._layout.key(number)]
+        key = self._layout.key(number)
+        path, entry = self._place(key), self._files[key]
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -152,7 +157,7 @@ class StoredFrames:
                 self._verified[number] = identity
             start = entry.size - self._layout.index_bytes
             table = self._bytes(descriptor, start, self._layout.index_bytes, path)
-            return _Shard(descriptor, shards.index(table, self._layout, number, entry.size, f"{path}"))
+            return _Shard(path, descriptor, shards.index(table, self._layout, number, entry.size, f"{path}"))
         except BaseException:
             os.close(descriptor)
             raise
@@ -171,6 +176,3 @@ class StoredFrames:
         if len(content) != length:
             raise StoreError(f"{path}: expected {length} bytes at {offset}, got {len(content)}; {REPAIR}")
         return content
-
-    def _path(self, shard: int) -> Path:
-        return self._folder / self._layout.key(shard)

@@ -42,19 +42,26 @@ class Manifest:
         return hashlib.sha256(self.encode()).hexdigest()
 
 
-def load(folder: Path) -> Manifest:
+def pictures(name: str) -> bool:
+    """Return whether a file, by its path in the store, holds pictures."""
+    return name.startswith(f"{CAMERAS}/") and not name.endswith("zarr.json")
+
+
+def load(folder: Path, *, pictured: bool = True) -> Manifest:
     """Return the manifest of a folder that holds exactly its files. Reads manifest.json and file sizes, nothing else.
 
-    Raises StoreError, naming the file, for any other folder, and for links, huge stores and stores of Zarr v2.
+    pictured: whether the files of pictures are there too, or elsewhere. Raises StoreError, naming the file, for any
+    other folder, and for links, huge stores and stores of Zarr v2.
     """
     refuse_strangers(folder)
     found = manifest.sizes(folder, StoreError, REPAIR, most=MAX_FILES)
     listing = read(folder)
-    for path in listing.files.keys() - found.keys():
+    here = {path: entry for path, entry in listing.files.items() if pictured or not pictures(path)}
+    for path in here.keys() - found.keys():
         raise StoreError(f"{folder / path}: missing, though {NAME} lists it; {REPAIR}")
-    for path in found.keys() - listing.files.keys() - {NAME}:
+    for path in found.keys() - here.keys() - {NAME}:
         raise StoreError(f"{folder / path}: a file that {NAME} does not list; remove it, or {REPAIR}")
-    for path, entry in listing.files.items():
+    for path, entry in here.items():
         if found[path] != entry.size:
             raise StoreError(f"{folder / path}: expected {entry.size} bytes, got {found[path]}; {REPAIR}")
     total, most = sum(size for name, size in found.items() if not name.startswith(f"{CAMERAS}/")), most_bytes()
