@@ -48,8 +48,10 @@ def measured(team: StartedTeam, lost_s: int, book: Path) -> None:
     """Kill a run of the team and print what becomes of it. Raises TimeoutError where it does not complete."""
     for _ in range(2):  # the second time makes none anew
         team.vqbet("flow", "deploy", "--lost", str(lost_s), joined=True)
-    command = ("--no-prompt", "deployment", "run", "pipeline/nightly-retrain", "--param", "task_name=blockpush")
-    run = re.search(r"UUID: ([0-9a-f-]{36})", team.project.run("prefect", *command, **team.joined).stdout)
+    start = ("--no-prompt", "deployment", "run")
+    team.project.run("prefect", *start, "ingest/new-data", "--watch", check=True, **team.joined)
+    command = (*start, "pipeline/nightly-retrain", "--param", "task_name=blockpush")
+    run = re.search(r"UUID: ([0-9a-f-]{36})", team.project.run("prefect", *command, check=True, **team.joined).stdout)
     assert run, "no run was made"
     waited(lambda: _training(team))
     time.sleep(4)  # into the training
@@ -60,7 +62,7 @@ def measured(team: StartedTeam, lost_s: int, book: Path) -> None:
     print(f"killed worker, run and stage after {killed - states(team, run[1])[0][0][0]:.0f} s of the run", flush=True)
     program = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"
     hook = f"{sys.executable} -c {shlex.quote(program)} {book}"
-    team.project.run("vqbet", "team", "up", **team.variables, VQBET_NOTIFY=hook)
+    team.project.run("vqbet", "team", "up", check=True, **team.variables, VQBET_NOTIFY=hook)
     print(f"vqbet team up: done {time.time() - killed:.0f} s after the kill", flush=True)
     waited(lambda: states(team, run[1])[0][-1][1] == "Completed")
     found, automations = states(team, run[1])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -53,17 +54,31 @@ class Patience:
 def made(
     client: SyncPrefectClient, deployments: Sequence[DeploymentResponse], patience: Patience
 ) -> Iterator[tuple[str, str]]:
-    """Make the automations, or change those of the same name; yield name and sentence about each."""
+    """Make the automations, or change those of the same name; yield name and sentence about each.
+
+    What has not changed is left alone, since the server forgets which heartbeats a changed one waits for.
+    """
     ids = {found.name: found.id for found in deployments}
     for automation in (*_silent(ids, patience), _crashed(ids, patience)):
         known = client.read_automations_by_name(automation.name)
         for more in known[1:]:
             client.delete_automation(more.id)
-        if known:
-            client.update_automation(known[0].id, automation)
-        else:
+        done = "made"
+        if not known:
             client.create_automation(automation)
-        yield automation.name, f"{'kept' if known else 'made'}: {automation.description}"
+        elif _content(known[0]) == _content(automation):
+            done = "as it was"
+        else:
+            client.update_automation(known[0].id, automation)
+            done = "changed"
+        yield automation.name, f"{done}: {automation.description}"
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """Return what an automation does, without what the server adds."""
+    found = automation.model_dump(mode="json", include={"description", "enabled", "trigger", "actions"})
+    trigger = {name: sorted(said) if isinstance(said, list) else said for name, said in found["trigger"].items()}
+    return {**found, "trigger": {name: said for name, said in trigger.items() if name != "id"}}
 
 
 def _silent(ids: dict[str, UUID], patience: Patience) -> Iterator[AutomationCore]:
@@ -73,22 +88,18 @@ def _silent(ids: dict[str, UUID], patience: Patience) -> Iterator[AutomationCore
         LOST,
         f"a run without a heartbeat for {patience.lost_s} s is Crashed",
         _trigger(ids, Posture.Proactive, {HEARTBEAT}, {HEARTBEAT, *ends}, patience.lost_s),
-        ChangeFlowRunState(
-            state=StateType.CRASHED,
-            name="Crashed",
-            message=f"no heartbeat for {patience.lost_s} s: its process, or its machine, is gone",
-        ),
+        _ended(f"no heartbeat for {patience.lost_s} s: its process, or its machine, is gone"),
     )
     yield _automation(
         STUCK,
         f"a run that a worker took and that does not start within {patience.start_s} s is Crashed",
         _trigger(ids, Posture.Proactive, {f"{RESOURCE}Pending"}, {f"{RESOURCE}Running", *ends}, patience.start_s),
-        ChangeFlowRunState(
-            state=StateType.CRASHED,
-            name="Crashed",
-            message=f"taken by a worker, not started within {patience.start_s} s",
-        ),
+        _ended(f"taken by a worker, not started within {patience.start_s} s"),
     )
+
+
+def _ended(message: str) -> ChangeFlowRunState:
+    return ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)
 
 
 def _crashed(ids: dict[str, UUID], patience: Patience) -> AutomationCore:
@@ -100,12 +111,19 @@ def _crashed(ids: dict[str, UUID], patience: Patience) -> AutomationCore:
             source="selected",
             deployment_id=ids[REVIVAL],
             parameters={"run": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}},
+            job_variables=None,
             schedule_after=timedelta(seconds=patience.revive_s),
         ),
     )
 
 
-def _trigger(ids: dict[str, UUID], posture: Posture, after: set[str], expect: set[str], within_s: int) -> EventTrigger:
+def _trigger(
+    ids: dict[str, UUID],
+    posture: Literal[Posture.Reactive, Posture.Proactive],
+    after: set[str],
+    expect: set[str],
+    within_s: int,
+) -> EventTrigger:
     """Return a trigger that looks at each run of the deployments by itself."""
     return EventTrigger(
         match={"prefect.resource.id": f"{RESOURCE}*"},

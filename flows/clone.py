@@ -14,8 +14,10 @@ from prefect.runtime import deployment, flow_run
 
 from flows import ROOT
 from vqbet import versions
+from vqbet.registry import links
 from vqbet.stages import runner
 from vqbet.team.run import IN_CLONE
+from vqbet.versions.exchange import shown
 
 COMMITTED = ("data.dvc", "dvc.lock")
 
@@ -24,7 +26,9 @@ DELAYS_S: list[float] = [5, 15, 40]  # between tries: longer in sum than an S3 s
 
 
 def begin(task_name: str) -> None:
-    """In a clone, bring data and outputs of the task here."""
+    """In a clone, bring data and outputs of the task here. Runs in MLflow that stages open link to this flow run."""
+    if address := page():
+        os.environ[links.VARIABLE] = address
     if os.environ.get(IN_CLONE):
         fetch(task_name)
 
@@ -33,6 +37,14 @@ def end(task_name: str, *, outputs: bool) -> None:
     """In a clone, push what was made and commit data.dvc and dvc.lock. outputs: of stages, beside the data."""
     if branch := os.environ.get(IN_CLONE):
         give(task_name, branch, outputs)
+
+
+def page() -> str:
+    """Return the address of this flow run's page on a team's Prefect server; "" without a deployment."""
+    if deployment.id is None:
+        return ""
+    place = os.environ.get("PREFECT_API_URL", "").removesuffix("/api").rstrip("/")
+    return f"{shown(place)}/runs/flow-run/{flow_run.id}" if place else ""
 
 
 def project() -> str:

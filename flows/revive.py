@@ -63,7 +63,7 @@ def _revived(client: SyncPrefectClient, run: FlowRun, waits_s: list[int]) -> str
 def _beats(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
     """Return whether the run has sent a heartbeat since then."""
     asked = EventFilter(
-        occurred=EventOccurredFilter(since=since),
+        occurred=EventOccurredFilter.model_validate({"since": since}),
         event=EventNameFilter(name=[HEARTBEAT]),
         resource=EventResourceFilter(id=[f"{RESOURCE}{run.id}"]),
     )
