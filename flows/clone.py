@@ -10,6 +10,7 @@ import os
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
 from flows import ROOT
@@ -52,7 +53,8 @@ def project() -> str:
     return os.environ["VQBET_REPOSITORY"] if os.environ.get(IN_CLONE) else str(ROOT)
 
 
-@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S)
+# Not cached: a run that goes on after a crash may have lost its clone meanwhile.
+@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
 def fetch(task_name: str) -> str:
     """Pull data and outputs of the task, as far as the remote has them; return the commit that the run works at."""
     versions.pull(ROOT, task_name, runner.ORDER)

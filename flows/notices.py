@@ -14,6 +14,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from prefect.flows import Flow
+from prefect.settings import PREFECT_API_URL
 
 from vqbet.commands import notices
 
@@ -51,7 +52,9 @@ def crashed(task_name: str, sentence: str, run: str) -> None:
 
 
 def emit(notice: Mapping[str, str]) -> None:
-    """Make an event of Prefect of a notice. Without a server nothing happens."""
+    """Make an event of Prefect of a notice, where there is a server; Prefect would start one for it."""
+    if not PREFECT_API_URL.value():
+        return
     name, task = f"vqbet.{notice['event'].replace(' ', '-')}", notice["task"]
     resource = {"prefect.resource.id": f"vqbet.task.{task}", "prefect.resource.name": task}
     emit_event(name, resource, payload=dict(notice))
