@@ -90,4 +90,5 @@ def _described(found: DeploymentResponse) -> str:
         f"{getattr(each.schedule, 'cron', each.schedule)}{'' if each.active else ' (off)'}" for each in found.schedules
     ]
     tags = f", tags {', '.join(found.tags)}" if found.tags else ""
-    return f"{pool}, {'; '.join(times) or 'no schedule'} UTC{tags}: {found.description}"
+    when = f"{'; '.join(times)} UTC" if times else "no schedule"
+    return f"{pool}, {when}{tags}: {found.description}"
