@@ -97,7 +97,7 @@ def _publish(task_name: str, registered: dict[str, str]) -> None:
         links.judged_by(evidence, address)
         links.describe(version)
     pages = links.pages(version)
-    listed = "".join(f"\n- [{name}]({place})" for name, place in pages.items())
+    listed = "".join(f"\n- [{name}]({place})" for name, place in pages.items() if place != address)
     create_markdown_artifact(
         markdown=f"# {verdict['outcome']}\n\n{verdict['reason']}\n\n"
         f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`\n{listed}",
