@@ -10,12 +10,15 @@ import os
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
 from flows import ROOT
 from vqbet import versions
+from vqbet.registry import links
 from vqbet.stages import runner
 from vqbet.team.run import IN_CLONE
+from vqbet.versions.exchange import shown
 
 COMMITTED = ("data.dvc", "dvc.lock")
 
@@ -24,7 +27,9 @@ DELAYS_S: list[float] = [5, 15, 40]  # between tries: longer in sum than an S3 s
 
 
 def begin(task_name: str) -> None:
-    """In a clone, bring data and outputs of the task here."""
+    """In a clone, bring data and outputs of the task here. Runs in MLflow that stages open link to this flow run."""
+    if address := page():
+        os.environ[links.VARIABLE] = address
     if os.environ.get(IN_CLONE):
         fetch(task_name)
 
@@ -35,12 +40,21 @@ def end(task_name: str, *, outputs: bool) -> None:
         give(task_name, branch, outputs)
 
 
+def page() -> str:
+    """Return the address of this flow run's page on a team's Prefect server; "" without a deployment."""
+    if deployment.id is None:
+        return ""
+    place = os.environ.get("PREFECT_API_URL", "").removesuffix("/api").rstrip("/")
+    return f"{shown(place)}/runs/flow-run/{flow_run.id}" if place else ""
+
+
 def project() -> str:
     """Return what all runs of this project have in common: the repository that they are clones of, or the folder."""
     return os.environ["VQBET_REPOSITORY"] if os.environ.get(IN_CLONE) else str(ROOT)
 
 
-@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S)
+# Not cached: a run that goes on after a crash may have lost its clone meanwhile.
+@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
 def fetch(task_name: str) -> str:
     """Pull data and outputs of the task, as far as the remote has them; return the commit that the run works at."""
     versions.pull(ROOT, task_name, runner.ORDER)

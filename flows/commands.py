@@ -86,12 +86,15 @@ def resume() -> None:
 def deploy(
     gpus: Annotated[int, typer.Option(min=1, max=1024, help="GPUs of all workers: runs at once in pool gpu")] = 1,
     runs: Annotated[int, typer.Option(min=1, max=1024, help="runs at once in pool cpu, over all workers")] = 2,
+    lost: Annotated[int, typer.Option(min=60, help="seconds without a heartbeat until a run counts as crashed")] = 120,
+    start: Annotated[int, typer.Option(min=60, help="seconds that a run which a worker took may need to start")] = 1800,
 ) -> None:
-    """Give the team this commit, its work pools and the deployments of infra/prefect.yaml; say what was done."""
+    """Give the team this commit, work pools, the deployments of infra/prefect.yaml, and automations for lost runs."""
     from flows import ROOT
     from flows import deploy as deployment
+    from flows.automations import Patience
 
-    for name, said in deployment.deploy(ROOT, gpus=gpus, runs=runs):
+    for name, said in deployment.deploy(ROOT, gpus=gpus, runs=runs, patience=Patience(lost, start)):
         console.say(f"  {name:<26}  {said}")
 
 

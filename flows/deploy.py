@@ -1,4 +1,4 @@
-"""Deployment of infra/prefect.yaml to the server of $PREFECT_API_URL, with its work pools."""
+"""Deployment of infra/prefect.yaml to the server of $PREFECT_API_URL, with its work pools and automations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
+from flows import automations
+from flows.automations import Patience
 from vqbet import versions
 from vqbet.contract import ConfigError, PipelineError
 from vqbet.team.run import BRANCH
 
 FILE = Path("infra") / "prefect.yaml"
+OURS = "flows/"  # how entrypoints of this project's deployments begin
 TIMEOUT_S = 300
 
 
-def deploy(root: Path, *, gpus: int, runs: int) -> Iterator[tuple[str, str]]:
-    """Give the team this commit, its work pools and its deployments; yield a row about each.
+def deploy(root: Path, *, gpus: int, runs: int, patience: Patience) -> Iterator[tuple[str, str]]:
+    """Give the team this commit, its work pools, its deployments and its automations; yield a row about each.
 
     gpus, runs: runs at once in the pools gpu and cpu, over all workers. Deploying again changes what has changed and
     keeps the rest. Raises ConfigError without a server, PipelineError where git or Prefect refuse.
@@ -42,6 +45,8 @@ def deploy(root: Path, *, gpus: int, runs: int) -> Iterator[tuple[str, str]]:
         for found in sorted(client.read_deployments(), key=lambda each: each.name):
             flow = client.read_flow(found.flow_id)
             yield f"{flow.name}/{found.name}", _described(found)
+        ours = [each for each in client.read_deployments() if (each.entrypoint or "").startswith(OURS)]
+        yield from automations.made(client, ours, patience)
 
 
 def _left_out(root: Path) -> str:
@@ -85,4 +90,5 @@ def _described(found: DeploymentResponse) -> str:
         f"{getattr(each.schedule, 'cron', each.schedule)}{'' if each.active else ' (off)'}" for each in found.schedules
     ]
     tags = f", tags {', '.join(found.tags)}" if found.tags else ""
-    return f"{pool}, {'; '.join(times) or 'no schedule'} UTC{tags}: {found.description}"
+    when = f"{'; '.join(times)} UTC" if times else "no schedule"
+    return f"{pool}, {when}{tags}: {found.description}"

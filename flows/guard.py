@@ -1,7 +1,8 @@
 """Access checks of the Prefect server that a flow or `vqbet flow ui` starts: only its own client and pages may connect.
 
 Prefect 3.8 checks neither the Host header (DNS rebinding) nor the origin of websockets and of requests without a
-preflight, and allows any page to frame its pages. The two checks here run before all of Prefect's handlers.
+preflight, and allows any page to frame its pages. The two checks here run before all of Prefect's handlers. The
+server's own services ask without a socket, under a host name of their own: by it alone automations act.
 """
 
 from __future__ import annotations
@@ -25,6 +26,25 @@ fetch("/api/admin/version", {headers: {Authorization: "Basic " + password}}).the
   location.replace("/");
 });
 </script>"""
+
+
+INSIDE = "prefect-in-memory"  # of requests by the server itself: `prefect.server.api.clients`
+
+
+class OwnHost:
+    """ASGI middleware that refuses requests from a socket that name another host than `allowed`.
+
+    The name of the server's side is that of the socket, which no header changes; a request without a socket has INSIDE.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: str) -> None:
+        self.inside = app
+        self.outside = TrustedHostMiddleware(app, allowed_hosts=[allowed])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host, port = scope.get("server") or ("", None)
+        app = self.inside if host == INSIDE and port is None else self.outside
+        await app(scope, receive, send)
 
 
 class OwnPages:
@@ -61,7 +81,7 @@ def close(app: FastAPI, origin: str, *, entrance: str) -> None:
     """Add both checks to Prefect's `app`, served at `origin`, and a page at `entrance` that logs a browser in."""
     app.router.routes.insert(0, Route(entrance, _enter))
     app.add_middleware(OwnPages, origin=origin)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[str(urlsplit(origin).hostname)])
+    app.add_middleware(OwnHost, allowed=str(urlsplit(origin).hostname))
 
 
 async def _enter(_request: Request) -> HTMLResponse:

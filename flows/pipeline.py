@@ -11,8 +11,9 @@ from prefect.tasks import Task
 
 from flows import ROOT, clone, notices
 from flows.notices import HOOKS
-from vqbet import config, versions
+from vqbet import config, registry, versions
 from vqbet.commands import bounds, console, release, waiting
+from vqbet.registry import links
 from vqbet.stages import artifacts, runner, sealing
 from vqbet.stages.paths import Paths
 
@@ -82,23 +83,29 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
     result["register"] = register(task_name)
     if allow_promotion:
         result["promote"] = promote(task_name)
-    _publish(task_name)
+    _publish(task_name, result["register"])
     notices.not_promoted(task_name, result)
     return result
 
 
-def _publish(task_name: str) -> None:
-    """Add the verdict and a link to the report to the run page."""
+def _publish(task_name: str, registered: dict[str, str]) -> None:
+    """Add the verdict and links to the report and to MLflow to the run page, and a link to this page to MLflow."""
     paths = Paths(ROOT, task_name)
     verdict = artifacts.read_object(paths.gate / "verdict.json", **SPOKEN)
+    version = registry.resolve(registered["policy"])
+    if (address := clone.page()) and (evidence := version.tags.get("evidence", "")):
+        links.judged_by(evidence, address)
+        links.describe(version)
+    pages = links.pages(version)
+    listed = "".join(f"\n- [{name}]({place})" for name, place in pages.items() if place != address)
     create_markdown_artifact(
         markdown=f"# {verdict['outcome']}\n\n{verdict['reason']}\n\n"
-        f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`",
+        f"candidate `{verdict['candidate'][:12]}`, champion `{verdict['champion'][:12] or 'none'}`\n{listed}",
         key=f"{task_name}-verdict",
         description=f"verdict about {task_name}",
     )
     create_link_artifact(
-        link=(paths.report / "index.html").as_uri(),
+        link=pages.get(links.REPORT, (paths.report / "index.html").as_uri()),
         key=f"{task_name}-report",
         link_text="evaluation report",
         description=f"evaluation report of {task_name}",

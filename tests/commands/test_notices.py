@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import notices as given
 from tests.commands.test_canary import TASK, bare, forced, template
@@ -143,4 +144,22 @@ def test_flows_tell_of_failures_verdicts_waits_and_drift(heard: Callable[[], lis
         ("waits", "arm: not promoted: waits for people"),
         ("waits", "waits for trials"),
         ("drift", "the shoulder moved"),
+    ]
+
+
+def test_every_notice_is_an_event_on_which_automations_can_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(notices.VARIABLE, raising=False)
+    emitted: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(
+        given,
+        "emit_event",
+        lambda name, of, payload: emitted.append((name, of["prefect.resource.id"], payload["event"])),
+    )
+    notices.tell(notices.MOVED, "arm", "nobody is there")
+    with temporary_settings({PREFECT_API_URL: "https://prefect.lab/api"}):
+        for event in notices.EVENTS:
+            notices.tell(event, "arm", "a sentence")
+    assert emitted == [
+        (f"vqbet.{event}", "vqbet.task.arm", event.replace("-", " "))
+        for event in ("champion-moved", "verdict", "waits", "drift", "failed")
     ]

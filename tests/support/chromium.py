@@ -34,6 +34,7 @@ class Page:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.sent = 0
+        self.complaints: list[str] = []  # errors on the console, once it is listened to
 
     def go(self, address: str) -> None:
         """Open an address and wait until the page is loaded."""
@@ -50,6 +51,11 @@ class Page:
         """Show the page as on a phone of this size."""
         self._do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
         self._do("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def listen(self) -> None:
+        """Keep errors of scripts, of loading and of the console, from now on."""
+        for domain in ("Runtime", "Log"):
+            self._do(f"{domain}.enable")
 
     def press(self, key: str) -> None:
         """Press a key and let it go, as a keyboard or a pedal does."""
@@ -77,7 +83,7 @@ class Page:
         self.sent += 1
         self.connection.send(json.dumps({"id": self.sent, "method": method, "params": params}))
         while (answer := json.loads(self.connection.recv(60))).get("id") != self.sent:
-            pass  # events
+            self.complaints += _complaint(answer)
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -121,6 +127,19 @@ def started(home: Path) -> Iterator[Chromium]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _complaint(event: dict[str, Any]) -> list[str]:
+    """Return what an event says of an error; empty for any other event."""
+    said = event.get("params", {})
+    match event.get("method"):
+        case "Runtime.exceptionThrown":
+            return [json.dumps(said["exceptionDetails"])]
+        case "Runtime.consoleAPICalled" if said["type"] in ("error", "assert"):
+            return [json.dumps(said["args"])]
+        case "Log.entryAdded" if said["entry"]["level"] == "error":
+            return [f"{said['entry']['text']} {said['entry'].get('url', '')}"]
+    return []
 
 
 def _port(said: Path) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -116,6 +120,8 @@ def test_deployments_are_made_and_one_runs_in_a_clone_of_its_own(team: StartedTe
     told = team.vqbet("flow", "deploy", joined=True).stdout
     for name in ("ingest/new-data", "pipeline/nightly-retrain", "evaluation/weekly-full", "promote/by-hand"):
         assert f"  {name} " in told
+    for name in ("no heartbeat", "not started", "crashed"):
+        assert re.search(rf"^  vqbet: {name} +made: ", told, re.MULTILINE), told
     project, head = team.project, team.project.git("rev-parse", "HEAD")
     assert project.git("rev-parse", "runs") == head
     command = ("--no-prompt", "deployment", "run", "ingest/new-data", "--watch")
@@ -128,6 +134,40 @@ def test_deployments_are_made_and_one_runs_in_a_clone_of_its_own(team: StartedTe
     assert again.returncode == 1
     assert "runs: cannot be moved to" in again.stderr
     assert "git pull" in again.stderr
+
+
+ASKED = """
+import json, sys, time
+from prefect.client.orchestration import get_client
+from prefect.states import Crashed
+with get_client(sync_client=True) as client:
+    deployment = client.read_deployment_by_name("promote/by-hand")
+    lost = client.create_flow_run_from_deployment(deployment.id)
+    client.set_flow_run_state(lost.id, Crashed(message="planted"))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = client.read_flow_runs(limit=200)
+        scheduled = {run.deployment_id for run in runs if run.auto_scheduled}
+        revived = [run.parameters["run"] for run in runs if "run" in run.parameters]
+        if len(scheduled) >= 4 and revived:
+            break
+        time.sleep(2)
+    automations = [each.name for each in client.read_automations()]
+    print(json.dumps([len(scheduled), revived == [f"prefect.flow-run.{lost.id}"], sorted(automations)]))
+"""
+
+
+def test_the_server_makes_the_runs_of_schedules_and_acts_on_a_crashed_run(team: StartedTeam) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        env=team.project.environment(**team.joined),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    automations = ["vqbet: crashed", "vqbet: no heartbeat", "vqbet: not started"]
+    assert json.loads(done.stdout) == [4, True, automations], "ingest, pipeline, evaluation and resume have schedules"
 
 
 def test_no_credential_is_printed_logged_or_seen_in_a_list_of_processes(team: StartedTeam) -> None:

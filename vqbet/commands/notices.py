@@ -2,7 +2,8 @@
 
 A notice is one JSON object: event (one of EVENTS), task, sentence, when (UTC, ISO 8601), and facts of the event. A
 command gets it on its standard input and is started without a shell; an address gets it by POST. What cannot be
-delivered is said beside the result and changes nothing: a promotion has happened, whoever hears of it.
+delivered is said beside the result and changes nothing: a promotion has happened, whoever hears of it. Flows listen too
+and make an event of Prefect of each notice (`flows.notices`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shlex
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -24,16 +26,19 @@ MOVED, JUDGED, WAITS, DRIFTED, FAILED = "champion moved", "verdict", "waits", "d
 EVENTS = (MOVED, JUDGED, WAITS, DRIFTED, FAILED)
 TIMEOUT_S = 10.0
 WEB = ("http://", "https://")
+LISTENERS: list[Callable[[Mapping[str, str]], None]] = []  # called with each notice, whether or not anybody is named
 
 
 def tell(event: str, task: str, sentence: str, **facts: str) -> dict[str, str]:
     """Deliver a notice; return {"notice": why it was not delivered}, or {} where it was, or where nobody is named."""
     assert event in EVENTS, event
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    said = {"event": event, "task": task, "sentence": sentence, "when": when, **facts}
+    for listener in LISTENERS:
+        listener(said)
     target = os.environ.get(VARIABLE, "")
     if not target:
         return {}
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    said = {"event": event, "task": task, "sentence": sentence, "when": when, **facts}
     content = json.dumps(said, ensure_ascii=False).encode()
     try:
         fault = _post(target, content) if target.startswith(WEB) else _run(target, content)

@@ -16,7 +16,7 @@ from vqbet.contract import ConfigError, GateError, PipelineError, RegistryError
 from vqbet.evaluation.gate import Verdict
 from vqbet.evaluation.plan import Plan
 from vqbet.files import reading
-from vqbet.registry import LedgerEntry, Signature, Version
+from vqbet.registry import LedgerEntry, Signature, Version, links
 from vqbet.stages import artifacts, kept, sealing, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -48,6 +48,7 @@ def register(root: Path, task: str) -> dict[str, str]:
     tokenizer_version = _register_tokenizer(paths, tokenizer, common)
     version = _register_policy(paths, policy, common | judged | {"tokenizer": tokenizer.digest})
     registry.set_candidate(task, version)
+    links.describe(registry.resolve(f"{task}/{version}"))
     return {
         "policy": f"{task}/{version}",
         "tokenizer": f"{task}-tokenizer/{tokenizer_version}",

@@ -6,7 +6,7 @@ A part that cannot be read is a sentence in its place, so that the others are sh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from vqbet.commands.trials import recorded
 from vqbet.contract import VqbetError
 from vqbet.files import atomic
 from vqbet.pages.page import render
-from vqbet.registry import Attempt, Attempts, Canaries, LedgerEntry, Version
+from vqbet.registry import Attempt, Attempts, Canaries, LedgerEntry, Version, links
 from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
@@ -59,6 +59,7 @@ class TaskStatus:
     robots: Sequence[Robot] = ()
     costs: Costs | None = None
     verdict: str = ""  # of the newest attempt that has one
+    pages: Mapping[str, str] = field(default_factory=dict)  # of the champion on servers, by name
     wrong: Sequence[str] = ()
 
 
@@ -121,11 +122,12 @@ def run(root: Path, task: str, runs: Callable[[], list[FlowRun]]) -> Status:
 def write(root: Path, status: Status) -> Path:
     """Write the page of `status`; return its path."""
     path = root / ".vqbet" / "status" / "index.html"
-    links = {
+    beside = {
         one.task: {name: os.path.relpath(there, path.parent) for name, there in _pages(root, one.task).items()}
         for one in status.tasks
     }
-    text = render("commands/status.html.j2", status=status, links=links, told=_told)
+    linked = {one.task: beside[one.task] | dict(one.pages) for one in status.tasks}
+    text = render("commands/status.html.j2", status=status, links=linked, told=_told)
     atomic.write(path, text, VqbetError)
     return path
 
@@ -152,6 +154,7 @@ def _task(root: Path, task: str) -> TaskStatus:
         _robots(canaries, attempts),
         reader.part(lambda: _costs(root, champion, entry, attempts), None) if champion and entry else None,
         verdict,
+        reader.part(lambda: links.pages(champion), dict[str, str]()) if champion else {},
         reader.wrong,
     )
 

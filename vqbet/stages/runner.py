@@ -18,6 +18,7 @@ from vqbet.contract import PipelineError, TrainingError
 from vqbet.demos import store
 from vqbet.environment import processes, threads
 from vqbet.files import reading
+from vqbet.registry import links
 from vqbet.stages import artifacts, worktree
 from vqbet.stages.paths import Paths
 from vqbet.stages.progress import Watch
@@ -79,6 +80,7 @@ def run(root: Path, task: str, name: str, params: TaskParams, watch: Watch, *, t
             "machine": environment.machine(),
         },
     ) as record:
+        links.started_by(record)
         with _threads(name, task, watch):
             metrics = stage(paths, params, replace(watch, track=record.track, note=partial(_tag, record)))
         record.finish(metrics, [paths.metrics(name)])

@@ -22,6 +22,7 @@ from vqbet.team.settings import HOST, Settings
 CPU, GPU = "cpu", "gpu"  # names of the work pools
 OURS = ("AWS_", "DVC_", "MLFLOW_", "PG", "PREFECT_", "VQBET_", "WEED_")  # variables of the caller that no part inherits
 LOGIN_S = 60  # for which MLflow believes a password that it has checked: a check takes longer than most requests
+NOTIFY = "VQBET_NOTIFY"  # the one of OURS that workers take over: who hears notices of the runs
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # the default forgets who holds a slot at a restart
 
 
@@ -113,7 +114,8 @@ def _accounts(place: Place, settings: Settings) -> None:
 def _worker(pool: str) -> Callable[[Place, Settings], Launch]:
     def launch(place: Place, settings: Settings) -> Launch:
         home = place.part(f"worker-{pool}")
-        environment = {**inherited(), **variables(place, settings), "VQBET_RUNS": str(place.folder / "runs")}
+        heard = {NOTIFY: os.environ[NOTIFY]} if NOTIFY in os.environ else {}
+        environment = {**inherited(), **heard, **variables(place, settings), "VQBET_RUNS": str(place.folder / "runs")}
         command = _python("-m", "vqbet", "worker", "--pool", pool, "--name", f"{pool}-of-this-machine")
         return Launch(command, {**environment, "PREFECT_HOME": str(home)}, place.root, ending=signal.SIGTERM)
 
