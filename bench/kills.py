@@ -345,9 +345,9 @@ def _table(tally: Tally) -> None:
     for what, times in Counter(kill.what for kill in tally.kills).most_common():
         took = sorted(kill.recovered_s for kill in tally.kills if kill.what == what)
         print(f"{what:<18} {times:5d}   {took[len(took) // 2]:6.0f} {took[-1]:6.0f}")
-    print(
-        f"{len(tally.kills)} kills, {len(tally.by_hand)} retries by hand, nobody left after {max(tally.left_s, default=0):.0f} s"
-    )
+    left_s = max(tally.left_s, default=0)
+    by_hand = len(tally.by_hand)
+    print(f"{len(tally.kills)} kills, {by_hand} retries by hand; no process of a run is left after {left_s:.0f} s")
     for sentence in tally.wrong:
         print(f"WRONG {sentence}")
 

@@ -73,7 +73,18 @@ class Keeper:
         state = run.state
         old = state is None or (state.is_crashed() and now - state.timestamp > RECENT)
         mine = run.labels.get(LABEL, self.worker) == self.worker
-        return mine and not old and run.run_count < STARTS and not _held(self.runs / f"{run.id}.lock")
+        return mine and not old and run.run_count < STARTS and self._free(run)
+
+    def _free(self, run: FlowRun) -> bool:
+        """Return whether no process holds the run's lock; a run that goes on without ever a lock here is elsewhere."""
+        try:
+            with closing((self.runs / f"{run.id}.lock").open("rb")) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return run.state is not None and not run.state.is_running()
+        except BlockingIOError:
+            return False
+        return True
 
 
 def scheduled(client: SyncPrefectClient, run: FlowRun, now: datetime) -> str:
@@ -96,18 +107,6 @@ def keep(keeper: Keeper) -> None:
                     log.warning("%s", said)
         except (PrefectException, httpx.HTTPError, OSError, RuntimeError) as error:
             log.warning("Prefect's server does not answer: %s", error or type(error).__name__)
-
-
-def _held(path: Path) -> bool:
-    """Return whether a process holds the lock of a run."""
-    try:
-        with closing(path.open("rb")) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def main(pool: str, worker: str) -> None:
