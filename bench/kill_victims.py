@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from vqbet.team import processes
+from vqbet.team.run import RUN
 
 PARTS = ("postgres", "s3", "prefect", "mlflow", "worker-cpu", "worker-gpu")
 KINDS = {  # by the share of kills
@@ -25,13 +26,15 @@ def of_part(folder: Path, name: str) -> list[psutil.Process]:
     return [psutil.Process(pid)] if pid else []
 
 
-def engines(folder: Path) -> list[psutil.Process]:
-    """Return the processes that execute flow runs of this team."""
+def engines(folder: Path, run: str = "") -> list[psutil.Process]:
+    """Return the processes that execute flow runs of this team, or the flow run with this id."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            marked = process.environ().get(processes.MARK, "").startswith(f"{folder}/worker-")
-            if marked and any(word in process.cmdline() for word in ENGINE) and process.status() != "zombie":
+            variables = process.environ()
+            marked = variables.get(processes.MARK, "").startswith(f"{folder}/worker-")
+            asked = run in ("", variables.get(RUN))
+            if marked and asked and any(word in process.cmdline() for word in ENGINE) and process.status() != "zombie":
                 found.append(process)
     return found
 

@@ -42,6 +42,8 @@ LONGEST_S = 1200.0  # for one deployment
 LEFT_S = 120.0  # until no process of a run may be left
 POLL_S = 0.3
 NEXT_S = (2.0, 16.0)  # between a recovery's begin and the next kill
+AT_ONCE = (1, 1, 2)  # kills at one moment
+SHORT = {"evaluate": {"episodes": 8}, "gate": {"looks": [8, 16]}}  # no statement about the policy is wanted here
 MAY_DIFFER = ("running", "broken")  # entries of a fingerprint that are judged by themselves
 
 
@@ -72,19 +74,20 @@ class Team:
     def __init__(self, home: Path, task: str) -> None:
         self.task, self.project = task, Project(home / "project")
         self.project.small(task)
+        self.project.edit(lambda params: [params[task][name].update(values) for name, values in SHORT.items()])
         self.project.commit()
         self.folder = Path(tempfile.mkdtemp(prefix="team-"))  # Postgres's user must be able to pass what is above
         self.kept = Path(tempfile.mkdtemp(prefix="team-kept-"))
         self.vqbet("team", "up")
         self.joined = self._joined()
-        self.vqbet("flow", "deploy", **self.joined)
+        self.vqbet("flow", "deploy", joined=True)
         self.base = self.project.git("rev-parse", "runs")
         self.vqbet("team", "down")
         subprocess.run(["cp", "-a", f"{self.folder}/.", str(self.kept)], check=True)
 
-    def vqbet(self, *argv: str, **more: str) -> str:
-        variables = {"VQBET_TEAM": str(self.folder), **more}
-        return self.project.run("vqbet", *argv, **variables).stdout
+    def vqbet(self, *argv: str, joined: bool = False) -> str:
+        variables = {"VQBET_TEAM": str(self.folder), **(self.joined if joined else {})}
+        return self.project.run("vqbet", *argv, check=True, **variables).stdout
 
     def begin(self) -> None:
         """Start the team as it was before its first run."""
@@ -209,7 +212,7 @@ class Campaign:
         open_kills: list[Kill] = []
         while time.monotonic() < began + LONGEST_S:
             now, state = time.monotonic(), self.runs.state(run)
-            at_work = bool(victims.engines(self.team.folder))
+            at_work = bool(victims.engines(self.team.folder, str(run)))
             told = f"{state.name if state else 'no answer'}{'' if at_work else ', no process'}"
             if told != seen:
                 seen, changed = told, now
@@ -225,15 +228,21 @@ class Campaign:
             if state and (state.is_failed() or (now > changed + PATIENCE_S and not (state.is_running() and at_work))):
                 self._by_hand(run, name, seen, str(state.message))
                 changed = now
-            if left and now > due and (kill := self._kill(name, now - began)):
-                left -= 1
-                open_kills.append(kill)
+            if left and now > due and (made := self._kills(name, now - began, left)):
+                left -= len(made)
+                open_kills += made
                 time.sleep(self.drawn.uniform(0, 3))
-                self.team.vqbet("team", "up")
+                if not all(victims.of_part(self.team.folder, part) for part in victims.PARTS):
+                    self.team.vqbet("team", "up")
                 due = time.monotonic() + self.drawn.uniform(*NEXT_S)
             time.sleep(POLL_S)
         self.tally.wrong.append(f"{name}: {seen} after {LONGEST_S:.0f} s")
         raise TimeoutError(self.tally.wrong[-1])
+
+    def _kills(self, during: str, at_s: float, most: int) -> list[Kill]:
+        """Kill one victim, or two at once."""
+        made = [self._kill(during, at_s) for _ in range(min(most, self.drawn.choice(AT_ONCE)))]
+        return [kill for kill in made if kill]
 
     def _kill(self, during: str, at_s: float) -> Kill | None:
         kinds = victims.KINDS
