@@ -36,14 +36,14 @@ from bench import kill_victims as victims
 from tests.support.project import Project
 
 DEPLOYMENTS = ("ingest/new-data", "pipeline/nightly-retrain", "promote/by-hand")
-CLUSTER_EVERY = 3  # rounds, in one of which episodes are played on Dask
+CLUSTER_EVERY = 2  # rounds, in one of which episodes are played on Dask
 PATIENCE_S = 150.0  # until a person does what a run should have done by itself
 LONGEST_S = 1200.0  # for one deployment
 LEFT_S = 120.0  # until no process of a run may be left
 POLL_S = 0.3
-NEXT_S = (2.0, 16.0)  # between a recovery's begin and the next kill
+NEXT_S = (2.0, 30.0)  # between a repair and the next kill
 AT_ONCE = (1, 1, 2)  # kills at one moment
-SHORT = {"evaluate": {"episodes": 8}, "gate": {"looks": [8, 16]}}  # no statement about the policy is wanted here
+SHORT = {"evaluate": {"episodes": 8}}  # no statement about the policy is wanted here
 MAY_DIFFER = ("running", "broken")  # entries of a fingerprint that are judged by themselves
 
 
@@ -344,9 +344,8 @@ def _rounds(campaign: Campaign, wanted: dict[str, Any], kills: int, each: int) -
         wrong = differences(wanted, found)
         tally.wrong += [f"{told}: {sentence}" for sentence in wrong]
         took = time.monotonic() - began
-        print(f"  {took:.0f} s: {'; '.join(wrong) or 'all is as in the undisturbed run'}", flush=True)
-        if tally.wrong:
-            return
+        running = f"; {len(found.get('running', ()))} of MLflow's runs say that they run"
+        print(f"  {took:.0f} s: {'; '.join(wrong) or 'all is as in the undisturbed run'}{running}", flush=True)
 
 
 def _table(tally: Tally) -> None:
