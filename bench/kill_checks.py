@@ -18,6 +18,8 @@ from vqbet import bundle, environment, registry
 from vqbet.contract import VqbetError
 from vqbet.team.objects import DATA, EVIDENCE
 
+OF_THE_RUN = ("facts.json", "manifest.json")  # files of evidence that hold a commit, and the hash of such a file
+
 
 def fingerprint(root: Path, task: str) -> dict[str, Any]:
     """Return what is stored. `broken`: sentences; everything else must be as in an undisturbed run."""
@@ -26,8 +28,7 @@ def fingerprint(root: Path, task: str) -> dict[str, Any]:
     versions = {name: list(_versions(name, broken)) for name in (task, f"{task}-tokenizer")}
     champion = registry.champion(task)
     ledger = [
-        f"{entry.seq} {entry.action} version {entry.version}, digest {entry.digest}, evidence {entry.evidence}"
-        for entry in registry.history(task)
+        f"{entry.seq} {entry.action} version {entry.version}, digest {entry.digest}" for entry in registry.history(task)
     ]
     for name, digests in versions.items():
         broken += [
@@ -46,10 +47,21 @@ def fingerprint(root: Path, task: str) -> dict[str, Any]:
         "champion": f"{champion.version} {champion.digest}" if champion else "",
         "ledger": ledger,
         "objects": {key: len(content) for key, content in sorted(data.items())},
-        "evidence": {key: _sha256(content) for key, content in sorted(evidence.items())},
+        "evidence": _judged(evidence, broken),
         "running": registry.abandoned(task),
         "broken": broken,
     }
+
+
+def _judged(evidence: dict[str, bytes], broken: list[str]) -> list[str]:
+    """Return what each verdict's evidence says: file and sha256, without what names the run's own commit and time."""
+    said = []
+    for key, content in sorted(evidence.items()):
+        folder, name = key.split("/", 2)[1:]
+        if name == "manifest.json" and _sha256(content) != folder:
+            broken.append(f"s3://{EVIDENCE}/{key}: is not what its folder is named after")
+        said.append(name if name in OF_THE_RUN else f"{name} {_sha256(content)}")
+    return said
 
 
 def _versions(name: str, broken: list[str]) -> Iterator[str]:

@@ -41,9 +41,9 @@ PATIENCE_S = 150.0  # until a person does what a run should have done by itself
 LONGEST_S = 1200.0  # for one deployment
 LEFT_S = 120.0  # until no process of a run may be left
 POLL_S = 0.3
-NEXT_S = (2.0, 30.0)  # between a repair and the next kill
+NEXT_S = (2.0, 20.0)  # between a repair and the next kill
 AT_ONCE = (1, 1, 2)  # kills at one moment
-SHORT = {"evaluate": {"episodes": 8}}  # no statement about the policy is wanted here
+SHORT = {"evaluate": {"episodes": 8}, "gate": {"looks": [16, 32]}}  # little is to be shown of the policy here
 MAY_DIFFER = ("running", "broken")  # entries of a fingerprint that are judged by themselves
 
 
