@@ -19,10 +19,9 @@ NEEDED = {
 }
 QUERY_S = "3"  # seconds between two looks for runs
 PROGRAM = "flows.worker"  # of this project, whose command line is Prefect's
-PATIENCE = {  # with servers that are being started again: about four minutes
+PATIENCE = {  # with a Prefect server that is being started again: about four minutes
     "PREFECT_CLIENT_MAX_RETRIES": "7",
-    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # Prefect's answer while its database is away
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # its answer while its database is away
 }
 
 
