@@ -31,15 +31,16 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectException
 from prefect.logging import get_logger
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Crashed
 
 LOOK_S = 10.0  # between two looks
 GRACE_S = 30.0  # for which a run stays as it is before it is lost: its launcher must lock, a worker report a crash
-STARTS = 12  # of one run; a run that dies more often needs a person
-DELAY_S = 5.0  # before the third start; about twice as long before each further one
+TIMES = 12  # that one run is scheduled again; a run that dies more often needs a person
+DELAY_S = 5.0  # before the second time; about twice as long before each further one
 LONGEST_DELAY_S = 300.0
 RECENT = timedelta(hours=12)  # a run that crashed earlier is left to a person
 LABEL = "prefect.worker.name"
+AGAIN = AwaitingRetry().name
 KINDS = (StateType.RUNNING, StateType.PENDING, StateType.CRASHED)
 
 
@@ -59,7 +60,7 @@ class Keeper:
         without = {run.state.id: run for run in self._begun(client) if run.state and self._dead(run, now)}
         self._since = {state: self._since.get(state, now) for state in without}
         due = [without[state] for state, since in self._since.items() if now - since >= timedelta(seconds=GRACE_S)]
-        return [scheduled(client, run, now) for run in due]
+        return [said for run in due if (said := scheduled(client, run, now))]
 
     def _begun(self, client: SyncPrefectClient) -> list[FlowRun]:
         return client.read_flow_runs(
@@ -73,7 +74,7 @@ class Keeper:
         state = run.state
         old = state is None or (state.is_crashed() and now - state.timestamp > RECENT)
         mine = run.labels.get(LABEL, self.worker) == self.worker
-        return mine and not old and run.run_count < STARTS and self._free(run)
+        return mine and not old and self._free(run)
 
     def _free(self, run: FlowRun) -> bool:
         """Return whether no process holds the run's lock; a run that goes on without ever a lock here is elsewhere."""
@@ -88,10 +89,20 @@ class Keeper:
 
 
 def scheduled(client: SyncPrefectClient, run: FlowRun, now: datetime) -> str:
-    """Schedule a run again, later after each start; return a sentence."""
-    delay_s = min(DELAY_S * (2 ** max(run.run_count - 1, 0) - 1), LONGEST_DELAY_S)
+    """Schedule a run again, later after each time; return a sentence.
+
+    A run that has died more than TIMES times is left as Crashed, whatever Prefect knew of it: "" if it knew.
+    """
+    times = sum(state.name == AGAIN for state in client.read_flow_run_states(run.id))
     named = run.state.name if run.state else "no state"
-    said = f"its process died ({named}); scheduled again, start {run.run_count + 1} of at most {STARTS}"
+    if times >= TIMES:
+        if run.state is None or run.state.is_crashed():
+            return ""
+        said = f"its process died ({named}), as {times} times before; it is left to a person: prefect flow-run retry"
+        client.set_flow_run_state(run.id, Crashed(message=said))
+        return f"{run.name}: {said}"
+    delay_s = min(DELAY_S * (2**times - 1), LONGEST_DELAY_S)
+    said = f"its process died ({named}); scheduled again, {times + 1} of at most {TIMES} times"
     client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=now + timedelta(seconds=delay_s), message=said))
     return f"{run.name}: {said}, in {delay_s:.0f} s"
 

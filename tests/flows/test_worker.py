@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import AwaitingRetry
 
 from flows import worker
 from flows.worker import Keeper
@@ -22,10 +23,13 @@ OURS, OTHERS = {worker.LABEL: "gpu-here"}, {worker.LABEL: "gpu-elsewhere"}
 
 
 class Server:
-    """Stand-in for a Prefect server with one run."""
+    """Stand-in for a Prefect server with one run, which was scheduled again so many times."""
 
-    def __init__(self, run: FlowRun) -> None:
-        self.run, self.set = run, list[State]()
+    def __init__(self, run: FlowRun, times: int = 0) -> None:
+        self.run, self.times, self.set = run, times, list[State]()
+
+    def read_flow_run_states(self, _run: object) -> list[State]:
+        return [AwaitingRetry()] * self.times + [State(type=StateType.RUNNING)]
 
     def read_flow_runs(self, **_: Any) -> list[FlowRun]:
         return [self.run]
@@ -34,9 +38,9 @@ class Server:
         self.set.append(state)
 
 
-def run_in(kind: StateType, *, since: datetime = NOW, starts: int = 1, labels: dict[str, Any] = OURS) -> FlowRun:
+def run_in(kind: StateType, *, since: datetime = NOW, labels: dict[str, Any] = OURS) -> FlowRun:
     state = State(id=uuid4(), type=kind, timestamp=since)
-    return FlowRun(id=uuid4(), flow_id=uuid4(), name="one", state=state, run_count=starts, labels=labels)
+    return FlowRun(id=uuid4(), flow_id=uuid4(), name="one", state=state, labels=labels)
 
 
 @contextmanager
@@ -56,14 +60,14 @@ def looked(server: Server, runs: Path) -> Server:
 
 @pytest.mark.parametrize("kind", [StateType.RUNNING, StateType.PENDING, StateType.CRASHED])
 def test_a_run_whose_process_is_gone_is_scheduled_again_later_each_time(tmp_path: Path, kind: StateType) -> None:
-    for starts, delay_s in ((1, 0), (2, 5), (3, 15), (11, 300)):
-        server = Server(run_in(kind, starts=starts))
+    for times, delay_s in ((0, 0), (1, 5), (2, 15), (worker.TIMES - 1, 300)):
+        server = Server(run_in(kind), times)
         (tmp_path / f"{server.run.id}.lock").touch()
         (state,) = looked(server, tmp_path).set
         assert state.name == "AwaitingRetry"
         assert state.state_details.scheduled_time == LATER + timedelta(seconds=delay_s)
         assert state.message
-        assert f"start {starts + 1} of at most {worker.STARTS}" in state.message
+        assert f"{times + 1} of at most {worker.TIMES} times" in state.message
 
 
 @pytest.mark.parametrize("kind", [StateType.PENDING, StateType.CRASHED])
@@ -87,13 +91,20 @@ def test_a_run_that_runs_without_a_lock_of_this_machine_is_left_alone(tmp_path: 
     [
         run_in(StateType.RUNNING, labels=OTHERS),
         run_in(StateType.CRASHED, since=NOW - worker.RECENT),
-        run_in(StateType.CRASHED, starts=worker.STARTS),
     ],
-    ids=["another worker's", "crashed yesterday", "has had its starts"],
+    ids=["another worker's", "crashed yesterday"],
 )
 def test_what_a_person_or_another_worker_must_see_to_is_left(tmp_path: Path, left: FlowRun) -> None:
     (tmp_path / f"{left.id}.lock").touch()
     assert not looked(Server(left), tmp_path).set
+
+
+def test_a_run_that_dies_every_time_is_left_as_crashed(tmp_path: Path) -> None:
+    server = Server(run_in(StateType.RUNNING), worker.TIMES)
+    (tmp_path / f"{server.run.id}.lock").touch()
+    (state,) = looked(server, tmp_path).set
+    assert state.is_crashed()
+    assert not looked(Server(run_in(StateType.CRASHED), worker.TIMES), tmp_path).set
 
 
 def test_a_run_that_changes_its_state_meanwhile_has_its_time_again(tmp_path: Path) -> None:
