@@ -7,23 +7,40 @@ where nothing is pulled or committed.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment, flow_run
+from prefect.tasks import Task
 
 from flows import ROOT
 from vqbet import versions
+from vqbet.commands import unanswered
 from vqbet.registry import links
 from vqbet.stages import runner
+from vqbet.team import run as launcher
 from vqbet.team.run import IN_CLONE
 from vqbet.versions.exchange import shown
 
 COMMITTED = ("data.dvc", "dvc.lock")
-
-
 DELAYS_S: list[float] = [5, 15, 40]  # between tries: longer in sum than an S3 server needs after a restart
+
+
+def interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Return whether a task was killed, or a server did not answer: the only failures that another try can mend."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, versions.Killed) or (isinstance(error, BaseException) and unanswered.by_server(error))
+
+
+# of every task that talks to servers or runs a stage; none of them does anything twice
+AGAIN: dict[str, Any] = {
+    "retries": len(DELAYS_S),
+    "retry_delay_seconds": DELAYS_S,
+    "retry_condition_fn": interrupted,
+}
 
 
 def begin(task_name: str) -> None:
@@ -65,6 +82,7 @@ def fetch(task_name: str) -> str:
 def give(task_name: str, branch: str, outputs: bool) -> str:
     """Push what was made, then commit data.dvc and dvc.lock to the team's branch; return a sentence."""
     versions.give(ROOT, task_name, runner.ORDER if outputs else ())
+    launcher.settle(ROOT, branch)  # after a try that was killed in its commit
     said = versions.commit(ROOT, branch, _message(task_name), COMMITTED)
     create_markdown_artifact(markdown=said, key=f"{task_name}-commit", description=f"what git says of {task_name}")
     return said

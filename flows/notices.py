@@ -21,10 +21,10 @@ from vqbet.commands import notices
 log = logging.getLogger(__name__)
 
 
-def failed(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
-    """Give notice of a run that failed or crashed; a hook of flows."""
-    task = str(run.parameters.get("task_name", ""))
-    _given(notices.FAILED, task, f"{flow.name}, run {run.name}: {state.name}: {state.message}", run=str(run.id))
+def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Give notice of a run that failed or crashed; a hook of flows, whose arguments a worker gives by these names."""
+    task, said = str(flow_run.parameters.get("task_name", "")), f"{state.name}: {state.message}"
+    _given(notices.FAILED, task, f"{flow.name}, run {flow_run.name}: {said}", run=str(flow_run.id))
 
 
 def not_promoted(task_name: str, result: dict[str, Any]) -> None:

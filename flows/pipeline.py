@@ -6,8 +6,6 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
 
 from flows import ROOT, clone, notices
 from flows.notices import HOOKS
@@ -20,13 +18,14 @@ from vqbet.stages.paths import Paths
 SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # fields of a verdict shown
 
 
-def _interrupted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a stage was killed (out of memory, preempted node), the only failure that a retry can fix."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, versions.Killed)
+@task(task_run_name="compare {task_name}", **clone.AGAIN)
+def changed(task_name: str) -> list[str]:
+    """Return the stages that have changed, as DVC names them."""
+    targets = [f"{name}@{task_name}" for name in runner.ORDER]
+    return versions.changed(ROOT, targets, first=[f"code@{task_name}"])
 
 
-@task(task_run_name="{name}@{task_name}", retries=1, retry_delay_seconds=5, retry_condition_fn=_interrupted)
+@task(task_run_name="{name}@{task_name}", **clone.AGAIN)
 def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, Any]:
     """Run one DVC stage of one task; return its metrics, and whether the stage ran now or was up to date.
 
@@ -46,13 +45,13 @@ def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, A
     return {"ran": ran, **metrics}
 
 
-@task(task_run_name="register {task_name}")
+@task(task_run_name="register {task_name}", **clone.AGAIN)
 def register(task_name: str) -> dict[str, str]:
     """Register the tokenizer and the policy as the task's candidate."""
     return release.register(ROOT, task_name)
 
 
-@task(task_run_name="promote {task_name}")
+@task(task_run_name="promote {task_name}", **clone.AGAIN)
 def promote(task_name: str, candidate: int = 0, why: str = "the gate's verdict") -> dict[str, str]:
     """Move the champion alias if the verdict allows it.
 
@@ -73,10 +72,10 @@ def pipeline(task_name: str = "blockpush", allow_promotion: bool = True) -> dict
     config.tasks(ROOT / "params.yaml")  # checked before DVC is called
     clone.begin(task_name)
     result: dict[str, Any] = {}
-    changed = versions.changed(ROOT, [f"{name}@{task_name}" for name in runner.ORDER], first=[f"code@{task_name}"])
+    due = changed(task_name)
     unchanged = True  # so far; DVC is asked again after a stage that ran
     for name in runner.ORDER:
-        unchanged = unchanged and f"{name}@{task_name}" not in changed
+        unchanged = unchanged and f"{name}@{task_name}" not in due
         result[name] = run_stage(task_name, name, unchanged)
         unchanged = unchanged and not result[name]["ran"]
     clone.end(task_name, outputs=True)

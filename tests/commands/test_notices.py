@@ -128,8 +128,10 @@ def test_a_champion_that_moves_is_told_and_stays_where_it_is_if_nobody_hears(
 
 
 def test_flows_tell_of_failures_verdicts_waits_and_drift(heard: Callable[[], list[dict[str, Any]]]) -> None:
-    run = SimpleNamespace(name="calm-otter", id="7", parameters={"task_name": "arm"})
-    given.failed(SimpleNamespace(name="pipeline"), run, SimpleNamespace(name="Crashed", message="no memory"))  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(name="calm-otter", id="7", parameters={"task_name": "arm"})
+    flow: Any = SimpleNamespace(name="pipeline")
+    crashed: Any = SimpleNamespace(name="Crashed", message="no memory")
+    given.failed(flow=flow, flow_run=run, state=crashed)  # as a worker calls it
     held = {"promoted": "no", "verdict": "HOLD", "why": "needs 40 more"}
     given.not_promoted("arm", {"gate": {"ran": False}, "promote": held})  # judged another day
     given.not_promoted("arm", {"gate": {"ran": True}, "promote": held})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
+from vqbet import versions
 from vqbet.commands import team_init, worker
 from vqbet.contract import ConfigError, TeamError
 from vqbet.team import database, entry, parts, place, processes, run, settings
@@ -203,6 +204,36 @@ def test_a_run_has_a_clone_with_the_teams_remote_and_gets_it_again(tmp_path: Pat
     assert "url = s3://bucket/dvc" in (clone / ".dvc" / "config.local").read_text()
     with pytest.raises(TeamError, match=f"a process of run {one} is still at work on this machine"):
         run.prepared(runs, one, str(repository), "team")
+
+
+@pytest.mark.parametrize("left", ["a lock", "a commit", "a pushed commit", "a rebase"])
+def test_a_clone_that_a_kill_left_in_its_commit_commits_again(tmp_path: Path, repository: Path, left: str) -> None:
+    clone = run.prepared(tmp_path / "runs", "00000000-0001", str(repository), "team")
+    git(clone, "checkout", "-q", "-B", "team")
+    (clone / "data.dvc").write_text("ours\n")
+    git(clone, "add", "data.dvc")
+    if left != "a lock":
+        git(clone, "commit", "-qm", "ours")
+    if left == "a pushed commit":
+        git(clone, "push", "-q", "origin", "HEAD:refs/heads/team")
+        git(clone, "update-ref", "-d", "refs/remotes/origin/team")
+    if left == "a rebase":
+        git(repository, "checkout", "-q", "team")
+        (repository / "data.dvc").write_text("theirs\n")
+        git(repository, "add", "-A")
+        git(repository, "commit", "-qm", "theirs")
+        git(repository, "checkout", "-q", "main")
+        git(clone, "fetch", "-q", "origin", "team")
+        with pytest.raises(subprocess.CalledProcessError):
+            git(clone, "rebase", "-q", "FETCH_HEAD")
+    (clone / ".git" / "index.lock").touch()
+    run.settle(clone, "team")
+    assert (clone / "data.dvc").read_text() == "ours\n"
+    said = versions.commit(clone, "team", "ours", ["data.dvc"])
+    assert said.startswith(
+        {"a pushed commit": "nothing to commit", "a rebase": "team has changed"}.get(left, "committed")
+    )
+    assert len(git(repository, "log", "--format=%h", "main..team").splitlines()) == 1
 
 
 def test_old_clones_go_and_those_at_work_stay(tmp_path: Path, repository: Path) -> None:

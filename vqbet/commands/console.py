@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vqbet.commands import unanswered
 from vqbet.files import atomic
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def _mendable(error: Exception) -> str:
         return f"{error.filename or 'a file'}: {error.strerror}; {advice}"
     from vqbet.contract import VqbetError  # imported late, so that `--help` does not wait for numpy
 
-    return str(error) if isinstance(error, VqbetError) else ""
+    if not isinstance(error, VqbetError):
+        return ""
+    return f"{error}; {unanswered.ADVICE}" if unanswered.by_server(error) else str(error)
 
 
 def watch() -> Watch:

@@ -18,15 +18,20 @@ NEEDED = {
     "VQBET_DATA": "the place of DVC's remote",
 }
 QUERY_S = "3"  # seconds between two looks for runs
+PROGRAM = "flows.worker"  # of this project, whose command line is Prefect's
+PATIENCE = {  # with a Prefect server that is being started again: about four minutes
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # its answer while its database is away
+}
 
 
 def run(root: Path, pool: str, name: str, limit: int) -> NoReturn:
-    """Become a Prefect worker. Raises ConfigError where this shell has not joined a team."""
+    """Become a Prefect worker with a keeper of its runs. Raises ConfigError where this shell has not joined a team."""
     environment = variables(root, os.environ)
     named = name or f"{socket.gethostname()}-{pool}"
     command = ["worker", "start", "--pool", pool, "--type", "process", "--name", named, "--limit", str(limit)]
     os.chdir(root)
-    os.execve(sys.executable, [sys.executable, "-m", "prefect", *command], environment)
+    os.execve(sys.executable, [sys.executable, "-m", PROGRAM, *command], environment)
 
 
 def variables(root: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -45,6 +50,7 @@ def variables(root: Path, given: Mapping[str, str]) -> dict[str, str]:
         "VQBET_RUNS": str(root / ".vqbet" / "runs"),
         "VQBET_REPOSITORY": str(root),
         "PREFECT_WORKER_QUERY_SECONDS": QUERY_S,
+        **PATIENCE,
         **given,
         "VQBET_ROOT": str(root),
         "PATH": os.pathsep.join([programs, given.get("PATH", os.defpath)]),

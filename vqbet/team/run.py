@@ -68,9 +68,26 @@ def prepared(runs: Path, run: str, repository: str, branch: str) -> Path:
         _git(clone, "config", "user.name", f"vqbet on {socket.gethostname()}")
         _git(clone, "config", "user.email", f"vqbet@{socket.gethostname()}")
         remote(clone, _needed("VQBET_DATA"), cache=runs / "cache")
-    elif not _git(clone, "status", "--porcelain", "--untracked-files=no"):
-        _git(clone, "pull", "--quiet", "--ff-only")
+    else:
+        settle(clone, branch)
+        if not _git(clone, "status", "--porcelain", "--untracked-files=no"):
+            _git(clone, "pull", "--quiet", "--ff-only")
     return clone
+
+
+def settle(clone: Path, branch: str) -> None:
+    """Undo what a process that was killed has left of a commit: git's locks, a rebase, a commit that nobody has.
+
+    The files stay as they are, so that they are committed again. Nobody else may work in the clone. Raises TeamError.
+    """
+    for lock in (clone / ".git").rglob("*.lock"):
+        lock.unlink(missing_ok=True)
+    if (clone / ".git" / "rebase-merge").exists():
+        _git(clone, "rebase", "--abort")
+    _git(clone, "fetch", "--quiet", "origin", branch)
+    shared = _git(clone, "merge-base", "HEAD", "FETCH_HEAD").strip()
+    if shared != _git(clone, "rev-parse", "HEAD").strip():
+        _git(clone, "reset", "--quiet", "--soft", shared)
 
 
 def remote(clone: Path, address: str, cache: Path | None = None) -> None:
