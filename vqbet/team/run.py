@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from typing import NoReturn
 from vqbet import environment
 from vqbet.contract import TeamError
 from vqbet.files import atomic
+from vqbet.team import lock_merge
 
 RUN = "PREFECT__FLOW_RUN_ID"
 BRANCH = "runs"  # not "team", which is the name of a folder too
@@ -67,6 +69,7 @@ def prepared(runs: Path, run: str, repository: str, branch: str) -> Path:
         _git(runs, "clone", "--quiet", "--single-branch", "--branch", branch, repository, str(clone))
         _git(clone, "config", "user.name", f"vqbet on {socket.gethostname()}")
         _git(clone, "config", "user.email", f"vqbet@{socket.gethostname()}")
+        _merge_by_stages(clone)
         remote(clone, _needed("VQBET_DATA"), cache=runs / "cache")
     else:
         settle(clone, branch)
@@ -88,6 +91,13 @@ def settle(clone: Path, branch: str) -> None:
     shared = _git(clone, "merge-base", "HEAD", "FETCH_HEAD").strip()
     if shared != _git(clone, "rev-parse", "HEAD").strip():
         _git(clone, "reset", "--quiet", "--soft", shared)
+
+
+def _merge_by_stages(clone: Path) -> None:
+    """Let git merge dvc.lock in this clone by stages, since several tasks' runs commit to one file."""
+    driver = f"{shlex.quote(sys.executable)} -m {lock_merge.__name__} %O %A %B"
+    _git(clone, "config", f"merge.{lock_merge.NAME}.driver", driver)
+    (clone / ".git" / "info" / "attributes").write_text(lock_merge.ATTRIBUTES, encoding="utf-8")
 
 
 def remote(clone: Path, address: str, cache: Path | None = None) -> None:
