@@ -43,7 +43,7 @@ class Bucket:
         return Object(self.client, self.name, self.prefix + key)
 
     def check(self) -> None:
-        """Raise StorageError, within about 20 s, if the bucket does not answer or may not be listed."""
+        """Raise StorageError if the bucket does not answer, within a minute, or may not be listed."""
         with client.refused(self.address(), "be listed"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
 
