@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -121,6 +122,8 @@ def race(
             if told:
                 sys.stdout.write(f"\r{number + 1}/{rounds} rounds, {tally.killed} killed")
                 sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stdout.write("\nended by hand; of the rounds that are whole:")
     finally:
         rivals.end()
     return tally
@@ -227,6 +230,7 @@ def main() -> None:
     parser.add_argument("--ledger", default="")
     parser.add_argument("--server", choices=("postgres", "s3"), default="")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with (
         tempfile.TemporaryDirectory() as folder,
         real_servers.started([options.server] if options.server else []) as servers,

@@ -38,8 +38,8 @@ ADVICE = {
     "NoSuchUpload": "another process is uploading the same file, or a server dropped it; run it again",
 }
 OTHERWISE = (
-    f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE} (of a ledger: VQBET_LEDGER) is right, then run "
-    "it again"
+    f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE} (of a ledger: VQBET_LEDGER) is right, then "
+    "run it again"
 )
 
 
@@ -49,7 +49,7 @@ def parse(address: str) -> tuple[str, str]:
     if match is None:
         raise StorageError(
             f"{VARIABLE}: expected s3://<bucket> or s3://<bucket>/<prefix> in letters, digits and . _ = -, "
-            f"got {_clean(address)!r}; correct it, or unset it to store nothing in S3"
+            f"got {clean(address)!r}; correct it, or unset it to store nothing in S3"
         )
     prefix = match["prefix"].strip("/")
     return match["bucket"], f"{prefix}/" if prefix else ""
@@ -89,7 +89,7 @@ def client(
             )
             return made
     except ValueError as error:  # botocore cannot parse an endpoint or a setting
-        raise StorageError(f"{where}: cannot be opened: {_clean(str(error))}; correct the AWS_ variables") from error
+        raise StorageError(f"{where}: cannot be opened: {clean(str(error))}; correct the AWS_ variables") from error
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def refused(where: str, action: str) -> Iterator[None]:
         raise StorageError(f"{where}: cannot {action}: {code}; {ADVICE.get(code, OTHERWISE)}") from error
     except (BotoCoreError, HTTPError) as error:
         advice = ADVICE.get(type(error).__name__, OTHERWISE)
-        raise StorageError(f"{where}: cannot {action}: {_clean(str(error))}; {advice}") from error
+        raise StorageError(f"{where}: cannot {action}: {clean(str(error))}; {advice}") from error
     except OSError as error:
         reason = f"{error.filename or 'the disk'}: {error.strerror or error}"
         raise StorageError(f"{where}: cannot {action}: {reason}; free space or permissions") from error
@@ -120,6 +120,6 @@ def _code(error: Any) -> str:
     return {"403": "AccessDenied", "404": "NotFound", "": "an answer without a code"}.get(code, code)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return `text` in one line of at most 300 characters, without user and password of a URL and without its query."""
     return re.sub(r"\?[^\s\"]*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]

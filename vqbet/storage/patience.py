@@ -39,7 +39,12 @@ class Patience:
         left = request_dict["context"].setdefault(UNTIL, now + self.patience_s) - now
         if left <= 0:
             return None
-        return min(min(FIRST_S * 2.0 ** (attempts - 1), LONGEST_S) * random.uniform(*SPREAD), left)
+        return min(pause_s(attempts), left)
+
+
+def pause_s(attempts: int) -> float:
+    """Return a pause after so many failures."""
+    return min(FIRST_S * 2.0 ** (attempts - 1), LONGEST_S) * random.uniform(*SPREAD)
 
 
 def may_pass(response: Any, caught_exception: Any) -> bool:

@@ -1,7 +1,7 @@
 """DVC with requests to S3 that are repeated for longer than a server needs to restart.
 
-Run as `python patience.py ARGUMENT...` in place of `python -m dvc ARGUMENT...`. s3fs, through which DVC reaches S3, tries
-a request 5 times within 2 s, and gives up at once where no server listens.
+Run as `python patience.py ARGUMENT...` in place of `python -m dvc ARGUMENT...`. s3fs, through which DVC reaches S3,
+tries a request 5 times within 2 s, and gives up at once where no server listens.
 """
 
 from __future__ import annotations

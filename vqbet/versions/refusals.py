@@ -9,7 +9,7 @@ import re
 
 CODE = re.compile(r"An error occurred \((\w{1,60})\) when calling the (\w{1,60}) operation")
 NETWORK = re.compile(
-    r"Could not connect to the endpoint|[Tt]imeout on endpoint|Connection was closed|Temporary failure in name resolution"
+    r"Could not connect to the endpoint|[Tt]imeout on endpoint|Connection was closed|failure in name resolution"
     r"|Response payload is not completed|Unable to locate credentials"
 )
 CREDENTIALS = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
