@@ -1,10 +1,11 @@
 """Race of many promoting processes, some of them killed: there must be one champion, and one entry for each effect.
 
-    python -m bench.race [--rounds 200] [--processes 16] [--kills 3] [--machines] [--ledger ADDRESS]
+    python -m bench.race [--rounds 200] [--processes 16] [--kills 3] [--machines] [--ledger ADDRESS | --server NAME]
 
 In every round each process has a valid verdict on its own candidate and the present champion, so that one of them may
 win. `--kills` of them get SIGKILL at random moments. `--machines`: processes ignore each other's locks, as on separate
-machines, so that only the ledger's compare-and-set protects them.
+machines, so that only the ledger's compare-and-set protects them. `--server postgres` or `s3`: the ledger is on a
+server that is started as `vqbet team up` starts it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -120,6 +122,8 @@ def race(
             if told:
                 sys.stdout.write(f"\r{number + 1}/{rounds} rounds, {tally.killed} killed")
                 sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stdout.write("\nended by hand; of the rounds that are whole:")
     finally:
         rivals.end()
     return tally
@@ -213,6 +217,7 @@ def registered(count: int) -> list[tuple[int, str]]:
 
 
 def main() -> None:
+    from bench import real_servers
     from vqbet import environment
     from vqbet.registry import journal
 
@@ -223,9 +228,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--machines", action="store_true")
     parser.add_argument("--ledger", default="")
+    parser.add_argument("--server", choices=("postgres", "s3"), default="")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[journal.VARIABLE] = options.ledger
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        real_servers.started([options.server] if options.server else []) as servers,
+    ):
+        os.environ[journal.VARIABLE] = servers.ledger(options.server) if options.server else options.ledger
         environment.prepare(Path(folder))
         began = time.monotonic()
         tally = race(

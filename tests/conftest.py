@@ -105,6 +105,7 @@ def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
         "NO_PROXY": "127.0.0.1",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("vqbet.storage.patience.PATIENCE_S", 1.0)  # faults of a few requests, not of a restart
     with Between(moto).serving() as between:
         urlopen(Request(f"{moto}/{between.bucket}", method="PUT")).close()
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.address)

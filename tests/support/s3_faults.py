@@ -131,6 +131,14 @@ class Between:
         """Apply `fault` to the next `times` requests of `method` whose path contains `part`."""
         self._planned.append(_Planned(method, part, fault, times))
 
+    def left(self) -> int:
+        """Return how many faults are still to happen."""
+        return sum(planned.times for planned in self._planned)
+
+    def forget(self) -> None:
+        """Drop the faults that are still to happen."""
+        self._planned.clear()
+
     def sent(self, method: str) -> list[str]:
         """Return the paths of the requests of a method, in order."""
         return [request.path.partition("?")[0] for request in self.seen if request.method == method]

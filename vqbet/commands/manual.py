@@ -13,7 +13,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
     "Training": ("stage", "retrain"),
     "Evaluation and gate": ("plan", "rollout", "verdict"),
     "Registry": ("register", "approve", "promote", "rollback", "publish", "show", "history", "audit", "keys"),
-    "Robot": ("export", "serve", "canary", "fetch", "simrobot", "trials"),
+    "Robot": ("export", "serve", "canary", "fetch", "share", "simrobot", "trials"),
     "All of it, on a schedule": ("flow", "team", "worker", "status"),
     "This project": ("ui", "doctor", "forget"),
 }
@@ -87,7 +87,14 @@ EXAMPLES: Mapping[str, Sequence[str]] = {  # by the words after `vqbet`
         "vqbet trials run blockpush --server wss://arms:8000 --host 0.0.0.0 --certificate desk.pem --key desk-key.pem",
         "vqbet trials run blockpush --simulated --scripted",
     ),
-    "fetch": ("vqbet fetch blockpush@champion robots/blockpush",),
+    "fetch": (
+        "vqbet fetch blockpush@champion robots/blockpush",
+        "vqbet fetch 'https://s3.lab/...' robots/blockpush --digest 1f0c...",
+    ),
+    "share": (
+        "vqbet share blockpush@champion",
+        "vqbet share blockpush@champion --hours 2 --endpoint https://s3.lab",
+    ),
     "flow demo": ("vqbet flow demo",),
     "flow ingest": ("vqbet flow ingest pusht ~/downloads/pusht.zip",),
     "flow pipeline": ("vqbet flow pipeline pusht",),

@@ -1,8 +1,9 @@
-"""Command line of `vqbet export|serve|canary|fetch|simrobot`, the robot's verbs; modules of these names do the work."""
+"""Command line of `vqbet export|serve|canary|fetch|share|simrobot`, the robot's verbs; other modules do the work."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -101,13 +102,36 @@ def canary(
 
 @robot.command()
 def fetch(
-    reference: Reference, folder: Annotated[Path, typer.Argument(help="new or empty; for a machine without registry")]
+    reference: Annotated[str, typer.Argument(help="as of `show`; a link of `vqbet share`; - for a link on stdin")],
+    folder: Annotated[Path, typer.Argument(help="new or empty; for a machine without registry")],
+    digest: Annotated[str, typer.Option(help="fetch the bundle of this digest or nothing")] = "",
 ) -> None:
-    """Copy a registered policy to a folder, every byte checked."""
+    """Copy a registered policy to a folder, every byte checked: from the registry, or by a link without credentials."""
+    asked = sys.stdin.readline().strip() if reference == "-" else reference
+    if "://" in asked:
+        from vqbet.commands import shared
+
+        console.table(shared.fetch(asked, folder, digest))
+        return
     from vqbet.commands import serve as command
 
     root()
-    console.table(command.fetch(str(reference), folder))
+    console.table(command.fetch(asked, folder, digest))
+
+
+@robot.command()
+def share(
+    reference: Reference,
+    hours: Annotated[float, typer.Option(min=0.01, max=168, help="until the link expires")] = 24.0,
+    endpoint: Annotated[
+        str, typer.Option(help="address of the S3 server as the robot reaches it; none: $AWS_ENDPOINT_URL")
+    ] = "",
+) -> None:
+    """Put a registered policy into $VQBET_STORAGE and print a link by which a robot without credentials fetches it."""
+    from vqbet.commands import shared
+
+    root()
+    console.table(shared.share(reference, hours=hours, endpoint=endpoint))
 
 
 @robot.command()

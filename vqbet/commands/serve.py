@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vqbet import bundle, policies
+from vqbet.commands import folders
 from vqbet.commands.load import check_folder, is_reference
 from vqbet.contract import BundleError, RegistryError, VqbetError
 from vqbet.environment import threads
@@ -80,17 +81,19 @@ def run(
         asyncio.run(_alone(policy, digest, options, say))
 
 
-def fetch(reference: str, folder: Path) -> dict[str, str]:
+def fetch(reference: str, folder: Path, digest: str = "") -> dict[str, str]:
     """Copy a registered policy to a new or empty folder, and check every byte of it.
 
-    Raises RegistryError where there is no such version, BundleError where the registry's files are not those of its
-    digest; the folder is then as it was before.
+    digest: of the only bundle that may be copied, "" for any. Raises RegistryError where there is no such version,
+    BundleError where the registry's files are not those of its digest; the folder is then as it was before.
     """
     from vqbet import registry  # imported late: a folder needs no MLflow
 
     registry.check()
     version = registry.resolve(reference)
-    with tempfile.TemporaryDirectory(dir=_parent(folder), prefix=f".{folder.name}.") as staging:
+    if digest and digest != version.digest:
+        raise BundleError(f"{reference}: expected the digest {digest}, its bundle has {version.digest}")
+    with tempfile.TemporaryDirectory(dir=folders.parent(folder), prefix=f".{folder.name}.") as staging:
         copied = registry.download(version, Path(staging) / "bundle")
         bundle.read(copied, version.digest)
         try:
@@ -101,18 +104,9 @@ def fetch(reference: str, folder: Path) -> dict[str, str]:
         "policy": f"{version.name}/{version.version}",
         "digest": version.digest,
         "folder": str(folder),
-        **_held(reference),
+        **folders.held(reference),
         "serve it": f"vqbet serve {folder} --digest {version.digest}",
     }
-
-
-def _held(reference: str) -> dict[str, str]:
-    """Return a row where the reference is a champion that waits for its canary."""
-    from vqbet import registry
-
-    task, _, alias = reference.partition("@")
-    held = registry.released(task)[1] if alias == CHAMPION else None
-    return {"canary": f"has not passed; for one robot, until vqbet canary {task} has released it"} if held else {}
 
 
 def follow(followed: Followed, into: Path, *, say: Say, ended: Callable[[float], bool]) -> None:
@@ -284,16 +278,6 @@ def _announce(served: Served, options: ServerOptions, port: int, say: Say) -> No
     say(f"  address    {scheme}://{host}:{port}" + ("" if options.certificate else ", not encrypted"))
     say(f"  robot      vqbet.serving.client.connect('{scheme}://{host}:{port}', digest='{said.digest[:12]}...')")
     say(f"  look       /healthz /readyz /metrics; Ctrl-C lets running episodes end for {options.grace_s:g} s")
-
-
-def _parent(folder: Path) -> Path:
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise BundleError(f"{folder}: expected a new or empty folder, this one is not; choose another")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BundleError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
-    return folder.parent
 
 
 def _write(output: TextIO, line: str) -> None:

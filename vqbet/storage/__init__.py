@@ -4,8 +4,9 @@ VQBET_STORAGE=s3://<bucket>/<prefix> names the place; endpoint, region and crede
 VQBET_STORAGE is not set, nothing is stored and no request is made. boto3 is imported inside functions.
 """
 
+from vqbet.storage import shared
 from vqbet.storage.bucket import Bucket, configured
 from vqbet.storage.locks import create, versions
 from vqbet.storage.provision import provision
 
-__all__ = ["Bucket", "configured", "create", "provision", "versions"]
+__all__ = ["Bucket", "configured", "create", "provision", "shared", "versions"]

@@ -19,6 +19,7 @@ from vqbet.storage import client, folders
 from vqbet.storage.objects import MAX_BYTES, PAUSE_S, Object
 
 CONFLICTS = 6  # tries of a conditional put that conflicts with a concurrent one
+TAKEN, CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
 WRITER = "writer"  # metadata key: random name of the call that created an object
 
 
@@ -43,7 +44,7 @@ class Bucket:
         return Object(self.client, self.name, self.prefix + key)
 
     def check(self) -> None:
-        """Raise StorageError, within about 20 s, if the bucket does not answer or may not be listed."""
+        """Raise StorageError if the bucket does not answer, within a minute, or may not be listed."""
         with client.refused(self.address(), "be listed"):
             self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
 
@@ -64,11 +65,10 @@ class Bucket:
                     target.put_whole(data, **sent)
                     break
                 except ClientError as error:
-                    code = error.response["Error"]["Code"]
-                    if code == "PreconditionFailed":
+                    if (code := _code(error)) == TAKEN:
                         found = target.get()
                         return found is not None and found.data == data and found.metadata.get(WRITER) == writer
-                    if code != "ConditionalRequestConflict" or attempt == CONFLICTS:
+                    if code != CONFLICT or attempt == CONFLICTS:
                         raise
                 time.sleep(PAUSE_S * attempt)
         self._must_refuse(target, data, sent)
@@ -110,13 +110,19 @@ class Bucket:
             try:
                 target.put_whole(data, **sent)
             except ClientError as error:
-                if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+                if _code(error) in (TAKEN, CONFLICT):
                     return
                 raise
         raise StorageError(
             f"{target.where}: cannot be created once: the server ignores If-None-Match, so that two writers would both "
             "believe to be the first; use a server that honours it"
         )
+
+
+def _code(error: Any) -> str:
+    """Return the server's code; by its status where the connection broke before the code had come."""
+    code = str(error.response["Error"].get("Code", ""))
+    return {"412": TAKEN, "409": CONFLICT}.get(code, code)
 
 
 def configured() -> Bucket | None:

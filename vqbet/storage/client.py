@@ -1,6 +1,7 @@
-"""S3 client: address, timeouts, and translation of its errors to StorageError.
+"""S3 client: address, timeouts, repetition, and translation of its errors to StorageError.
 
-Worst cases: three failed connections take 9 s, three missing responses 18 s, and the pauses between them 3 s.
+A request that fails for a reason that may pass is repeated for `patience.PATIENCE_S`, which a last try outlasts by
+READ_TIMEOUT_S at most.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from vqbet.contract import StorageError
+from vqbet.storage import patience
 
 VARIABLE = "VQBET_STORAGE"
-ATTEMPTS = 3  # per request, including the first
 CONNECT_TIMEOUT_S = 3.0  # also for sending each block of a body
 READ_TIMEOUT_S = 6.0  # without a byte of the response
 
@@ -22,7 +23,7 @@ ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<pref
 CREDENTIALS = "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 CHANGED = "bytes changed on the way or in the bucket; run it again, and look at the network and the bucket if it stays"
 ADVICE = {
-    "NoSuchBucket": f"there is no such bucket; correct {VARIABLE}, or make it",
+    "NoSuchBucket": f"there is no such bucket; make it, or correct {VARIABLE} (of a ledger: VQBET_LEDGER)",
     "AccessDenied": "allow these credentials to list, read and write there, and to list and abort multipart uploads",
     "InvalidAccessKeyId": CREDENTIALS,
     "SignatureDoesNotMatch": CREDENTIALS,
@@ -36,7 +37,10 @@ ADVICE = {
     "FlexibleChecksumError": CHANGED,
     "NoSuchUpload": "another process is uploading the same file, or a server dropped it; run it again",
 }
-OTHERWISE = f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE} is right, then run it again"
+OTHERWISE = (
+    f"see that the server of AWS_ENDPOINT_URL answers and that {VARIABLE} (of a ledger: VQBET_LEDGER) is right, then "
+    "run it again"
+)
 
 
 def parse(address: str) -> tuple[str, str]:
@@ -45,22 +49,32 @@ def parse(address: str) -> tuple[str, str]:
     if match is None:
         raise StorageError(
             f"{VARIABLE}: expected s3://<bucket> or s3://<bucket>/<prefix> in letters, digits and . _ = -, "
-            f"got {_clean(address)!r}; correct it, or unset it to store nothing in S3"
+            f"got {clean(address)!r}; correct it, or unset it to store nothing in S3"
         )
     prefix = match["prefix"].strip("/")
     return match["bucket"], f"{prefix}/" if prefix else ""
 
 
-def client(where: str, *, endpoint_url: str = "", key: str = "", secret: str = "", region: str = "") -> Any:
+def client(
+    where: str,
+    *,
+    endpoint_url: str = "",
+    key: str = "",
+    secret: str = "",
+    region: str = "",
+    patience_s: float | None = None,
+) -> Any:
     """Return a new client, which is thread-safe. Raises StorageError if boto3 cannot create one.
 
-    endpoint_url, key, secret, region: by default those of boto3's own variables.
+    endpoint_url, key, secret, region: by default those of boto3's own variables. patience_s: for how long a request is
+    repeated; by default `patience.PATIENCE_S`.
     """
     import boto3.session
     from botocore.config import Config
 
     settings = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": 1},  # `Patience` repeats
+        signature_version="s3v4",  # also of presigned links, for which botocore may choose an older one
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         request_checksum_calculation="when_supported",
@@ -69,9 +83,13 @@ def client(where: str, *, endpoint_url: str = "", key: str = "", secret: str = "
     try:
         with refused(where, "be opened"):
             session = boto3.session.Session(key or None, secret or None, region_name=region or None)
-            return session.client("s3", config=settings, endpoint_url=endpoint_url or None)
+            made = session.client("s3", config=settings, endpoint_url=endpoint_url or None)
+            made.meta.events.register(
+                "needs-retry.s3", patience.Patience(patience.PATIENCE_S if patience_s is None else patience_s)
+            )
+            return made
     except ValueError as error:  # botocore cannot parse an endpoint or a setting
-        raise StorageError(f"{where}: cannot be opened: {_clean(str(error))}; correct the AWS_ variables") from error
+        raise StorageError(f"{where}: cannot be opened: {clean(str(error))}; correct the AWS_ variables") from error
 
 
 @contextmanager
@@ -90,7 +108,7 @@ def refused(where: str, action: str) -> Iterator[None]:
         raise StorageError(f"{where}: cannot {action}: {code}; {ADVICE.get(code, OTHERWISE)}") from error
     except (BotoCoreError, HTTPError) as error:
         advice = ADVICE.get(type(error).__name__, OTHERWISE)
-        raise StorageError(f"{where}: cannot {action}: {_clean(str(error))}; {advice}") from error
+        raise StorageError(f"{where}: cannot {action}: {clean(str(error))}; {advice}") from error
     except OSError as error:
         reason = f"{error.filename or 'the disk'}: {error.strerror or error}"
         raise StorageError(f"{where}: cannot {action}: {reason}; free space or permissions") from error
@@ -102,6 +120,6 @@ def _code(error: Any) -> str:
     return {"403": "AccessDenied", "404": "NotFound", "": "an answer without a code"}.get(code, code)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return `text` in one line of at most 300 characters, without user and password of a URL and without its query."""
     return re.sub(r"\?[^\s\"]*", "", re.sub(r"//[^/\s]*@", "//", " ".join(text.split())))[:300]

@@ -1,13 +1,15 @@
 """One object in a bucket: uploads with SHA-256 checksums that the server verifies, and reads with a size limit.
 
 Every request that carries bytes has a checksum in its headers, so the server refuses bytes that changed on the way.
-Large files are uploaded in parts, each with its checksum; the object's checksum is then the hash of the parts' hashes.
+boto3's own transfer uploads large files in parts, each with its checksum; the object's checksum is then the hash of the
+parts' hashes. No reader sees an object before its last part has arrived.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -22,6 +24,9 @@ PART_BYTES = 8 * 2**20  # S3 refuses parts below 5 MiB, except the last
 MAX_BYTES = 256 * 2**20
 BLOCK_BYTES = 2**20
 PAUSE_S = 0.2
+READS = 3  # of a body that arrives truncated or changed
+UPLOADS = 4  # parts that are sent at once
+COMPLETE = "CompleteMultipartUpload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +53,19 @@ class Object:
     def get(self, limit: int = MAX_BYTES) -> Content | None:
         """Return the content, or None if there is no object. Raises StorageError, also for more than `limit` bytes.
 
-        A body that is truncated or does not match the server's checksum is requested again, up to `client.ATTEMPTS`.
+        A body that is truncated or does not match the server's checksum is requested again, READS times in all.
         """
         from botocore.exceptions import BotoCoreError
 
         with client.refused(self.where, "be read"):
-            for attempt in range(1, client.ATTEMPTS + 1):
+            for attempt in range(1, READS + 1):
                 answer = self._found("get_object")
                 if answer is None:
                     return None
                 try:
                     return Content(self._body(answer["Body"], limit), answer["Metadata"])
                 except BotoCoreError:
-                    if attempt == client.ATTEMPTS:
+                    if attempt == READS:
                         raise
                 time.sleep(PAUSE_S * attempt)
         raise AssertionError("the last attempt gives or raises")
@@ -121,36 +126,30 @@ class Object:
         return bytes(data)
 
     def _put_parts(self, data: bytes) -> None:
-        """Upload in parts; abort the upload on any error. The next upload aborts those that killed processes left."""
-        upload = self.client.create_multipart_upload(**self._at, ChecksumAlgorithm="SHA256")["UploadId"]
-        try:
-            self._end_others(upload)
-            parts = [self._put_part(upload, number, part) for number, part in enumerate(_parts(data), start=1)]
-            self._complete(upload, parts)
-        except BaseException:
-            with suppress(StorageError), client.refused(self.where, "be aborted"):  # the first error takes precedence
-                self._abort(upload)
-            raise
-
-    def _put_part(self, upload: str, number: int, part: bytes) -> dict[str, Any]:
-        made = self.client.upload_part(**self._at, UploadId=upload, PartNumber=number, **_sent(part))
-        return {"PartNumber": number, "ETag": made["ETag"], "ChecksumSHA256": _sha256(part)}
-
-    def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
+        """Upload in parts. An upload of the same key that a killed process or a lost answer left is aborted."""
+        from boto3.s3.transfer import TransferConfig
         from botocore.exceptions import ClientError
 
+        settings = TransferConfig(
+            multipart_threshold=MULTIPART_BYTES + 1, multipart_chunksize=PART_BYTES, max_concurrency=UPLOADS
+        )
+        sent = {"ExtraArgs": {"ChecksumAlgorithm": "SHA256"}, "Config": settings}
+        self._end_uploads()
         try:
-            self.client.complete_multipart_upload(**self._at, UploadId=upload, MultipartUpload={"Parts": parts})
+            self.client.upload_fileobj(io.BytesIO(data), self.bucket, self.key, **sent)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchUpload":
+            if (error.operation_name, error.response["Error"]["Code"]) != (COMPLETE, "NoSuchUpload"):
                 raise
-            # Either the upload is complete and the response was lost, or it is gone: `put` checks the object.
+            # Either the upload is complete and the answer was lost, or it is gone: `put` checks the object.
+        finally:
+            with suppress(StorageError), client.refused(self.where, "be aborted"):  # the first error takes precedence
+                self._end_uploads()
 
-    def _end_others(self, upload: str) -> None:
-        """Abort older uploads of the same key, left by a killed process or a retried request."""
+    def _end_uploads(self) -> None:
+        """Abort the uploads of this key that were begun and not completed."""
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.key)
         for found in [found for page in pages for found in page.get("Uploads", [])]:
-            if found["Key"] == self.key and found["UploadId"] != upload:
+            if found["Key"] == self.key:
                 self._abort(found["UploadId"])
 
     def _abort(self, upload: str) -> None:

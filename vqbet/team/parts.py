@@ -23,6 +23,7 @@ CPU, GPU = "cpu", "gpu"  # names of the work pools
 OURS = ("AWS_", "DVC_", "MLFLOW_", "PG", "PREFECT_", "VQBET_", "WEED_")  # variables of the caller that no part inherits
 LOGIN_S = 60  # for which MLflow believes a password that it has checked: a check takes longer than most requests
 NOTIFY = "VQBET_NOTIFY"  # the one of OURS that workers take over: who hears notices of the runs
+S3_ATTEMPTS = "12"  # of MLflow's server, with pauses of up to 20 s: 75 s on average, where S3 restarts in 20
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # the default forgets who holds a slot at a restart
 
 
@@ -92,6 +93,8 @@ def _mlflow(place: Place, settings: Settings) -> Launch:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": settings.secrets["mlflow_session"],
         "MLFLOW_S3_ENDPOINT_URL": f"http://{HOST}:{settings.ports['s3']}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": S3_ATTEMPTS,
     }
     options = ["--host", HOST, "--port", str(settings.ports["mlflow"]), "--workers", "1", "--app-name", "basic-auth"]
     return Launch(_python("-m", "mlflow", "server", "--serve-artifacts", *options), environment, home)

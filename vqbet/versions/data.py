@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vqbet.contract import PipelineError
+from vqbet.versions import transfer
 from vqbet.versions.process import dvc
 
 LOCKED = re.compile(r"^ *(?:- )?path: data/([^/\s]+)$", re.MULTILINE)
@@ -38,16 +38,9 @@ def add(root: Path) -> DataVersion:
 
 
 def push(root: Path) -> None:
-    """Copy the version of data/ to the default remote. Call `audit` before data.dvc is committed.
-
-    Each push uses its own site cache: after a killed push, the shared cache lists objects as present in the remote that
-    are not, and every later push and status relies on it.
-    """
+    """Copy the version of data/ to the default remote. Call `audit` before data.dvc is committed."""
     read(root)
-    home = root / ".vqbet"
-    home.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix="push-") as private:  # mode 0700; DVC unpickles what it holds
-        dvc(root, "push", "data.dvc", environment={"DVC_SITE_CACHE_DIR": private})
+    transfer.send(root, "data.dvc")
 
 
 def data_version(root: Path) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from vqbet.contract import PipelineError
+from vqbet.versions import transfer
 from vqbet.versions.git import git_commit
-from vqbet.versions.process import dvc
 
 TRIES = 5  # to push a commit while other runs push theirs
 
@@ -21,22 +20,16 @@ def pull(root: Path, task: str, stages: Sequence[str]) -> None:
     What is missing is made again by whoever needs it. Raises PipelineError if the remote does not answer.
     """
     if (root / "data.dvc").is_file():
-        dvc(root, "pull", "--allow-missing", "data.dvc")
+        transfer.bring(root, "data.dvc")
     lock = root / "dvc.lock"
     known = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     if made := [f"{name}@{task}" for name in stages if f"\n  {name}@{task}:\n" in known]:
-        dvc(root, "pull", "--allow-missing", *made)
+        transfer.bring(root, *made)
 
 
 def give(root: Path, task: str, stages: Sequence[str]) -> None:
-    """Copy data/ and the outputs of the task's stages to the remote. Raises PipelineError.
-
-    With a site cache of its own, like `push`.
-    """
-    home = root / ".vqbet"
-    with tempfile.TemporaryDirectory(dir=home, prefix="push-") as private:
-        targets = [f"{name}@{task}" for name in stages]
-        dvc(root, "push", "data.dvc", *targets, environment={"DVC_SITE_CACHE_DIR": private})
+    """Copy data/ and the outputs of the task's stages to the remote. Raises PipelineError."""
+    transfer.send(root, "data.dvc", *[f"{name}@{task}" for name in stages])
 
 
 def commit(root: Path, branch: str, message: str, names: Sequence[str]) -> str:

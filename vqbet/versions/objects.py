@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vqbet.contract import PipelineError
+from vqbet.versions import patience, refusals
 
 CHUNK_BYTES = 1 << 20
 
@@ -23,7 +24,18 @@ class Stores:
 
     @cached_property
     def _remote(self) -> Any:
-        return self._repo.cloud.get_remote_odb()
+        name = self._repo.config["core"].get("remote", "")
+        if not self._repo.config["remote"].get(name, {}).get("url", "").startswith("s3://"):
+            return self._repo.cloud.get_remote_odb()
+        patience.extend()
+        remote = self._repo.cloud.get_remote_odb()
+        _present(remote)
+        return remote
+
+    @property
+    def address(self) -> str:
+        """Address of the default remote, which answers: s3://<bucket>/<prefix>, or a path. Raises as `opened`."""
+        return _address(self._remote)
 
     def path(self, oid: str) -> str:
         """Return the path of an object in the remote."""
@@ -81,6 +93,22 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+def _address(remote: Any) -> str:
+    path = str(remote.path).removesuffix("/files/md5")
+    return f"s3://{path}" if remote.fs.protocol == "s3" else path
+
+
+def _present(remote: Any) -> None:
+    """Raise PipelineError unless the bucket may be listed: DVC calls objects of a missing bucket missing objects."""
+    from botocore.exceptions import BotoCoreError
+
+    bucket, _, prefix = str(remote.path).partition("/")
+    try:
+        remote.fs.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except (OSError, BotoCoreError) as error:
+        raise PipelineError(f"{_address(remote)}: DVC's remote: {refusals.cause(error) or error}") from error
+
+
 @contextmanager
 def opened(root: Path, failure: str) -> Iterator[Stores]:
     """Open the repository's stores for a block, inside `refused`."""
@@ -106,5 +134,5 @@ def refused(root: Path, failure: str) -> Iterator[None]:
     try:
         yield
     except (DvcException, BotoCoreError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = refusals.cause(error) or " ".join(str(error).split())
         raise PipelineError(f"{root}: {failure}: {reason}; check `dvc remote list`") from error

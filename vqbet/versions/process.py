@@ -31,13 +31,15 @@ class Killed(PipelineError):
     """A stage or DVC itself was killed by a signal: out of memory, or a reclaimed node. A retry may succeed."""
 
 
-def dvc(root: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run `dvc <arguments>` in the project at `root` and return its standard output.
+def dvc(
+    root: Path, *arguments: str, environment: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "dvc")
+) -> str:
+    """Run `dvc <arguments>` in the project at `root` and return its standard output. program: in place of `-m dvc`.
 
     Raises PipelineError with DVC's message if DVC fails or the repository stays locked for a minute.
     """
     with tempfile.TemporaryFile() as output:
-        _patiently(["-m", "dvc", *arguments], f"dvc {' '.join(arguments)}", root, environment, output, ())
+        _patiently([*program, *arguments], f"dvc {' '.join(arguments)}", root, environment, output, ())
         output.seek(0)
         return output.read().decode(errors="replace")
 

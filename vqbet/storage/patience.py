@@ -1,0 +1,58 @@
+"""Repetition of S3 requests that failed for a reason that may pass, for as long as a server needs to restart.
+
+botocore counts attempts and draws its pauses from 0 s on, so that no number of attempts says how long it goes on; its
+quota also ends repetition early where many requests fail at once. Here the time counts.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE_S = 45.0  # after the first failure of a request; a restarted SeaweedFS was measured to need 18 to 23 s
+FIRST_S, LONGEST_S = 0.2, 5.0  # pauses, doubled each time
+SPREAD = (0.75, 1.25)  # of a pause, so that many clients do not return at the same moment
+STATUS = frozenset((500, 502, 503, 504))
+CODES = frozenset(("RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "SlowDown", "Throttling"))
+UNTIL = "vqbet_until"  # in the context of a request
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Handler of botocore's event needs-retry: returns the pause before the next try, None for no further try.
+
+    The last try is made `patience_s` after the first failure, never earlier.
+    """
+
+    patience_s: float
+    clock: Callable[[], float] = time.monotonic
+
+    def __call__(
+        self, *, attempts: int, response: Any, caught_exception: Any, request_dict: dict[str, Any], **_: Any
+    ) -> float | None:
+        if not may_pass(response, caught_exception):
+            return None
+        now = self.clock()
+        left = request_dict["context"].setdefault(UNTIL, now + self.patience_s) - now
+        if left <= 0:
+            return None
+        return min(pause_s(attempts), left)
+
+
+def pause_s(attempts: int) -> float:
+    """Return a pause after so many failures."""
+    return min(FIRST_S * 2.0 ** (attempts - 1), LONGEST_S) * random.uniform(*SPREAD)
+
+
+def may_pass(response: Any, caught_exception: Any) -> bool:
+    """Return whether a request failed by the network, or by a server that is busy, broken or starting."""
+    from botocore.exceptions import ConnectionError as NetworkError
+    from botocore.exceptions import HTTPClientError
+
+    if response is None:
+        return isinstance(caught_exception, (NetworkError, HTTPClientError))
+    answer, parsed = response
+    return answer.status_code in STATUS or parsed.get("Error", {}).get("Code") in CODES
