@@ -79,7 +79,8 @@ def found(name: str, taught: Demonstrations, held: list[Pictures]) -> Iterable[s
 
     def unlike(shown: Pictures) -> np.ndarray:
         looks = familiarity.looks(shown)
-        return ((looks < parts["limit.camera_low"]) | (looks > parts["limit.camera_high"])).any(1)
+        beyond = (looks < parts["limit.camera_low"]) | (looks > parts["limit.camera_high"])
+        return np.asarray(beyond.any(1))
 
     shares = np.concatenate([far(each) for each in held])
     refused = int(sum(unlike(each).sum() for each in held) + (shares > 1).sum())
@@ -116,7 +117,7 @@ def main() -> None:
 
     group = zarr.open_group(str(asked.pusht), mode="r")
     shown, ends = (np.asarray(group[each]) for each in ("data/img", "meta/episode_ends"))
-    sets = {"Push-T": (np.split(shown.astype(np.uint8), ends[:-1]), range(0, len(ends), EVERY))}
+    sets = {"Push-T": (np.split(shown.astype(np.uint8), ends[:-1]), [*range(0, len(ends), EVERY)])}
     films = [film(path) for path in asked.video]
     sets |= {f"camera, film {number + 1}": (films, [number]) for number in range(len(films))}
     for name, (episodes, held) in sets.items():

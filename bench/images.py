@@ -69,7 +69,7 @@ def demonstrations(pictures: Pictures, times: int = 1, lossy: str = "") -> Demon
     ends = np.append(numbers.episode_ends[:kept], steps)
     return replace(
         numbers,
-        spec=replace(numbers.spec, cameras=(Camera("top", *pictures.shape[1:3], lossy),)),
+        spec=replace(numbers.spec, cameras=(Camera("top", pictures.shape[1], pictures.shape[2], lossy),)),
         observation=numbers.observation[:steps],
         action=numbers.action[:steps],
         time_s=numbers.time_s[:steps],
