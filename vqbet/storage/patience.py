@@ -33,7 +33,7 @@ class Patience:
     def __call__(
         self, *, attempts: int, response: Any, caught_exception: Any, request_dict: dict[str, Any], **_: Any
     ) -> float | None:
-        if not may_pass(response, caught_exception):
+        if not may_pass(response, caught_exception) and not (request_dict.get("method") != "HEAD" and cut(response)):
             return None
         now = self.clock()
         left = request_dict["context"].setdefault(UNTIL, now + self.patience_s) - now
@@ -45,6 +45,11 @@ class Patience:
 def pause_s(attempts: int) -> float:
     """Return a pause after so many failures."""
     return min(FIRST_S * 2.0 ** (attempts - 1), LONGEST_S) * random.uniform(*SPREAD)
+
+
+def cut(response: Any) -> bool:
+    """Return whether an answer is a refusal that lost its body, which names the reason; one to HEAD never has any."""
+    return response is not None and response[1].get("Error", {}).get("Code") == str(response[0].status_code)
 
 
 def may_pass(response: Any, caught_exception: Any) -> bool:
