@@ -4,9 +4,9 @@
 python := .venv/bin/python
 
 help:
-	@echo "make demo   demonstrations -> champion on an embedded default, about 8 minutes on 2 cores"
+	@echo "make demo   demonstrations -> champion on an embedded default, about 6 minutes on 2 cores"
 	@echo "make demo-robot  a second policy tried blind on a simulated robot, promoted, and followed by its canary"
-	@echo "make demo-team  the demo on a team's own servers: Postgres, S3, Prefect, MLflow, two workers; about 12 minutes"
+	@echo "make demo-team  the demo on a team's own servers: Postgres, S3, Prefect, MLflow, two workers; about 6 minutes"
 	@echo "make check  lint, types, import contracts and the fast tests, within 2 minutes"
 	@echo "make test   the same with every test of the product; make test-comparison: those of the comparison"
 	@echo "make paper  every policy in every world at equal training time -> docs/results.md; SIZE=minute|minutes|quarter|hours"

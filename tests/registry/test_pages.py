@@ -79,6 +79,23 @@ def test_only_its_own_address_is_answered(port: int) -> None:
         assert status(port, create, Host=host) == 403
 
 
+ASSISTANT = "ajax-api/3.0/mlflow/assistant/config"
+
+
+def test_nobody_is_assisted(port: int) -> None:
+    for path in (ASSISTANT, "ajax-api/3.0/mlflow/%61ssistant/config"):
+        assert status(port, path) == 404
+
+
+def test_mlflow_by_itself_assists() -> None:
+    """The planted fault."""
+    from fastapi.testclient import TestClient
+    from mlflow.server.fastapi_app import app
+
+    with TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:
+        assert client.get(f"/{ASSISTANT}").status_code == 200
+
+
 def test_mlflow_by_itself_answers_to_a_foreign_name() -> None:
     """The planted fault."""
     hosts = security_utils.get_default_allowed_hosts()

@@ -16,6 +16,7 @@ def serve(port: int) -> NoReturn:
     store = os.environ["MLFLOW_TRACKING_URI"]
     command = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1"]  # for one person; MLflow would start four
+    command += ["--app-name", "vqbet"]  # without an assistant that runs commands: registry/pages_app.py
     # MLflow's default hosts have patterns such as 10.*, which 10.pages.example matches.
     doors = ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--x-frame-options", "DENY"]
     doors += ["--cors-allowed-origins", f"http://127.0.0.1:{port},http://localhost:{port}"]
