@@ -1,5 +1,5 @@
 # `make demo` to see it work; `make check` while editing, `make test` before a commit. Each sets up what it needs by itself.
-.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images gpu
+.PHONY: demo demo-team demo-robot check test test-comparison tests-fast tests-product paper setup lint types bench clean lock images gpu sbom
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
@@ -66,6 +66,13 @@ gpu: setup
 # TARGETS="robot serve": these alone
 images:
 	@bash infra/docker/images.sh $(TARGETS)
+
+# Bill of materials of the release (CycloneDX 1.6): every package of .venv with version, licence and source
+sbom: setup
+	@mkdir -p dist
+	@$(python) -m uv tool run --quiet --from cyclonedx-bom==7.2.1 cyclonedx-py environment --pyproject pyproject.toml \
+		--output-reproducible --validate --output-file dist/vqbet.cdx.json .venv
+	@$(python) -c 'import json; print("dist/vqbet.cdx.json:", len(json.load(open("dist/vqbet.cdx.json"))["components"]), "packages")'
 
 lock: setup
 	@bash infra/setup/lock.sh
