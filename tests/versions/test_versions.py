@@ -22,7 +22,7 @@ from botocore.exceptions import EndpointConnectionError
 from tests.support.waiting import LONG_S, until
 from vqbet import versions
 from vqbet.contract import PipelineError
-from vqbet.versions import process, strangers
+from vqbet.versions import process, strangers, transfer
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -328,7 +328,7 @@ class TestOutside:
             seen.append((folder, stat.S_IMODE(folder.stat().st_mode), list(folder.iterdir())))
             return ""
 
-        monkeypatch.setattr(versions.data, "dvc", look)
+        monkeypatch.setattr(transfer, "dvc", look)
         versions.push(root)
         versions.push(root)
         (first, mode, content), (second, _, _) = seen

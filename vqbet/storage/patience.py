@@ -33,7 +33,8 @@ class Patience:
     def __call__(
         self, *, attempts: int, response: Any, caught_exception: Any, request_dict: dict[str, Any], **_: Any
     ) -> float | None:
-        if not may_pass(response, caught_exception) and not (request_dict.get("method") != "HEAD" and cut(response)):
+        cut = response is not None and truncated(response[0], request_dict.get("method", ""))
+        if not cut and not may_pass(response, caught_exception):
             return None
         now = self.clock()
         left = request_dict["context"].setdefault(UNTIL, now + self.patience_s) - now
@@ -42,14 +43,19 @@ class Patience:
         return min(pause_s(attempts), left)
 
 
+def truncated(answer: Any, method: str) -> bool:
+    """Return whether the connection broke within an answer that names an error: its code is unknown then.
+
+    A body that was asked for is not read here; whoever reads it compares its length.
+    """
+    if answer.status_code < 300 or method == "HEAD":
+        return False
+    return len(answer.content) < int(answer.headers.get("content-length", 0))
+
+
 def pause_s(attempts: int) -> float:
     """Return a pause after so many failures."""
     return min(FIRST_S * 2.0 ** (attempts - 1), LONGEST_S) * random.uniform(*SPREAD)
-
-
-def cut(response: Any) -> bool:
-    """Return whether an answer is a refusal that lost its body, which names the reason; one to HEAD never has any."""
-    return response is not None and response[1].get("Error", {}).get("Code") == str(response[0].status_code)
 
 
 def may_pass(response: Any, caught_exception: Any) -> bool:
