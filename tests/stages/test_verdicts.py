@@ -108,6 +108,8 @@ class TestRegister:
             (release.registry, "register", lambda name, _, **o: given.append((name, o["tags"])) or 1),
             (release.registry, "champion", lambda _: None),
             (release.registry, "set_candidate", lambda *_: None),
+            (release.registry, "resolve", lambda reference: reference),
+            (release.links, "describe", lambda version: given.append(("describe", version))),
             (release.bundle, "read", bundle),
             (release.sealing, "sealed", sealed),
             (release.versions, "unmade", lambda root, stages: []),
@@ -122,9 +124,10 @@ class TestRegister:
     ) -> None:
         told = release.register(tmp_path / "here", "point")
         assert told["stored"] == bucket.address(f"evidence/{folder.name}")
-        assert [name for name, _ in kept] == ["check", "sealed", "attach", "point-tokenizer", "point"]
-        assert kept[-1][1]["stored"] == told["stored"]
-        assert "stored" not in kept[-2][1]
+        assert [name for name, _ in kept] == ["check", "sealed", "attach", "point-tokenizer", "point", "describe"]
+        assert kept[-1][1] == "point/1"
+        assert kept[-2][1]["stored"] == told["stored"]
+        assert "stored" not in kept[-3][1]
         assert bucket.keys("")[-1] == f"evidence/{folder.name}/verdict.json"
 
     def test_not_set_changes_nothing(
@@ -132,7 +135,7 @@ class TestRegister:
     ) -> None:
         monkeypatch.delenv("VQBET_STORAGE", raising=False)
         assert "stored" not in release.register(tmp_path / "here", "point")
-        assert "stored" not in kept[-1][1]
+        assert "stored" not in kept[-2][1]
         assert s3.seen == []
 
     def test_a_wrong_bucket_is_said_before_the_work(
