@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Give notice of a run that failed or crashed; a hook of flows, whose arguments a worker gives by these names."""
+    """Give notice of a run that failed or crashed.
+
+    Prefect calls it as a hook of flows. A worker passes the arguments by name, so their names must stay.
+    """
     task, said = str(flow_run.parameters.get("task_name", "")), f"{state.name}: {state.message}"
     _given(notices.FAILED, task, f"{flow.name}, run {flow_run.name}: {said}", run=str(flow_run.id))
 

@@ -27,7 +27,11 @@ Computed = Callable[[Mapping[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a training ran. `device` is "cpu", "cuda", ...; `fused`: the optimiser; `processes`: of all machines."""
+    """The way in which a training ran.
+
+    device: type of the device, such as "cpu" or "cuda". precision: of products. compiled: whether the loss was. fused:
+    whether the optimiser updated all weights in one kernel. processes: their number on all machines together.
+    """
 
     device: str
     precision: Stored

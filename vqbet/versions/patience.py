@@ -1,4 +1,4 @@
-"""DVC with requests to S3 that are repeated for longer than a server needs to restart.
+"""The command line of DVC, which repeats failed requests to S3 until a server that restarts is back.
 
 Run as `python patience.py ARGUMENT...` in place of `python -m dvc ARGUMENT...`. s3fs, through which DVC reaches S3,
 tries a request 5 times within 2 s, and gives up at once where no server listens.
