@@ -41,6 +41,9 @@ AGAIN: dict[str, Any] = {
     "retry_delay_seconds": DELAYS_S,
     "retry_condition_fn": interrupted,
 }
+# Of every task whose effect lies in the clone: a run that goes on after a crash may have lost its clone meanwhile, so
+# it asks DVC, and not Prefect's cache, what is done.
+ANEW: dict[str, Any] = {"retries": len(DELAYS_S), "retry_delay_seconds": DELAYS_S, "cache_policy": NO_CACHE}
 
 
 def begin(task_name: str) -> None:
@@ -70,15 +73,14 @@ def project() -> str:
     return os.environ["VQBET_REPOSITORY"] if os.environ.get(IN_CLONE) else str(ROOT)
 
 
-# Not cached: a run that goes on after a crash may have lost its clone meanwhile.
-@task(task_run_name="pull {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S, cache_policy=NO_CACHE)
+@task(task_run_name="pull {task_name}", **ANEW)
 def fetch(task_name: str) -> str:
     """Pull data and outputs of the task, as far as the remote has them; return the commit that the run works at."""
     versions.pull(ROOT, task_name, runner.ORDER)
     return versions.git_commit(ROOT)
 
 
-@task(task_run_name="push {task_name}", retries=len(DELAYS_S), retry_delay_seconds=DELAYS_S)
+@task(task_run_name="push {task_name}", **ANEW)
 def give(task_name: str, branch: str, outputs: bool) -> str:
     """Push what was made, then commit data.dvc and dvc.lock to the team's branch; return a sentence."""
     versions.give(ROOT, task_name, runner.ORDER if outputs else ())

@@ -18,7 +18,7 @@ from vqbet.stages import artifacts
 from vqbet.stages.paths import Paths
 
 
-@task(task_run_name="evaluate {task_name}", **clone.AGAIN)
+@task(task_run_name="evaluate {task_name}", **clone.AGAIN | clone.ANEW)
 def again(task_name: str) -> dict[str, Any]:
     """Run stage `evaluate` although nothing has changed, and return each metric before and after."""
     paths = Paths(ROOT, task_name)

@@ -19,20 +19,20 @@ from vqbet.commands import drift as drifting
 from vqbet.commands import ingest as stage
 
 
-@task(task_run_name="collect {task_name}", **clone.AGAIN)
+@task(task_run_name="collect {task_name}", **clone.AGAIN | clone.ANEW)
 def collect(task_name: str, source: str) -> dict[str, Any]:
     """Write demonstrations from a path, a URL or the oracle to data/<task>.zarr, validated before the old ones go."""
     params = config.task(ROOT / "params.yaml", task_name)
     return asdict(stage.collect(ROOT, task_name, params, source, console.watch()))
 
 
-@task(retries=len(clone.DELAYS_S), retry_delay_seconds=clone.DELAYS_S)
+@task(**clone.ANEW)
 def publish() -> dict[str, Any]:
     """Run dvc add, push and audit. Retried, since a remote can be unreachable briefly and pushing twice is harmless."""
     return asdict(stage.publish(ROOT, console.watch()))
 
 
-@task(task_run_name="drift {task_name}", **clone.AGAIN)
+@task(task_run_name="drift {task_name}", **clone.AGAIN | clone.ANEW)
 def drift(task_name: str) -> dict[str, Any]:
     """Compare the new version with the champion's demonstrations. Drift is a result, not a failure."""
     params = config.task(ROOT / "params.yaml", task_name)

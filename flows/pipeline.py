@@ -18,14 +18,14 @@ from vqbet.stages.paths import Paths
 SPOKEN = {"outcome": str, "reason": str, "candidate": str, "champion": str}  # fields of a verdict shown
 
 
-@task(task_run_name="compare {task_name}", **clone.AGAIN)
+@task(task_run_name="compare {task_name}", **clone.AGAIN | clone.ANEW)
 def changed(task_name: str) -> list[str]:
     """Return the stages that have changed, as DVC names them."""
     targets = [f"{name}@{task_name}" for name in runner.ORDER]
     return versions.changed(ROOT, targets, first=[f"code@{task_name}"])
 
 
-@task(task_run_name="{name}@{task_name}", **clone.AGAIN)
+@task(task_run_name="{name}@{task_name}", **clone.AGAIN | clone.ANEW)
 def run_stage(task_name: str, name: str, unchanged: bool = False) -> dict[str, Any]:
     """Run one DVC stage of one task; return its metrics, and whether the stage ran now or was up to date.
 

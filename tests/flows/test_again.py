@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 
-from flows import clone, pipeline
+from flows import clone, evaluation, ingest, pipeline
 from vqbet import versions
 from vqbet.commands import unanswered
 from vqbet.contract import PipelineError, RegistryError
@@ -42,3 +43,10 @@ def test_every_task_of_the_pipeline_is_tried_again() -> None:
     for task in (pipeline.changed, pipeline.run_stage, pipeline.register, pipeline.promote):
         assert task.retries == len(clone.DELAYS_S)
         assert task.retry_condition_fn is clone.interrupted
+
+
+def test_what_lies_in_a_clone_is_never_taken_from_a_cache() -> None:
+    """A run that crashed holds no lock, so that its clone may be swept before it goes on."""
+    for task in (clone.fetch, clone.give, pipeline.changed, pipeline.run_stage, ingest.publish, evaluation.again):
+        assert task.cache_policy == NO_CACHE
+    assert pipeline.promote.cache_policy != NO_CACHE, "its effect is in the registry"
